@@ -1,0 +1,39 @@
+# `make demo` and `make test` work on a bare machine with Python 3.11 or later and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-slow test-gpu lint goldens bench train-tiny help
+
+help:  ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.ready  ## the tiny model answers real prompts with two samplers
+	$(BIN)/python scripts/demo.py
+
+test: $(VENV)/.ready  ## the test suite, under ten minutes on two cores
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.ready  ## the long tests
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(VENV)/.ready  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.ready  ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.ready  ## seconds per forward and outside it, beside a naive decoder
+	$(BIN)/dlm bench
+
+# torch alone and first: on a machine with a CPU build at hand pip takes that, and nothing later replaces it.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "dlm needs Python 3.11 or later; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plot]'
+	touch $@

@@ -1,0 +1,7 @@
+"""``python -m dlm``."""
+
+import sys
+
+from dlm.cli import main
+
+sys.exit(main())

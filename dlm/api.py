@@ -1,0 +1,310 @@
+"""The Python API: :func:`generate`, :func:`stream`, :func:`infill`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from dlm.canvas import Job
+from dlm.decoder import Decoder, StepEvent
+from dlm.errors import OutOfMemoryError, PromptError, SettingsError
+from dlm.models.language_model import LanguageModel
+from dlm.noise import row_key
+from dlm.protocols import Cache
+from dlm.result import Generation, RowResult, first_end
+from dlm.sampler import Sampler
+from dlm.trace import Recorder
+
+Message = Mapping[str, str]
+Prompt = str | Sequence[Message] | Sequence[int]
+MASK_MARK = "[MASK]"
+
+
+@dataclass(frozen=True)
+class StreamStep:
+    """What one step did to one row, for live display.
+
+    Attributes:
+        index: the row's place in the list of prompts.
+        step: 0-based forward of the row.
+        committed: generated position -> token, committed at this step.
+        canvas: the generated region after the step, mask id where still open.
+        provisional: the same with the model's present guess at the open positions of the active block.
+        text: the committed tokens as text, a light block for each open position.
+        provisional_text: ``provisional`` as text.
+        done: whether the row is finished.
+    """
+
+    index: int
+    step: int
+    committed: dict[int, int]
+    canvas: list[int]
+    provisional: list[int]
+    text: str
+    provisional_text: str
+    done: bool
+
+
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    *,
+    sampler: Sampler,
+    cache: Cache | None = None,
+    drafter: None = None,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    batch_size: int = 8,
+    record: str | Sequence[str] | None = None,
+) -> list[Generation]:
+    """Answer every prompt; results come in the order of the prompts and do not depend on the batch.
+
+    Args:
+        model: what :func:`dlm.load` returned.
+        prompts: strings (used as they are), chats (lists of ``{"role", "content"}``, put through the model's chat
+            template) or lists of token ids. They may be of different lengths.
+        sampler: which tokens are committed when, for example ``samplers.threshold(0.9)``.
+        cache: which positions are recomputed; None recomputes all.
+        drafter: must be None: no drafter is built yet.
+        max_new_tokens: positions to fill per prompt.
+        seed: seeds the noise; used only by samplers that draw. Equal prompts in one call draw differently.
+        batch_size: most rows decoded together. A long list of prompts keeps the batch full.
+        record: None, ``"commits"`` or ``("commits", "confidence")``: fills ``Generation.trace``.
+
+    Raises:
+        PromptError: empty, too long, or containing the mask id.
+        SettingsError: settings that contradict each other or the prompts.
+        OutOfMemoryError: one row alone does not fit; finished rows are in ``error.finished``.
+    """
+    jobs = [_prompt_job(model, i, p, max_new_tokens) for i, p in enumerate(_listed(prompts))]
+    run = _Run(model, jobs, sampler, cache, drafter, seed, batch_size)
+    return run.collect(Recorder(record))
+
+
+def infill(
+    model: LanguageModel,
+    texts: str | Sequence[str | Sequence[int]],
+    *,
+    sampler: Sampler,
+    cache: Cache | None = None,
+    drafter: None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    record: str | Sequence[str] | None = None,
+) -> list[Generation]:
+    """Fill marked positions of given texts through the same loop.
+
+    ``texts`` is one text, or a list whose entries are texts with ``[MASK]`` marks (one mark, one token) or token ids
+    with the mask id at the positions to fill. ``Generation.tokens`` is the whole row; given positions have commit
+    step -1. Blocks are counted from the first position of the row; blocks without marks are passed over.
+
+    Raises:
+        PromptError: nothing to fill, too long, or a mark at position 0 of a model with shifted logits.
+    """
+    rows = [texts] if isinstance(texts, str) else list(texts)
+    jobs = [_infill_job(model, i, row) for i, row in enumerate(rows)]
+    run = _Run(model, jobs, sampler, cache, drafter, seed, batch_size)
+    return run.collect(Recorder(record), whole_text=True)
+
+
+def stream(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    *,
+    sampler: Sampler,
+    cache: Cache | None = None,
+    drafter: None = None,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    batch_size: int = 8,
+    record: str | Sequence[str] | None = None,
+) -> Iterator[StreamStep | tuple[int, Generation]]:
+    """As :func:`generate`, step by step.
+
+    Yields a :class:`StreamStep` per live row and step, and ``(index, Generation)`` when a row is finished.
+    """
+    jobs = [_prompt_job(model, i, p, max_new_tokens) for i, p in enumerate(_listed(prompts))]
+    run = _Run(model, jobs, sampler, cache, drafter, seed, batch_size)
+    return run.steps(Recorder(record))
+
+
+class _Run:
+    """One call: jobs with their noise keys, a decoder, and the way back from rows to generations."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        jobs: list[Job],
+        sampler: Sampler,
+        cache: Cache | None,
+        drafter: object,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        if drafter is not None:
+            raise SettingsError("no drafter is available yet: leave drafter=None (drafting=none)")
+        if batch_size < 1:
+            raise SettingsError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model
+        self.jobs = _keyed(jobs, seed)
+        self.batch_size = batch_size
+        self.decoder = Decoder(model.backbone, model.description, sampler, cache)
+
+    def __iter__(self) -> Iterator[StepEvent | RowResult]:
+        return self.decoder.run(self.jobs, self.batch_size, self.model.device)
+
+    def collect(self, recorder: Recorder, whole_text: bool = False) -> list[Generation]:
+        done: dict[int, Generation] = {}
+        try:
+            for event in self:
+                if isinstance(event, StepEvent):
+                    recorder.take(event)
+                else:
+                    done[event.index] = self._generation(event, recorder, whole_text)
+        except OutOfMemoryError as error:
+            error.finished = done
+            raise
+        return [done[job.index] for job in self.jobs]
+
+    def steps(self, recorder: Recorder) -> Iterator[StreamStep | tuple[int, Generation]]:
+        for event in self:
+            if isinstance(event, RowResult):
+                yield event.index, self._generation(event, recorder)
+                continue
+            recorder.take(event)
+            yield from self._stream_steps(event)
+
+    def _generation(self, row: RowResult, recorder: Recorder, whole_text: bool = False) -> Generation:
+        text = ""
+        if self.model.tokenizer is not None:
+            useful = len(row.tokens) if whole_text else first_end(row.tokens, self.model.description.eos_ids)
+            text = self.model.decode(row.tokens[:useful])
+        trace = recorder.traces.get(row.index)
+        return Generation(
+            text, row.tokens, row.commit_step, row.stop, row.counts, row.prompt, row.confidence, trace
+        )  # fmt: skip
+
+    def _stream_steps(self, event: StepEvent) -> Iterator[StreamStep]:
+        view, mask = event.view, self.model.description.mask_id
+        for slot, row in enumerate(event.rows):
+            start, end = row.job.start, row.job.end
+            canvas = view.canvas.tokens[slot, start:end].tolist()
+            provisional = list(canvas)
+            entries = zip(
+                (view.positions[slot] - start).tolist(),
+                view.proposal.token[slot].tolist(),
+                view.eligible[slot].tolist(),
+                event.chosen[slot].tolist(),
+                strict=True,
+            )
+            committed = {}
+            for position, token, eligible, chosen in entries:
+                if chosen:
+                    committed[position] = token
+                if eligible and canvas[position] == mask:
+                    provisional[position] = token
+            yield StreamStep(
+                index=row.job.index,
+                step=row.steps - 1,
+                committed=committed,
+                canvas=canvas,
+                provisional=provisional,
+                text=self._show(canvas),
+                provisional_text=self._show(provisional),
+                done=row.open == 0,
+            )
+
+    def _show(self, tokens: list[int]) -> str:
+        """Text of a half-filled canvas, an open position shown as a light block."""
+        if self.model.tokenizer is None:
+            return ""
+        mask, pieces = self.model.description.mask_id, []
+        run: list[int] = []
+        for token in [*tokens, mask]:
+            if token == mask:
+                pieces.append(self.model.decode(run) if run else "")
+                run = []
+                pieces.append("░")
+            else:
+                run.append(token)
+        return "".join(pieces[:-1])
+
+
+def _listed(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    if isinstance(prompts, str):
+        raise PromptError("prompts must be a list; for one prompt pass [prompt]")
+    return prompts
+
+
+def _keyed(jobs: list[Job], seed: int) -> list[Job]:
+    """Give every row its noise key; the n-th copy of the same row draws from its own stream."""
+    copies: Counter[tuple[int, ...]] = Counter()
+    keyed = []
+    for job in jobs:
+        key = row_key(seed, job.tokens, copies[job.tokens])
+        copies[job.tokens] += 1
+        keyed.append(Job(job.index, job.tokens, job.start, job.writable, key))
+    return keyed
+
+
+def _encode(model: LanguageModel, index: int, prompt: Prompt) -> list[int]:
+    if isinstance(prompt, str):
+        ids = model.encode(prompt)
+    elif len(prompt) and isinstance(prompt[0], Mapping):
+        ids = model.encode_chat(prompt)  # type: ignore[arg-type]
+    else:
+        ids = [int(token) for token in prompt]  # type: ignore[arg-type]
+    if not ids:
+        raise PromptError(f"prompt {index} is empty: give at least one token")
+    bad = next((token for token in ids if not 0 <= token < model.description.vocab_size), None)
+    if bad is not None:
+        raise PromptError(
+            f"prompt {index} contains the id {bad}; the model knows 0 to {model.description.vocab_size - 1}"
+        )
+    return ids
+
+
+def _prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int) -> Job:
+    if new < 1:
+        raise SettingsError(f"max_new_tokens must be at least 1, got {new}")
+    ids, mask, context = (
+        _encode(model, index, prompt),
+        model.description.mask_id,
+        model.description.context_length,
+    )
+    if mask in ids:
+        raise PromptError(
+            f"prompt {index} contains the mask id {mask} at position {ids.index(mask)}: the mask is what gets filled;"
+            " to fill marked positions use dlm.infill"
+        )
+    if len(ids) + new > context:
+        raise PromptError(
+            f"prompt {index} has {len(ids)} tokens; with max_new_tokens={new} that is more than the model's context of"
+            f" {context}: shorten the prompt or ask for fewer tokens"
+        )
+    return Job(index, (*ids, *[mask] * new), len(ids), tuple(range(len(ids), len(ids) + new)), key=0)
+
+
+def _infill_job(model: LanguageModel, index: int, row: str | Sequence[int]) -> Job:
+    mask, context = model.description.mask_id, model.description.context_length
+    if isinstance(row, str):
+        ids: list[int] = []
+        pieces = row.split(MASK_MARK)
+        # A word's token carries the space before it, so the space before a mark belongs to what fills the mark.
+        pieces = [piece.removesuffix(" ") for piece in pieces[:-1]] + pieces[-1:]
+        for i, piece in enumerate(pieces):
+            ids += ([mask] if i else []) + (model.encode(piece) if piece else [])
+    else:
+        ids = _encode(model, index, row)
+    writable = tuple(i for i, token in enumerate(ids) if token == mask)
+    if not writable:
+        raise PromptError(f"text {index} has nothing to fill: mark positions with {MASK_MARK} (or the mask id {mask})")
+    if len(ids) > context:
+        raise PromptError(f"text {index} has {len(ids)} tokens, more than the model's context of {context}: shorten it")
+    if model.description.shift and writable[0] == 0:
+        raise PromptError(
+            f"text {index} starts with {MASK_MARK}: this model scores a position from the one before it, so at least"
+            " one token must come first"
+        )
+    return Job(index, tuple(ids), 0, writable, key=0)

@@ -1,0 +1,139 @@
+"""The rows that are being decoded now, and those that wait for a place."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlm.canvas import Canvas, Job, SpecialIds
+from dlm.protocols import Part, State
+from dlm.view import Clock
+
+
+@dataclass
+class Row:
+    """Host-side account of one live row.
+
+    Attributes:
+        job: what it was asked to decode.
+        open: masked positions left in the row, as of the last synchronisation.
+        block_open: masked positions left in its block; 0 means a new block must be opened.
+        steps, token_forwards: forwards seen so far and positions pushed through the body.
+        seconds_step, seconds_sampler: its share of the time spent in forwards and outside them.
+    """
+
+    job: Job
+    open: int
+    block_open: int = 0
+    steps: int = 0
+    token_forwards: int = 0
+    seconds_step: float = 0.0
+    seconds_sampler: float = 0.0
+
+
+@dataclass
+class Batch:
+    """Live rows in slots ``0 .. B-1``; a finished row's slot goes to a waiting job, or away when none waits.
+
+    Jobs are taken longest first, so that rows of similar length share a batch and the largest batch of the run
+    comes first (an out-of-memory shows at once). Order never changes a row's result.
+    """
+
+    canvas: Canvas
+    rows: list[Row]
+    waiting: deque[Job]
+    clock: Clock
+    parts: dict[str, Part]
+    states: dict[str, State] = field(default_factory=dict)
+
+    @classmethod
+    def start(
+        cls, jobs: Sequence[Job], size: int, ids: SpecialIds, parts: dict[str, Part], device: torch.device
+    ) -> Batch:
+        """The first ``size`` jobs in slots, the rest waiting."""
+        order = sorted(jobs, key=lambda job: (-job.end, job.index))
+        live, waiting = order[:size], deque(order[size:])
+        canvas = Canvas.of(live, max((job.end for job in jobs), default=0), ids, device)
+        zeros = torch.zeros(len(live), dtype=torch.long, device=device)
+        clock = Clock(zeros, canvas.start, canvas.start, zeros, zeros, torch.zeros_like(canvas.writable))
+        batch = cls(canvas, [Row(job, len(job.writable)) for job in live], waiting, clock, parts)
+        batch.states = {role: part.init(canvas) for role, part in parts.items()}
+        return batch
+
+    @property
+    def ends(self) -> list[int]:
+        """Row ends, known on the host."""
+        return [row.job.end for row in self.rows]
+
+    def release(self, finished: Sequence[int]) -> None:
+        """Free the slots of finished rows: waiting jobs move in, what is left over is compacted away."""
+        freed = list(finished)
+        moved_in = []
+        while freed and self.waiting:
+            slot, job = freed.pop(0), self.waiting.popleft()
+            self.canvas.place(slot, job)
+            self.rows[slot] = Row(job, len(job.writable))
+            moved_in.append(slot)
+        if moved_in:
+            self._reset(moved_in)
+        if freed:
+            self.keep([slot for slot in range(len(self.rows)) if slot not in freed])
+
+    def halve(self) -> int:
+        """Send the second half of the rows back to the waiting line (they start again); returns the rows left."""
+        left = (len(self.rows) + 1) // 2
+        self.waiting.extendleft(row.job for row in reversed(self.rows[left:]))
+        self.keep(list(range(left)))
+        return left
+
+    def keep(self, slots: list[int]) -> None:
+        """Row compaction: only ``slots`` stay, in that order."""
+        index = torch.tensor(slots, dtype=torch.long, device=self.canvas.tokens.device)
+        self.canvas.keep(slots)
+        self.rows = [self.rows[slot] for slot in slots]
+        self.clock = Clock(*(getattr(self.clock, name).index_select(0, index) for name in Clock.__annotations__))
+        self.states = {role: map_state(lambda x: x.index_select(0, index), s) for role, s in self.states.items()}
+
+    def _reset(self, slots: list[int]) -> None:
+        """Clocks and part memories of the rows that have just moved into ``slots``."""
+        fresh = torch.zeros(len(self.rows), dtype=torch.bool, device=self.canvas.tokens.device)
+        fresh[slots] = True
+        clock = self.clock
+        self.clock = Clock(
+            step=clock.step.masked_fill(fresh, 0),
+            block_start=torch.where(fresh, self.canvas.start, clock.block_start),
+            block_end=torch.where(fresh, self.canvas.start, clock.block_end),
+            block_step=clock.block_step.masked_fill(fresh, 0),
+            block_masks=clock.block_masks.masked_fill(fresh, 0),
+            block=clock.block & ~fresh[:, None],
+        )
+        for role, part in self.parts.items():
+            self.states[role] = _renew(self.states[role], part.init(self.canvas), fresh)
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Apply ``function`` to every tensor of a part's memory (None, a tensor, or a tuple of such)."""
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return function(state)
+    return (
+        type(state)(*(map_state(function, x) for x in state))
+        if hasattr(state, "_fields")
+        else tuple(map_state(function, x) for x in state)
+    )
+
+
+def _renew(old: State, new: State, fresh: Tensor) -> State:
+    """``new`` where ``fresh``, ``old`` elsewhere, row by row."""
+    if old is None:
+        return None
+    if isinstance(old, Tensor):
+        return torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), new, old)
+    pairs: list[Any] = [_renew(a, b, fresh) for a, b in zip(old, new, strict=True)]
+    return type(old)(*pairs) if hasattr(old, "_fields") else tuple(pairs)

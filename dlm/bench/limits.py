@@ -1,0 +1,71 @@
+"""What the machine can do, measured here and now, and what a forward must do at least."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from dlm.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Arithmetic and memory speed of the device in the dtype of the run.
+
+    Attributes:
+        flops: multiply-adds counted as two, per second, of a large matrix product.
+        bandwidth: bytes read per second when weights are streamed through a matrix-vector product.
+    """
+
+    flops: float
+    bandwidth: float
+
+    def seconds(self, flops: float, weight_bytes: float) -> float:
+        """The time arithmetic or weight reading alone would take, whichever is longer."""
+        return max(flops / self.flops, weight_bytes / self.bandwidth)
+
+
+def timed(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """Median seconds of ``work``, after one call that is not counted."""
+    seconds = []
+    for _ in range(repeats + 1):
+        _wait(device)
+        begin = time.perf_counter()
+        work()
+        _wait(device)
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[1:])
+
+
+def measure(device: torch.device, dtype: torch.dtype) -> Limits:
+    """Time a large matrix product and a large matrix-vector product."""
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    flops = 2 * size**3 / timed(lambda: a @ a, device)
+    rows = 65536 if device.type == "cuda" else 16384
+    weights = torch.randn(rows, 4096, device=device, dtype=dtype)
+    vector = torch.randn(4096, device=device, dtype=dtype)
+    bandwidth = weights.numel() * weights.element_size() / timed(lambda: weights @ vector, device)
+    return Limits(flops, bandwidth)
+
+
+def forward_cost(model: LanguageModel, tokens: int, keys: int, rows: int) -> tuple[float, float]:
+    """``(flops, weight bytes)`` of one forward: ``tokens`` through the body attending to ``keys``, ``rows`` through
+    the head (specs/backbones.md section 9)."""
+    arch = model.backbone.arch  # type: ignore[attr-defined]
+    head = arch.vocab_size * arch.width
+    kv_width = arch.width * arch.kv_heads // arch.heads
+    block = 2 * arch.width**2 + 2 * arch.width * kv_width + 3 * arch.width * arch.mlp_width
+    body = arch.layers * block
+    attention = 4 * arch.layers * tokens * keys * arch.width
+    itemsize = torch.finfo(model.dtype).bits // 8
+    return 2 * tokens * body + attention + 2 * rows * head, itemsize * (body + head)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,67 @@
+"""``dlm``: one entry point, one small function a command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from dlm.errors import DlmError, SettingsError
+
+# Command -> (module with a `run(overrides)` and a `HELP`, one line for the overview). Imported when called.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "generate": ("dlm.commands.generate", "answer prompts with any model, sampler, blocks and cache"),
+    "bench": ("dlm.commands.bench", "measure a step: inside the model, outside it, beside a naive decoder"),
+}
+
+HELP = """dlm decodes masked diffusion language models in parallel.
+
+usage: dlm COMMAND [key=value ...]
+
+commands:
+{commands}
+
+Everything is a Hydra override: groups are chosen (sampler=threshold), settings set (sampler.threshold=0.8).
+
+examples:
+  dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32
+  dlm generate 'prompt=47+85=' sampler=topk sampler.tokens_per_step=2 max_new_tokens=32 format=json
+  dlm bench bench.shapes=[tiny,narrow]
+
+dlm COMMAND --help explains a command; dlm --version prints the version.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 on success, 2 on an error, which is one line on stderr (``debug=true`` shows where it arose)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        print(HELP.format(commands="\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())))
+        return 0
+    if arguments[0] == "--version":
+        from dlm import __version__
+
+        print(f"dlm {__version__}")
+        return 0
+    try:
+        return _command(arguments[0])(arguments[1:])
+    except DlmError as error:
+        if "debug=true" in arguments:
+            raise
+        print(f"dlm: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dlm: interrupted", file=sys.stderr)
+        return 130
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    if name not in COMMANDS:
+        raise SettingsError(f"unknown command {name!r}; known are {', '.join(COMMANDS)} (dlm --help)")
+    run: Callable[[list[str]], int] = import_module(COMMANDS[name][0]).run
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(main())

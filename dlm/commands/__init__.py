@@ -1,0 +1,1 @@
+"""The commands of ``dlm``: each a function from overrides to an exit status."""

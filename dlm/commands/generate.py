@@ -1,0 +1,177 @@
+"""``dlm generate``: answer prompts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dlm.api import Prompt, stream
+from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.compose import compose_config, parts_of
+from dlm.display import card, one_line, watch
+from dlm.errors import PromptError, SettingsError
+from dlm.result import Generation
+
+HELP = """dlm generate: answer prompts.
+
+usage: dlm generate PROMPT [key=value ...]
+
+one prompt source:
+  'prompt=TEXT'            any text, taken literally (quote it for the shell)
+  prompt_ids=[1,2,3]       token ids
+  prompts_file=FILE        JSON lines: {{"prompt": TEXT}}, {{"messages": [...]}} or {{"ids": [...]}}
+
+settings:
+  chat=true                put the prompt into the model's chat template; 'system=TEXT' adds a system message
+  max_new_tokens=128       positions to fill
+  seed=0  batch_size=8
+  format=auto|live|text|json   live redraws the canvas as it fills and ends with a card; json is one object a line
+  output=FILE              write the answers there (the file appears whole or not at all)
+
+groups (GROUP.KEY=VALUE sets what a choice knows; dlm generate --cfg job shows all of it):
+{groups}
+
+examples:
+  dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32
+  dlm generate 'prompt=47+85=' sampler.threshold=0.7 max_new_tokens=32 format=json
+  dlm generate 'prompt=47+85=' sampler=topk sampler.tokens_per_step=4 blocks.length=16 max_new_tokens=32
+  dlm generate prompts_file=prompts.jsonl sampler=factor batch_size=16 format=json output=answers.jsonl
+  dlm generate model=llada-8b-instruct chat=true 'prompt=Why is the sky blue?'
+  dlm generate model=local model.path=DIR sampler=dream_entropy sampler.steps=64 'prompt=...'
+"""
+TEXT_KEYS = ("prompt", "system", "prompts_file", "output")
+FORMATS = ("auto", "live", "text", "json")
+
+
+def run(overrides: list[str]) -> int:
+    """Run the command; returns the exit status."""
+    if answered_help(overrides, HELP, "generate", yaml_of):
+        return 0
+    texts, overrides = split_texts(overrides, TEXT_KEYS)
+    config = compose_config("generate", overrides)
+    parts = parts_of(config)
+    settings = {**parts.config, **texts}
+    if settings["format"] not in FORMATS:
+        raise SettingsError(f"format must be one of {', '.join(FORMATS)}, got {settings['format']!r}")
+    prompts = read_prompts(settings)
+    model = parts.load_model()
+    console = Console(file=sys.stdout)
+    shape = settings["format"]
+    if shape == "auto":
+        shape = "live" if console.is_terminal and settings["output"] is None else "text"
+    events = stream(
+        model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
+        max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
+    )  # fmt: skip
+    if shape == "live":
+        finished = watch(model, events, console)
+    else:
+        finished = (event for event in events if isinstance(event, tuple))
+    answers = _in_order(finished, len(prompts), progress=shape != "live" and len(prompts) > 1)
+    _write(answers, prompts, shape, settings["output"], console)
+    return 0
+
+
+def read_prompts(settings: dict[str, Any]) -> list[Prompt]:
+    """The prompts of the one source that is given.
+
+    Raises:
+        PromptError: no source, several, or a file that does not hold prompts.
+    """
+    given = [key for key in ("prompt", "prompt_ids", "prompts_file") if settings[key] is not None]
+    if len(given) != 1:
+        found = f"{' and '.join(given)} are" if given else "none is"
+        raise PromptError(
+            f"give one of prompt, prompt_ids, prompts_file ({found} given), for example:"
+            ' dlm generate \'prompt=Reverse the list: ["Anna", "Bob"]\''
+        )
+    if given == ["prompt"]:
+        prompts: list[Prompt] = [settings["prompt"]]
+    elif given == ["prompt_ids"]:
+        prompts = [_ids(settings["prompt_ids"], "prompt_ids")]
+    else:
+        prompts = _read_file(Path(settings["prompts_file"]))
+    return [_chat(p, settings["system"]) for p in prompts] if settings["chat"] else prompts
+
+
+def _read_file(path: Path) -> list[Prompt]:
+    if not path.is_file():
+        raise PromptError(f"prompts_file {path} does not exist")
+    prompts: list[Prompt] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise PromptError(f"{where} is not JSON: {error}") from error
+        if not isinstance(entry, dict) or len({"prompt", "messages", "ids"} & set(entry)) != 1:
+            raise PromptError(
+                f'{where}: each line needs one of "prompt" (text), "messages" (a chat), "ids" (token ids)'
+            )
+        if "ids" in entry:
+            prompts.append(_ids(entry["ids"], where))
+        elif isinstance(entry.get("prompt"), str):
+            prompts.append(entry["prompt"])
+        elif isinstance(entry.get("messages"), list) and all(isinstance(m, dict) for m in entry["messages"]):
+            prompts.append(entry["messages"])
+        else:
+            raise PromptError(f"{where}: a prompt is a string, a chat a list of messages")
+    if not prompts:
+        raise PromptError(f"prompts_file {path} holds no prompts")
+    return prompts
+
+
+def _ids(value: Any, where: str) -> list[int]:
+    if not isinstance(value, list) or not all(isinstance(i, int) for i in value):
+        raise PromptError(f"{where}: token ids are a list of whole numbers, got {value!r}")
+    return value
+
+
+def _chat(prompt: Prompt, system: str | None) -> Prompt:
+    if not isinstance(prompt, str):
+        return prompt
+    messages = [{"role": "user", "content": prompt}]
+    return [{"role": "system", "content": system}, *messages] if system is not None else messages
+
+
+def _in_order(finished: Iterator[tuple[int, Generation]], total: int, progress: bool) -> list[Generation]:
+    """The answers in the order of the prompts, with a progress bar on stderr while they come in."""
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True), transient=True) if progress and sys.stderr.isatty() else None
+    done: dict[int, Generation] = {}
+    with bar if bar is not None else nullcontext():
+        task = bar.add_task("decoding", total=total) if bar is not None else None
+        for index, answer in finished:
+            done[index] = answer
+            if bar is not None and task is not None:
+                bar.advance(task)
+    return [done[i] for i in range(total)]
+
+
+def _write(answers: list[Generation], prompts: list[Prompt], shape: str, output: str | None, console: Console) -> None:
+    if shape == "json":
+        lines = [
+            json.dumps({"prompt": p, **a.as_dict()}, ensure_ascii=False) for p, a in zip(prompts, answers, strict=True)
+        ]
+    else:
+        lines = [answer.text or " ".join(map(str, answer.tokens)) for answer in answers]
+    if output is not None:
+        path = Path(output)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.replace(path)
+    elif shape != "live":
+        print("\n".join(lines))
+    if shape == "live":
+        console.print(card(answers))
+    elif shape == "text":
+        print(one_line(answers), file=sys.stderr)

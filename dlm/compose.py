@@ -1,0 +1,162 @@
+"""From Hydra overrides to parts: what the command line builds, for notebooks and scripts too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlm.errors import DlmError, SettingsError
+from dlm.models import LanguageModel
+from dlm.protocols import Cache
+from dlm.sampler import Sampler
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The parts of a composed configuration, ready for :func:`dlm.generate`.
+
+    Attributes:
+        sampler, cache, drafter: as in :func:`dlm.generate`.
+        max_new_tokens, seed, batch_size: likewise.
+        config: the whole configuration, resolved, as plain values.
+    """
+
+    sampler: Sampler
+    cache: Cache | None
+    drafter: None
+    max_new_tokens: int
+    seed: int
+    batch_size: int
+    config: dict[str, Any]
+
+    def load_model(self) -> LanguageModel:
+        """Load the model the configuration names."""
+        from hydra.utils import instantiate
+
+        node = {key: value for key, value in self.config["model"].items() if key != "path"}
+        loaded: LanguageModel = build(instantiate, node)
+        return loaded
+
+
+def compose(overrides: Sequence[str] = ()) -> Composed:
+    """Compose ``generate.yaml`` with Hydra overrides, for example ``["sampler=threshold", "sampler.threshold=0.8"]``.
+
+    Raises:
+        SettingsError: an unknown group choice (the known ones are listed), an unknown key, a value out of range.
+    """
+    return parts_of(compose_config("generate", overrides))
+
+
+def parts_of(config: DictConfig) -> Composed:
+    """Build the parts of a composed configuration."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise SettingsError(_first_line(error)) from error
+    assert isinstance(plain, dict)
+    return Composed(
+        sampler=build(instantiate, config.sampler, _convert_="all"),
+        cache=build(instantiate, config.cache),
+        drafter=None,
+        max_new_tokens=_integer(plain, "max_new_tokens"),
+        seed=_integer(plain, "seed"),
+        batch_size=_integer(plain, "batch_size"),
+        config={str(key): value for key, value in plain.items() if key != "hydra"},
+    )
+
+
+def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The composed configuration ``conf/<name>.yaml``; usable inside another Hydra application."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+            try:
+                return hydra.compose(name, list(overrides))
+            except HydraException as error:
+                raise _explained(name, list(overrides), error) from error
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = outer
+
+
+def build(instantiate: Any, node: Any, **options: Any) -> Any:
+    """Instantiate a node; an error of ours comes out as itself, any other as a SettingsError."""
+    from hydra.errors import InstantiationException
+
+    try:
+        return instantiate(node, **options)
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, DlmError):
+            cause = cause.__cause__
+        if isinstance(cause, DlmError):
+            raise cause from None
+        raise SettingsError(f"cannot build {node.get('_target_')}: {_first_line(cause)}") from error
+
+
+def config_dir() -> Path:
+    """Where the configuration groups are: in the package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "generate.yaml").is_file():
+            return folder
+    raise SettingsError("the configuration folder `conf` is missing from this installation: install dlm again")
+
+
+def choices(group: str) -> list[str]:
+    """The names a configuration group can be set to."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def _explained(name: str, overrides: list[str], error: Exception) -> SettingsError:
+    """Hydra's error in one line that says what to change."""
+    text = str(error)
+    if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        group, choice = found.groups()
+        return SettingsError(f"unknown {group} {choice!r}; known are {', '.join(choices(group))}")
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return SettingsError(_unknown_key(name, overrides, found[1]))
+    return SettingsError(_first_line(error))
+
+
+def _unknown_key(name: str, overrides: list[str], key: str) -> str:
+    parent, _, leaf = key.rpartition(".")
+    rest = [override for override in overrides if override.split("=")[0].lstrip("+~") != key]
+    node: Any = compose_config(name, rest)
+    if parent == "sampler" and leaf in ("steps", "tokens_per_step"):
+        name = str(node.sampler.get("_target_", "")).rpartition(".")[2]
+        return (
+            f"sampler {name!r} decides by itself how many tokens each step commits: remove {key} (a fixed budget is"
+            " sampler=topk)"
+        )
+    for part in parent.split(".") if parent else []:
+        node = node.get(part)
+        if node is None or not hasattr(node, "keys"):
+            return f"unknown setting {key!r}: there is no {parent!r}"
+    known = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
+    return f"unknown setting {key!r}; {parent or 'the command'} knows {', '.join(known)}"
+
+
+def _integer(values: dict, key: str) -> int:
+    if not isinstance(values[key], int) or isinstance(values[key], bool):
+        raise SettingsError(f"{key} must be a whole number, got {values[key]!r}")
+    return int(values[key])
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]

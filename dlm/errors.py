@@ -1,0 +1,43 @@
+"""The ways a run can fail: one class per cause. Every message says what to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class DlmError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class SettingsError(DlmError, ValueError):
+    """A setting is out of range, unknown, or contradicts another one."""
+
+
+class CheckpointError(DlmError):
+    """Model files are absent, damaged, or do not fit the architecture they claim."""
+
+
+class PromptError(DlmError, ValueError):
+    """A prompt is empty, too long for the model's context, or contains ids it may not contain."""
+
+
+class NumericsError(DlmError):
+    """The model produced NaN or infinite logits."""
+
+
+class ProgressError(DlmError):
+    """A row went past the bound on decoding steps without being finished."""
+
+
+class OutOfMemoryError(DlmError):
+    """The device ran out of memory at the smallest batch that could be tried.
+
+    Attributes:
+        finished: rows that were done before, by their place in the list of prompts.
+    """
+
+    finished: dict[int, Any]
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.finished = {}

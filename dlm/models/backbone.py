@@ -1,0 +1,100 @@
+"""What every model class offers to the decoder, and what it says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dlm.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Facts a sampler may need about a model; nothing else about the model is visible to it.
+
+    Attributes:
+        mask_id: the id that stands for "not decided yet" (0 is a legal value).
+        eos_ids: end ids; the first one also fills the rest of a finished answer, an end-of-turn id follows.
+        shift: 0 when row ``p`` of the logits scores the token at ``p``, 1 when row ``p - 1`` does (Dream).
+        vocab_size: width of the logits.
+        valid_vocab: ids from here on have no token (``vocab_size`` when no tokenizer is known).
+        context_length: the most positions the model can be fed.
+        attention: the attention pattern; every position sees every other one.
+    """
+
+    mask_id: int
+    eos_ids: tuple[int, ...]
+    shift: Literal[0, 1]
+    vocab_size: int
+    valid_vocab: int
+    context_length: int
+    attention: Literal["full"] = "full"
+
+    def __post_init__(self) -> None:
+        for name, ids in (("mask_id", (self.mask_id,)), ("eos_ids", self.eos_ids)):
+            wrong = [i for i in ids if not 0 <= i < self.vocab_size]
+            if wrong:
+                raise SettingsError(
+                    f"{name} {wrong} is outside the vocabulary of {self.vocab_size}; correct config.json"
+                )
+
+
+class Backbone:
+    """Position-precise access to a masked diffusion language model.
+
+    A subclass provides ``description``, ``hidden`` and ``head``; which row scores which position is settled
+    here.
+    """
+
+    description: ModelDescription
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"] | None = None,
+        valid: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Hidden states after the final norm.
+
+        Args:
+            tokens: the fed tokens.
+            positions: their absolute positions, in any order; None means ``0 .. T-1``.
+            valid: which fed tokens may be attended to; None means all of them.
+        """
+        raise NotImplementedError
+
+    def head(self, rows: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """Logits of hidden rows, in the model's dtype."""
+        raise NotImplementedError
+
+    def logit_rows(
+        self,
+        hidden: Float[Tensor, "B T D"],
+        positions: Int[Tensor, "B T"] | None,
+        wanted: Int[Tensor, "B N"],
+    ) -> Float[Tensor, "B N D"]:
+        """The hidden rows whose logits score the tokens at absolute positions ``wanted``.
+
+        A shifted model (Dream) answers position ``p`` from row ``p - 1``, and position 0 from its own row.
+        The row asked for must have been fed: SettingsError on the CPU; not checked on a GPU, where a check
+        would wait for the device. Of several fed entries with one position, the first answers.
+        """
+        source = (wanted - self.description.shift).clamp_min(0)
+        columns = source if positions is None else _columns_of(source, positions)
+        return hidden.gather(1, columns[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def _columns_of(source: Int[Tensor, "B N"], positions: Int[Tensor, "B T"]) -> Int[Tensor, "B N"]:
+    """The column in which each position of ``source`` was fed."""
+    ordered, order = positions.sort(dim=1, stable=True)
+    place = torch.searchsorted(ordered, source.contiguous()).clamp_max(positions.shape[1] - 1)
+    if source.device.type == "cpu" and not torch.equal(ordered.gather(1, place), source):
+        raise SettingsError(
+            "logits were asked for positions whose rows were not fed; feed them too (a shifted model answers "
+            "position p from row p - 1)"
+        )
+    return order.gather(1, place)

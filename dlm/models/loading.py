@@ -1,0 +1,179 @@
+"""From a name to a model: find the files, check them, build, describe. Safetensors, never remote code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers.utils import logging
+
+from dlm.errors import CheckpointError, OutOfMemoryError, SettingsError
+from dlm.models.backbone import ModelDescription
+from dlm.models.checkpoint import check_weights, resolve
+from dlm.models.dream import DreamModel
+from dlm.models.language_model import LanguageModel
+from dlm.models.llada import LLaDAModelLM
+from dlm.models.masked_lm import MaskedLM, MaskedLMConfig, refuse_later, register
+
+# By the class a checkpoint names, not by model_type: LLaDA and LLaDA-MoE share the latter.
+FAMILIES: dict[str, type[MaskedLM]] = {"LLaDAModelLM": LLaDAModelLM, "DreamModel": DreamModel}
+# The end of a turn, and what DiffuCoder fills the rest of an answer with.
+_ENDS = {"LLaDAModelLM": ("<|eot_id|>",), "DreamModel": ("<|im_end|>", "<|dlm_pad|>")}
+_PUBLIC_ENDS = {126464: (126348,), 152064: (151645,)}  # by vocabulary size
+_MASK_TOKENS = ("<|mdm_mask|>", "<|mask|>")
+_SMALL = 1 << 30  # bytes; below it a progress bar is noise
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+) -> LanguageModel:
+    """Load a model with its tokenizer.
+
+    Args:
+        name_or_path: ``"tiny"`` (the packaged model), a folder, or a Hugging Face id.
+        device: where to put it; by default the GPU if there is one. Not together with ``device_map``.
+        dtype: number format of the weights, ``torch.bfloat16`` or ``"bfloat16"``; by default float32 on
+            the CPU, bfloat16 elsewhere.
+        device_map: spread the layers over devices (transformers' ``device_map``, for example ``"auto"``).
+
+    Raises:
+        SettingsError: unknown name, device or dtype, or an architecture that is not supported.
+        CheckpointError: files are absent, damaged, or do not fit the architecture; all faults are listed.
+        OutOfMemoryError: the weights do not fit on the device.
+    """
+    if device is not None and device_map is not None:
+        raise SettingsError("device and device_map contradict each other; give one of them")
+    target = pick_device(device)
+    precision = pick_dtype(dtype, target)
+    folder = resolve(name_or_path)
+    family, config = read_config(folder)
+    tokenizer = load_tokenizer(folder)
+    description = describe(config, family, tokenizer)
+    check_weights(folder, family, config)
+    # {"": target}: straight to the device, without a second copy in main memory
+    model = _weights(folder, family, config, precision, {"": target} if device_map is None else device_map)
+    model.description = description
+    return LanguageModel(model.eval().requires_grad_(False), tokenizer, str(name_or_path))
+
+
+def _weights(
+    folder: Path, family: type[MaskedLM], config: MaskedLMConfig, dtype: torch.dtype, placement: Any
+) -> MaskedLM:
+    settings = {"config": config, "dtype": dtype, "device_map": placement, "local_files_only": True}
+    try:
+        with _quiet(sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _SMALL):
+            return family.from_pretrained(folder, use_safetensors=True, **settings)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"{folder} does not fit on the device as {dtype}; try dtype=bfloat16, device_map=auto, device=cpu"
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"the weights in {folder} could not be loaded: {error}") from error
+
+
+@contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    """Without transformers' progress bars, if ``quiet``."""
+    was_on = logging.is_progress_bar_enabled()
+    if quiet and was_on:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if quiet and was_on:
+            logging.enable_progress_bar()
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the GPU if there is one."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise SettingsError(f"unknown device {device!r}; use cpu, cuda or cuda:N") from error
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(f"{device} is not there ({torch.cuda.device_count()} GPUs found); use device=cpu")
+    return picked
+
+
+def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The number format asked for, or the usual one of the device."""
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(named, torch.dtype) or not named.is_floating_point:
+        raise SettingsError(f"unknown dtype {dtype!r}; use float32, bfloat16, float16 or float64")
+    return named
+
+
+def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
+    """The model class a folder's config.json names, and the configuration."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no config.json; give the folder of a downloaded model")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        architecture = (settings.get("architectures") or [None])[0]
+    except (ValueError, AttributeError, LookupError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a JSON object: {error}; download it again") from error
+    refuse_later(architecture)
+    if architecture not in FAMILIES:
+        raise SettingsError(
+            f"{path} names the architecture {architecture!r} (field 'architectures'), which is unknown; "
+            f"known: {', '.join(FAMILIES)}"
+        )
+    family = FAMILIES[architecture]
+    config: Any = family.config_class
+    config = config.from_dict(settings)
+    config.architecture()
+    return family, config
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:
+    """The fast tokenizer of a folder, or None when it has no tokenizer files.
+
+    Dream ships the files of a Qwen2 tokenizer under the name of a remote class; Qwen2's own class reads them.
+    """
+    try:
+        if (folder / "tokenizer.json").is_file():
+            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exception on a damaged file
+        raise CheckpointError(f"the tokenizer files in {folder} cannot be read: {error}") from error
+    return None
+
+
+def describe(
+    config: MaskedLMConfig, family: type[MaskedLM], tokenizer: PreTrainedTokenizerFast | None
+) -> ModelDescription:
+    """Ids from the configuration, else from the tokenizer; end of turn and defined ids from the tokenizer."""
+    vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
+    if config.mask_token_id is None and tokenizer is not None:
+        named = [tokenizer.mask_token_id, *(vocabulary.get(token) for token in _MASK_TOKENS)]
+        config.mask_token_id = next((i for i in named if i is not None), None)
+    if config.eos_token_id is None and tokenizer is not None:
+        config.eos_token_id = tokenizer.eos_token_id
+    description = config.describe()
+    if vocabulary:
+        ends = tuple(vocabulary[token] for token in _ENDS[family.__name__] if token in vocabulary)
+    else:
+        ends = _PUBLIC_ENDS.get(config.vocab_size, ())
+    eos = tuple(dict.fromkeys(description.eos_ids + ends))
+    defined = min(max(vocabulary.values(), default=description.vocab_size - 1) + 1, description.vocab_size)
+    return replace(description, eos_ids=eos, valid_vocab=defined)
+
+
+for _family in FAMILIES.values():
+    register(_family)

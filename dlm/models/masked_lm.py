@@ -1,0 +1,168 @@
+"""The transformers side of a backbone: configuration with public field names, and the PreTrainedModel."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import MaskedLMOutput
+
+from dlm.errors import SettingsError
+from dlm.models.backbone import Backbone, ModelDescription
+from dlm.models.transformer import Architecture, Names, RMSNorm, Transformer
+
+# Checkpoints we can name but not run. LLaDA-MoE even has LLaDA's model_type, so its name is the only warning.
+_LATER = {
+    "LLaDAMoEModelLM": "LLaDA-MoE",
+    "LLaDA2MoeModelLM": "LLaDA2",
+    "SDARForCausalLM": "SDAR",
+    "Fast_dLLM_QwenForCausalLM": "Fast-dLLM v2",
+}
+
+
+def refuse_later(architecture: str | None) -> None:
+    """Raise SettingsError for an architecture that is known but not built yet."""
+    if architecture in _LATER:
+        raise SettingsError(
+            f"{_LATER[architecture]} ({architecture}) is not supported yet; use a LLaDA or Dream checkpoint"
+        )
+
+
+class MaskedLMConfig(PreTrainedConfig):
+    """Configuration of a masked diffusion LM: the fields of its public config.json, and unknown ones.
+
+    A family lists its fields with their defaults in ``fields``, the values its mathematics fixes in
+    ``required``, the ids of the public vocabularies in ``public_ids`` (half of the repositories leave them
+    out), and translates to the transformer in ``_architecture``.
+    """
+
+    fields: ClassVar[dict[str, Any]] = {}
+    required: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    public_ids: ClassVar[dict[int, dict[str, int]]] = {}
+    shift: ClassVar[Literal[0, 1]] = 0
+
+    def __init__(self, **settings: Any) -> None:
+        own = {name: settings.pop(name, default) for name, default in self.fields.items()}
+        for name, value in self.public_ids.get(own["vocab_size"], {}).items():
+            own[name] = value if own[name] is None else own[name]
+        super().__init__(**settings)
+        for name, value in own.items():
+            setattr(self, name, value)
+
+    def architecture(self) -> Architecture:
+        """The transformer this configuration describes; SettingsError when it asks for another kind."""
+        refuse_later(self.architectures[0] if self.architectures else None)
+        for name, accepted in self.required.items():
+            if getattr(self, name) not in accepted:
+                raise SettingsError(
+                    f"config field {name}={getattr(self, name)!r} is not supported; a {type(self).__name__} "
+                    f"takes {' or '.join(map(repr, accepted))}"
+                )
+        return self._architecture()
+
+    def _architecture(self) -> Architecture:
+        raise NotImplementedError
+
+    def describe(self) -> ModelDescription:
+        """Ids, shift and sizes as far as the configuration knows them (a tokenizer may know more)."""
+        mask, eos = self.mask_token_id, self.eos_token_id
+        if mask is None or eos is None:
+            raise SettingsError(
+                "mask_token_id or eos_token_id is neither in config.json nor in the tokenizer, and the "
+                "vocabulary is not a public one; add them to config.json"
+            )
+        ends = tuple(eos) if isinstance(eos, (list, tuple)) else (eos,)
+        width = self._architecture().vocab_size
+        return ModelDescription(mask, ends, self.shift, width, width, self.max_position_embeddings)
+
+
+class MaskedLM(Transformer, Backbone, PreTrainedModel):
+    """A bidirectional transformer with ``from_pretrained``, ``save_pretrained``, ``device_map`` and the rest.
+
+    Parameters are named as in the public checkpoints: nothing is renamed on the way in or out, and adapters
+    made for the public classes fit.
+    """
+
+    config: MaskedLMConfig
+    names: ClassVar[Names]
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    _no_split_modules = ["Block"]  # noqa: RUF012 (transformers declares it as an instance variable)
+    _supports_sdpa = True
+
+    def __init__(self, config: MaskedLMConfig) -> None:
+        super().__init__(config)
+        self._description: ModelDescription | None = None
+        self.build(config.architecture(), self.names)
+        self.post_init()
+
+    @property
+    def description(self) -> ModelDescription:
+        """What a sampler may know about the model."""
+        if self._description is None:
+            self._description = self.config.describe()
+        return self._description
+
+    @description.setter
+    def description(self, description: ModelDescription) -> None:
+        self._description = description
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"] | Int[Tensor, "B T"] | None = None,
+        position_ids: Int[Tensor, "B T"] | None = None,
+    ) -> MaskedLMOutput:
+        """Raw logits ``[B, T, V]`` of every row (Dream's are not shifted here, as in its public code).
+
+        Args:
+            input_ids: the tokens.
+            attention_mask: 1 or True at the tokens that may be attended to.
+            position_ids: absolute positions; None means ``0 .. T-1``.
+        """
+        if attention_mask is not None and attention_mask.dim() != 2:
+            raise SettingsError(f"attention_mask must be [B, T], got {tuple(attention_mask.shape)}")
+        valid = None if attention_mask is None else attention_mask.bool()
+        return MaskedLMOutput(logits=self.head(self.hidden(input_ids, position_ids, valid)))
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding."""
+        return self.get_submodule(self.names.embedding)
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding."""
+        self.set_submodule(self.names.embedding, value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language-model head."""
+        return self.get_submodule(self.names.head)
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the language-model head."""
+        self.set_submodule(self.names.head, new_embeddings)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # "mitchell": truncated normal at three standard deviations (specs: LLaDA's public initialisation)
+        if isinstance(module, RMSNorm):
+            init.ones_(module.weight)
+        elif isinstance(module, (nn.Linear, nn.Embedding)) and hasattr(module, "init_std"):
+            std = float(module.init_std)  # type: ignore[arg-type]
+            init.trunc_normal_(module.weight, std=std, a=-3 * std, b=3 * std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                init.zeros_(module.bias)
+
+
+def register(model: type[MaskedLM]) -> None:
+    """Let transformers' Auto classes find a family, unless somebody else has taken its model type."""
+    config: Any = model.config_class
+    try:
+        AutoConfig.register(config.model_type, config)
+        for auto in (AutoModel, AutoModelForMaskedLM):
+            auto.register(config, model)
+    except ValueError:
+        return

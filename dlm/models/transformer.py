@@ -1,0 +1,255 @@
+"""The one bidirectional transformer: pre-norm blocks, rotary positions, gated MLP, full attention.
+
+LLaDA (arXiv 2502.09992) and Dream (arXiv 2508.15487) differ only in the numbers of :class:`Architecture` and
+in what their checkpoints call the parts (:class:`Names`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dlm.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shape and numerics of a transformer.
+
+    Attributes:
+        vocab_size: rows of the embedding and width of the logits.
+        width: size of the residual stream.
+        layers, heads, kv_heads: blocks, query heads, and key/value heads (fewer: grouped-query attention).
+        mlp_width: size of each of the two MLP input projections.
+        rope_theta: base of the rotary angles.
+        norm_eps: added to the mean square under the root.
+        qkv_bias: whether the query, key and value projections have a bias.
+        rotate_full_precision: rotate in float32 and cast afterwards (LLaDA), or in the model dtype (Dream).
+        init_std: standard deviation of fresh weights; None scales them with the input width instead.
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp_width: int
+    rope_theta: float
+    norm_eps: float
+    qkv_bias: bool
+    rotate_full_precision: bool
+    init_std: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not isinstance(value, bool) and not value > 0:
+                raise SettingsError(f"{field.name} must be positive, got {value}; correct the config")
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise SettingsError(
+                f"a width of {self.width} does not split into {self.heads} even heads; correct the config"
+            )
+        if self.heads % self.kv_heads:
+            raise SettingsError(
+                f"{self.heads} query heads cannot share {self.kv_heads} key/value heads; correct the config"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """Size of one attention head."""
+        return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class Names:
+    """Where a checkpoint family keeps each part: dotted paths from the model, and from a block."""
+
+    embedding: str
+    blocks: str
+    final_norm: str
+    head: str
+    attention_norm: str
+    query: str
+    key: str
+    value: str
+    attention_out: str
+    mlp_norm: str
+    gate: str
+    up: str
+    down: str
+
+
+class Rope(NamedTuple):
+    """Rotary tables of the fed positions; ``sin`` already carries the sign of the half it multiplies."""
+
+    cos: Float[Tensor, "... T 1 h"]
+    sin: Float[Tensor, "... T 1 h"]
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with statistics in at least float32; the gain is applied in the model dtype."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.shape, self.eps = (width,), eps
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Normalise the last axis."""
+        if x.dtype in (torch.float32, torch.float64):
+            return functional.rms_norm(x, self.shape, self.weight, self.eps)
+        return self.weight * functional.rms_norm(x.float(), self.shape, None, self.eps).to(x.dtype)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a norm and added to the stream; parts have the checkpoint's names."""
+
+    def __init__(self, arch: Architecture, names: Names, layer: int) -> None:
+        super().__init__()
+        self.arch = arch
+        width, head, bias = arch.width, arch.head_width, arch.qkv_bias
+        deep = math.sqrt(2 * (layer + 1))
+        place(self, names.attention_norm, RMSNorm(width, arch.norm_eps))
+        place(self, names.query, _linear(arch, width, arch.heads * head, bias=bias))
+        place(self, names.key, _linear(arch, width, arch.kv_heads * head, bias=bias))
+        place(self, names.value, _linear(arch, width, arch.kv_heads * head, bias=bias))
+        place(self, names.attention_out, _linear(arch, arch.heads * head, width, shrink=deep))
+        place(self, names.mlp_norm, RMSNorm(width, arch.norm_eps))
+        place(self, names.gate, _linear(arch, width, arch.mlp_width))
+        place(self, names.up, _linear(arch, width, arch.mlp_width))
+        place(self, names.down, _linear(arch, arch.mlp_width, width, shrink=deep))
+        attention = names.attention_norm, names.query, names.key, names.value, names.attention_out
+        self._attention = _split(*attention)
+        self._mlp = _split(names.mlp_norm, names.gate, names.up, names.down)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], rope: Rope, mask: Bool[Tensor, "B 1 1 T"] | None
+    ) -> Float[Tensor, "B T D"]:
+        """The stream after this block; ``mask`` is True at the keys that may be attended to."""
+        norm, query, key, value, out = _parts(self, self._attention)
+        n = norm(x)
+        heads = (*n.shape[:-1], -1, self.arch.head_width)
+        q, k = rotate(query(n).view(heads), key(n).view(heads), rope)
+        mixed = attend(q, k, value(n).view(heads), mask)
+        x = x + out(mixed)
+        norm, gate, up, down = _parts(self, self._mlp)
+        n = norm(x)
+        return x + down(functional.silu(gate(n)) * up(n))
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks, final norm and head, placed on ``self`` under the names of the checkpoint family.
+
+    A mixin without a constructor: the model class calls :meth:`build` once.
+    """
+
+    arch: Architecture
+
+    def build(self, arch: Architecture, names: Names) -> None:
+        """Create every part; weights are initialised by the caller."""
+        self.arch = arch
+        embedding = nn.Embedding(arch.vocab_size, arch.width)
+        embedding.init_std = arch.init_std or 1 / math.sqrt(arch.width)  # type: ignore[assignment]
+        place(self, names.embedding, embedding)
+        place(self, names.blocks, nn.ModuleList(Block(arch, names, layer) for layer in range(arch.layers)))
+        place(self, names.final_norm, RMSNorm(arch.width, arch.norm_eps))
+        place(self, names.head, _linear(arch, arch.width, arch.vocab_size))
+        self._body = _split(names.embedding, names.blocks, names.final_norm)
+        self._output = _split(names.head)
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"] | None = None,
+        valid: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Hidden states after the final norm; see :meth:`dlm.models.backbone.Backbone.hidden`."""
+        embedding, blocks, norm = _parts(self, self._body)
+        x = embedding(tokens)
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+        rope = rope_tables(self.arch, positions, x.dtype)
+        mask = None if valid is None else valid[:, None, None, :]
+        for block in blocks:
+            x = block(x, rope, mask)
+        return norm(x)
+
+    def head(self, rows: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """Logits of hidden rows, in the model's dtype."""
+        (head,) = _parts(self, self._output)
+        return head(rows)
+
+
+def rope_tables(arch: Architecture, positions: Int[Tensor, "... T"], dtype: torch.dtype) -> Rope:
+    """Half-split rotary tables: the angle of pair j at position p is ``p * theta ** (-2 j / head width)``.
+
+    Angles are computed anew in float32 (float64 for a float64 model): a stored buffer would be cast with the
+    model, or come back uninitialised from a load through the meta device.
+    """
+    precise = torch.float64 if dtype == torch.float64 else torch.float32
+    exponent = torch.arange(0, arch.head_width, 2, device=positions.device, dtype=precise) / arch.head_width
+    angles = positions[..., None].to(precise) * (1 / arch.rope_theta**exponent)
+    cos, sin = angles.cos(), angles.sin()
+    tables = torch.cat([cos, cos], -1).unsqueeze(-2), torch.cat([-sin, sin], -1).unsqueeze(-2)
+    return Rope(*tables) if arch.rotate_full_precision else Rope(*(t.to(dtype) for t in tables))
+
+
+def rotate(
+    q: Float[Tensor, "B T H h"], k: Float[Tensor, "B T K h"], rope: Rope
+) -> tuple[Float[Tensor, "B T H h"], Float[Tensor, "B T K h"]]:
+    """Queries and keys turned by their positions, in the precision of the tables, back in their own dtype."""
+    both = torch.cat([q, k], dim=-2).to(rope.cos.dtype)
+    turned = both * rope.cos + both.roll(both.shape[-1] // 2, dims=-1) * rope.sin
+    q, k = turned.to(q.dtype).split([q.shape[-2], k.shape[-2]], dim=-2)
+    return q, k
+
+
+def attend(
+    q: Float[Tensor, "B T H h"],
+    k: Float[Tensor, "B S K h"],
+    v: Float[Tensor, "B S K h"],
+    mask: Bool[Tensor, "B 1 1 S"] | None,
+) -> Float[Tensor, "B T D"]:
+    """Every query over every unmasked key; key head j serves the j-th group of query heads."""
+    group = q.shape[-2] // k.shape[-2]
+    if group > 1:
+        k, v = k.repeat_interleave(group, dim=-2), v.repeat_interleave(group, dim=-2)
+    out = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
+    return out.transpose(1, 2).flatten(2)
+
+
+def place(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Make ``module`` reachable from ``root`` under a dotted path."""
+    *parents, leaf = path.split(".")
+    for name in parents:
+        if not hasattr(root, name):
+            root.add_module(name, nn.Module())
+        root = getattr(root, name)
+    root.add_module(leaf, module)
+
+
+def _split(*paths: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(path.split(".")) for path in paths)
+
+
+def _parts(root: nn.Module, paths: tuple[tuple[str, ...], ...]) -> list[Any]:
+    """The modules at ``paths`` as they are now: quantisers and adapters replace modules in place."""
+    parts = []
+    for path in paths:
+        part = root
+        for name in path:
+            part = getattr(part, name)
+        parts.append(part)
+    return parts
+
+
+def _linear(arch: Architecture, inputs: int, outputs: int, *, bias: bool = False, shrink: float = 1.0) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs, bias=bias)
+    linear.init_std = arch.init_std or 1 / (math.sqrt(inputs) * shrink)  # type: ignore[assignment]
+    return linear

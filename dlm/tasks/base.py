@@ -1,0 +1,145 @@
+"""What a task is: a counter-based generator of instances and a scorer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+SUITE_VERSION = 1
+Split = Literal["train", "test"]
+T = TypeVar("T")
+
+
+class Stream:
+    """A stream of random numbers addressed by its key: SHA-256 over (key, counter).
+
+    The same key gives the same numbers on every machine and Python version, and no stream depends on another.
+    """
+
+    def __init__(self, *key: object) -> None:
+        self._key = repr(key).encode()
+        self._counter = 0
+        self._words: list[int] = []
+
+    def word(self) -> int:
+        """The next 64 bits."""
+        if not self._words:
+            digest = hashlib.sha256(self._key + self._counter.to_bytes(8, "little")).digest()
+            self._words = [int.from_bytes(digest[i : i + 8], "little") for i in (24, 16, 8, 0)]
+            self._counter += 1
+        return self._words.pop()
+
+    def below(self, n: int) -> int:
+        """An integer in [0, n)."""
+        return self.word() % n
+
+    def between(self, low: int, high: int) -> int:
+        """An integer in [low, high]."""
+        return low + self.below(high - low + 1)
+
+    def uniform(self) -> float:
+        """A number in [0, 1)."""
+        return (self.word() >> 11) * 2.0**-53
+
+    def choice(self, items: Sequence[T]) -> T:
+        """One of ``items``."""
+        return items[self.below(len(items))]
+
+    def sample(self, items: Sequence[T], n: int) -> list[T]:
+        """``n`` different entries of ``items`` in random order."""
+        pool = list(items)
+        for i in range(n):
+            j = i + self.below(len(pool) - i)
+            pool[i], pool[j] = pool[j], pool[i]
+        return pool[:n]
+
+    def shuffled(self, items: Sequence[T]) -> list[T]:
+        """All of ``items`` in random order."""
+        return self.sample(items, len(items))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a task draws: the question, one right answer, and the content that decides the split."""
+
+    content: object
+    prompt: str
+    target: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One question.
+
+    Attributes:
+        instance_id: hash of prompt and answer specification.
+        task: the task's name.
+        prompt: the question, plain text.
+        target: one right answer.
+        meta: what the scorer needs.
+    """
+
+    instance_id: str
+    task: str
+    prompt: str
+    target: str
+    meta: dict[str, Any]
+
+
+class Family(Protocol):
+    """A generator and a scorer, under one name."""
+
+    @property
+    def name(self) -> str:
+        """``group/task``."""
+        ...
+
+    def draw(self, stream: Stream) -> Draft:
+        """A fresh question."""
+        ...
+
+    def score(self, instance: Instance, output: str) -> float:
+        """1.0 when ``output`` answers the question, else 0.0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A family with splits: an instance depends on (suite version, task, split, index) and nothing else.
+
+    A tenth of all contents, by hash, belong to the test split and never occur in training.
+    """
+
+    family: Family
+
+    @property
+    def name(self) -> str:
+        """Name of the task, ``group/task``."""
+        return self.family.name
+
+    def instance(self, index: int, split: Split = "test") -> Instance:
+        """The ``index``-th instance of a split."""
+        return self.draw(split, index)
+
+    def draw(self, split: Split, *address: object) -> Instance:
+        """The instance at any address of a split."""
+        attempt = 0
+        while True:
+            draft = self.family.draw(Stream(SUITE_VERSION, self.name, split, *address, attempt))
+            if split_of(self.name, draft.content) == split:
+                key = hashlib.sha256(repr((self.name, draft.prompt, draft.meta)).encode()).hexdigest()[:16]
+                return Instance(key, self.name, draft.prompt, draft.target, draft.meta)
+            attempt += 1
+
+    def score(self, instance: Instance, output: str) -> float:
+        """1.0 when ``output`` answers ``instance``, else 0.0."""
+        return self.family.score(instance, output)
+
+
+def split_of(task: str, content: object) -> Split:
+    """The split a content belongs to."""
+    digest = hashlib.sha256(repr((SUITE_VERSION, task.split("/")[0], content)).encode()).digest()
+    return "test" if digest[0] < 26 else "train"

@@ -1,0 +1,1 @@
+"""Training: the masked-diffusion objective, the data of the tiny model, and the trainer."""

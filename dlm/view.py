@@ -1,0 +1,71 @@
+"""What is known at a step: the one argument every sampler part receives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dlm.canvas import Canvas
+from dlm.noise import Purpose, uniform
+from dlm.proposal import Proposal
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where each row stands. Row-local: a row that joined late counts from its own beginning.
+
+    Attributes:
+        step: forwards this row has seen before this one. ``[B]``
+        block_start, block_end: the active block of the row, absolute positions. ``[B]``
+        block_step: forwards since the block was opened. ``[B]``
+        block_masks: masked positions the block had when it was opened. ``[B]``
+        block: the positions of the active block. ``[B, W]``
+    """
+
+    step: Int[Tensor, " B"]
+    block_start: Int[Tensor, " B"]
+    block_end: Int[Tensor, " B"]
+    block_step: Int[Tensor, " B"]
+    block_masks: Int[Tensor, " B"]
+    block: Bool[Tensor, "B W"]
+
+
+@dataclass(frozen=True)
+class StepView:
+    """Everything known at a step, read-only. ``N`` positions per row were proposed for, ascending.
+
+    Attributes:
+        canvas: the tokens before this step's commits.
+        clock: step and block counters of each row.
+        positions: the proposed positions; unused entries point at the canvas's trash column. ``[B, N]``
+        eligible: masked, inside the active block, and a real entry. ``[B, N]``
+        proposal: token, probability and whatever other statistics were asked for. Each ``[B, N]``
+        scores: what the score part made of it, higher is surer; -inf where not eligible. ``[B, N]``
+        budget: how many positions the budget part wants committed; None when the selector decides. ``[B]``
+    """
+
+    canvas: Canvas
+    clock: Clock
+    positions: Int[Tensor, "B N"]
+    eligible: Bool[Tensor, "B N"]
+    proposal: Proposal
+    scores: Float[Tensor, "B N"] | None = None
+    budget: Int[Tensor, " B"] | None = None
+
+    def with_(self, **changes: object) -> StepView:
+        """A copy with some fields filled in."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def uniform(self, purpose: Purpose) -> Float[Tensor, "B N"]:
+        """One uniform in (0, 1) per position from the row's own stream."""
+        return uniform(self.canvas.key, self.clock.step, purpose, self.positions)
+
+
+def rank(scores: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+    """Place of each entry in descending order of score, 0 is best; equal scores: the lower position first."""
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    places = torch.arange(scores.shape[1], device=scores.device)
+    return torch.empty_like(order).scatter_(1, order, places.expand_as(order))

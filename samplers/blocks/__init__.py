@@ -1,0 +1,1 @@
+"""Which span of a row may be filled now."""

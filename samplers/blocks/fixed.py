@@ -1,0 +1,47 @@
+"""Semi-autoregressive blocks of one length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlm.canvas import Canvas
+from dlm.errors import SettingsError
+from dlm.parts import Stateless
+
+DEFAULT_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Fixed(Stateless):
+    """Blocks of ``length`` positions from left to right, counted from the start of the row's own generated region; the
+    last one is shorter where the length does not divide the region. Blocks without masks are passed over (LLaDA,
+    arXiv 2502.09992, semi-autoregressive remasking). ``length=None``: 32, or the whole region where that is shorter.
+
+    Raises:
+        SettingsError: a length below 1, or longer than the generated region.
+    """
+
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.length is not None and self.length < 1:
+            raise SettingsError(f"blocks.length must be at least 1, got {self.length}")
+
+    def longest(self, region: int) -> int:
+        if self.length is not None and self.length > region:
+            raise SettingsError(
+                f"blocks.length={self.length} is longer than the canvas of {region} positions: use a length of at most"
+                f" {region}, or blocks=whole"
+            )
+        return min(self.length or DEFAULT_LENGTH, region)
+
+    def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
+        length = self.length or DEFAULT_LENGTH
+        first = canvas.masked.int().argmax(dim=1)
+        offset = (first - canvas.start).clamp_min(0) // length * length
+        start = canvas.start + offset
+        return start, torch.minimum(start + length, canvas.end), state

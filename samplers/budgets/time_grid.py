@@ -1,0 +1,73 @@
+"""Dream's time grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlm.errors import SettingsError
+from dlm.parts import Stateless
+from dlm.view import StepView
+
+
+@dataclass(frozen=True)
+class TimeGrid(Stateless):
+    """Of n masked positions commit n (1 - s/t), for t and s neighbours on a grid of ``steps`` intervals from 1 down to
+    ``eps``; the last step commits all that is left (Dream 7B, arXiv 2508.15487). n is the row's own count; the
+    reference takes the mean over the batch.
+
+    ``compat="reference"`` truncates the number, which is what the published figures were made with; the first step then
+    often commits nothing. ``compat="clean"`` rounds it and commits at least one. ``steps=None``: one per position.
+
+    Raises:
+        SettingsError: steps below 1, eps outside (0, 1), unknown ``compat``.
+    """
+
+    steps: int | None = None
+    eps: float = 1e-3
+    compat: Literal["clean", "reference"] = "reference"
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise SettingsError(f"steps must be at least 1, got {self.steps}")
+        if not 0.0 < self.eps < 1.0:
+            raise SettingsError(f"eps must be in (0, 1), got {self.eps}")
+        if self.compat not in ("clean", "reference"):
+            raise SettingsError(f"compat must be 'clean' or 'reference', got {self.compat!r}")
+
+    @property
+    def idle_steps(self) -> int:
+        # Without a number of steps the grid has one per position, which the decoder's own bound covers.
+        return (self.steps or 1) if self.compat == "reference" else 0
+
+    def check(self, region: int, block: int) -> None:
+        if block < region:
+            raise SettingsError(
+                f"Dream's time grid runs over the whole canvas of {region} positions, not over blocks of {block}:"
+                " use blocks=whole"
+            )
+
+    def share(self, view: StepView) -> Float[Tensor, " B"]:
+        """1 - s/t for each row's step, exactly 1 in the last step.
+
+        In float32 like the reference: rounding decides where a truncated number just misses an integer.
+        """
+        masks, k = view.clock.block_masks, view.clock.step
+        steps = masks if self.steps is None else torch.full_like(masks, self.steps)
+        left = 1.0 - self._time(k + 1, steps) / self._time(k, steps)
+        return torch.where(k >= steps - 1, torch.ones_like(left), left)
+
+    def _time(self, k: Int[Tensor, " B"], steps: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The k-th point of torch.linspace(1, eps, steps + 1), which counts from the nearer end."""
+        stride = (self.eps - 1.0) / steps.float()
+        return torch.where(2 * k < steps + 1, 1.0 + k * stride, self.eps - (steps - k) * stride)
+
+    def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
+        number = view.eligible.sum(dim=1) * self.share(view)
+        if self.compat == "clean":
+            return number.round().long().clamp_min(1), state
+        return number.long(), state

@@ -1,0 +1,60 @@
+"""The same number of positions at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlm.errors import SettingsError
+from dlm.parts import Stateless
+from dlm.view import StepView
+
+
+@dataclass(frozen=True)
+class Uniform(Stateless):
+    """A fixed number of forwards, or a fixed number of positions per forward (LLaDA, arXiv 2502.09992).
+
+    Give one of the two. ``steps`` counts the whole canvas; each block gets the share of its length (for blocks of equal
+    length steps / blocks each), at least one, and splits its masked positions over it as evenly as possible, the
+    larger parts first (specs/samplers.md P6).
+
+    Raises:
+        SettingsError: both or neither given, below 1, or fewer steps than blocks.
+    """
+
+    tokens_per_step: int | None = 1
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tokens_per_step is None) == (self.steps is None):
+            raise SettingsError(
+                f"give either steps or tokens_per_step, not both or neither (steps={self.steps},"
+                f" tokens_per_step={self.tokens_per_step})"
+            )
+        for name, value in (("steps", self.steps), ("tokens_per_step", self.tokens_per_step)):
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} must be at least 1, got {value}")
+
+    def check(self, region: int, block: int) -> None:
+        blocks = -(-region // block)
+        if self.steps is not None and self.steps < blocks:
+            raise SettingsError(
+                f"steps={self.steps} is less than one forward for each of the {blocks} blocks ({region} positions in"
+                f" blocks of {block}): raise steps or the block length"
+            )
+
+    def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
+        clock = view.clock
+        if self.steps is None:
+            assert self.tokens_per_step is not None
+            return torch.full_like(clock.step, self.tokens_per_step), state
+        start, region = view.canvas.start, view.canvas.end - view.canvas.start
+        # Steps are cut where blocks are cut, so that the parts add up to the whole.
+        done = (clock.block_start - start) * self.steps // region
+        due = (clock.block_end - start) * self.steps // region
+        share = (due - done).clamp_min(1)
+        base, rest = clock.block_masks // share, clock.block_masks % share
+        return base + (clock.block_step < rest), state

@@ -1,0 +1,1 @@
+"""Samplers by the names of their papers: bundles of parts with the published defaults."""

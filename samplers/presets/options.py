@@ -1,0 +1,90 @@
+"""What every preset accepts beside its own settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from dlm.errors import SettingsError
+from dlm.proposal import Proposer
+from dlm.protocols import Blocks, LogitTransform, ScoreModifier, StopRule
+from dlm.sampler import Sampler
+from samplers.blocks.fixed import Fixed
+from samplers.modifiers.suppress_end import SuppressEnd
+from samplers.stops.end_block import EndBlock
+from samplers.transforms.ban_end import BanEnd
+
+_BUDGET_KEYS = {"steps", "tokens_per_step"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings shared by all presets.
+
+    Attributes:
+        blocks: which span may be filled now; default blocks of 32 (the whole canvas where that is shorter).
+        temperature: 0 is greedy; above 0 tokens are drawn from softmax(logits / temperature).
+        top_p, top_k: truncation of the distribution; null is off.
+        guidance: classifier-free guidance scale; 0 is off. Doubles the forwards.
+        precision: dtype of the confidences, ``float32`` or ``float64``.
+        ban_end: the end-of-text id is never proposed (LLaDA's ``logits_eos_inf``).
+        suppress_end: end tokens are committed last (LLaDA's ``confidence_eos_eot_inf``). ``"reference"``: as the
+            published code behaves, which takes them out of the softmax instead.
+        stop_at_end: a completed block with the end-of-text id ends the row.
+    """
+
+    blocks: Blocks | None = None
+    temperature: float = 0.0
+    top_p: float | None = None
+    top_k: int | None = None
+    guidance: float = 0.0
+    precision: Literal["float32", "float64"] = "float32"
+    ban_end: bool = False
+    suppress_end: bool | Literal["reference"] = False
+    stop_at_end: bool = False
+
+    def __post_init__(self) -> None:
+        if self.suppress_end not in (True, False, "reference"):
+            raise SettingsError(f"suppress_end must be true, false or 'reference', got {self.suppress_end!r}")
+
+    @classmethod
+    def parse(cls, preset: str, options: dict[str, Any]) -> Options:
+        """Options from keyword arguments; an unknown one is refused with the known ones listed."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(options) - set(known))
+        if _BUDGET_KEYS & set(unknown):
+            raise SettingsError(
+                f"sampler {preset!r} decides by itself how many tokens each step commits: remove"
+                f" {' and '.join(sorted(_BUDGET_KEYS & set(unknown)))} (a fixed budget is sampler=topk)"
+            )
+        if unknown:
+            raise SettingsError(f"sampler {preset!r} has no setting {', '.join(unknown)}; it knows {', '.join(known)}")
+        return cls(**options)
+
+    def finish(self, sampler: Sampler) -> Sampler:
+        """``sampler`` with these options added to its parts."""
+        aliased = self.suppress_end == "reference"
+        proposer: Proposer = replace(
+            sampler.proposer,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            precision=self.precision,
+            end_confidence="aliased" if aliased else "keep",
+        )
+        transforms: tuple[LogitTransform, ...] = (BanEnd(),) if self.ban_end else ()
+        modifiers: tuple[ScoreModifier, ...] = (SuppressEnd(),) if self.suppress_end is True else ()
+        stop: StopRule | None = EndBlock() if self.stop_at_end else None
+        return replace(
+            sampler,
+            proposer=proposer,
+            transforms=(*transforms, *sampler.transforms),
+            modifiers=(*sampler.modifiers, *modifiers),
+            stop=stop or sampler.stop,
+            guidance=self.guidance,
+        )
+
+    @property
+    def block_schedule(self) -> Blocks:
+        """The blocks asked for, or the default."""
+        return self.blocks if self.blocks is not None else Fixed()

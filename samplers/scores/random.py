@@ -1,0 +1,20 @@
+"""No confidence at all: a random order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dlm.noise import Purpose
+from dlm.parts import Stateless
+from dlm.view import StepView
+
+
+@dataclass(frozen=True)
+class Random(Stateless):
+    """A fresh uniform in (0, 1) per position and step (LLaDA's ``remasking="random"``); tokens stay the proposals."""
+
+    def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
+        return view.uniform(Purpose.SCORE), state

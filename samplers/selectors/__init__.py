@@ -1,0 +1,1 @@
+"""Which eligible positions are committed."""

@@ -1,0 +1,36 @@
+"""Dream's original rule: every position tosses its own coin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from dlm.noise import Purpose
+from dlm.parts import Stateless
+from dlm.view import StepView
+from samplers.budgets.time_grid import TimeGrid
+
+
+@dataclass(frozen=True)
+class Bernoulli(Stateless):
+    """Commit each masked position independently with probability 1 - s/t on a time grid, all of them in the last step
+    (Dream 7B, arXiv 2508.15487, ``alg="origin"``). A step may commit nothing; the grid guarantees the end.
+
+    Raises:
+        SettingsError: from the grid (steps < 1, eps outside (0, 1)).
+    """
+
+    grid: TimeGrid
+
+    @property
+    def uses_budget(self) -> bool:
+        return False
+
+    @property
+    def idle_steps(self) -> int:
+        return self.grid.idle_steps
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        return view.uniform(Purpose.BERNOULLI) < self.grid.share(view)[:, None], state

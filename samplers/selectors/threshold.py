@@ -1,0 +1,52 @@
+"""Everything the model is sure enough of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from dlm.errors import SettingsError
+from dlm.parts import Stateless
+from dlm.view import StepView, rank
+
+
+@dataclass(frozen=True)
+class Threshold(Stateless):
+    """Commit every position with score >= ``threshold``, at least the best one (Fast-dLLM, arXiv 2505.22618).
+
+    A threshold above 1 commits one position per step. With ``capped`` no more positions than the budget says are
+    committed, best first (the Dream port's ``confidence_threshold``). ``minimum`` positions are committed however
+    unsure they are, best first (``num_transfer_tokens`` of d2Cache's decoders).
+
+    Raises:
+        SettingsError: a threshold outside (0, 1.01], or a minimum below 1.
+    """
+
+    threshold: float = 0.9
+    capped: bool = False
+    minimum: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.threshold <= 1.01:
+            raise SettingsError(
+                f"threshold must be above 0 and at most 1.01 (a probability; 1.01 commits one token per step),"
+                f" got {self.threshold}"
+            )
+        if self.minimum < 1:
+            raise SettingsError(f"minimum must be at least 1, got {self.minimum}")
+
+    @property
+    def uses_budget(self) -> bool:
+        return self.capped
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        assert view.scores is not None
+        chosen = view.scores >= self.threshold
+        if self.minimum > 1:
+            chosen = chosen | (rank(view.scores) < self.minimum)
+        if self.capped:
+            assert view.budget is not None
+            chosen = chosen & (rank(view.scores) < view.budget[:, None])
+        return chosen, state

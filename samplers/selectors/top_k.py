@@ -1,0 +1,45 @@
+"""The k best positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from dlm.errors import SettingsError
+from dlm.noise import Purpose, gumbel
+from dlm.parts import Stateless
+from dlm.view import StepView, rank
+
+
+@dataclass(frozen=True)
+class TopK(Stateless):
+    """Commit as many positions as the budget says, best score first; equal scores: the lower position first.
+
+    With ``temperature`` (Dream's ``alg_temp``) above 0 the positions are drawn without replacement from
+    softmax(score / temperature) instead, by the Gumbel top-k trick (Kool et al., arXiv 1903.06059).
+
+    Raises:
+        SettingsError: a negative temperature.
+    """
+
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise SettingsError(f"alg_temp must be 0 (the best positions) or more, got {self.temperature}")
+
+    @property
+    def uses_budget(self) -> bool:
+        return True
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        assert view.scores is not None
+        assert view.budget is not None
+        scores = view.scores
+        if self.temperature > 0:
+            noise = gumbel(view.uniform(Purpose.WITHOUT_REPLACEMENT))
+            scores = torch.where(view.eligible, scores.double() / self.temperature + noise, -torch.inf)
+        return rank(scores) < view.budget[:, None], state

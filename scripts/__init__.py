@@ -1,0 +1,1 @@
+"""Command-line tools of the repository; not part of the wheel."""

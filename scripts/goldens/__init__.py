@@ -1,0 +1,1 @@
+"""Fidelity check: recorded runs of the reference implementations against this package."""

@@ -1,0 +1,111 @@
+"""Recorded cases as they lie in a folder (schema: README of the goldens)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded run of a reference implementation.
+
+    Attributes:
+        id, method, checkpoint: names; ``checkpoint`` is a folder of the checkpoints directory.
+        settings: the reference's own argument names and values.
+        reference: where the reference's code lies (repo, file, function, edits).
+        mask_id: the mask id of the checkpoint.
+        prompt_ids: rows of the batch, all of one length (shorter prompts are padded on the left).
+        gen_ids: what each row generated.
+        commit_step: per row and generated position the 0-based call that committed it, -1 where none did.
+        nfe: number of calls; a guided call counts once.
+        seed: of torch's global generator, for references that draw.
+        error: what the reference raised; the fields above it are then empty.
+        tokens_per_call: positions fed in each call.
+        prompt_committed: per row the prompt positions (in the recorded layout) that the reference filled.
+        final_prompt: the prompt part of the returned canvas.
+    """
+
+    id: str
+    method: str
+    checkpoint: str
+    settings: dict[str, Any]
+    reference: dict[str, str]
+    mask_id: int
+    prompt_ids: list[list[int]]
+    gen_ids: list[list[int]] = field(default_factory=list)
+    commit_step: list[list[int]] = field(default_factory=list)
+    nfe: int = 0
+    seed: int | None = None
+    error: str | None = None
+    tokens_per_call: list[int] = field(default_factory=list)
+    prompt_committed: list[list[int]] = field(default_factory=list)
+    final_prompt: list[list[int]] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> Case:
+        """A case from its JSON object."""
+        final, length = raw.get("final_ids") or [], raw["prompt_len"]
+        return cls(
+            id=raw["id"],
+            method=raw["method"],
+            checkpoint=raw["checkpoint"],
+            settings=raw["settings"],
+            reference=raw["reference"],
+            mask_id=raw["mask_id"],
+            prompt_ids=raw["prompt_ids"],
+            gen_ids=raw.get("gen_ids") or [],
+            commit_step=raw.get("commit_step") or [],
+            nfe=raw.get("nfe") or 0,
+            seed=raw.get("seed"),
+            error=raw.get("error"),
+            tokens_per_call=raw.get("tokens_per_call") or [],
+            prompt_committed=raw.get("prompt_positions_committed") or [],
+            final_prompt=[row[:length] for row in final],
+        )
+
+    @property
+    def pads(self) -> list[int]:
+        """Padding columns on the left of each row."""
+        attention = self.settings.get("attention_mask")
+        if attention is None:
+            return [0] * len(self.prompt_ids)
+        return [row.index(1) for row in attention]
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        """The rows without their padding."""
+        return [row[pad:] for row, pad in zip(self.prompt_ids, self.pads, strict=True)]
+
+
+def read_cases(folder: Path, patterns: Sequence[str]) -> dict[str, list[Case]]:
+    """Cases by method, for the methods that match one of ``patterns`` (shell style; none given: all).
+
+    A method is known by its name and by the name of its file.
+
+    Raises:
+        FileNotFoundError: the folder holds no case files.
+        KeyError: a pattern that matches no method; the message lists them.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no case files (<method>.json)")
+    found: dict[str, list[Case]] = {}
+    names: dict[str, str] = {}
+    for file in files:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        names[content["method"]] = file.stem
+        found[content["method"]] = [Case.parse(raw) for raw in content["cases"]]
+    if not patterns:
+        return found
+    chosen: dict[str, list[Case]] = {}
+    for pattern in patterns:
+        hits = [m for m in found if fnmatchcase(m, pattern) or fnmatchcase(names[m], pattern)]
+        if not hits:
+            raise KeyError(f"no method matches {pattern!r}; the folder holds {', '.join(found)}")
+        chosen |= {method: found[method] for method in hits}
+    return chosen

@@ -1,0 +1,137 @@
+"""One case from start to verdict: load, decode with our sampler, compare, explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+import dlm
+from dlm.errors import DlmError, PromptError, SettingsError
+from dlm.models.backbone import ModelDescription
+from dlm.models.language_model import LanguageModel
+from dlm.result import Generation
+from scripts.goldens.cases import Case
+from scripts.goldens.explain import Replay, Verdict
+from scripts.goldens.translate import Plan, UntranslatedError, translate
+
+
+@dataclass(frozen=True, eq=False)
+class _OtherEnds(LanguageModel):
+    """A model that is told other end ids than its checkpoint names."""
+
+    end_ids: tuple[int, ...] = ()
+
+    @property
+    def description(self) -> ModelDescription:
+        return replace(self.backbone.description, eos_ids=self.end_ids)
+
+
+@dataclass
+class Checker:
+    """Checks cases against the checkpoints of a folder; every checkpoint is loaded once, in float32 on the
+    CPU.
+
+    ``extra`` is the folder of further inputs (filters of learned samplers); no method reads it yet.
+    ``models`` holds what is loaded, by the name of the checkpoint.
+    """
+
+    checkpoints: Path
+    extra: Path
+    models: dict[str, LanguageModel] = field(default_factory=dict)
+
+    def check(self, case: Case) -> Verdict:
+        """The verdict on one case."""
+        try:
+            plan = translate(case)
+        except UntranslatedError as error:
+            return Verdict("skipped", details=(str(error),))
+        model = self._model(case, plan)
+        try:
+            runs = decode(model, case.prompts, plan)
+        except PromptError as error:
+            if case.error or not any(case.mask_id in prompt for prompt in case.prompts):
+                return Verdict("unexplained", details=(f"{type(error).__name__}: {error}",))
+            runs = None
+        except SettingsError as error:
+            if case.error is not None:
+                return Verdict("explained", ("both refuse",))
+            return Verdict("unexplained", details=(f"{type(error).__name__}: {error}",))
+        except DlmError as error:
+            return Verdict("unexplained", details=(f"{type(error).__name__}: {error}",))
+        if case.error is not None:
+            return _explain_error(case, model, plan, runs or [])
+        if runs is not None and agree(case, runs):
+            return Verdict("matched")
+        return _explain(case, model, plan, runs)
+
+    def _model(self, case: Case, plan: Plan) -> LanguageModel:
+        if case.checkpoint not in self.models:
+            folder = self.checkpoints / case.checkpoint
+            self.models[case.checkpoint] = dlm.load(folder, device="cpu", dtype=torch.float32)
+        model = self.models[case.checkpoint]
+        if plan.end_ids is None:
+            return model
+        return _OtherEnds(model.backbone, model.tokenizer, model.name, plan.end_ids)
+
+
+def decode(model: LanguageModel, prompts: Sequence[Sequence[int]], plan: Plan) -> list[Generation]:
+    """Our own run: the whole batch in one call."""
+    return dlm.generate(
+        model,
+        prompts,
+        sampler=plan.sampler,
+        max_new_tokens=plan.new_tokens,
+        batch_size=len(prompts),
+        record="commits",
+    )
+
+
+def agree(case: Case, runs: Sequence[Generation]) -> bool:
+    """Whether tokens, commit steps, forwards and fed positions are all equal."""
+    return all(
+        run.tokens == tokens and run.commit_step == steps and calls(run) == case.nfe
+        for run, tokens, steps in zip(runs, case.gen_ids, case.commit_step, strict=True)
+    ) and fed_alike(case, runs)
+
+
+def calls(run: Generation) -> int:
+    """Forwards as the records count them: a guided pair is one."""
+    assert run.trace is not None
+    return len(run.trace.steps)
+
+
+def fed_alike(case: Case, runs: Sequence[Generation]) -> bool:
+    """Whether both sides fed as many positions. Without a cache that is the whole row at every call; the
+    place to compare ``positions_per_call`` for methods with one."""
+    for run in runs:
+        width = max(len(prompt) for prompt in case.prompts) + len(run.tokens)
+        if run.counts.token_forwards != run.counts.forwards * width:
+            return False
+        if not any(case.pads) and case.tokens_per_call != [width] * case.nfe:
+            return False
+    return True
+
+
+def _explain(case: Case, model: LanguageModel, plan: Plan, runs: Sequence[Generation] | None) -> Verdict:
+    replay = Replay(case, plan, model)
+    replay.run()
+    if runs is not None:
+        replay.check_own_run(runs)
+    if replay.problems:
+        return Verdict("unexplained", tuple(replay.rules), tuple(replay.problems))
+    if not replay.rules:
+        return Verdict("unexplained", details=("every call agrees, but the runs do not",))
+    return Verdict("explained", tuple(replay.rules))
+
+
+def _explain_error(case: Case, model: LanguageModel, plan: Plan, runs: Sequence[Generation]) -> Verdict:
+    for row, run in enumerate(runs):
+        alone = decode(model, [case.prompts[row]], plan)[0]
+        if case.mask_id in run.tokens:
+            return Verdict("unexplained", details=(f"row {row}: our run left masks",))
+        if (alone.tokens, alone.commit_step) != (run.tokens, run.commit_step):
+            return Verdict("unexplained", details=(f"row {row}: the batch differs from the single run",))
+    return Verdict("explained", ("reference raised",))

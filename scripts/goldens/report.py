@@ -1,0 +1,158 @@
+"""Tables: on the terminal while checking, and docs/fidelity.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from scripts.goldens.cases import Case
+from scripts.goldens.explain import Verdict
+from scripts.goldens.rules import RULES
+
+_COLUMNS = ("cases", "matched", "explained", "unexplained", "skipped")
+_SHOWN = 5
+
+
+@dataclass
+class MethodReport:
+    """The verdicts of one method."""
+
+    method: str
+    verdicts: list[tuple[Case, Verdict]] = field(default_factory=list)
+
+    def count(self, status: str) -> int:
+        """Cases with a status; ``"cases"`` counts all."""
+        if status == "cases":
+            return len(self.verdicts)
+        return sum(verdict.status == status for _, verdict in self.verdicts)
+
+    @property
+    def references(self) -> list[str]:
+        """Where the reference's code lies."""
+        found = {f"{c.reference.get('repo', '?')} {c.reference.get('file', '')}".strip() for c, _ in self.verdicts}
+        return sorted(found)
+
+    @property
+    def rules(self) -> Counter[str]:
+        """Explained cases by the rules that were needed."""
+        return Counter(" + ".join(v.rules) for _, v in self.verdicts if v.status == "explained")
+
+
+def print_report(console: Console, reports: list[MethodReport]) -> None:
+    """A row per method, then what is unexplained."""
+    table = Table(title="recorded reference runs against dlm")
+    table.add_column("method", no_wrap=True)
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    table.add_column("explained by")
+    for report in reports:
+        counts = [str(report.count(name)) for name in _COLUMNS]
+        table.add_row(report.method, *counts, _by_rule(report.rules))
+    total = [str(sum(report.count(name) for report in reports)) for name in _COLUMNS]
+    table.add_section()
+    table.add_row("all", *total, "")
+    console.print(table)
+    for report in reports:
+        for case, verdict in report.verdicts:
+            if verdict.status == "unexplained":
+                console.print(f"[bold]{case.id}[/bold] {case.settings}", highlight=False)
+                for detail in _shortened(verdict.details):
+                    console.print(f"    {detail}", highlight=False, markup=False)
+        skipped = Counter(v.details[0] for _, v in report.verdicts if v.status == "skipped")
+        known = {reason: n for reason, n in skipped.items() if reason != "no translation yet"}
+        for reason, n in known.items():
+            console.print(f"{report.method}: {n} skipped, {reason}", highlight=False, markup=False)
+
+
+def _shortened(details: tuple[str, ...]) -> list[str]:
+    """The first few; what follows the first difference is often its consequence."""
+    more = len(details) - _SHOWN
+    return [*details[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _by_rule(rules: Counter[str]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in rules.most_common())
+
+
+def markdown(reports: list[MethodReport], command: str) -> str:
+    """The text of docs/fidelity.md."""
+    checked = [report for report in reports if report.count("skipped") < report.count("cases")]
+    later = [report for report in reports if report not in checked]
+    lines = [_INTRODUCTION, "## Methods", ""]
+    lines += [
+        "| method | reference | cases | matched | explained | unexplained |",
+        "|---|---|---|---|---|---|",
+    ]
+    for report in checked:
+        cases = report.count("cases") - report.count("skipped")
+        explained = f"{report.count('explained')}"
+        if report.rules:
+            explained += f" ({_by_rule(report.rules)})"
+        lines.append(
+            f"| `{report.method}` | {'; '.join(report.references)} | {cases} | {report.count('matched')}"
+            f" | {explained} | {report.count('unexplained')} |"
+        )
+    totals = {name: sum(report.count(name) for report in checked) for name in _COLUMNS}
+    lines.append(
+        f"| all | | {totals['cases'] - totals['skipped']} | {totals['matched']} | {totals['explained']}"
+        f" | {totals['unexplained']} |"
+    )
+    lines += ["", *_skipped(checked, later), "## Rules", "", _RULES_TEXT, ""]
+    used = {name for report in reports for _, verdict in report.verdicts for name in verdict.rules}
+    for name, text in RULES.items():
+        lines += [f"**{name}**{'' if name in used else ' (not needed by these cases)'}. {text}", ""]
+    lines += [
+        "## Settings that had to be found out",
+        "",
+        _FOUND,
+        "",
+        "## Regenerate",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _skipped(checked: list[MethodReport], later: list[MethodReport]) -> list[str]:
+    lines = []
+    partly = [report for report in checked if report.count("skipped")]
+    for report in partly:
+        number, method = report.count("skipped"), report.method
+        lines += [f"{number} cases of `{method}` belong to methods without a translation yet.", ""]
+    if later:
+        names = ", ".join(f"`{report.method}` ({report.count('cases')})" for report in later)
+        lines += [f"Not translated yet: {names}.", ""]
+    return lines
+
+
+_INTRODUCTION = """# Fidelity
+
+Recorded runs of the reference implementations (float32, CPU) against this package on the same checkpoints. A
+case is *matched* when every generated token, the forward at which each position was committed, the number of
+forwards and the positions fed are equal. It is *explained* when every single call of the recorded run is
+accounted for by our own parts together with one of the rules below; a rule is tested on the case's own data,
+never a list of cases.
+"""
+
+_RULES_TEXT = """The recorded run is replayed call by call: the canvas before a call is the recorded one, and
+our logits, proposal, score, budget and selector say what they would commit there. A call that agrees needs no
+rule. Otherwise a rule must turn our decision into the recorded one. Our own free run must agree with the
+record up to the first call that needed a rule; masks left in the answer, tokens written into the prompt and
+calls without work are checked too."""
+
+_FOUND = """- Dream: the recorded runs truncate to the 50 largest logits (`top_k=50`), which no setting
+  mentions: the checkpoint's generation_config.json has no `top_k`, and transformers then fills in its own
+  default of 50. Without it 15 of 710 recorded calls cannot be reproduced; with it all can.
+- d2Cache: `num_transfer_tokens` is the least number of positions a step commits; a threshold or a factor can
+  only raise it.
+- LLaDA ranks by float32 probabilities, Fast-dLLM (both versions) by float64 ones.
+- Fast-dLLM's `factor` (`compat="reference"`) and d2Cache's (`compat="d2cache"`) have opposite slips at the
+  last rank, Dream's schedule truncates (`compat="reference"`), and LLaDA's `confidence_eos_eot_inf` removes
+  the end ids from the softmax (`suppress_end="reference"`): reproduced, because they shaped published
+  numbers, and therefore matched here."""

@@ -1,0 +1,80 @@
+"""The rules that may explain a difference, in plain words; :mod:`scripts.goldens.explain` tests them."""
+
+from __future__ import annotations
+
+# Scores that differ by less than twice this are equal. A float32 softmax over a few hundred ids is off by
+# up to 9e-7 from its float64 value (measured on the recorded canvases), in the reference's kernel and,
+# independently, in ours; float64 scores inherit the rounding of float32 logits alone, which the flat ends
+# of a softmax damp.
+TIE = {"float32": 5e-7, "float64": 1e-8}
+
+# Logits this close are equal: the two sides compute them with different kernels, and agree to 2e-5 on the
+# recorded logits.
+TOKEN_TIE = 2e-5
+
+RULES: dict[str, str] = {
+    "score tie": (
+        "At a call the two sides commit different positions whose scores are equal: raising the scores of "
+        "the positions the reference took by 5e-07 (1e-08 for references that rank in float64) and lowering "
+        "all others by as much, relative to 1, makes our selection take exactly those. The margin is the "
+        "rounding error of a float32 softmax, up to 9e-7 on these canvases. The reference ranks by float32 "
+        "probabilities and leaves equal ones to torch.topk, whose order is not specified; ours takes the "
+        "lowest position."
+    ),
+    "token tie": (
+        "The recorded token and ours have logits within 2e-05 of each other at that position, so the two "
+        "argmaxes fall differently; ours takes the lowest id."
+    ),
+    "mask proposed": (
+        'The mask id has the largest logit at a position. The reference does not ban it: it "commits" the '
+        "mask, which uses up budget and leaves the position open. With the mask id allowed, our selection "
+        "gives the recorded commits. We never propose the mask id."
+    ),
+    "prompt mask": (
+        "The prompt contains the mask id. The reference looks for candidates left of the block too, so the "
+        "prompt's open positions are filled and take budget from the answer, which may keep masks. With "
+        "candidates counted from the start of the row, our selection gives every recorded commit, those in "
+        "the prompt included. Ours refuses such a prompt (PromptError) and points to dlm.infill."
+    ),
+    "left of block": (
+        "Open positions left of the active block (left over from a proposed mask id) compete with those "
+        "inside it, because the reference cuts candidates on the right only. With that bound removed our "
+        "selection gives the recorded commits."
+    ),
+    "batch mean": (
+        "Dream computes the number of positions to commit from the mean number of open positions in the "
+        "batch. With that number our selection gives the recorded commits; ours counts each row on its own."
+    ),
+    "idle calls": (
+        "The reference makes a fixed number of calls for every block, also when nothing is open any more. "
+        "Tokens are equal, commit steps are equal once those calls are taken out, and the forwards differ "
+        "by exactly their number."
+    ),
+    "rows wait": (
+        "In a batch the reference opens the next block when all rows have completed the present one; a row "
+        "that is done sits through the calls of the others. Ours let every row go on, and a row's result "
+        "does not depend on its batch. Taking out the calls at which the row had nothing open in the block, "
+        "tokens and steps are equal."
+    ),
+    "same draws": (
+        "The reference draws from torch's global generator over the whole batch, canvas and vocabulary; "
+        "ours from a stream of its own per row and position, so the runs cannot agree draw by draw. Instead "
+        "the reference's draws are repeated (same seed, shapes, order) and handed to our rule: with them, "
+        "our logits, proposals, confidences and budgets give the recorded commits at every call. That our "
+        "own draws follow the same distribution is tested in tests/."
+    ),
+    "in law": (
+        "The same, where most draws could not be repeated: with the recorded canvas before every call, the "
+        "number of commits is our budget, at temperature 0 every token is our proposal, above it no token "
+        "has a probability below 1e-7 and all of them together are not less likely than expected (5 "
+        "standard deviations), and no position was chosen or left out against odds of 1e-7. Only for runs "
+        "whose seed does not give the recorded draws more often than another seed does."
+    ),
+    "reference raised": (
+        "The reference ended with an exception. Ours completes every row, without masks, and each row of "
+        "the batch equals its single run."
+    ),
+    "both refuse": (
+        "The reference ended with an exception, and ours refuses the settings with an error that says what to change."
+    ),
+}

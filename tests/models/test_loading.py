@@ -1,0 +1,161 @@
+"""Everything that can be wrong with a model folder is one clear error."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import dlm
+from dlm.errors import CheckpointError, SettingsError
+
+Tensors = dict[str, torch.Tensor]
+BLOCK = "model.transformer.blocks"
+
+
+@pytest.fixture
+def folder(checkpoints: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of a checkpoint, to be damaged."""
+    return Path(shutil.copytree(checkpoints["llada_tiny"], tmp_path / "model"))
+
+
+def rewrite(folder: Path, change: Callable[[Tensors], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def configure(folder: Path, **fields: object) -> None:
+    config = json.loads((folder / "config.json").read_text()) | fields
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v != "absent"}))
+
+
+def test_what_is_loaded_says_what_it_is(checkpoints: dict[str, Path]) -> None:
+    model = dlm.load(str(checkpoints["dream_tiny"]), device="cpu")
+    description = model.description
+    assert (description.mask_id, description.eos_ids, description.shift) == (511, (510,), 1)
+    assert (description.vocab_size, description.valid_vocab, description.context_length) == (512, 512, 2048)
+    assert (model.device, model.dtype, model.tokenizer) == (torch.device("cpu"), torch.float32, None)
+    assert model.name == str(checkpoints["dream_tiny"])
+    assert not model.backbone.training
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    with pytest.raises(SettingsError, match="token ids"):
+        model.encode("text")
+
+
+def test_missing_weights_are_listed(folder: Path) -> None:
+    rewrite(folder, lambda t: [t.pop(f"{BLOCK}.{n}.q_proj.weight") for n in (1, 3)])
+    with pytest.raises(CheckpointError, match=rf"2 missing: {BLOCK}.1.q_proj.weight, {BLOCK}.3.q_proj.weight\."):
+        dlm.load(folder)
+
+
+def test_surplus_weights_are_listed(folder: Path) -> None:
+    rewrite(folder, lambda t: t.update({"model.extra.weight": torch.zeros(3)}))
+    with pytest.raises(CheckpointError, match=r"1 surplus: model.extra.weight\."):
+        dlm.load(folder)
+
+
+def test_misshaped_weights_are_listed(folder: Path) -> None:
+    rewrite(folder, lambda t: t.update({f"{BLOCK}.0.ff_proj.weight": torch.zeros(190, 64)}))
+    with pytest.raises(CheckpointError, match=r"ff_proj.weight is \[190, 64\], needed \[192, 64\]"):
+        dlm.load(folder)
+
+
+def test_a_long_list_is_cut(folder: Path) -> None:
+    configure(folder, n_layers=9)
+    with pytest.raises(CheckpointError, match=r"45 missing: (\S+, ){11}\S+ and 33 more\."):
+        dlm.load(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 900, 500_000, -1])
+def test_a_truncated_file(folder: Path, keep: int) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or cut off"):
+        dlm.load(folder)
+
+
+def test_a_damaged_header(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[8:60] = b"x" * 52
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        dlm.load(folder)
+
+
+def test_a_missing_shard(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    model = dlm.load(checkpoints["llada_tiny"], device="cpu").backbone
+    model.save_pretrained(tmp_path, max_shard_size="300KB")
+    sorted(tmp_path.glob("model-0*.safetensors"))[1].unlink()
+    with pytest.raises(CheckpointError, match=r"lacks shards .*model-00002-of"):
+        dlm.load(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": []}')
+    with pytest.raises(CheckpointError, match=r"index.json is damaged"):
+        dlm.load(tmp_path)
+
+
+def test_no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"neither .* are not read: convert them"):
+        dlm.load(folder)
+
+
+def test_no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        dlm.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"x"', '{"architectures": 7}'])
+def test_a_damaged_config(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises((CheckpointError, SettingsError), match=r"config\.json"):
+        dlm.load(folder)
+
+
+def test_architectures_we_do_not_have(folder: Path) -> None:
+    configure(folder, architectures=["LLaDAMoEModelLM"])  # its model_type is "llada", too
+    with pytest.raises(SettingsError, match=r"LLaDA-MoE .* is not supported yet"):
+        dlm.load(folder)
+    configure(folder, architectures=["GPT2LMHeadModel"])
+    with pytest.raises(SettingsError, match=r"'GPT2LMHeadModel'.*known: LLaDAModelLM, DreamModel"):
+        dlm.load(folder)
+    configure(folder, architectures="absent")
+    with pytest.raises(SettingsError, match="unknown"):
+        dlm.load(folder)
+
+
+def test_ids_that_are_nowhere(folder: Path) -> None:
+    configure(folder, mask_token_id="absent")
+    with pytest.raises(SettingsError, match="mask_token_id"):
+        dlm.load(folder)
+
+
+def test_names_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"unknown model 'tinny'.*GSAI-ML/LLaDA-8B-Instruct"):
+        dlm.load("tinny")
+    for absent in (tmp_path / "absent", str(tmp_path / "absent"), "./absent"):
+        with pytest.raises(CheckpointError, match="is not a folder"):
+            dlm.load(absent)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"nobody/nothing is not a local folder .* check the name"):
+        dlm.load("nobody/nothing")
+
+
+def test_devices_and_dtypes_that_are_not_there(folder: Path) -> None:
+    with pytest.raises(SettingsError, match="contradict"):
+        dlm.load(folder, device="cpu", device_map="auto")
+    with pytest.raises(SettingsError, match="unknown device"):
+        dlm.load(folder, device="gpu")
+    with pytest.raises(SettingsError, match="GPUs found"):
+        dlm.load(folder, device="cuda:99")
+    for dtype in ("float31", "int8", torch.int32):
+        with pytest.raises(SettingsError, match="unknown dtype"):
+            dlm.load(folder, dtype=dtype)

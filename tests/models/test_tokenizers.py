@@ -1,0 +1,120 @@
+"""Tokenizers of both families' file layouts, chats, and the ids that only a tokenizer knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import pre_tokenizers
+
+import dlm
+from dlm.errors import CheckpointError, PromptError, SettingsError
+from dlm.models import DreamConfig, LanguageModel
+from dlm.models.loading import load_tokenizer
+from tests.models.small import small
+
+ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
+TEMPLATE = (
+    "{%- if messages[0].role == 'robot' %}{{ raise_exception('no robots') }}{%- endif %}"
+    "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
+)
+
+
+def write_dream_tokenizer(folder: Path, special: list[str] = SPECIAL, **settings: Any) -> None:
+    """The file layout of Dream: a Qwen2 vocabulary under the name of a remote class."""
+    merges = ["H i", "u s", "e r", "us er"]
+    words = [*ALPHABET, *(merge.replace(" ", "") for merge in merges)]
+    added = {
+        str(len(words) + i): {"content": token, "special": True, "lstrip": False, "rstrip": False,
+                              "normalized": False, "single_word": False}
+        for i, token in enumerate(special)
+    }  # fmt: skip
+    config = {
+        "tokenizer_class": "DreamTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
+        "added_tokens_decoder": added, "chat_template": TEMPLATE, "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>", "mask_token": "<|mask|>", "bos_token": None, "unk_token": None,
+        "clean_up_tokenization_spaces": False, "errors": "replace", "model_max_length": 131072,
+    }  # fmt: skip
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | settings))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small Dream model with Dream's tokenizer files; its config.json knows no ids."""
+    config = DreamConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=16,
+        vocab_size=300,
+    )  # fmt: skip
+    type(small("dream"))(config).save_pretrained(tmp_path)
+    write_dream_tokenizer(tmp_path)
+    return tmp_path
+
+
+def test_ids_from_the_tokenizer(folder: Path) -> None:
+    description = dlm.load(folder, device="cpu").description
+    assert description.mask_id == 264
+    assert description.eos_ids == (260, 262)  # end of text, end of turn
+    assert (description.vocab_size, description.valid_vocab) == (300, 265)
+
+
+def test_padding_token_of_diffucoder_is_an_end(folder: Path) -> None:
+    write_dream_tokenizer(folder, [*SPECIAL, "<|dlm_pad|>"])
+    assert dlm.load(folder, device="cpu").description.eos_ids == (260, 262, 265)
+
+
+def test_text_there_and_back(folder: Path) -> None:
+    model = dlm.load(folder, device="cpu")
+    assert model.encode(" Hi user") == [220, 256, 220, 259]
+    for text in (" Hi ,  user\n", "naïve 世界"):
+        assert model.decode(model.encode(text)) == text
+    assert model.decode([256, 264, 262, 260]) == "Hi"
+    assert model.encode("") == []
+
+
+def test_a_chat_ends_where_the_answer_begins(folder: Path) -> None:
+    model = dlm.load(folder, device="cpu")
+    ids = model.encode_chat([{"role": "user", "content": "Hi"}])
+    assert ids[:5] == [261, 259, 198, 256, 262]
+    assert model.tokenizer is not None
+    assert model.tokenizer.decode(ids) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    "messages", [[], [{"role": "user"}], [{"role": "user", "content": 3}], [{"role": "robot", "content": "x"}]]
+)
+def test_chats_that_are_none(folder: Path, messages: list[dict[str, Any]]) -> None:
+    with pytest.raises(PromptError):
+        dlm.load(folder, device="cpu").encode_chat(messages)
+
+
+def test_no_chat_template(folder: Path) -> None:
+    write_dream_tokenizer(folder, chat_template=None)
+    with pytest.raises(SettingsError, match="no chat template"):
+        dlm.load(folder, device="cpu").encode_chat([{"role": "user", "content": "Hi"}])
+
+
+def test_the_layout_of_llada(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    target = tmp_path_factory.mktemp("llada")
+    first = load_tokenizer(folder)
+    assert first is not None
+    first.save_pretrained(target)
+    config = json.loads((target / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (target / "tokenizer_config.json").write_text(json.dumps(config))
+    assert not (target / "vocab.json").exists()
+    second = LanguageModel(small("llada"), load_tokenizer(target), "llada layout")
+    assert second.encode(" Hi user") == [220, 256, 220, 259]
+    assert second.encode_chat([{"role": "user", "content": "Hi"}])[:5] == [261, 259, 198, 256, 262]
+
+
+def test_a_damaged_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match="tokenizer files"):
+        dlm.load(folder, device="cpu")

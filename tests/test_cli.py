@@ -1,0 +1,131 @@
+"""The command line, on the packaged model, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import dlm
+import samplers
+from dlm.cli import main
+
+PROMPT = 'Copy the list: ["Anna", "Bob", "Cleo"]'
+
+
+def run(*arguments: str) -> int:
+    return main(["generate", *arguments])
+
+
+def test_json_has_every_field_and_equals_the_python_api(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"prompt={PROMPT}", "max_new_tokens=32", "sampler.threshold=0.8", "format=json", "seed=1") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    (answer,) = dlm.generate(
+        dlm.load("tiny"), [PROMPT], sampler=samplers.threshold(0.8), max_new_tokens=32, seed=1
+    )  # fmt: skip
+    assert told["prompt"] == PROMPT
+    for field in ("text", "tokens", "commit_step", "stop", "prompt_tokens"):
+        assert told[field] == getattr(answer, field)
+    assert set(told["counts"]) == set(dlm.Counts.__annotations__)
+    assert told["counts"]["forwards"] == answer.counts.forwards
+
+
+def test_any_text_is_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    model = dlm.load("tiny")
+    for text in ("a=b, [c], {d}: \"e\" 'f' ${g} \\ #h", "två\nrader", "x"):
+        assert run(f"prompt={text}", "max_new_tokens=4", "format=json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["prompt_tokens"] == model.encode(text)
+
+
+def test_chat_and_ids_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = dlm.load("tiny")
+    assert run(f"prompt={PROMPT}", "chat=true", "max_new_tokens=16", "format=json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["prompt_tokens"] == model.encode_chat([{"role": "user", "content": PROMPT}])
+    assert run("prompt_ids=[5,6,7]", "max_new_tokens=4", "format=json") == 0
+    assert json.loads(capsys.readouterr().out)["prompt_tokens"] == [5, 6, 7]
+    lines = [{"prompt": "1+1="}, {"messages": [{"role": "user", "content": "x"}]}, {"ids": [9, 8]}]
+    source = tmp_path / "prompts.jsonl"
+    source.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    target = tmp_path / "answers.jsonl"
+    assert run(f"prompts_file={source}", "max_new_tokens=4", "format=json", f"output={target}") == 0
+    answers = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [a["prompt"] for a in answers] == ["1+1=", lines[1]["messages"], [9, 8]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["answers.jsonl", "prompts.jsonl"]
+
+
+def test_text_goes_to_stdout_and_figures_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"prompt={PROMPT}", "max_new_tokens=32") == 0
+    out, err = capsys.readouterr()
+    (answer,) = dlm.generate(dlm.load("tiny"), [PROMPT], sampler=samplers.threshold(), max_new_tokens=32)
+    assert out == answer.text + "\n"
+    assert f"{answer.counts.forwards} forwards" in err
+
+
+def test_live_is_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"prompt={PROMPT}", "max_new_tokens=16", "sampler=topk", "format=live") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("[0] step 0 +")
+    assert "░" in out
+    assert "tokens per forward" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one of prompt, prompt_ids, prompts_file (none is given)"),
+        (["prompt=a", "prompt_ids=[1]"], "prompt and prompt_ids are given"),
+        (["prompt="], "prompt 0 is empty"),
+        (["prompts_file=nowhere.jsonl"], "does not exist"),
+        (["prompt=a", "format=xml"], "format must be one of"),
+        (["prompt=a", "max_new_tokens=0"], "max_new_tokens must be at least 1"),
+        (["prompt=a", "blocks.length=64", "max_new_tokens=32"], "longer than the canvas"),
+        (["prompt=a", "max_new_tokens=100000"], "more than the model's context"),
+        (["prompt=<|mask|>"], "contains the mask id"),
+        (["prompt=a", "sampler=nope"], "known are"),
+        (["prompt=a", "model=local", "model.path=/nowhere"], "/nowhere"),
+    ],
+)
+def test_an_error_is_one_line_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("dlm: error: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"text": "a"}', '{"prompt": 3}', '{"ids": ["a"]}', '{"messages": "x"}'])
+def test_a_bad_line_is_named(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "prompts.jsonl"
+    source.write_text('{"prompt": "a"}\n' + line + "\n")
+    assert run(f"prompts_file={source}") == 2
+    assert "line 2" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "dlm generate" in capsys.readouterr().out
+    assert main(["generate", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "sampler=" in text
+    assert "dream_entropy" in text
+    assert "examples:" in text
+    assert main(["generate", "--cfg", "job", "sampler=factor"]) == 0
+    assert "_target_: samplers.factor" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"dlm {dlm.__version__}"
+    assert main(["sing"]) == 2
+    assert "known are generate" in capsys.readouterr().err
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(f"prompt={PROMPT}", "max_new_tokens=4") == 0
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,110 @@
+"""Configuration: every choice of every group builds, YAML equals Python, and errors say what to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import dlm
+import samplers
+from dlm.compose import choices, compose_config
+from dlm.errors import SettingsError
+
+
+@pytest.mark.parametrize("name", samplers.PRESETS)
+def test_yaml_and_python_build_the_same_sampler(name: str) -> None:
+    blocks = samplers.Whole() if name.startswith("dream_") else samplers.Fixed()
+    composed = dlm.compose([f"sampler={name}"])
+    assert composed.sampler == getattr(samplers, name)(blocks=blocks)
+    warm = dlm.compose([f"sampler={name}", "sampler.temperature=0.5", "sampler.guidance=1.5", "sampler.ban_end=true"])
+    assert warm.sampler == getattr(samplers, name)(blocks=blocks, temperature=0.5, guidance=1.5, ban_end=True)
+
+
+@pytest.mark.parametrize("group", ["model", "sampler", "blocks", "cache", "drafting"])
+def test_every_choice_of_every_group_composes(group: str) -> None:
+    for choice in choices(group):
+        extra = ["model.path=somewhere"] if choice == "local" else []
+        composed = dlm.compose([f"{group}={choice}", *extra])
+        assert isinstance(composed.sampler, dlm.Sampler)
+        assert composed.drafter is None
+        assert composed.config["model"]["name_or_path"]
+
+
+def test_settings_reach_the_parts() -> None:
+    composed = dlm.compose(["sampler=topk", "sampler.tokens_per_step=4", "blocks.length=16", "seed=3", "batch_size=2"])
+    assert composed.sampler.budget == samplers.Uniform(tokens_per_step=4)
+    assert composed.sampler.blocks == samplers.Fixed(16)
+    assert (composed.max_new_tokens, composed.seed, composed.batch_size) == (128, 3, 2)
+    assert dlm.compose(["sampler=threshold", "sampler.threshold=0.8"]).sampler.selector == samplers.Threshold(0.8)
+    assert dlm.compose(["blocks=whole"]).sampler.blocks == samplers.Whole()
+
+
+def test_parts_combine_freely_and_a_stranger_is_welcome() -> None:
+    overrides = [
+        "sampler=parts",
+        "sampler.score._target_=samplers.Margin",
+        "sampler.selector={_target_: tests.test_compose.EveryOther}",
+    ]
+    composed = dlm.compose(overrides)
+    assert composed.sampler.score == samplers.Margin()
+    assert isinstance(composed.sampler.selector, EveryOther)
+
+
+class EveryOther(samplers.Threshold):
+    """A stranger's part in a stranger's module."""
+
+
+def test_compose_works_inside_a_hydra_application() -> None:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from dlm.compose import config_dir
+
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        assert dlm.compose(["sampler=factor"]).sampler.name == "factor"
+        assert GlobalHydra.instance().is_initialized()
+        assert hydra.compose("generate").seed == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sampler=nope"], "unknown sampler 'nope'; known are dream_entropy, .*threshold"),
+        (["model=gpt"], "unknown model 'gpt'; known are .*tiny"),
+        (["sampler.steps=64"], "'threshold' decides by itself .* remove sampler.steps"),
+        (["sampler.tempreature=1"], "unknown setting 'sampler.tempreature'; sampler knows .*temperature"),
+        (["max_new_token=1"], "unknown setting 'max_new_token'; the command knows .*max_new_tokens"),
+        (["nothing.here=1"], "unknown setting 'nothing.here'"),
+        (["sampler.threshold=1.5"], "threshold must be above 0"),
+        (["sampler.threshold=high"], "cannot build samplers.threshold: .*not supported"),
+        (["sampler=topk", "sampler.steps=4", "sampler.tokens_per_step=2"], "either steps or tokens_per_step"),
+        (["sampler=dream_entropy", "blocks=fixed"], "whole canvas: use blocks=whole"),
+        (["sampler=parts", "sampler.budget={_target_: samplers.Uniform}"], "remove the budget"),
+        (["max_new_tokens=many"], "max_new_tokens must be a whole number"),
+        (["model=local"], "model.path"),
+        (["sampler=[", "x"], "."),
+    ],
+)
+def test_errors_say_what_to_change(overrides: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
+        dlm.compose(overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_python_presets_refuse_what_they_do_not_know() -> None:
+    def refused(call: Any) -> str:
+        with pytest.raises(SettingsError) as caught:
+            call()
+        return str(caught.value)
+
+    assert "remove steps" in refused(lambda: samplers.threshold(0.9, steps=4))
+    assert "it knows blocks, temperature" in refused(lambda: samplers.topk(warmth=3))
+    assert "as a budget says" in refused(
+        lambda: dlm.Sampler("x", samplers.Probability(), samplers.TopK(), samplers.Whole())
+    )
+
+
+def test_bench_configuration_composes() -> None:
+    config = compose_config("bench", ["bench.shapes=[narrow]", "bench.block=16"])
+    assert config.blocks.length == 16

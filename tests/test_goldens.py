@@ -1,0 +1,203 @@
+"""Recorded runs of the references through the fidelity check, and the check itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts import check_goldens
+from scripts.goldens.cases import Case, read_cases
+from scripts.goldens.check import Checker
+from scripts.goldens.explain import Verdict
+from tests import references
+from tests.doubles import random_dream, random_llada
+from tests.models.checkpoints import SEEDS, write_checkpoint
+
+DATA = Path(__file__).parent / "data"
+CASES = DATA / "goldens"
+# What is known of the selection: these many agree in every token, step and forward.
+MATCHED = 32
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name in SEEDS:
+        write_checkpoint(name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checker(checkpoints: Path) -> Checker:
+    return Checker(checkpoints, DATA)
+
+
+def case_of(method: str, name: str) -> Case:
+    return next(case for case in read_cases(CASES, [method])[method] if case.id == name)
+
+
+def leaning(model, towards: float):
+    """The model in float32, its mask id likelier than it was."""
+    model.backbone.float()
+    with torch.no_grad():
+        model.backbone.get_output_embeddings().weight[model.description.mask_id] *= towards
+    model.dtype = torch.float32
+    return model
+
+
+def judge(model, raw: dict) -> Verdict:
+    return Checker(Path(), Path(), {"double": model}).check(Case.parse(raw))
+
+
+def test_selection_is_fully_accounted_for(checker: Checker) -> None:
+    verdicts = {case.id: checker.check(case) for cases in read_cases(CASES, []).values() for case in cases}
+    unexplained = {name: verdict for name, verdict in verdicts.items() if verdict.status == "unexplained"}
+    assert not unexplained
+    assert sum(verdict.status == "matched" for verdict in verdicts.values()) >= MATCHED
+    rules = {name for verdict in verdicts.values() for name in verdict.rules}
+    assert rules == {"prompt mask", "rows wait", "same draws", "reference raised"}
+    assert [name for name, verdict in verdicts.items() if verdict.status == "skipped"] == ["edge_dllmcache_gqa"]
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("llada_base", "llada_base__llada_tiny__d__p40"),
+        ("llada_base", "llada_maskinprompt__llada_tiny__a"),
+        ("llada_gumbel", "llada_gumbel0.5__llada_tiny__b__p12"),
+        ("fastdllm2_none", "fastdllm2_none__llada_tiny__thr0.6__batch2"),
+        ("dream_origin", "dream_origin__b__p05"),
+        ("dream_entropy", "dream_entropy_algtemp0.2__b__p12"),
+    ],
+)
+def test_corrupted_record_is_unexplained(checker: Checker, method: str, name: str) -> None:
+    case = case_of(method, name)
+    place = case.commit_step[0].index(max(case.commit_step[0]) // 2)
+    tokens = [list(row) for row in case.gen_ids]
+    tokens[0][place] = (tokens[0][place] + 7) % 500
+    assert checker.check(replace(case, gen_ids=tokens)).status == "unexplained"
+
+    steps = [list(row) for row in case.commit_step]
+    other = next(i for i, step in enumerate(steps[0]) if step > steps[0][place])
+    steps[0][place], steps[0][other] = steps[0][other], steps[0][place]
+    assert checker.check(replace(case, commit_step=steps)).status == "unexplained"
+
+    for nfe in (case.nfe - 1, case.nfe + 1):
+        assert checker.check(replace(case, nfe=nfe)).status == "unexplained"
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("llada_gumbel", "llada_gumbel0.5__llada_tiny__b__p12"),
+        ("dream_origin", "dream_origin__b__p05"),
+        ("dream_entropy", "dream_entropy_algtemp0.2__b__p12"),
+    ],
+)
+def test_other_draws_are_judged_in_law(checker: Checker, method: str, name: str) -> None:
+    case = case_of(method, name)
+    verdict = checker.check(replace(case, seed=1))
+    assert verdict.status == "explained"
+    assert "in law" in verdict.rules
+    tokens = [list(row) for row in case.gen_ids]
+    tokens[0][3] = 300  # no model would say that here
+    assert checker.check(replace(case, seed=1, gen_ids=tokens)).status == "unexplained"
+
+
+def test_wrong_temperature_is_noticed_in_law(checker: Checker) -> None:
+    case = case_of("llada_gumbel", "llada_gumbel0.5__llada_tiny__b__p12")
+    cold = replace(case, seed=1, settings={**case.settings, "temperature": 0.05})
+    assert checker.check(cold).status == "unexplained"
+
+
+def test_idle_calls() -> None:
+    model = leaning(random_llada(), 1.0)
+    raw = references.llada(model, [[1, 2, 3, 4]], new=8, block=4, steps=16)
+    assert judge(model, raw) == Verdict("explained", ("idle calls",))
+    assert judge(model, references.llada(model, [[1, 2, 3, 4]], 8, 4, 8)).status == "matched"
+
+
+def test_random_order_and_drawn_tokens() -> None:
+    prompts = [[1, 2, 3, 4], [9, 8, 7, 6]]
+    raw = references.llada(leaning(random_llada(), 0.5), prompts, new=8, block=4, steps=8, seed=5)
+    assert judge(leaning(random_llada(), 0.5), raw) == Verdict("explained", ("same draws",))
+    draw = {"seed": 5, "temperature": 0.7, "top_p": 0.9}
+    raw = references.dream(leaning(random_dream(), 0.5), prompts, new=12, steps=6, draw=draw)
+    verdict = judge(leaning(random_dream(), 0.5), raw)
+    # A nucleus of one token has probability 1, and such positions tie.
+    assert verdict == Verdict("explained", ("same draws", "score tie"))
+
+
+def test_proposed_mask_and_what_it_leaves_behind() -> None:
+    seen: set[str] = set()
+    for seed in range(12):
+        model = leaning(random_llada(seed), 1.3)
+        raw = references.llada(model, [[1, 2, 3, 4]], new=16, block=4, steps=8)
+        verdict = judge(model, raw)
+        assert verdict.status in ("matched", "explained"), verdict
+        seen |= set(verdict.rules)
+    assert {"mask proposed", "left of block"} <= seen
+
+
+def test_mean_number_of_masks() -> None:
+    seen: set[str] = set()
+    for seed in range(8):
+        model = leaning(random_dream(seed), 1.3)
+        raw = references.dream(model, [[1, 2, 3, 4], [9, 8, 7, 6]], new=12, steps=4)
+        verdict = judge(model, raw)
+        assert verdict.status in ("matched", "explained"), verdict
+        seen |= set(verdict.rules)
+    assert {"mask proposed", "batch mean"} <= seen
+
+
+def test_equal_scores() -> None:
+    """Without queries attention is uniform: all open positions are equal, and any order will do."""
+    model = leaning(random_llada(), 1.0)
+    with torch.no_grad():
+        for name, weight in model.backbone.named_parameters():
+            if "q_proj" in name:
+                weight.zero_()
+    raw = references.llada(model, [[1, 2, 3, 4]], new=6, block=6, steps=6)
+    raw["commit_step"][0] = raw["commit_step"][0][::-1]
+    raw["gen_ids"][0] = raw["gen_ids"][0][::-1]
+    verdict = judge(model, raw)
+    assert verdict.status == "explained"
+    assert set(verdict.rules) <= {"score tie", "token tie"}
+
+
+def test_settings_without_translation_are_skipped(checker: Checker) -> None:
+    case = case_of("llada_base", "llada_base__llada_tiny__b__p12")
+    verdict = checker.check(replace(case, settings={**case.settings, "novelty": 1}))
+    assert verdict == Verdict("skipped", details=("settings without a translation: novelty",))
+
+
+def test_command_line(
+    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    threads = torch.get_num_threads()
+    report = tmp_path / "fidelity.md"
+    folders = [str(CASES), str(checkpoints), str(DATA)]
+    assert check_goldens.main([*folders, "llada_c*", "edge", "--output", str(report)]) == 0
+    assert "llada_cfg" in capsys.readouterr().out
+    text = report.read_text(encoding="utf-8")
+    assert "| `llada_cfg` |" in text
+    assert "python scripts/check_goldens.py" in text
+    assert check_goldens.main([*folders, "nobody"]) == 2
+    torch.set_num_threads(threads)
+
+
+def test_command_line_fails_on_what_it_cannot_explain(checkpoints: Path, tmp_path: Path) -> None:
+    content = json.loads((CASES / "llada_cfg.json").read_text())
+    content["cases"][0]["gen_ids"][0][0] += 1
+    (tmp_path / "llada_cfg.json").write_text(json.dumps(content))
+    later = {"method": "future", "cases": [{**content["cases"][0], "method": "future", "reference": {}}]}
+    (tmp_path / "future.json").write_text(json.dumps(later))
+    folders = [str(tmp_path), str(checkpoints), str(DATA)]
+    assert check_goldens.main([*folders, "llada_cfg"]) == 1
+    assert check_goldens.main([*folders, "fut*"]) == 0
+    assert check_goldens.main([*folders, "future"]) == 1

@@ -1,0 +1,44 @@
+"""Rules of the house that code can check: what importing costs, and that names agree everywhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cache
+import dlm
+import samplers
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_core_imports_neither_hydra_nor_datasets() -> None:
+    code = (
+        "import json, sys, dlm, samplers, cache, dlm.bench.command;"
+        "print(json.dumps([m for m in ('hydra', 'omegaconf', 'datasets', 'matplotlib') if m in sys.modules]))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == []
+
+
+def test_every_preset_has_a_configuration_of_its_name() -> None:
+    for package, group in ((samplers, "sampler"), (cache, "cache")):
+        for name in package.PRESETS:
+            text = (ROOT / "conf" / group / f"{name}.yaml").read_text(encoding="utf-8")
+            assert f"_target_: {package.__name__}.{name}\n" in text
+            assert callable(getattr(package, name))
+
+
+def test_what_is_exported_exists() -> None:
+    for package in (dlm, samplers, cache):
+        assert all(hasattr(package, name) for name in package.__all__)
+        assert package.__all__ == sorted(package.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+
+
+def test_no_pickle_no_remote_code() -> None:
+    for folder in ("dlm", "samplers", "cache", "scripts"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            assert not any(word in text for word in ("torch.load(", "trust_remote_code=True", "import pickle")), path
