@@ -14,9 +14,9 @@ from dlm.batch import Batch, Row
 from dlm.canvas import Job, SpecialIds, pack_positions
 from dlm.errors import NumericsError, OutOfMemoryError, ProgressError
 from dlm.forward import FullCanvas, Pass, Stopwatch
-from dlm.models.backbone import ModelDescription
+from dlm.models.backbone import Backbone, ModelDescription
 from dlm.proposal import Vocabulary
-from dlm.protocols import Backbone, Cache
+from dlm.protocols import Cache
 from dlm.result import RowResult
 from dlm.sampler import Sampler
 from dlm.view import Clock, StepView

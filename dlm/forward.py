@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlm.canvas import Canvas
+from dlm.models.backbone import Backbone
 from dlm.noise import Purpose, uniform
 from dlm.proposal import Proposal, Vocabulary, propose
-from dlm.protocols import Backbone, ForwardPlan, LogitRows, LogitTransform, State
+from dlm.protocols import ForwardPlan, LogitRows, LogitTransform, State
 from dlm.sampler import Sampler
 
 # Logits that exist at one time, in elements: 64 rows of a 126,464-word vocabulary.

@@ -161,29 +161,3 @@ class Cache(Protocol):
     def plan(self, canvas: Canvas, wanted: Int[Tensor, "B N"], ends: list[int]) -> ForwardPlan:
         """The forward of this step. ``ends`` are the row ends on the host."""
         ...
-
-
-class Backbone(Protocol):
-    """What the decoder asks of a model (see :mod:`dlm.models.backbone`)."""
-
-    def hidden(
-        self,
-        tokens: Int[Tensor, "B T"],
-        positions: Int[Tensor, "B T"] | None = None,
-        valid: Bool[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """Final-normed hidden states."""
-        ...
-
-    def logit_rows(
-        self,
-        hidden: Float[Tensor, "B T D"],
-        positions: Int[Tensor, "B T"] | None,
-        wanted: Int[Tensor, "B N"],
-    ) -> Float[Tensor, "B N D"]:
-        """The hidden rows whose output scores the tokens at the ``wanted`` positions."""
-        ...
-
-    def head(self, rows: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-        """Logits of hidden rows."""
-        ...

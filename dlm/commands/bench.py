@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlm.commands.common import answered_help, yaml_of
-from dlm.compose import build, compose_config
+from dlm.configuration import build, compose_config
 
 HELP = """dlm bench: seconds per step inside the model and outside it, beside a naive decoder on the same weights.
 

@@ -7,16 +7,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dlm.api import Prompt, stream
 from dlm.commands.common import answered_help, split_texts, yaml_of
-from dlm.compose import compose_config, parts_of
-from dlm.display import card, one_line, watch
+from dlm.configuration import compose_config, parts_of
 from dlm.errors import PromptError, SettingsError
-from dlm.result import Generation
+
+if TYPE_CHECKING:
+    from dlm.api import Prompt
+    from dlm.result import Generation
 
 HELP = """dlm generate: answer prompts.
 
@@ -53,6 +54,9 @@ def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
     if answered_help(overrides, HELP, "generate", yaml_of):
         return 0
+    from dlm.api import stream
+    from dlm.display import watch
+
     texts, overrides = split_texts(overrides, TEXT_KEYS)
     config = compose_config("generate", overrides)
     parts = parts_of(config)
@@ -164,6 +168,8 @@ def _write(answers: list[Generation], prompts: list[Prompt], shape: str, output:
         ]
     else:
         lines = [answer.text or " ".join(map(str, answer.tokens)) for answer in answers]
+    from dlm.display import card, one_line
+
     if output is not None:
         path = Path(output)
         partial = path.with_name(path.name + ".partial")

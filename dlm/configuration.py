@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlm.errors import DlmError, SettingsError
-from dlm.models import LanguageModel
-from dlm.protocols import Cache
-from dlm.sampler import Sampler
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from dlm.models import LanguageModel
+    from dlm.protocols import Cache
+    from dlm.sampler import Sampler
 
 
 @dataclass(frozen=True)
