@@ -1,0 +1,58 @@
+"""Checks that need a CUDA device (`make test-gpu`): the answers of the CPU, and no hidden waiting for the device."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+import dlm
+import samplers
+from dlm.decoder import Decoder, StepEvent
+from dlm.models import random_model
+from tests.doubles import random_dream, random_llada
+from tests.test_decoder import PRESETS, preset
+
+pytestmark = pytest.mark.gpu
+
+
+def on_gpu(model: Any) -> Any:
+    model.backbone = model.backbone.to("cuda")
+    model.device = torch.device("cuda")
+    return model
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("family", [random_llada, random_dream])
+def test_equals_the_cpu_in_float64(name: str, family: Any) -> None:
+    prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
+    options = {"sampler": preset(name, temperature=0.7), "max_new_tokens": 8, "batch_size": 2}
+    here = dlm.generate(family(), prompts, **options)
+    there = dlm.generate(on_gpu(family()), prompts, **options)
+    assert [(a.tokens, a.commit_step) for a in here] == [(a.tokens, a.commit_step) for a in there]
+
+
+def test_a_step_waits_for_the_device_once() -> None:
+    model = on_gpu(random_llada())
+    jobs = dlm.api._keyed([dlm.api._prompt_job(model, 0, [1, 2, 3], 32)], 0)  # type: ignore[attr-defined]
+    steps = Decoder(model.backbone, model.description, samplers.topk()).run(jobs, 1, model.device)
+    assert isinstance(next(steps), StepEvent)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        for _ in range(5):
+            with warnings.catch_warnings(record=True) as waits:
+                warnings.simplefilter("always")
+                assert isinstance(next(steps), StepEvent)
+            assert len(waits) <= 1, [str(w.message) for w in waits]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_bfloat16_decodes_to_the_end() -> None:
+    config = random_llada().backbone.config
+    model = random_model(config, device="cuda", dtype="bfloat16")
+    answers = dlm.generate(model, [[1], [2, 3]], sampler=samplers.threshold(0.5), max_new_tokens=16)
+    assert all(model.description.mask_id not in a.tokens for a in answers)
+    assert all(a.counts.seconds_step > 0 for a in answers)
