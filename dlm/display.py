@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 from rich.console import Console, Group
@@ -15,56 +16,126 @@ from dlm.models import LanguageModel
 from dlm.result import Generation
 
 MASKED = "░"
+FILLER = "·"  # end tokens, and tokens without a visible form
+LABEL = 4  # width of "  0 "
+FRAME = 1 / 30  # seconds between redraws: a fast model steps more often than an eye follows
+LONGEST_CHARACTER = 4  # tokens that one character may be spread over
 Event = StreamStep | tuple[int, Generation]
 
 
 class CanvasView:
-    """The half-filled answers, one line each: masked, newly committed (green), committed."""
+    """The half-filled answers of the rows at work: masked, newly committed (green), committed."""
 
     def __init__(self, model: LanguageModel) -> None:
+        self.mask_id, self.end_ids = model.description.mask_id, model.description.eos_ids
         self.model = model
         self.lines: dict[int, Text] = {}
+        self._shown: dict[tuple[int, ...], str] = {}
 
     def update(self, step: StreamStep) -> None:
         """Take the new state of one row in."""
-        line = Text()
-        for position, token in enumerate(step.canvas):
-            if token == self.model.description.mask_id:
-                line.append(MASKED, style="bright_black")
+        self.lines[step.index] = self.line(step.canvas, step.committed)
+
+    def line(self, canvas: list[int], new: Iterable[int] = ()) -> Text:
+        """A row as one line; the positions ``new`` stand out."""
+        text, fresh, at = Text(), set(new), 0
+        while at < len(canvas):
+            if canvas[at] == self.mask_id:
+                text.append(MASKED, style="bright_black")
+                at += 1
+                continue
+            size = self._character(canvas, at)
+            style = "bold green" if fresh & set(range(at, at + size)) else ""
+            text.append(self._piece(tuple(canvas[at : at + size])), style=style)
+            at += size
+        return text
+
+    def _character(self, canvas: list[int], at: int) -> int:
+        """How many tokens to decode together: a character may be spread over several byte-level tokens."""
+        for size in range(1, LONGEST_CHARACTER + 1):
+            tokens = tuple(canvas[at : at + size])
+            if len(tokens) < size or self.mask_id in tokens:
+                break
+            if "\ufffd" not in self._piece(tokens):
+                return size
+        return 1
+
+    def _piece(self, tokens: tuple[int, ...]) -> str:
+        """Tokens as visible text on one line; what a model writes never reaches the terminal as a control code."""
+        if tokens not in self._shown:
+            if self.model.tokenizer is None:
+                text = " ".join(map(str, tokens)) + " "
             else:
-                line.append(self._piece(token), style="bold green" if position in step.committed else "")
-        self.lines[step.index] = line
+                text = "" if tokens[0] in self.end_ids else self.model.decode(tokens)
+            text = text.replace("\n", "⏎").replace("\t", " ")
+            self._shown[tokens] = "".join(c if c.isprintable() else FILLER for c in text) or FILLER
+        return self._shown[tokens]
 
-    def _piece(self, token: int) -> str:
-        if token in self.model.description.eos_ids:
-            return "·"
-        return self.model.decode([token]) if self.model.tokenizer is not None else f"{token} "
+    def fitting(self, width: int, height: int) -> list[Text]:
+        """The rows folded to the terminal; where they do not all fit, the part of each that is being filled."""
+        rows = max(1, height // max(1, len(self.lines)))
+        shown = []
+        for index in sorted(self.lines)[: max(1, height)]:
+            folded = fold(self.lines[index], max(1, width - LABEL))
+            open_ = next((i for i, line in enumerate(folded) if MASKED in line.plain), len(folded) - 1)
+            first = max(0, min(open_ - rows // 2, len(folded) - rows))
+            for i, line in enumerate(folded[first : first + rows]):
+                shown.append(label(index if i == 0 else None) + line)
+        return shown
 
-    def __rich__(self) -> Group:
-        return Group(*(Text(f"{i:>3} ", style="bright_black") + self.lines[i] for i in sorted(self.lines)))
+    def __rich_console__(self, console: Console, options: object) -> Iterator[Group]:
+        yield Group(*self.fitting(console.width, console.height - 1))
+
+
+def label(index: int | None) -> Text:
+    """What stands before a line: the row's number, or nothing where the line goes on."""
+    return Text.assemble((f"{index:>{LABEL - 1}} " if index is not None else " " * LABEL, "bright_black"))
+
+
+def fold(line: Text, width: int) -> list[Text]:
+    """A line cut every ``width`` cells, never at words: a position keeps its place while others fill."""
+    cuts, used = [], 0
+    for i, character in enumerate(line.plain):
+        cells = Text(character).cell_len
+        if used + cells > width and used:
+            cuts.append(i)
+            used = 0
+        used += cells
+    return list(line.divide(cuts)) if cuts else [line]
 
 
 def watch(model: LanguageModel, events: Iterable[Event], console: Console) -> Iterator[tuple[int, Generation]]:
-    """Show a stream and hand the finished rows on: redrawn in place on a terminal, a line a step elsewhere."""
+    """Show a stream and hand the finished rows on: redrawn in place on a terminal, a line a step elsewhere.
+
+    On a terminal a finished row moves up above those at work, so that any number of prompts stays readable.
+    """
     view = CanvasView(model)
-    if not console.is_terminal:
-        for event in events:
-            if isinstance(event, StreamStep):
-                view.update(event)
-                console.print(
-                    f"[{event.index}] step {event.step} +{len(event.committed)} ", view.lines[event.index],
-                    sep="", soft_wrap=True, markup=False, highlight=False,
-                )  # fmt: skip
-            else:
-                yield event
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield from _plain(view, events, console)
         return
-    with Live(view, console=console, auto_refresh=False, transient=False) as live:
+    with Live(view, console=console, auto_refresh=False, transient=True) as live:
+        drawn = 0.0
         for event in events:
             if isinstance(event, StreamStep):
                 view.update(event)
-                live.refresh()
             else:
+                view.lines.pop(event[0], None)
+                for i, line in enumerate(fold(view.line(event[1].tokens), max(1, console.width - LABEL))):
+                    console.print(label(event[0] if i == 0 else None) + line, no_wrap=True, highlight=False)
                 yield event
+            if time.monotonic() - drawn >= FRAME:
+                live.refresh()
+                drawn = time.monotonic()
+
+
+def _plain(view: CanvasView, events: Iterable[Event], console: Console) -> Iterator[tuple[int, Generation]]:
+    for event in events:
+        if isinstance(event, StreamStep):
+            start = f"[{event.index}] step {event.step} +{len(event.committed)} "
+            line = view.line(event.canvas, event.committed)
+            console.print(start, line, sep="", soft_wrap=True, markup=False, highlight=False)
+        else:
+            yield event
 
 
 def card(answers: list[Generation]) -> Panel:
@@ -75,10 +146,12 @@ def card(answers: list[Generation]) -> Panel:
     table.add_column(style="bright_black")
     table.add_column(justify="right")
     seconds = sum(c.seconds for c in counts)
+    filled, useful = sum(len(a.tokens) for a in answers), sum(c.tokens for c in counts)
     rows = [
         ("prompt tokens", f"{sum(len(a.prompt_tokens) for a in answers)}"),
-        ("positions filled", f"{sum(len(a.tokens) for a in answers)}"),
-        ("answer tokens", f"{sum(c.tokens for c in counts)}"),
+        ("positions filled", f"{filled}"),
+        ("  answer tokens", f"{useful}"),
+        ("  trimmed at the end", f"{filled - useful}"),
         ("forwards", f"{sum(c.forwards for c in counts)}"),
         ("tokens per forward", f"{sum(c.tokens_per_forward for c in counts) / n:.2f}"),
         ("  counting filler", f"{sum(c.canvas_tokens_per_forward for c in counts) / n:.2f}"),
@@ -86,11 +159,11 @@ def card(answers: list[Generation]) -> Panel:
         ("  refresh", f"{sum(c.seconds_refresh for c in counts):.2f}"),
         ("  step", f"{sum(c.seconds_step for c in counts):.2f}"),
         ("  sampler", f"{sum(c.seconds_sampler for c in counts):.2f}"),
-        ("answer tokens per second", f"{sum(c.tokens for c in counts) / seconds if seconds else 0:.1f}"),
+        ("answer tokens per second", f"{useful / seconds if seconds else 0:.1f}"),
     ]
     for name, value in rows:
         table.add_row(name, value)
-    return Panel(table, title=f"{len(answers)} answer{'s' if len(answers) != 1 else ''}", expand=False)
+    return Panel(table, title=_answers(answers), expand=False)
 
 
 def one_line(answers: list[Generation]) -> str:
@@ -100,6 +173,10 @@ def one_line(answers: list[Generation]) -> str:
     mean = sum(c.tokens_per_forward for c in counts) / max(1, len(counts))
     seconds = sum(c.seconds for c in counts)
     return (
-        f"{len(answers)} answers, {tokens} tokens, {forwards} forwards, {mean:.2f} tokens per forward,"
+        f"{_answers(answers)}, {tokens} tokens, {forwards} forwards, {mean:.2f} tokens per forward,"
         f" {seconds:.2f} s ({sum(c.seconds_sampler for c in counts):.2f} s outside the model)"
     )
+
+
+def _answers(answers: list[Generation]) -> str:
+    return f"{len(answers)} answer{'s' if len(answers) != 1 else ''}"

@@ -152,12 +152,12 @@ def _measure(
     x[:, vocabulary.mask_id] = BANNED
     best, best_token = x[:, : vocabulary.valid].max(dim=1)
     # Everything is measured from the best allowed logit; a banned id that beats it only enlarges the normaliser.
-    token_logit = best if token is None else x.gather(1, token[:, None]).squeeze(1)
+    token_logit = None if token is None else x.gather(1, token[:, None]).squeeze(1)
     token = best_token if token is None else token
     second = _runner_up(x, token, mask_logit) if "margin" in needs else None
 
     x -= best[:, None]
-    mask_gap, token_gap = mask_logit - best, token_logit - best
+    mask_gap = mask_logit - best
     weight = torch.exp(x) if "entropy" in needs else x.exp_()
     mask_weight = mask_gap.exp()
     total = weight.sum(dim=1) + mask_weight
@@ -165,7 +165,7 @@ def _measure(
     if "entropy" in needs:
         moment = weight.mul_(x).sum(dim=1) + mask_weight * mask_gap.clamp_min(BANNED)
         entropy = total.log() - moment / total
-    numerator = token_gap.exp()
+    numerator = torch.ones_like(total) if token_logit is None else (token_logit - best).exp()
     if vocabulary.unconfident:
         ids = torch.tensor(vocabulary.unconfident, device=x.device)
         excluded = x[:, ids].exp() if "entropy" in needs else weight[:, ids]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dlm.errors import SettingsError
@@ -106,7 +106,6 @@ def test_aliased_end_tokens_leave_the_softmax() -> None:
     assert got.prob.tolist() == pytest.approx([0.5 / 0.7, 0.0])
 
 
-@settings(deadline=None)
 @given(st.integers(0, 100), st.sampled_from(["float32", "bfloat16"]))
 def test_narrow_logits_are_measured_in_float32(seed: int, dtype: str) -> None:
     x = logits_of(3, 50, seed).to(getattr(torch, dtype))

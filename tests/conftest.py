@@ -1,0 +1,13 @@
+"""Settings of the whole suite."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import settings
+
+# Machines are shared and slow at times: what is tested is the answer, never how long it took.
+settings.register_profile("dlm", deadline=None)
+settings.load_profile("dlm")
+
+# One thread per test process: the models are tiny, and the processes share the machine.
+torch.set_num_threads(1)
