@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-gpu lint goldens bench train-tiny help
+.PHONY: demo test test-shapes test-slow test-gpu lint bench help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,6 +14,11 @@ demo: $(VENV)/.ready  ## the tiny model answers real prompts with two samplers
 
 test: $(VENV)/.ready  ## the test suite, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2
+
+# The shapes in the signatures, checked at run time by jaxtyping and beartype.
+SHAPED := dlm.canvas,dlm.proposal,dlm.noise,dlm.view,dlm.forward,dlm.batch,dlm.decoder,samplers,cache
+test-shapes: $(VENV)/.ready  ## a part of the suite with every annotated shape checked
+	$(BIN)/python -m pytest --jaxtyping-packages=$(SHAPED),beartype.beartype tests/samplers tests/test_trace.py tests/test_noise.py
 
 test-slow: $(VENV)/.ready  ## the long tests
 	$(BIN)/python -m pytest -m slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -33,7 +35,11 @@ dlm COMMAND --help explains a command; dlm --version prints the version.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 on success, 2 on an error, which is one line on stderr (``debug=true`` shows where it arose)."""
+    """Run a command; 0 on success, 2 on an error, which is one line on stderr (``debug=true`` shows where it arose).
+
+    A part in a file of the current folder can be named (``sampler.score._target_=mine.Score``): the folder is searched
+    after everything that is installed.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
@@ -44,9 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"dlm {__version__}")
         return 0
+    with contextlib.suppress(FileNotFoundError):  # the current folder may have been removed
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
     try:
         return _command(arguments[0])(arguments[1:])
-    except DlmError as error:
+    except BrokenPipeError:  # the reader left, as `dlm generate ... | head` does
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (DlmError, OSError) as error:
         if "debug=true" in arguments:
             raise
         print(f"dlm: error: {error}", file=sys.stderr)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dlm.protocols import Cache
     from dlm.sampler import Sampler
 
+GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
+
 
 @dataclass(frozen=True)
 class Composed:
@@ -30,11 +32,16 @@ class Composed:
 
     sampler: Sampler
     cache: Cache | None
-    drafter: None
+    drafter: Any
     max_new_tokens: int
     seed: int
     batch_size: int
     config: dict[str, Any]
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """What :meth:`load_model` would load, as plain values."""
+        return dict(self.config["model"])
 
     def load_model(self) -> LanguageModel:
         """Load the model the configuration names."""
@@ -51,6 +58,8 @@ def compose(overrides: Sequence[str] = ()) -> Composed:
     Raises:
         SettingsError: an unknown group choice (the known ones are listed), an unknown key, a value out of range.
     """
+    if isinstance(overrides, str):
+        raise SettingsError(f"overrides are a list: compose([{overrides!r}])")
     return parts_of(compose_config("generate", overrides))
 
 
@@ -63,12 +72,18 @@ def parts_of(config: DictConfig) -> Composed:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise SettingsError(_first_line(error)) from error
+        raise SettingsError(_missing_value(error)) from error
     assert isinstance(plain, dict)
+    for group in GROUPS:
+        if plain.get(group) is None:
+            raise SettingsError(f"{group} is not chosen: add {group}=NAME, one of {', '.join(choices(group))}")
+    for key in ("chat", "debug"):
+        if not isinstance(plain.get(key, False), bool):
+            raise SettingsError(f"{key} must be true or false, got {plain[key]!r}")
     return Composed(
         sampler=build(instantiate, config.sampler, _convert_="all"),
         cache=build(instantiate, config.cache),
-        drafter=None,
+        drafter=build(instantiate, config.drafting) if "_target_" in plain["drafting"] else None,
         max_new_tokens=_integer(plain, "max_new_tokens"),
         seed=_integer(plain, "seed"),
         batch_size=_integer(plain, "batch_size"),
@@ -88,7 +103,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
             try:
                 return hydra.compose(name, list(overrides))
-            except HydraException as error:
+            except (HydraException, ValueError) as error:
                 raise _explained(name, list(overrides), error) from error
     finally:
         GlobalHydra.instance().clear()
@@ -107,7 +122,7 @@ def build(instantiate: Any, node: Any, **options: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, DlmError):
             raise cause from None
-        raise SettingsError(f"cannot build {node.get('_target_')}: {_first_line(cause)}") from error
+        raise SettingsError(_unbuildable(node, error, cause)) from error
 
 
 def config_dir() -> Path:
@@ -127,12 +142,50 @@ def choices(group: str) -> list[str]:
 def _explained(name: str, overrides: list[str], error: Exception) -> SettingsError:
     """Hydra's error in one line that says what to change."""
     text = str(error)
+    if override := getattr(error, "override", None):
+        return SettingsError(_unreadable(override, text))
+    if found := re.search(r"Ambiguous value for argument '(([^=]+)=([^']*))'", text):
+        listed = "" if found[2] in GROUPS else f", or write a list as '{found[2]}=[{found[3]}]'"
+        return SettingsError(f"{found[1]} gives several values at once: give one{listed}")
+    if "Config group override must be" in text:
+        return SettingsError(f"a group is set to one name of its own: {', '.join(GROUPS)} cannot be null")
     if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
         group, choice = found.groups()
         return SettingsError(f"unknown {group} {choice!r}; known are {', '.join(choices(group))}")
     if found := re.search(r"Could not override '([^']+)'", text):
         return SettingsError(_unknown_key(name, overrides, found[1]))
     return SettingsError(_first_line(error))
+
+
+def _unreadable(override: str, text: str) -> str:
+    if override.startswith("-"):
+        return f"unknown option {override!r}: settings are key=value, options are --help and --cfg"
+    if "=" not in override and not override.startswith("~"):
+        return f"{override!r} is not key=value (a prompt is given as 'prompt={override}')"
+    key, _, value = override.partition("=")
+    return f"cannot read {override!r}: quote the value, {key}='\"{value}\"' ({text.strip().splitlines()[0]})"
+
+
+def _missing_value(error: Exception) -> str:
+    if found := re.search(r"[Mm]issing mandatory value: (\S+)", str(error)):
+        return f"{found[1]} is not given: add {found[1]}=VALUE"
+    return _first_line(error)
+
+
+def _unbuildable(node: Any, error: Exception, cause: BaseException) -> str:
+    """Why a part could not be made, with the values it was given."""
+    if found := re.search(r"Error locating target '([^']+)'", str(error)):
+        return f"there is no {found[1]} to build: {_first_line(cause)}"
+    if found := re.search(r"full_key: (\S+)", str(error)):
+        own = len(node._get_full_key(None).split(".")) if hasattr(node, "_get_full_key") else 0
+        for part in found[1].split(".")[own:]:
+            if part not in node:  # Hydra writes places in a list its own way
+                break
+            node = node[part]
+    # A number of the wrong size is refused by the part itself; what is left are values of the wrong kind.
+    odd = {k: v for k, v in node.items() if k != "_target_" and isinstance(v, str | None)}
+    given = f" (given {', '.join(f'{k}={v!r}' for k, v in odd.items())})" if odd else ""
+    return f"cannot build {node.get('_target_')}: {_first_line(cause)}{given}"
 
 
 def _unknown_key(name: str, overrides: list[str], key: str) -> str:
@@ -150,7 +203,7 @@ def _unknown_key(name: str, overrides: list[str], key: str) -> str:
         if node is None or not hasattr(node, "keys"):
             return f"unknown setting {key!r}: there is no {parent!r}"
     known = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
-    return f"unknown setting {key!r}; {parent or 'the command'} knows {', '.join(known)}"
+    return f"unknown setting {key!r}; {parent or 'the command'} knows {', '.join(known) or 'no settings'}"
 
 
 def _integer(values: dict, key: str) -> int:

@@ -15,7 +15,7 @@ from dlm.canvas import Canvas
 from dlm.models.backbone import Backbone
 from dlm.noise import Purpose, uniform
 from dlm.proposal import Proposal, Vocabulary, propose
-from dlm.protocols import ForwardPlan, LogitRows, LogitTransform, State
+from dlm.protocols import ForwardPlan, LogitRows, State
 from dlm.sampler import Sampler
 
 # Logits that exist at one time, in elements: 64 rows of a 126,464-word vocabulary.
@@ -147,7 +147,7 @@ class Pass:
 
     def _transform(self, logits: Tensor, at: LogitRows, states: dict) -> tuple[Tensor, dict[str, State]]:
         states = dict(states)
-        for i, transform in enumerate[LogitTransform](self.sampler.transforms):
+        for i, transform in enumerate(self.sampler.transforms):
             logits, states[f"transform{i}"] = transform.step(logits, at, states[f"transform{i}"])
         return logits, states
 

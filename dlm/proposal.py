@@ -92,17 +92,19 @@ class Vocabulary:
 class Proposal:
     """The proposed token of each row and its statistics; those nobody asked for are None.
 
+    Fresh from :func:`propose` the shape ``*R`` is ``[R]``, in a :class:`dlm.view.StepView` it is ``[B, N]``.
+
     Attributes:
-        token: proposed ids. ``[R]``
-        prob: probability of the proposed token. ``[R]``
-        margin: its probability minus the largest other one. ``[R]``
-        entropy: of the whole distribution, in nats. ``[R]``
+        token: proposed ids. ``[*R]``
+        prob: probability of the proposed token. ``[*R]``
+        margin: its probability minus the largest other one. ``[*R]``
+        entropy: of the whole distribution, in nats. ``[*R]``
     """
 
-    token: Int[Tensor, " R"]
-    prob: Float[Tensor, " R"]
-    margin: Float[Tensor, " R"] | None = None
-    entropy: Float[Tensor, " R"] | None = None
+    token: Int[Tensor, "*R"]
+    prob: Float[Tensor, "*R"]
+    margin: Float[Tensor, "*R"] | None = None
+    entropy: Float[Tensor, "*R"] | None = None
 
     def reshape(self, *shape: int) -> Proposal:
         """The same proposal with its row axis reshaped."""

@@ -7,7 +7,7 @@ a tensor, or a tuple of tensors, every one with the row axis first, so that rows
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -19,6 +19,7 @@ from dlm.view import Clock, StepView
 State = Any
 
 
+@runtime_checkable
 class Part(Protocol):
     """Settings plus explicit memory; the common root of everything a sampler is made of."""
 
@@ -32,6 +33,7 @@ class Part(Protocol):
         ...
 
 
+@runtime_checkable
 class Score(Part, Protocol):
     """How sure the model is of each proposal."""
 
@@ -40,6 +42,7 @@ class Score(Part, Protocol):
         ...
 
 
+@runtime_checkable
 class ScoreModifier(Part, Protocol):
     """A change to the scores (an end-token policy, a position prior)."""
 
@@ -48,6 +51,7 @@ class ScoreModifier(Part, Protocol):
         ...
 
 
+@runtime_checkable
 class Selector(Part, Protocol):
     """Which eligible positions are committed."""
 
@@ -67,6 +71,7 @@ class Selector(Part, Protocol):
         ...
 
 
+@runtime_checkable
 class Budget(Part, Protocol):
     """How many positions a step commits."""
 
@@ -85,6 +90,7 @@ class Budget(Part, Protocol):
         ...
 
 
+@runtime_checkable
 class Blocks(Part, Protocol):
     """Which span of a row may be filled now."""
 
@@ -113,6 +119,7 @@ class LogitRows:
     position: Int[Tensor, " R"]
 
 
+@runtime_checkable
 class LogitTransform(Part, Protocol):
     """Logits to logits (bans, credit); runs on chunks of rows after guidance, before the proposal."""
 
@@ -121,6 +128,7 @@ class LogitTransform(Part, Protocol):
         ...
 
 
+@runtime_checkable
 class StopRule(Part, Protocol):
     """When a row is finished before its canvas is full."""
 
@@ -130,6 +138,7 @@ class StopRule(Part, Protocol):
         ...
 
 
+@runtime_checkable
 class Reviser(Part, Protocol):
     """Which committed positions are taken back (WINO, Saber, ReMDM)."""
 
@@ -155,6 +164,7 @@ class ForwardPlan:
     wanted: Int[Tensor, "B N"]
 
 
+@runtime_checkable
 class Cache(Protocol):
     """Which positions are fed at a step (and, later, which stored keys stand in for the others)."""
 
