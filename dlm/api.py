@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dlm.canvas import Job
 from dlm.decoder import Decoder, StepEvent
-from dlm.errors import OutOfMemoryError, PromptError, SettingsError
+from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.noise import row_key
 from dlm.protocols import Cache
@@ -75,7 +75,8 @@ def generate(
     Raises:
         PromptError: empty, too long, or containing the mask id.
         SettingsError: settings that contradict each other or the prompts.
-        OutOfMemoryError: one row alone does not fit; finished rows are in ``error.finished``.
+        NumericsError, OutOfMemoryError: NaN logits; a row that does not fit into memory. ``error.finished`` holds the
+            answers that were done before.
     """
     jobs = [_prompt_job(model, i, p, max_new_tokens) for i, p in enumerate(_listed(prompts))]
     run = _Run(model, jobs, sampler, cache, drafter, seed, batch_size)
@@ -162,7 +163,7 @@ class _Run:
                     recorder.take(event)
                 else:
                     done[event.index] = self._generation(event, recorder, whole_text)
-        except OutOfMemoryError as error:
+        except DlmError as error:
             error.finished = done
             raise
         return [done[job.index] for job in self.jobs]

@@ -196,7 +196,8 @@ class Decoder:
         for row, still_open, block_open, broken in zip(rows, *status, strict=True):
             row.open, row.block_open = still_open, block_open
             row.steps += 1
-            row.token_forwards += forwards * width
+            # A row's own positions: the padding of a ragged batch is not its doing.
+            row.token_forwards += forwards * min(width, row.job.end)
             row.seconds_step += seconds["forward"] / len(rows)
             row.seconds_sampler += seconds["sampler"] / len(rows)
             if broken:

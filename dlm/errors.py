@@ -6,7 +6,17 @@ from typing import Any
 
 
 class DlmError(Exception):
-    """Root of every error this package raises on purpose."""
+    """Root of every error this package raises on purpose.
+
+    Attributes:
+        finished: answers that were done before the error, by their place in the list of prompts.
+    """
+
+    finished: dict[int, Any]
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.finished = {}
 
 
 class SettingsError(DlmError, ValueError):
@@ -30,14 +40,4 @@ class ProgressError(DlmError):
 
 
 class OutOfMemoryError(DlmError):
-    """The device ran out of memory at the smallest batch that could be tried.
-
-    Attributes:
-        finished: rows that were done before, by their place in the list of prompts.
-    """
-
-    finished: dict[int, Any]
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.finished = {}
+    """The device ran out of memory at the smallest batch that could be tried."""

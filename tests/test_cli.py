@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,3 +132,61 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     assert run(f"prompt={PROMPT}", "max_new_tokens=4") == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where_an_error_arose(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(dlm.SettingsError):
+        run("prompt=a", "max_new_tokens=0", "debug=true")
+    assert run("prompt=a", "max_new_tokens=0", "debug=false") == 2
+    assert capsys.readouterr().err.startswith("dlm: error: ")
+
+
+def test_an_error_of_the_operating_system_is_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("prompt=a", "max_new_tokens=4", f"output={tmp_path}/nowhere/x") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("dlm: error: ")
+    assert "nowhere" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_output_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "answers.jsonl"
+    target.write_text("before")
+
+    def fails(self: Path, *_: object) -> None:
+        raise OSError(f"no room for {self.name}")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    assert run("prompt=a", "max_new_tokens=4", "format=json", f"output={target}") == 2
+    assert target.read_text() == "before"
+
+
+def test_samplers_that_draw_follow_the_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for seed in (1, 1, 2):
+        assert run(f"prompt={PROMPT}", "max_new_tokens=24", "sampler.temperature=2", f"seed={seed}", "format=json") == 0
+        told.append(json.loads(capsys.readouterr().out)["tokens"])
+    assert told[0] == told[1] != told[2]
+
+
+def test_the_installed_command_from_another_folder_with_a_part_of_ones_own(tmp_path: Path) -> None:
+    """One process for what only a process shows: no terminal, NO_COLOR, the module form, a part found in the folder."""
+    (tmp_path / "mine.py").write_text("import samplers\n\n\nclass Score(samplers.Margin):\n    pass\n")
+    code = "import sys; from dlm.cli import main; sys.exit(main())"
+    root = str(Path(dlm.__file__).parent.parent)
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": root, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    arguments = [
+        "generate",
+        f"prompt={PROMPT}",
+        "max_new_tokens=8",
+        "sampler=parts",
+        "sampler.score._target_=mine.Score",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('["')
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "tokens per forward" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}

@@ -83,13 +83,41 @@ def test_compose_works_inside_a_hydra_application() -> None:
         (["sampler=parts", "sampler.budget={_target_: samplers.Uniform}"], "remove the budget"),
         (["max_new_tokens=many"], "max_new_tokens must be a whole number"),
         (["model=local"], "model.path"),
-        (["sampler=[", "x"], "."),
+        (["model=local"], "add model.path=VALUE"),
+        (["sampler=[", "x"], "cannot read 'sampler='|cannot read 'sampler=\\['"),
+        (["hello there"], "'hello there' is not key=value .*'prompt=hello there'"),
+        (["--multirun"], "unknown option '--multirun'"),
+        (["prompt_ids=5,6"], r"write a list as 'prompt_ids=\[5,6\]'"),
+        (["sampler=topk,margin"], "several values at once: give one$"),
+        (["sampler=null"], "cannot be null"),
+        (["~sampler"], "sampler is not chosen: add sampler=NAME, one of .*threshold"),
+        (["drafting.enabled=true"], "drafting knows no settings"),
+        (["chat=maybe"], "chat must be true or false"),
+        (["+sampler.steps=4"], "'threshold' decides by itself"),
+        (["+sampler.warmth=4"], "no setting warmth; it knows blocks"),
+        (["blocks.length=abc"], "cannot build samplers.Fixed: .*given length='abc'"),
+        (["sampler=parts", "sampler.score._target_=samplers.Nope"], "there is no samplers.Nope to build"),
+        (["sampler=parts", "sampler.modifiers=[{_target_: samplers.SuppressEnd, foo: 1}]"], "unexpected keyword"),
     ],
 )
 def test_errors_say_what_to_change(overrides: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         dlm.compose(overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_overrides_are_a_list() -> None:
+    with pytest.raises(SettingsError, match=r"compose\(\['sampler=topk'\]\)"):
+        dlm.compose("sampler=topk")
+
+
+def test_composing_leaves_no_state_behind_even_after_an_error() -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    with pytest.raises(SettingsError):
+        dlm.compose(["sampler=nope"])
+    assert not GlobalHydra.instance().is_initialized()
+    assert dlm.compose() == dlm.compose()
 
 
 def test_python_presets_refuse_what_they_do_not_know() -> None:
