@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -162,9 +163,10 @@ def test_an_output_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
 
 def test_samplers_that_draw_follow_the_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    heat = "sampler.temperature=20"  # the tiny model is so sure of a copy that mild heat changes nothing
     told = []
     for seed in (1, 1, 2):
-        assert run(f"prompt={PROMPT}", "max_new_tokens=24", "sampler.temperature=2", f"seed={seed}", "format=json") == 0
+        assert run(f"prompt={PROMPT}", "max_new_tokens=24", heat, f"seed={seed}", "format=json") == 0
         told.append(json.loads(capsys.readouterr().out)["tokens"])
     assert told[0] == told[1] != told[2]
 
@@ -190,3 +192,68 @@ def test_the_installed_command_from_another_folder_with_a_part_of_ones_own(tmp_p
     assert "\x1b" not in done.stdout + done.stderr
     assert "tokens per forward" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"prompt": "a"}\n{"prompt": "caf\xe9"}\n', "line 2 is not UTF-8"),
+        (b'{"ids": [true]}', "line 1: token ids"),
+        (b'{"ids": []}', "line 1: token ids"),
+        (b'{"prompt": "a"}\n{"messages": []}', "line 2: a prompt is a string"),
+    ],
+)
+def test_a_bad_file(content: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.jsonl").write_bytes(content)
+    assert run(f"prompts_file={tmp_path}/p.jsonl") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_and_line_separators_inside_strings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.jsonl").write_bytes('\ufeff{"prompt": "1\u2028+1="}\n'.encode())
+    assert run(f"prompts_file={tmp_path}/p.jsonl", "max_new_tokens=4", "format=json") == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "1\u2028+1="
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["output=."], "is a folder"),
+        (["output=nowhere/x"], "does not exist; make it first"),
+        (["system=b"], "chat=true"),
+    ],
+)
+def test_refused_before_any_decoding(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlm.models.load", None)  # reaching the model would fail otherwise
+    assert run("prompt=a", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_finished_answers_survive_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (answer,) = dlm.generate(dlm.load("tiny"), ["1+1="], sampler=samplers.topk(), max_new_tokens=4)
+
+    def broken(*_: object, **__: object) -> Iterator[tuple[int, dlm.Generation]]:
+        yield 1, answer
+        raise dlm.OutOfMemoryError("prompt 0 alone does not fit into memory")
+
+    monkeypatch.setattr("dlm.api.stream", broken)
+    source = tmp_path / "p.jsonl"
+    source.write_text('{"prompt": "a"}\n{"prompt": "1+1="}\n')
+    assert run(f"prompts_file={source}", "format=json") == 2
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["index"] for line in out.splitlines()] == [1]
+    assert "1 of 2 answers were done" in err
+    assert run(f"prompts_file={source}", f"output={tmp_path}/a.jsonl") == 2
+    assert json.loads((tmp_path / "a.jsonl.partial").read_text())["tokens"] == answer.tokens
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_text_that_is_no_unicode_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("prompt=a\udcff") == 2
+    assert "not valid Unicode at character 1" in capsys.readouterr().err

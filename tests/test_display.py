@@ -185,3 +185,25 @@ def test_the_packaged_model_on_a_terminal_and_off_it() -> None:
         assert index == 0
         assert shown.tokens == answer.tokens
         assert CanvasView(tiny).line(answer.tokens).plain[:6] in written(console)
+
+
+def test_off_a_terminal_there_is_a_line_per_row_and_forward() -> None:
+    tiny, console = dlm.load("tiny"), Console(file=io.StringIO(), force_terminal=False, width=100)
+    prompts = ['Copy the list: ["Anna", "Bob", "Cleo"]', "47+85="]
+    answers = dict(watch(tiny, dlm.stream(tiny, prompts, sampler=samplers.topk(), max_new_tokens=16), console))
+    lines = [line for line in written(console).splitlines() if line.startswith("[0] step")]
+    assert len(lines) == answers[0].counts.forwards
+    assert MASKED in lines[0]
+    assert answers[0].text in lines[-1]
+    assert MASKED not in lines[-1]
+
+
+def test_new_tokens_are_green_on_a_terminal_with_colour() -> None:
+    console = terminal()
+    list(watch(model(), events(1), console))
+    assert "\x1b[1;32ma\x1b[0m" in written(console)
+
+
+def test_no_answers_are_a_card_too() -> None:
+    assert one_line([]).startswith("0 answers")
+    card([])

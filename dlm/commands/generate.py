@@ -55,7 +55,7 @@ def run(overrides: list[str]) -> int:
     if answered_help(overrides, HELP, "generate", yaml_of):
         return 0
     from dlm.api import stream
-    from dlm.display import watch
+    from dlm.display import card, one_line, watch
 
     texts, overrides = split_texts(overrides, TEXT_KEYS)
     config = compose_config("generate", overrides)
@@ -64,11 +64,14 @@ def run(overrides: list[str]) -> int:
     if settings["format"] not in FORMATS:
         raise SettingsError(f"format must be one of {', '.join(FORMATS)}, got {settings['format']!r}")
     prompts = read_prompts(settings)
+    if settings["output"] is not None:
+        _check_output(Path(settings["output"]))
     model = parts.load_model()
     console = Console(file=sys.stdout)
     shape = settings["format"]
     if shape == "auto":
-        shape = "live" if console.is_terminal and settings["output"] is None else "text"
+        # Not console.is_terminal: FORCE_COLOR makes that true for a pipe.
+        shape = "live" if sys.stdout.isatty() and settings["output"] is None else "text"
     events = stream(
         model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
         max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
@@ -77,8 +80,25 @@ def run(overrides: list[str]) -> int:
         finished = watch(model, events, console)
     else:
         finished = (event for event in events if isinstance(event, tuple))
-    answers = _in_order(finished, len(prompts), progress=shape != "live" and len(prompts) > 1)
-    _write(answers, prompts, shape, settings["output"], console)
+    done: dict[int, Generation] = {}
+    try:
+        _collect(finished, done, len(prompts), progress=shape != "live" and len(prompts) > 1)
+    except BaseException:
+        _salvage(done, prompts, settings["output"])
+        raise
+    answers = [done[i] for i in range(len(prompts))]
+    if shape == "json":
+        lines = _json_lines(done, prompts)
+    else:
+        lines = [a.text if model.tokenizer is not None else " ".join(map(str, a.tokens)) for a in answers]
+    if settings["output"] is not None:
+        _write_whole(Path(settings["output"]), lines)
+    elif shape != "live":
+        print("\n".join(lines))
+    if shape == "live":
+        console.print(card(answers))
+    elif shape == "text":
+        print(one_line(answers), file=sys.stderr)
     return 0
 
 
@@ -95,6 +115,8 @@ def read_prompts(settings: dict[str, Any]) -> list[Prompt]:
             f"give one of prompt, prompt_ids, prompts_file ({found} given), for example:"
             ' dlm generate \'prompt=Reverse the list: ["Anna", "Bob"]\''
         )
+    if settings["system"] is not None and not settings["chat"]:
+        raise PromptError("system= is part of a chat: add chat=true, or leave it out")
     if given == ["prompt"]:
         prompts: list[Prompt] = [settings["prompt"]]
     elif given == ["prompt_ids"]:
@@ -106,9 +128,17 @@ def read_prompts(settings: dict[str, Any]) -> list[Prompt]:
 
 def _read_file(path: Path) -> list[Prompt]:
     if not path.is_file():
-        raise PromptError(f"prompts_file {path} does not exist")
+        raise PromptError(
+            f"prompts_file {path} does not exist" if not path.exists() else f"prompts_file {path} is no file"
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        bad = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise PromptError(f"{path}, line {bad} is not UTF-8: save the file in that encoding") from error
     prompts: list[Prompt] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines(): JSON strings may hold U+2028 and its like, which end no line of a JSONL file.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -124,7 +154,11 @@ def _read_file(path: Path) -> list[Prompt]:
             prompts.append(_ids(entry["ids"], where))
         elif isinstance(entry.get("prompt"), str):
             prompts.append(entry["prompt"])
-        elif isinstance(entry.get("messages"), list) and all(isinstance(m, dict) for m in entry["messages"]):
+        elif (
+            isinstance(entry.get("messages"), list)
+            and entry["messages"]
+            and all(isinstance(m, dict) for m in entry["messages"])
+        ):
             prompts.append(entry["messages"])
         else:
             raise PromptError(f"{where}: a prompt is a string, a chat a list of messages")
@@ -134,8 +168,8 @@ def _read_file(path: Path) -> list[Prompt]:
 
 
 def _ids(value: Any, where: str) -> list[int]:
-    if not isinstance(value, list) or not all(isinstance(i, int) for i in value):
-        raise PromptError(f"{where}: token ids are a list of whole numbers, got {value!r}")
+    if not isinstance(value, list) or not value or not all(type(i) is int for i in value):
+        raise PromptError(f"{where}: token ids are a list of at least one whole number, got {value!r}")
     return value
 
 
@@ -146,38 +180,51 @@ def _chat(prompt: Prompt, system: str | None) -> Prompt:
     return [{"role": "system", "content": system}, *messages] if system is not None else messages
 
 
-def _in_order(finished: Iterator[tuple[int, Generation]], total: int, progress: bool) -> list[Generation]:
-    """The answers in the order of the prompts, with a progress bar on stderr while they come in."""
+def _collect(
+    finished: Iterator[tuple[int, Generation]], done: dict[int, Generation], total: int, progress: bool
+) -> None:
+    """Take the answers in as they are finished, with a progress bar on stderr."""
     from rich.progress import Progress
 
     bar = Progress(console=Console(stderr=True), transient=True) if progress and sys.stderr.isatty() else None
-    done: dict[int, Generation] = {}
     with bar if bar is not None else nullcontext():
         task = bar.add_task("decoding", total=total) if bar is not None else None
         for index, answer in finished:
             done[index] = answer
             if bar is not None and task is not None:
                 bar.advance(task)
-    return [done[i] for i in range(total)]
 
 
-def _write(answers: list[Generation], prompts: list[Prompt], shape: str, output: str | None, console: Console) -> None:
-    if shape == "json":
-        lines = [
-            json.dumps({"prompt": p, **a.as_dict()}, ensure_ascii=False) for p, a in zip(prompts, answers, strict=True)
-        ]
-    else:
-        lines = [answer.text or " ".join(map(str, answer.tokens)) for answer in answers]
-    from dlm.display import card, one_line
-
-    if output is not None:
-        path = Path(output)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.replace(path)
-    elif shape != "live":
+def _salvage(done: dict[int, Generation], prompts: list[Prompt], output: str | None) -> None:
+    """After an error or an interrupt: what was finished is not lost."""
+    if not done:
+        return
+    lines, where = _json_lines(done, prompts), "printed as JSON"
+    if output is None:
         print("\n".join(lines))
-    if shape == "live":
-        console.print(card(answers))
-    elif shape == "text":
-        print(one_line(answers), file=sys.stderr)
+    else:
+        where = f"in {output}.partial"
+        Path(f"{output}.partial").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"dlm: {len(done)} of {len(prompts)} answers were done; they are {where}", file=sys.stderr)
+
+
+def _json_lines(done: dict[int, Generation], prompts: list[Prompt]) -> list[str]:
+    """One JSON object per answer, in the order of the prompts."""
+    return [
+        json.dumps({"index": i, "prompt": prompts[i], **done[i].as_dict()}, ensure_ascii=False) for i in sorted(done)
+    ]
+
+
+def _check_output(path: Path) -> None:
+    """Refuse a place that cannot be written to before any decoding is done for it."""
+    if path.is_dir() or not path.name:
+        raise SettingsError(f"output={path} is a folder: give a file name in it")
+    if not path.parent.is_dir():
+        raise SettingsError(f"output={path}: the folder {path.parent} does not exist; make it first")
+
+
+def _write_whole(path: Path, lines: list[str]) -> None:
+    """Write the file so that it appears complete or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial.replace(path)

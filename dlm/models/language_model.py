@@ -46,7 +46,12 @@ class LanguageModel:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; nothing is added in front or behind."""
-        return list(self._tokenizer("text")(text, add_special_tokens=False)["input_ids"])
+        tokenizer = self._tokenizer("text")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PromptError(f"the text is not valid Unicode at character {error.start}: give it in UTF-8") from error
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a conversation in the model's chat template, up to where the answer begins.

@@ -44,6 +44,9 @@ class Options:
     stop_at_end: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("ban_end", "stop_at_end"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if self.suppress_end not in (True, False, "reference"):
             raise SettingsError(f"suppress_end must be true, false or 'reference', got {self.suppress_end!r}")
 
