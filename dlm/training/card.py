@@ -9,6 +9,9 @@ from typing import Any
 
 from dlm import tasks
 
+# From this accuracy on a task counts as solved.
+SOLVED = 0.95
+
 _CARD = """\
 ---
 license: apache-2.0
@@ -101,6 +104,12 @@ def _table(evaluation: dict[str, Any]) -> str:
     for task, entry in evaluation["tasks"].items():
         cells = (f"{100 * s['accuracy']:.0f} / {s['forwards']:.1f}" for s in (entry["scores"][c] for c in columns))
         lines.append(f"| {task} | {entry['canvas']} | {' | '.join(cells)} |")
+    right = {task: entry["scores"][columns[0]]["accuracy"] for task, entry in evaluation["tasks"].items()}
+    solved = [task for task, accuracy in right.items() if accuracy >= SOLVED]
+    unsolved = [task for task, accuracy in right.items() if accuracy < SOLVED]
+    lines += ["", f"At least {100 * SOLVED:.0f} % at {columns[0]}: {', '.join(solved) or 'none'}."]
+    if unsolved:
+        lines += ["", f"Below that, so saved forwards say nothing about decoding there: {', '.join(unsolved)}."]
     return "\n".join(lines) + "\n"
 
 
