@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,8 +28,9 @@ class Limits:
         return max(flops / self.flops, weight_bytes / self.bandwidth)
 
 
-def timed(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Median seconds of ``work``, after one call that is not counted."""
+def fastest(work: Callable[[], object], device: torch.device, repeats: int = 9) -> float:
+    """Seconds of the fastest call of ``work``: a limit is what the machine can do undisturbed. The first call does
+    not count."""
     seconds = []
     for _ in range(repeats + 1):
         _wait(device)
@@ -38,18 +38,18 @@ def timed(work: Callable[[], object], device: torch.device, repeats: int = 5) ->
         work()
         _wait(device)
         seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds[1:])
+    return min(seconds[1:])
 
 
 def measure(device: torch.device, dtype: torch.dtype) -> Limits:
     """Time a large matrix product and a large matrix-vector product."""
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=dtype)
-    flops = 2 * size**3 / timed(lambda: a @ a, device)
+    flops = 2 * size**3 / fastest(lambda: a @ a, device)
     rows = 65536 if device.type == "cuda" else 16384
     weights = torch.randn(rows, 4096, device=device, dtype=dtype)
     vector = torch.randn(4096, device=device, dtype=dtype)
-    bandwidth = weights.numel() * weights.element_size() / timed(lambda: weights @ vector, device)
+    bandwidth = weights.numel() * weights.element_size() / fastest(lambda: weights @ vector, device)
     return Limits(flops, bandwidth)
 
 
