@@ -104,12 +104,13 @@ def calls(run: Generation) -> int:
 
 
 def fed_alike(case: Case, runs: Sequence[Generation]) -> bool:
-    """Whether both sides fed as many positions. Without a cache that is the whole row at every call; the
-    place to compare ``positions_per_call`` for methods with one."""
-    for run in runs:
-        width = max(len(prompt) for prompt in case.prompts) + len(run.tokens)
-        if run.counts.token_forwards != run.counts.forwards * width:
+    """Whether both sides fed as many positions. Without a cache that is the whole row at every call, ours without
+    the pads that the reference puts in front of shorter rows; the place to compare ``positions_per_call`` for
+    methods with one."""
+    for prompt, run in zip(case.prompts, runs, strict=True):
+        if run.counts.token_forwards != run.counts.forwards * (len(prompt) + len(run.tokens)):
             return False
+        width = max(len(prompt) for prompt in case.prompts) + len(run.tokens)
         if not any(case.pads) and case.tokens_per_call != [width] * case.nfe:
             return False
     return True
