@@ -148,7 +148,7 @@ class _Run:
         if batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
-        self.jobs = _keyed(jobs, seed)
+        self.jobs = keyed(jobs, seed)
         self.batch_size = batch_size
         self.decoder = Decoder(model.backbone, model.description, sampler, cache)
 
@@ -238,7 +238,7 @@ def _listed(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
     return prompts
 
 
-def _keyed(jobs: list[Job], seed: int) -> list[Job]:
+def keyed(jobs: list[Job], seed: int) -> list[Job]:
     """Give every row its noise key; the n-th copy of the same row draws from its own stream."""
     copies: Counter[tuple[int, ...]] = Counter()
     keyed = []

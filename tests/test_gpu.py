@@ -36,7 +36,7 @@ def test_equals_the_cpu_in_float64(name: str, family: Any) -> None:
 
 def test_a_step_waits_for_the_device_once() -> None:
     model = on_gpu(random_llada())
-    jobs = dlm.api._keyed([dlm.api._prompt_job(model, 0, [1, 2, 3], 32)], 0)  # type: ignore[attr-defined]
+    jobs = dlm.api.keyed([dlm.api._prompt_job(model, 0, [1, 2, 3], 32)], 0)  # type: ignore[attr-defined]
     steps = Decoder(model.backbone, model.description, samplers.topk()).run(jobs, 1, model.device)
     assert isinstance(next(steps), StepEvent)
     torch.cuda.set_sync_debug_mode("warn")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from dlm.api import _keyed
+from dlm.api import keyed
 from dlm.bench.limits import Limits, forward_cost
 from dlm.bench.naive import naive_steps
 from dlm.canvas import Job
@@ -131,7 +131,7 @@ def _run(model: LanguageModel, sampler: Sampler, work: Workload, seed: int) -> l
     steps: list[_Step] = []
     booked = 0.0
     last = time.perf_counter()
-    for event in Decoder(model.backbone, model.description, sampler).run(_keyed(jobs, seed), work.batch, model.device):
+    for event in Decoder(model.backbone, model.description, sampler).run(keyed(jobs, seed), work.batch, model.device):
         if not isinstance(event, StepEvent):
             continue
         now = time.perf_counter()
