@@ -150,7 +150,8 @@ class _Run:
         self.model = model
         self.jobs = keyed(jobs, seed)
         self.batch_size = batch_size
-        self.decoder = Decoder(model.backbone, model.description, sampler, cache)
+        bound = sampler.bind(model.tokenizer, model.description.valid_vocab)
+        self.decoder = Decoder(model.backbone, model.description, bound, cache)
 
     def __iter__(self) -> Iterator[StepEvent | RowResult]:
         return self.decoder.run(self.jobs, self.batch_size, self.model.device)

@@ -23,6 +23,8 @@ class Row:
         job: what it was asked to decode.
         open: masked positions left in the row, as of the last synchronisation.
         block_open: masked positions left in its block; 0 means a new block must be opened.
+        leaving: whether a rule has just committed all it had.
+        reach: positions fed at the next step, ``job.end`` unless the sampler cuts the row off.
         steps, token_forwards: forwards seen so far and positions pushed through the body.
         seconds_step, seconds_sampler: its share of the time spent in forwards and outside them.
     """
@@ -34,6 +36,11 @@ class Row:
     token_forwards: int = 0
     seconds_step: float = 0.0
     seconds_sampler: float = 0.0
+    reach: int = 0
+    leaving: bool = False
+
+    def __post_init__(self) -> None:
+        self.reach = self.job.end
 
 
 @dataclass
@@ -60,15 +67,15 @@ class Batch:
         live, waiting = order[:size], deque(order[size:])
         canvas = Canvas.of(live, max((job.end for job in jobs), default=0), ids, device)
         zeros = torch.zeros(len(live), dtype=torch.long, device=device)
-        clock = Clock(zeros, canvas.start, canvas.start, zeros, zeros, torch.zeros_like(canvas.writable))
+        clock = Clock(zeros, canvas.start, canvas.start, zeros, zeros, torch.zeros_like(canvas.writable), zeros)
         batch = cls(canvas, [Row(job, len(job.writable)) for job in live], waiting, clock, parts)
         batch.states = {role: part.init(canvas) for role, part in parts.items()}
         return batch
 
     @property
-    def ends(self) -> list[int]:
-        """Row ends, known on the host."""
-        return [row.job.end for row in self.rows]
+    def reaches(self) -> list[int]:
+        """How far each row is fed, known on the host."""
+        return [row.reach for row in self.rows]
 
     def release(self, finished: Sequence[int]) -> None:
         """Free the slots of finished rows: waiting jobs move in, what is left over is compacted away."""
@@ -111,6 +118,7 @@ class Batch:
             block_step=clock.block_step.masked_fill(fresh, 0),
             block_masks=clock.block_masks.masked_fill(fresh, 0),
             block=clock.block & ~fresh[:, None],
+            block_number=clock.block_number.masked_fill(fresh, 0),
         )
         for role, part in self.parts.items():
             self.states[role] = _renew(self.states[role], part.init(self.canvas), fresh)

@@ -11,12 +11,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.batch import Batch, Row
-from dlm.canvas import Job, SpecialIds, pack_positions
-from dlm.errors import NumericsError, OutOfMemoryError, ProgressError
-from dlm.forward import FullCanvas, Pass, Stopwatch
+from dlm.canvas import Canvas, Job, SpecialIds, pack_positions
+from dlm.errors import NumericsError, OutOfMemoryError, ProgressError, SettingsError
+from dlm.forward import FullCanvas, Pass, Seen, Stopwatch
+from dlm.lookahead import branch
 from dlm.models.backbone import Backbone, ModelDescription
-from dlm.proposal import Vocabulary
-from dlm.protocols import Cache
+from dlm.proposal import Proposal, Vocabulary
+from dlm.protocols import Cache, Checks, CutsOff, Forgets, ForwardPlan, Looks, Narrows
 from dlm.result import RowResult
 from dlm.sampler import Sampler
 from dlm.view import Clock, StepView
@@ -61,6 +62,12 @@ class Decoder:
         self.description = description
         self.sampler = sampler
         self.cache = cache if cache is not None else FullCanvas()
+        self._lookers: list[Looks] = sampler.able(Looks)
+        if "shadow" in sampler.needs and description.shift:
+            raise SettingsError(
+                f"sampler {sampler.name!r} verifies with masked copies of the block, which needs logits in place; this"
+                " model's are shifted by one (Dream): use another sampler"
+            )
 
     @torch.inference_mode()
     def run(self, jobs: Sequence[Job], batch_size: int, device: torch.device) -> Iterator[StepEvent | RowResult]:
@@ -75,7 +82,7 @@ class Decoder:
         ids = SpecialIds(self.description.mask_id, self.description.eos_ids)
         batch = Batch.start(jobs, batch_size, ids, self.sampler.parts, device)
         self.watch = Stopwatch(device)
-        self.forward = Pass(self.model, self.sampler, self._vocabulary(), self.watch)
+        self.forward = Pass(self.model, self.sampler, self._vocabulary(), self.watch, self._block)
         while batch.rows:
             yield from self._finish(batch)
             if not batch.rows:
@@ -88,10 +95,12 @@ class Decoder:
             yield event
 
     def _check(self, jobs: Sequence[Job]) -> None:
-        region = max(job.end - job.start for job in jobs)
-        block = self.sampler.blocks.longest(region)
-        if self.sampler.budget is not None:
-            self.sampler.budget.check(region, block)
+        """What can be said before the first forward; each row is asked about, since rows may differ in length."""
+        regions = {job.end - job.start for job in jobs}
+        self._block = self.sampler.blocks.longest(max(regions))
+        for region in sorted(regions):
+            for part in self.sampler.able(Checks):
+                part.check(region, min(self._block, region))
 
     def _vocabulary(self) -> Vocabulary:
         d, proposer = self.description, self.sampler.proposer
@@ -106,45 +115,91 @@ class Decoder:
         step that runs out of memory can be taken again."""
         self.watch.mark("sampler")
         canvas, states = batch.canvas, dict(batch.states)
-        clock, eligible, count = self._open_blocks(batch, states)
-        positions = pack_positions(eligible, canvas.columns, count)
-        plan = self.cache.plan(canvas, positions, batch.ends)
-        proposal, states = self.forward(canvas, plan, positions, clock.step, states)
-        view = StepView(canvas, clock, positions, eligible.gather(1, positions), proposal)
-        view, chosen = self._select(view, states)
+        clock, opened, count = self._open_blocks(batch, states)
+        eligible = canvas.masked & clock.block
+        if isinstance(self.sampler.selector, CutsOff):
+            eligible = eligible & (canvas.columns < clock.step.new_tensor(batch.reaches)[:, None])
+        positions = pack_positions(self._wanted(canvas, clock, eligible), canvas.columns, self._most(batch, count))
+        plan = self.cache.plan(canvas, positions, batch.reaches)
+        view, forced, seen = self._look(canvas, clock, plan, positions, eligible, states)
+        view = self._narrow(view.with_(most=count), opened, states)
+        view, chosen, leaving = self._select(view, forced, states)
 
-        canvas.commit(positions, proposal.token, chosen, clock.step, proposal.prob)
-        remasked = self._revise(view, chosen, states)
+        canvas.commit(positions, view.proposal.token, chosen, clock.step, view.proposal.prob)
+        remasked = self._revise(view, chosen, leaving, states)
         batch.states = states
-        filled = self._close(batch, view, plan.tokens.shape[1])
+        filled = self._close(batch, view, leaving, self._fed(batch, plan))
+        view, chosen = self._leave(batch, view, chosen, leaving, seen)
         return StepEvent(tuple(batch.rows), view, chosen, remasked, filled)
 
-    def _open_blocks(self, batch: Batch, states: dict) -> tuple[Clock, Bool[Tensor, "B W"], int]:
-        """The clock with a block for every row, the eligible positions, and the most of them in a row."""
+    def _open_blocks(self, batch: Batch, states: dict) -> tuple[Clock, Bool[Tensor, " B"] | None, int]:
+        """The clock with a block for every row, the rows that have just opened one (None: none has), and the most
+        positions that are eligible in a row."""
         canvas, clock = batch.canvas, batch.clock
-        masked = canvas.masked
-        eligible = masked & clock.block
         if all(row.block_open for row in batch.rows):
-            return clock, eligible, max(row.block_open for row in batch.rows)
-        opened = ~eligible.any(dim=1)
+            return clock, None, max(row.block_open for row in batch.rows)
+        masked = canvas.masked
+        opened = ~(masked & clock.block).any(dim=1)
         start, end, states["blocks"] = self.sampler.blocks.step(canvas, states["blocks"])
         start = torch.where(opened, start, clock.block_start)
         end = torch.where(opened, end, clock.block_end)
         block = canvas.inside(start, end)
-        eligible = masked & block
-        clock = Clock(
-            step=clock.step,
-            block_start=start,
-            block_end=end,
-            block_step=clock.block_step.masked_fill(opened, 0),
-            block_masks=torch.where(opened, eligible.sum(dim=1), clock.block_masks),
-            block=block,
-        )
-        longest = self.sampler.blocks.longest(max(row.job.end - row.job.start for row in batch.rows))
-        return clock, eligible, min(longest, max(row.open for row in batch.rows))
+        clock = replace(clock, block_start=start, block_end=end).opened(opened, block, (masked & block).sum(dim=1))
+        return clock, opened, min(self._block, max(row.open for row in batch.rows))
 
-    def _select(self, view: StepView, states: dict) -> tuple[StepView, Bool[Tensor, "B N"]]:
-        """Scores, budget and choice. A row that may commit something but would not, commits its best position."""
+    def _wanted(self, canvas: Canvas, clock: Clock, eligible: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
+        """Positions to propose for: the eligible ones and those a part looks at."""
+        for part in self._lookers:
+            eligible = eligible | part.looks_at(canvas, clock)
+        return eligible
+
+    def _most(self, batch: Batch, eligible: int) -> int:
+        """The most positions a row proposes for, known on the host."""
+        if not self._lookers:
+            return eligible
+        region = max(row.job.end - row.job.start for row in batch.rows)
+        width = max(row.job.end for row in batch.rows)
+        extra = sum(part.most_looked_at(region, self._block, width) for part in self._lookers)
+        return min(eligible + extra, width)
+
+    def _look(
+        self,
+        canvas: Canvas,
+        clock: Clock,
+        plan: ForwardPlan,
+        positions: Int[Tensor, "B N"],
+        eligible: Bool[Tensor, "B W"],
+        states: dict,
+    ) -> tuple[StepView, Bool[Tensor, "B N"] | None, Seen | None]:
+        """The forward, and what it shows. With look-ahead also the positions whose tokens are settled by it."""
+        here = eligible.gather(1, positions)
+        candidates = states.get("lookahead")
+        if self.sampler.lookahead is not None and candidates is not None:
+            proposal, forced = branch(self.forward, canvas, clock, plan, positions, here, candidates)
+            return StepView(canvas, clock, positions, here & ~forced, proposal), forced, None
+        seen = self.forward(canvas, clock, plan, positions, here, states)
+        shadow = self.forward.shadow(canvas, clock, seen)
+        view = StepView(canvas, clock, positions, here, seen.proposal, shadow=shadow, attention=seen.attention)
+        return view, None, seen
+
+    def _narrow(self, view: StepView, opened: Bool[Tensor, " B"] | None, states: dict) -> StepView:
+        """Let the schedule settle the blocks it has just opened, now that the forward is known."""
+        blocks = self.sampler.blocks
+        if opened is None or not isinstance(blocks, Narrows):
+            return view
+        canvas, clock = view.canvas, view.clock
+        end, states["blocks"] = blocks.narrow(view, opened, states["blocks"])
+        end = torch.where(opened, torch.minimum(end, clock.block_end), clock.block_end)
+        block = canvas.inside(clock.block_start, end)
+        masks = torch.where(opened, (canvas.masked & block).sum(dim=1), clock.block_masks)
+        clock = replace(clock, block_end=end, block=block, block_masks=masks)
+        return view.with_(clock=clock, eligible=view.eligible & view.here(block))
+
+    def _select(
+        self, view: StepView, forced: Bool[Tensor, "B N"] | None, states: dict
+    ) -> tuple[StepView, Bool[Tensor, "B N"], Bool[Tensor, " B"] | None]:
+        """Scores, budget and choice, and the rows that commit all they have. A row that may commit something but
+        would not, commits its best position."""
         sampler = self.sampler
         scores, states["score"] = sampler.score.step(view, states["score"])
         scores = scores.masked_fill(~view.eligible, -torch.inf)
@@ -157,55 +212,135 @@ class Decoder:
             budget, states["budget"] = sampler.budget.step(view, states["budget"])
             view = view.with_(budget=budget)
         chosen, states["selector"] = sampler.selector.step(view, states["selector"])
-        chosen = chosen & view.eligible
+        chosen = chosen & self._allowed(view)
         if not sampler.idle_steps:
             idle = ~chosen.any(dim=1, keepdim=True)
+            if forced is not None:
+                idle = idle & ~forced.any(dim=1, keepdim=True)
             best = scores.argmax(dim=1, keepdim=True)
-            chosen = (chosen.scatter(1, best, chosen.gather(1, best) | idle)) & view.eligible
-        return view, chosen
+            chosen = chosen.scatter(1, best, chosen.gather(1, best) | (idle & view.eligible.gather(1, best)))
+        if forced is not None:
+            chosen = chosen | forced
+        if sampler.lookahead is not None:
+            states["lookahead"] = sampler.lookahead.next(view, chosen)
+        leaving = None
+        if sampler.exit is not None:
+            leaving, states["exit"] = sampler.exit.step(view, states["exit"])
+            chosen = chosen | (leaving[:, None] & view.eligible)
+        return view, chosen, leaving
 
-    def _revise(self, view: StepView, chosen: Bool[Tensor, "B N"], states: dict) -> Bool[Tensor, "B W"] | None:
+    def _allowed(self, view: StepView) -> Bool[Tensor, "B N"]:
+        """Where the selector's choice counts: masked positions of the block, for a rewriting one all of them."""
+        if not self.sampler.rewrites:
+            return view.eligible
+        return view.here(view.clock.block & view.canvas.writable)
+
+    def _revise(
+        self, view: StepView, chosen: Bool[Tensor, "B N"], leaving: Bool[Tensor, " B"] | None, states: dict
+    ) -> Bool[Tensor, "B W"] | None:
+        """Take back what the reviser doubts; other parts forget what they knew of those positions."""
         if self.sampler.reviser is None:
             return None
         again, states["reviser"] = self.sampler.reviser.step(view, chosen, states["reviser"])
-        again = again & view.canvas.writable & ~view.canvas.masked
+        again = again & view.clock.block & view.canvas.writable & ~view.canvas.masked
+        if leaving is not None:
+            again = again & ~leaving[:, None]
         view.canvas.remask(again)
+        for role, part in self.sampler.parts.items():
+            if isinstance(part, Forgets):
+                states[role] = part.forget(again, states[role])
         return again
 
-    def _close(self, batch: Batch, view: StepView, width: int) -> Int[Tensor, " B"] | None:
+    def _fed(self, batch: Batch, plan: ForwardPlan) -> list[int]:
+        """Positions that each row's own forward took: the padding of a ragged batch is not its doing."""
+        fed = [min(plan.tokens.shape[1], row.reach) for row in batch.rows]
+        if "shadow" in self.sampler.needs:
+            fed = [n + min(self._block, row.job.end - row.job.start) for n, row in zip(fed, batch.rows, strict=True)]
+        if self.sampler.lookahead is not None:
+            most = self.sampler.lookahead.branches
+            fed = [n * (1 + min(most, row.block_open)) for n, row in zip(fed, batch.rows, strict=True)]
+        return [2 * n for n in fed] if self.sampler.guidance else fed
+
+    def _close(
+        self, batch: Batch, view: StepView, leaving: Bool[Tensor, " B"] | None, fed: list[int]
+    ) -> Int[Tensor, " B"] | None:
         """Stop rules, clocks, and the step's one synchronisation: what is open, and was every number a number."""
         canvas, clock, fill = batch.canvas, view.clock, None
         masked = canvas.masked
         block_open = (masked & clock.block).sum(dim=1)
         if self.sampler.stop is not None:
-            fill = self.sampler.stop.after_block(canvas, clock, block_open == 0)
+            closed = block_open == 0 if leaving is None else (block_open == 0) & ~leaving
+            fill = self.sampler.stop.after_block(canvas, clock, closed)
             ended = masked & (fill >= 0)[:, None]
             canvas.tokens = torch.where(ended, fill[:, None], canvas.tokens)
             masked = masked & ~ended
         batch.clock = replace(clock, step=clock.step + 1, block_step=clock.block_step + 1)
         bad = (view.proposal.prob.isnan() & view.eligible).any(dim=1)
+        report = {"open": masked.sum(dim=1), "block_open": block_open, "broken": bad}
+        if leaving is not None:
+            report["leaving"] = leaving
+        if isinstance(self.sampler.selector, CutsOff):
+            report["reach"] = self.sampler.selector.reach(canvas, batch.states["selector"])
         self.watch.mark("end")
-        status = torch.stack([masked.sum(dim=1), block_open, bad]).tolist()
-        self._account(batch.rows, status, width)
+        columns = torch.stack(list(report.values()), dim=1).tolist()
+        self._account(batch.rows, [dict(zip(report, row, strict=True)) for row in columns], fed)
         return fill
 
-    def _account(self, rows: Sequence[Row], status: list[list[int]], width: int) -> None:
+    def _account(self, rows: Sequence[Row], status: list[dict[str, int]], fed: list[int]) -> None:
         """Book the step on every row, and raise what went wrong."""
         seconds = self.watch.read()
-        forwards = 2 if self.sampler.guidance else 1
-        for row, still_open, block_open, broken in zip(rows, *status, strict=True):
-            row.open, row.block_open = still_open, block_open
+        for row, now, positions in zip(rows, status, fed, strict=True):
+            row.open, row.block_open = now["open"], now["block_open"]
+            row.leaving, row.reach = bool(now.get("leaving")), min(now.get("reach", row.job.end), row.job.end)
             row.steps += 1
-            # A row's own positions: the padding of a ragged batch is not its doing.
-            row.token_forwards += forwards * min(width, row.job.end)
+            row.token_forwards += positions
             row.seconds_step += seconds["forward"] / len(rows)
             row.seconds_sampler += seconds["sampler"] / len(rows)
-            if broken:
+            if now["broken"]:
                 raise NumericsError(
                     f"prompt {row.job.index}: the model's logits are NaN at step {row.steps - 1}. Check the checkpoint,"
                     " or load it with a wider dtype (dtype=float32)"
                 )
-            self._bound(row)
+            if not row.leaving:
+                self._bound(row)
+
+    def _leave(
+        self,
+        batch: Batch,
+        view: StepView,
+        chosen: Bool[Tensor, "B N"],
+        leaving: Bool[Tensor, " B"] | None,
+        seen: Seen | None,
+    ) -> tuple[StepView, Bool[Tensor, "B N"]]:
+        """Commit what rows that exit early still have open, from the forward that made them exit."""
+        rows = [row for row in batch.rows if row.leaving and row.open]
+        if leaving is None or seen is None or not rows:
+            return view, chosen
+        canvas = view.canvas
+        left = canvas.masked & leaving[:, None]
+        positions = pack_positions(left, canvas.columns, max(row.open for row in rows))
+        here = left.gather(1, positions)
+        proposal = self.forward.propose(
+            canvas, view.clock, (seen.hidden, seen.plan), positions, here, dict(batch.states)
+        )
+        canvas.commit(positions, proposal.token, here, view.clock.step, proposal.prob)
+        self.watch.mark("end")
+        if positions.is_cuda:
+            torch.cuda.synchronize()
+        seconds = self.watch.read()
+        for row in rows:
+            row.open = row.block_open = 0
+            row.seconds_step += seconds["forward"] / len(rows)
+            row.seconds_sampler += seconds["sampler"] / len(rows)
+        assert view.scores is not None
+        nothing = torch.full_like(proposal.prob, -torch.inf, dtype=view.scores.dtype)
+        view = view.with_(
+            positions=torch.cat([view.positions, positions], dim=1),
+            eligible=torch.cat([view.eligible, here], dim=1),
+            proposal=Proposal.cat([view.proposal, proposal], dim=1),
+            scores=torch.cat([view.scores, nothing], dim=1),
+        )
+        return view, torch.cat([chosen, here], dim=1)
 
     def _bound(self, row: Row) -> None:
         limit = MAX_FORWARDS_PER_POSITION * len(row.job.writable) + self.sampler.idle_steps

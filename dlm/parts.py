@@ -1,4 +1,4 @@
-"""Base of parts that remember nothing between steps."""
+"""Bases of parts: one that remembers nothing between steps, and the answers most parts give."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ from dlm.canvas import Canvas
 from dlm.proposal import Statistic
 
 
-class Stateless:
-    """A part whose memory is None: ``init`` gives it, ``step`` hands it back untouched."""
+class PartDefaults:
+    """What most parts say of themselves; a subclass says otherwise where it has to (``uses_budget = True``)."""
+
+    @property
+    def uses_budget(self) -> bool:
+        """Of a selector: it decides by itself how many positions to commit."""
+        return False
+
+    @property
+    def non_negative(self) -> bool:
+        """Of a score: it may be negative, so that scaling it down may raise it."""
+        return False
 
     @property
     def needs(self) -> frozenset[Statistic]:
@@ -18,6 +28,10 @@ class Stateless:
     def idle_steps(self) -> int:
         """Every step of this part commits something."""
         return 0
+
+
+class Stateless(PartDefaults):
+    """A part whose memory is None: ``init`` gives it, ``step`` hands it back untouched."""
 
     def init(self, canvas: Canvas) -> None:
         """Nothing to remember."""

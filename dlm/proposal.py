@@ -21,7 +21,9 @@ from torch import Tensor
 
 from dlm.errors import SettingsError
 
-Statistic = Literal["prob", "margin", "entropy"]
+# What a part may ask for beyond token and probability. The last four cost an own pass: raw logits before the
+# transforms (gap), a second head pass (kl), a longer forward (shadow), and attention maps (attention).
+Statistic = Literal["prob", "margin", "entropy", "gap", "kl", "shadow", "attention"]
 
 # Low enough for exp() to give exactly 0, finite so that 0 * BANNED is 0 and not NaN.
 BANNED = -1e30
@@ -99,27 +101,37 @@ class Proposal:
         prob: probability of the proposed token. ``[*R]``
         margin: its probability minus the largest other one. ``[*R]``
         entropy: of the whole distribution, in nats. ``[*R]``
+        gap: largest minus second-largest raw logit, before any transform (Prophet). ``[*R]``
+        kl: KL(now || the row's previous forward) of the raw distribution, in nats; inf where there was none
+            (KLASS). ``[*R]``
     """
 
     token: Int[Tensor, "*R"]
     prob: Float[Tensor, "*R"]
     margin: Float[Tensor, "*R"] | None = None
     entropy: Float[Tensor, "*R"] | None = None
+    gap: Float[Tensor, "*R"] | None = None
+    kl: Float[Tensor, "*R"] | None = None
 
     def reshape(self, *shape: int) -> Proposal:
         """The same proposal with its row axis reshaped."""
         return Proposal(*(None if x is None else x.view(shape) for x in self._columns()))  # type: ignore[arg-type]
 
+    def gather(self, rows: Int[Tensor, " B"]) -> Proposal:
+        """Row ``rows[b]`` of the first axis in place ``b``."""
+        return Proposal(*(None if x is None else x[rows] for x in self._columns()))  # type: ignore[arg-type]
+
     @classmethod
-    def cat(cls, parts: list[Proposal]) -> Proposal:
-        """Chunks put end to end."""
+    def cat(cls, parts: list[Proposal], dim: int = 0) -> Proposal:
+        """Proposals put end to end along an axis."""
         if len(parts) == 1:
             return parts[0]
         columns = zip(*(part._columns() for part in parts), strict=True)
-        return cls(*(None if column[0] is None else torch.cat(column) for column in columns))  # type: ignore[arg-type]
+        joined = (None if column[0] is None else torch.cat(column, dim) for column in columns)
+        return cls(*joined)  # type: ignore[arg-type]
 
     def _columns(self) -> tuple[Tensor | None, ...]:
-        return (self.token, self.prob, self.margin, self.entropy)
+        return (self.token, self.prob, self.margin, self.entropy, self.gap, self.kl)
 
 
 def propose(
@@ -134,13 +146,31 @@ def propose(
     ``logits`` may be overwritten. ``uniforms`` (one per row, in (0, 1)) are needed when the temperature is above 0.
     A row of NaN logits gives NaN statistics; the decoder turns those into an error.
     """
-    x = logits.double() if proposer.precision == "float64" else logits.float() if logits.dtype.itemsize < 4 else logits
+    x = logits.double() if proposer.precision == "float64" else wide(logits)
     if not proposer.filters:
         token = _choose(x, vocabulary, proposer.temperature, uniforms) if proposer.temperature > 0 else None
         return _measure(x, vocabulary, token, needs)
     shaped = _filter(x, proposer)
     token = _choose(shaped, vocabulary, 1.0 if proposer.temperature > 0 else 0.0, uniforms)
     return _measure(shaped if proposer.confidence == "filtered" else x, vocabulary, token, needs)
+
+
+def logit_gap(logits: Float[Tensor, "R V"]) -> Float[Tensor, " R"]:
+    """Largest minus second-largest logit of each row, in at least float32."""
+    best, token = logits.max(dim=1)
+    second = logits.scatter(1, token[:, None], -torch.inf).amax(dim=1)
+    return wide(best) - wide(second)
+
+
+def divergence(logits: Float[Tensor, "R V"], before: Float[Tensor, "R V"]) -> Float[Tensor, " R"]:
+    """KL(softmax(logits) || softmax(before)) of each row, in nats and in at least float32."""
+    now, then = wide(logits).log_softmax(dim=1), wide(before).log_softmax(dim=1)
+    return (now.exp() * now.sub(then)).sum(dim=1)
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in at least float32."""
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def _measure(

@@ -2,6 +2,9 @@
 
 A part holds settings only. What it remembers between steps it gets from ``init`` and hands back from ``step``: None,
 a tensor, or a tuple of tensors, every one with the row axis first, so that rows can leave, move and join at any time.
+
+The first half are the roles of a sampler. The second half are abilities that any part may have beside its role: the
+decoder looks for the method, so a part without it need not mention it.
 """
 
 from __future__ import annotations
@@ -36,6 +39,11 @@ class Part(Protocol):
 @runtime_checkable
 class Score(Part, Protocol):
     """How sure the model is of each proposal."""
+
+    @property
+    def non_negative(self) -> bool:
+        """Whether no score is below 0, so that scaling one down lowers it."""
+        ...
 
     def step(self, view: StepView, state: State) -> tuple[Float[Tensor, "B N"], State]:
         """Scores, higher is surer. Entries that are not eligible are ignored."""
@@ -80,11 +88,6 @@ class Budget(Part, Protocol):
         """How many steps may commit nothing because the schedule itself guarantees the end; 0: none may."""
         ...
 
-    def check(self, region: int, block: int) -> None:
-        """Raise SettingsError when the budget does not fit a region of ``region`` positions filled in blocks of
-        at most ``block``."""
-        ...
-
     def step(self, view: StepView, state: State) -> tuple[Int[Tensor, " B"], State]:
         """Positions to commit in this step, per row."""
         ...
@@ -110,13 +113,20 @@ class LogitRows:
     """Which row and position each line of a chunk of logits belongs to.
 
     Attributes:
-        canvas: the canvas the rows are of.
+        canvas, clock: the canvas and the clock the rows are of.
         row, position: canvas row and absolute position of each line. ``[R]``
+        eligible: whether the position may be committed at this step; False where a part only looks. ``[R]``
     """
 
     canvas: Canvas
+    clock: Clock
     row: Int[Tensor, " R"]
     position: Int[Tensor, " R"]
+    eligible: Bool[Tensor, " R"]
+
+    def part(self, chunk: slice) -> LogitRows:
+        """The lines of a chunk."""
+        return LogitRows(self.canvas, self.clock, self.row[chunk], self.position[chunk], self.eligible[chunk])
 
 
 @runtime_checkable
@@ -124,7 +134,17 @@ class LogitTransform(Part, Protocol):
     """Logits to logits (bans, credit); runs on chunks of rows after guidance, before the proposal."""
 
     def step(self, logits: Float[Tensor, "R V"], at: LogitRows, state: State) -> tuple[Float[Tensor, "R V"], State]:
-        """New logits; the input may be overwritten."""
+        """New logits; the input may be overwritten. A state tensor must not be written to: the step may be taken
+        again."""
+        ...
+
+
+@runtime_checkable
+class EarlyExit(Part, Protocol):
+    """When everything that is left is committed at once (Prophet, SchED)."""
+
+    def step(self, view: StepView, state: State) -> tuple[Bool[Tensor, " B"], State]:
+        """True for rows whose every masked position, in the block or behind it, is committed from this forward."""
         ...
 
 
@@ -147,6 +167,80 @@ class Reviser(Part, Protocol):
         ...
 
 
+# Abilities a part may have beside its role.
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A part that can say before the run that it does not fit the jobs."""
+
+    def check(self, region: int, block: int) -> None:
+        """Raise SettingsError when the part does not fit a generated region of ``region`` positions filled in blocks
+        of at most ``block``."""
+        ...
+
+
+@runtime_checkable
+class Binds(Protocol):
+    """A part with settings that only the model's tokenizer can turn into ids."""
+
+    def bind(self, tokenizer: Any, vocab_size: int) -> Any:
+        """The same part with ids in place of texts. Raises SettingsError for a text that has no such id, or when
+        ``tokenizer`` is None and it needs one."""
+        ...
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """A part that wants proposals at positions that may not be committed now."""
+
+    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
+        """The positions."""
+        ...
+
+    def most_looked_at(self, region: int, block: int, row: int) -> int:
+        """The most positions :meth:`looks_at` can name in a row of ``row`` positions with ``region`` generated ones
+        and blocks of at most ``block``."""
+        ...
+
+
+@runtime_checkable
+class Narrows(Protocol):
+    """A block schedule that settles the end of a block after it has seen a forward (AdaBlock)."""
+
+    def narrow(self, view: StepView, opened: Bool[Tensor, " B"], state: State) -> tuple[Int[Tensor, " B"], State]:
+        """The end of the block of each row in ``opened``, at most what ``step`` answered; others are ignored."""
+        ...
+
+
+@runtime_checkable
+class Rewrites(Protocol):
+    """A selector that may choose committed positions of the active block too: they get the present proposal."""
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+@runtime_checkable
+class Forgets(Protocol):
+    """A part whose memory of a position ends when the position is masked again."""
+
+    def forget(self, where: Bool[Tensor, "B W"], state: State) -> State:
+        """The memory after the positions ``where`` were remasked."""
+        ...
+
+
+@runtime_checkable
+class CutsOff(Protocol):
+    """A part that lets the model see a row only up to some position (SlowFast's fast phase)."""
+
+    def reach(self, canvas: Canvas, state: State) -> Int[Tensor, " B"]:
+        """The end of what is fed of each row at its next step; at least the end of what may be committed there."""
+        ...
+
+
 @dataclass(frozen=True)
 class ForwardPlan:
     """What one forward is fed and where logits are wanted.
@@ -154,13 +248,13 @@ class ForwardPlan:
     Attributes:
         tokens: the fed tokens. ``[B, T]``
         positions: their absolute positions, any order; None means ``0 .. T-1``. ``[B, T]``
-        valid: which fed entries may be attended to; None means all. ``[B, T]``
+        valid: which fed entries may be attended to; None means all. ``[B, T]``, or ``[B, T, T]`` from query to key
         wanted: absolute positions to score. ``[B, N]``
     """
 
     tokens: Int[Tensor, "B T"]
     positions: Int[Tensor, "B T"] | None
-    valid: Bool[Tensor, "B T"] | None
+    valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None
     wanted: Int[Tensor, "B N"]
 
 
@@ -168,6 +262,6 @@ class ForwardPlan:
 class Cache(Protocol):
     """Which positions are fed at a step (and, later, which stored keys stand in for the others)."""
 
-    def plan(self, canvas: Canvas, wanted: Int[Tensor, "B N"], ends: list[int]) -> ForwardPlan:
-        """The forward of this step. ``ends`` are the row ends on the host."""
+    def plan(self, canvas: Canvas, wanted: Int[Tensor, "B N"], reaches: list[int]) -> ForwardPlan:
+        """The forward of this step. ``reaches`` tells how far each row is fed, on the host."""
         ...

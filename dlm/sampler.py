@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from dlm.errors import SettingsError
+from dlm.legality import refuse_illegal
 from dlm.proposal import Proposer, Statistic
 from dlm.protocols import (
+    Binds,
     Blocks,
     Budget,
+    EarlyExit,
     LogitTransform,
     Part,
     Reviser,
+    Rewrites,
     Score,
     ScoreModifier,
     Selector,
     StopRule,
 )
+
+# What makes a step of a sampler dearer than its arithmetic, by the statistic that needs it.
+_COSTS: dict[Statistic, str] = {
+    "kl": "second head pass",
+    "shadow": "longer forward",
+    "attention": "attention maps",
+}
 
 
 @dataclass(frozen=True)
@@ -32,9 +44,14 @@ class Sampler:
         proposer: how a token is taken from the logits.
         modifiers: changes to the scores, in order.
         transforms: changes to the logits, in order, after guidance.
+        exit: commits everything that is left at once.
         stop: ends a row before its canvas is full.
         reviser: takes committed tokens back.
+        lookahead: a :class:`dlm.lookahead.Lookahead`: continuations that are fed beside the row.
         guidance: classifier-free guidance scale w, logits u + (w + 1)(c - u); 0 is off. Doubles the forwards.
+
+    Raises:
+        SettingsError: parts that do not go together (specs/samplers.md 4.4), with the reason.
     """
 
     name: str
@@ -45,26 +62,19 @@ class Sampler:
     proposer: Proposer = field(default_factory=Proposer)
     modifiers: tuple[ScoreModifier, ...] = ()
     transforms: tuple[LogitTransform, ...] = ()
+    exit: EarlyExit | None = None
     stop: StopRule | None = None
     reviser: Reviser | None = None
+    lookahead: Any = None
     guidance: float = 0.0
 
     def __post_init__(self) -> None:
         # Hydra hands lists over; parts are kept as tuples so that the bundle stays immutable.
         object.__setattr__(self, "modifiers", tuple(self.modifiers))
         object.__setattr__(self, "transforms", tuple(self.transforms))
-        if self.selector.uses_budget and self.budget is None:
-            raise SettingsError(
-                f"sampler {self.name!r}: {type(self.selector).__name__} commits as many positions as a budget says;"
-                " give one (for example samplers.Uniform(tokens_per_step=1))"
-            )
-        if self.budget is not None and not self.selector.uses_budget:
-            raise SettingsError(
-                f"sampler {self.name!r}: {type(self.selector).__name__} decides by itself how many positions to commit;"
-                f" remove the budget ({type(self.budget).__name__})"
-            )
         if not 0.0 <= self.guidance < float("inf"):
             raise SettingsError(f"guidance must be 0 (off) or more, got {self.guidance}")
+        refuse_illegal(self)
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -73,8 +83,29 @@ class Sampler:
         numbered |= {"score": self.score}
         numbered |= {f"modifier{i}": part for i, part in enumerate(self.modifiers)}
         optional: dict[str, Part | None] = {"budget": self.budget, "selector": self.selector, "blocks": self.blocks}
-        optional |= {"stop": self.stop, "reviser": self.reviser}
+        optional |= {"exit": self.exit, "stop": self.stop, "reviser": self.reviser}
         return numbered | {role: part for role, part in optional.items() if part is not None}
+
+    def able(self, ability: Any) -> list[Any]:
+        """The parts that have an ability of :mod:`dlm.protocols`."""
+        return [part for part in self.parts.values() if isinstance(part, ability)]
+
+    def bind(self, tokenizer: Any, vocab_size: int) -> Sampler:
+        """The sampler with every text of its settings turned into ids of this tokenizer (None: there is none).
+
+        Raises:
+            SettingsError: a text without such an id.
+        """
+
+        def bound(part: Any) -> Any:
+            if isinstance(part, tuple):
+                return tuple(bound(p) for p in part)
+            return part.bind(tokenizer, vocab_size) if isinstance(part, Binds) else part
+
+        if not self.able(Binds):
+            return self
+        roles = [f.name for f in fields(self) if f.name not in ("name", "proposer", "guidance")]
+        return replace(self, **{role: bound(getattr(self, role)) for role in roles})
 
     @property
     def needs(self) -> frozenset[Statistic]:
@@ -86,3 +117,15 @@ class Sampler:
     def idle_steps(self) -> int:
         """How many steps of a row may commit nothing; 0 means that every step commits."""
         return max(self.selector.idle_steps, self.budget.idle_steps if self.budget is not None else 0)
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the selector may replace tokens that are committed already."""
+        return isinstance(self.selector, Rewrites) and self.selector.rewrites
+
+    @property
+    def extra_cost(self) -> str:
+        """Why a step costs more than its arithmetic, in two or three words; empty when it does not."""
+        reasons = [text for statistic, text in _COSTS.items() if statistic in self.needs]
+        reasons += ["several branches"] if self.lookahead is not None else []
+        return ", ".join(reasons)

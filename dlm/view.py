@@ -23,6 +23,7 @@ class Clock:
         block_step: forwards since the block was opened. ``[B]``
         block_masks: masked positions the block had when it was opened. ``[B]``
         block: the positions of the active block. ``[B, W]``
+        block_number: how many blocks the row has opened, the active one included. ``[B]``
     """
 
     step: Int[Tensor, " B"]
@@ -31,11 +32,23 @@ class Clock:
     block_step: Int[Tensor, " B"]
     block_masks: Int[Tensor, " B"]
     block: Bool[Tensor, "B W"]
+    block_number: Int[Tensor, " B"]
+
+    def opened(self, rows: Bool[Tensor, " B"], block: Bool[Tensor, "B W"], masks: Int[Tensor, " B"]) -> Clock:
+        """The clock after ``rows`` have opened ``block`` with so many masked positions."""
+        return replace(
+            self,
+            block_step=self.block_step.masked_fill(rows, 0),
+            block_masks=torch.where(rows, masks, self.block_masks),
+            block=block,
+            block_number=self.block_number + rows,
+        )
 
 
 @dataclass(frozen=True)
 class StepView:
-    """Everything known at a step, read-only. ``N`` positions per row were proposed for, ascending.
+    """Everything known at a step, read-only. ``N`` positions per row were proposed for, ascending: those that may be
+    committed, and those some part wanted to look at.
 
     Attributes:
         canvas: the tokens before this step's commits.
@@ -45,6 +58,11 @@ class StepView:
         proposal: token, probability and whatever other statistics were asked for. Each ``[B, N]``
         scores: what the score part made of it, higher is surer; -inf where not eligible. ``[B, N]``
         budget: how many positions the budget part wants committed; None when the selector decides. ``[B]``
+        shadow: probability of the token at a position of the active block as if it were masked, NaN elsewhere; None
+            unless a part needs ``"shadow"``. ``[B, W]``
+        attention: attention of the last layers, mean over heads and layers, from query to key; None unless a part
+            needs ``"attention"``. ``[B, T, T]``, T the fed positions
+        most: no row has more eligible positions; a plain number, known without asking the device.
     """
 
     canvas: Canvas
@@ -54,10 +72,29 @@ class StepView:
     proposal: Proposal
     scores: Float[Tensor, "B N"] | None = None
     budget: Int[Tensor, " B"] | None = None
+    shadow: Float[Tensor, "B W"] | None = None
+    attention: Float[Tensor, "B T T"] | None = None
+    most: int = 0
 
     def with_(self, **changes: object) -> StepView:
         """A copy with some fields filled in."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def real(self) -> Bool[Tensor, "B N"]:
+        """Entries of ``positions`` that are no filler."""
+        return self.positions != self.canvas.trash
+
+    def here(self, where: Bool[Tensor, "B W"]) -> Bool[Tensor, "B N"]:
+        """Which of the proposed positions are True in a mask over the canvas."""
+        return where.gather(1, self.positions) & self.real
+
+    def on_canvas(self, values: Tensor, fill: float = 0.0) -> Tensor:
+        """Values of the proposed positions, laid out over the canvas. ``[B, N]`` to ``[B, W]``"""
+        width = self.canvas.tokens.shape[1]
+        laid = values.new_full((values.shape[0], width), fill).scatter_(1, self.positions, values)
+        laid[:, self.canvas.trash] = fill
+        return laid
 
     def uniform(self, purpose: Purpose) -> Float[Tensor, "B N"]:
         """One uniform in (0, 1) per position from the row's own stream."""

@@ -56,16 +56,26 @@ class Backbone:
         self,
         tokens: Int[Tensor, "B T"],
         positions: Int[Tensor, "B T"] | None = None,
-        valid: Bool[Tensor, "B T"] | None = None,
+        valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Hidden states after the final norm.
 
         Args:
             tokens: the fed tokens.
             positions: their absolute positions, in any order; None means ``0 .. T-1``.
-            valid: which fed tokens may be attended to; None means all of them.
+            valid: which fed tokens may be attended to, by all or (three axes) from query to key; None means all.
         """
         raise NotImplementedError
+
+    def attentive(
+        self,
+        tokens: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"] | None = None,
+        valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None = None,
+        last: int = 4,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T T"]]:
+        """As :meth:`hidden`, with the attention from query to key, mean over the heads of the ``last`` layers."""
+        raise SettingsError("this model does not show its attention, which the sampler needs: choose another sampler")
 
     def head(self, rows: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """Logits of hidden rows, in the model's dtype."""

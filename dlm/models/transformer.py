@@ -7,6 +7,7 @@ in what their checkpoints call the parts (:class:`Names`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -129,13 +130,20 @@ class Block(nn.Module):
         self._mlp = _split(names.mlp_norm, names.gate, names.up, names.down)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], rope: Rope, mask: Bool[Tensor, "B 1 1 T"] | None
+        self,
+        x: Float[Tensor, "B T D"],
+        rope: Rope,
+        mask: Bool[Tensor, "B 1 1 T"] | Bool[Tensor, "B 1 T T"] | None,
+        maps: list[Float[Tensor, "B T T"]] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The stream after this block; ``mask`` is True at the keys that may be attended to."""
+        """The stream after this block; ``mask`` is True at the keys that may be attended to. The attention, mean over
+        the heads, is added to ``maps`` when there is one."""
         norm, query, key, value, out = _parts(self, self._attention)
         n = norm(x)
         heads = (*n.shape[:-1], -1, self.arch.head_width)
         q, k = rotate(query(n).view(heads), key(n).view(heads), rope)
+        if maps is not None:
+            maps.append(attention_map(q, k, mask))
         mixed = attend(q, k, value(n).view(heads), mask)
         x = x + out(mixed)
         norm, gate, up, down = _parts(self, self._mlp)
@@ -167,18 +175,41 @@ class Transformer(nn.Module):
         self,
         tokens: Int[Tensor, "B T"],
         positions: Int[Tensor, "B T"] | None = None,
-        valid: Bool[Tensor, "B T"] | None = None,
+        valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Hidden states after the final norm; see :meth:`dlm.models.backbone.Backbone.hidden`."""
+        return self._run(tokens, positions, valid, [])[0]
+
+    def attentive(
+        self,
+        tokens: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"] | None = None,
+        valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None = None,
+        last: int = 4,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T T"]]:
+        """Hidden states and attention; see :meth:`dlm.models.backbone.Backbone.attentive`."""
+        layers = range(max(0, self.arch.layers - last), self.arch.layers)
+        hidden, maps = self._run(tokens, positions, valid, layers)
+        return hidden, torch.stack(maps).mean(dim=0)
+
+    def _run(
+        self,
+        tokens: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"] | None,
+        valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None,
+        mapped: Sequence[int],
+    ) -> tuple[Float[Tensor, "B T D"], list[Float[Tensor, "B T T"]]]:
+        """Hidden states, and the attention of the layers ``mapped``."""
         embedding, blocks, norm = _parts(self, self._body)
         x = embedding(tokens)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         rope = rope_tables(self.arch, positions, x.dtype)
-        mask = None if valid is None else valid[:, None, None, :]
-        for block in blocks:
-            x = block(x, rope, mask)
-        return norm(x)
+        mask = None if valid is None else valid[:, None, None, :] if valid.dim() == 2 else valid[:, None]
+        maps: list[Float[Tensor, "B T T"]] = []
+        for layer, block in enumerate(blocks):
+            x = block(x, rope, mask, maps if layer in mapped else None)
+        return norm(x), maps
 
     def head(self, rows: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """Logits of hidden rows, in the model's dtype."""
@@ -214,7 +245,7 @@ def attend(
     q: Float[Tensor, "B T H h"],
     k: Float[Tensor, "B S K h"],
     v: Float[Tensor, "B S K h"],
-    mask: Bool[Tensor, "B 1 1 S"] | None,
+    mask: Bool[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 T S"] | None,
 ) -> Float[Tensor, "B T D"]:
     """Every query over every unmasked key; key head j serves the j-th group of query heads."""
     group = q.shape[-2] // k.shape[-2]
@@ -222,6 +253,20 @@ def attend(
         k, v = k.repeat_interleave(group, dim=-2), v.repeat_interleave(group, dim=-2)
     out = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
     return out.transpose(1, 2).flatten(2)
+
+
+def attention_map(
+    q: Float[Tensor, "B T H h"],
+    k: Float[Tensor, "B S K h"],
+    mask: Bool[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 T S"] | None,
+) -> Float[Tensor, "B T S"]:
+    """The weights :func:`attend` uses, mean over the heads, in at least float32."""
+    k = k.repeat_interleave(q.shape[-2] // k.shape[-2], dim=-2)
+    scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    precise = scores.float() if scores.dtype.itemsize < 4 else scores
+    return precise.softmax(dim=-1).mean(dim=1)
 
 
 def place(root: nn.Module, path: str, module: nn.Module) -> None:

@@ -12,24 +12,26 @@ from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.parts import Stateless
 
-DEFAULT_LENGTH = 32
-
 
 @dataclass(frozen=True)
 class Fixed(Stateless):
     """Blocks of ``length`` positions from left to right, counted from the start of the row's own generated region; the
     last one is shorter where the length does not divide the region. Blocks without masks are passed over (LLaDA,
-    arXiv 2502.09992, semi-autoregressive remasking). ``length=None``: 32, or the whole region where that is shorter.
+    arXiv 2502.09992, semi-autoregressive remasking). ``length=None``: ``usual``, or the whole region where that is
+    shorter.
 
     Raises:
         SettingsError: a length below 1, or longer than the generated region.
     """
 
     length: int | None = None
+    usual: int = 32
 
     def __post_init__(self) -> None:
-        if self.length is not None and self.length < 1:
-            raise SettingsError(f"blocks.length must be at least 1, got {self.length}")
+        for name in ("length", "usual"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"blocks.{name} must be at least 1, got {value}")
 
     def longest(self, region: int) -> int:
         if self.length is not None and self.length > region:
@@ -37,10 +39,10 @@ class Fixed(Stateless):
                 f"blocks.length={self.length} is longer than the canvas of {region} positions: use a length of at most"
                 f" {region}, or blocks=whole"
             )
-        return min(self.length or DEFAULT_LENGTH, region)
+        return min(self.length or self.usual, region)
 
     def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
-        length = self.length or DEFAULT_LENGTH
+        length = self.length or self.usual
         first = canvas.masked.int().argmax(dim=1)
         offset = (first - canvas.start).clamp_min(0) // length * length
         start = canvas.start + offset

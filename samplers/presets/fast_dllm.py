@@ -1,4 +1,5 @@
-"""Confidence-aware parallel decoding (Fast-dLLM, arXiv 2505.22618): the model decides how many tokens per forward."""
+"""Confidence-aware parallel decoding (Fast-dLLM, arXiv 2505.22618, and Fast-dLLM++, arXiv 2606.02955): the model
+decides how many tokens per forward."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from dlm.sampler import Sampler
 from samplers.presets.options import Options
 from samplers.scores.probability import Probability
 from samplers.selectors.factor import Factor
+from samplers.selectors.frechet import Frechet
 from samplers.selectors.threshold import Threshold
 
 
@@ -31,3 +33,10 @@ def factor(
     """
     shared = Options.parse("factor", options)
     return shared.finish(Sampler("factor", Probability(), Factor(factor, compat), shared.block_schedule))
+
+
+def frechet(margin: float = 0.25, **options: Any) -> Sampler:
+    """Commit as many of the surest positions as keep a lower bound of their joint probability above any competitor's
+    upper bound by more than ``margin``; see :class:`samplers.Frechet`."""
+    shared = Options.parse("frechet", options)
+    return shared.finish(Sampler("frechet", Probability(), Frechet(margin), shared.block_schedule))

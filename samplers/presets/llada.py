@@ -16,10 +16,13 @@ from samplers.selectors.top_k import TopK
 
 
 def _fixed_budget(name: str, score: Score, budget: dict[str, int | None], options: dict[str, Any]) -> Sampler:
-    if budget["tokens_per_step"] is None and budget["steps"] is None:
-        budget = {**budget, "tokens_per_step": 1}
     shared = Options.parse(name, options)
-    return shared.finish(Sampler(name, score, TopK(), shared.block_schedule, Uniform(**budget)))
+    return shared.finish(Sampler(name, score, TopK(), shared.block_schedule, uniform(**budget)))
+
+
+def uniform(tokens_per_step: int | None, steps: int | None) -> Uniform:
+    """The budget two settings describe; one token per step when neither is given."""
+    return Uniform(1 if tokens_per_step is None and steps is None else tokens_per_step, steps)
 
 
 def topk(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:

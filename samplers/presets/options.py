@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dlm.errors import SettingsError
 from dlm.proposal import Proposer
-from dlm.protocols import Blocks, LogitTransform, ScoreModifier, StopRule
+from dlm.protocols import Blocks, EarlyExit, LogitTransform, ScoreModifier, StopRule
 from dlm.sampler import Sampler
 from samplers.blocks.fixed import Fixed
 from samplers.modifiers.suppress_end import SuppressEnd
@@ -31,6 +31,8 @@ class Options:
         suppress_end: end tokens are committed last (LLaDA's ``confidence_eos_eot_inf``). ``"reference"``: as the
             published code behaves, which takes them out of the softmax instead.
         stop_at_end: a completed block with the end-of-text id ends the row.
+        transforms, modifiers: further logit transforms and score modifiers, behind the preset's own.
+        exit: an early exit (:class:`samplers.AnswerGap`); null is off.
     """
 
     blocks: Blocks | None = None
@@ -42,6 +44,9 @@ class Options:
     ban_end: bool = False
     suppress_end: bool | Literal["reference"] = False
     stop_at_end: bool = False
+    transforms: tuple[LogitTransform, ...] = ()
+    modifiers: tuple[ScoreModifier, ...] = ()
+    exit: EarlyExit | None = None
 
     def __post_init__(self) -> None:
         for name in ("ban_end", "stop_at_end"):
@@ -81,8 +86,9 @@ class Options:
         return replace(
             sampler,
             proposer=proposer,
-            transforms=(*transforms, *sampler.transforms),
-            modifiers=(*sampler.modifiers, *modifiers),
+            transforms=(*transforms, *sampler.transforms, *self.transforms),
+            modifiers=(*sampler.modifiers, *self.modifiers, *modifiers),
+            exit=self.exit or sampler.exit,
             stop=stop or sampler.stop,
             guidance=self.guidance,
         )
@@ -91,3 +97,7 @@ class Options:
     def block_schedule(self) -> Blocks:
         """The blocks asked for, or the default."""
         return self.blocks if self.blocks is not None else Fixed()
+
+    def blocks_or(self, default: Blocks) -> Blocks:
+        """The blocks asked for, or the preset's own default where nobody asked for any."""
+        return default if self.blocks in (None, Fixed()) else self.block_schedule

@@ -18,5 +18,7 @@ class Probability(Stateless):
     In [0, 1]. Which softmax it is, raw or filtered, is the proposer's choice.
     """
 
+    non_negative = True
+
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         return view.proposal.prob, state

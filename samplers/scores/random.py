@@ -16,5 +16,7 @@ from dlm.view import StepView
 class Random(Stateless):
     """A fresh uniform in (0, 1) per position and step (LLaDA's ``remasking="random"``); tokens stay the proposals."""
 
+    non_negative = True
+
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         return view.uniform(Purpose.SCORE), state

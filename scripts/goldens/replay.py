@@ -262,7 +262,8 @@ class Teacher(Decoder):
             blank[:, : moment.start] = self.description.mask_id
             without = self._forward(blank, wanted)
             logits = without + (self.sampler.guidance + 1) * (logits - without)
-        at = LogitRows(self._canvas(moment), torch.zeros_like(wanted[0]), wanted[0])
+        canvas, row = self._canvas(moment), torch.zeros_like(wanted[0])
+        at = LogitRows(canvas, _clock(canvas, moment), row, wanted[0], canvas.masked[0, wanted[0]])
         for transform in self.sampler.transforms:
             logits, _ = transform.step(logits, at, transform.init(at.canvas))
         return logits
@@ -296,7 +297,7 @@ class Teacher(Decoder):
         view = StepView(canvas, clock, positions, eligible.gather(1, positions), proposal.reshape(1, -1))
         decoder = Decoder(self.model, self.description, self._sampler(variant, drawn))
         states = {role: part.init(canvas) for role, part in decoder.sampler.parts.items()}
-        view, chosen = decoder._select(view, states)
+        view, chosen, _ = decoder._select(view, None, states)
         return _decision(view, chosen)
 
     def _propose(self, rows: Float[Tensor, "R V"], variant: Variant) -> Any:
@@ -335,6 +336,7 @@ def _clock(canvas: Canvas, moment: Moment) -> Clock:
         block_step=moment.block_step * one,
         block_masks=moment.block_masks * one,
         block=canvas.inside(start, end),
+        block_number=one,
     )
 
 

@@ -1,0 +1,126 @@
+"""Look-ahead branches: several continuations of a row in one forward, of which the surest is kept.
+
+LoPA (arXiv 2512.16229, as described in its abstract and in specs/samplers.md S22; the branch score over what is left
+of the block and the tie rule are ours). Branch 0 is the row as it stands. Branch j has one more token: the j-th surest
+of the proposals that the last step did not commit. All are fed together; the branch whose remaining masks are surest on
+average becomes the row, and its logits serve the step's ordinary selection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dlm.canvas import Canvas
+from dlm.errors import SettingsError
+from dlm.forward import Pass
+from dlm.proposal import Proposal
+from dlm.protocols import ForwardPlan
+from dlm.view import Clock, StepView
+
+
+class Candidates(NamedTuple):
+    """One more token for each branch; the position is the canvas's trash column where there is none.
+
+    Attributes:
+        position, token: where and what. ``[B, K]``
+        prob: how sure the model was of it. ``[B, K]``
+    """
+
+    position: Int[Tensor, "B K"]
+    token: Int[Tensor, "B K"]
+    prob: Float[Tensor, "B K"]
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """``branches`` continuations beside the row itself.
+
+    Raises:
+        SettingsError: fewer than one branch.
+    """
+
+    branches: int = 3
+
+    def __post_init__(self) -> None:
+        if self.branches < 1:
+            raise SettingsError(f"branches must be at least 1, got {self.branches}; without branches use threshold")
+
+    def next(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> Candidates:
+        """The surest proposals of the block that this step leaves open."""
+        open_ = view.eligible & ~chosen
+        prob = view.proposal.prob.masked_fill(~open_, -torch.inf)
+        missing = max(0, self.branches - prob.shape[1])
+        prob = torch.nn.functional.pad(prob, (0, missing), value=-torch.inf)
+        best = prob.sort(dim=1, descending=True, stable=True)
+        order, real = best.indices[:, : self.branches], best.values[:, : self.branches] > -torch.inf
+        inside = order.clamp_max(view.positions.shape[1] - 1)
+        position = view.positions.gather(1, inside).masked_fill(~real, view.canvas.trash)
+        return Candidates(position, view.proposal.token.gather(1, inside), best.values[:, : self.branches])
+
+
+def branch(
+    run: Pass,
+    canvas: Canvas,
+    clock: Clock,
+    plan: ForwardPlan,
+    positions: Int[Tensor, "B N"],
+    eligible: Bool[Tensor, "B N"],
+    candidates: Candidates,
+) -> tuple[Proposal, Bool[Tensor, "B N"]]:
+    """Feed every branch and keep the best of each row.
+
+    Returns the proposals of the kept branches, with the token that made a branch in its place, and which positions
+    those tokens stand at: they must be committed with this step.
+    """
+    rows, k = candidates.position.shape
+    owner = torch.arange(rows, device=positions.device).repeat_interleave(k + 1)
+    many = _spread(canvas, candidates, owner)
+    fed = replace(
+        plan,
+        tokens=many.tokens[:, : plan.tokens.shape[1]],
+        valid=None if plan.valid is None else plan.valid[owner],
+        wanted=plan.wanted[owner],
+    )
+    run.watch.mark("forward")
+    hidden, _ = run.feed(many, fed)
+    run.watch.mark("sampler")
+    clocks = Clock(*(getattr(clock, name)[owner] for name in Clock.__annotations__))
+    proposal = run.propose(many, clocks, (hidden, fed), positions[owner], eligible[owner], {})
+
+    extra = torch.cat([torch.full_like(candidates.position[:, :1], canvas.trash), candidates.position], dim=1).flatten()
+    own = (positions[owner] == extra[:, None]) & eligible[owner]
+    left = eligible[owner] & ~own
+    mean = (proposal.prob * left).sum(dim=1) / left.sum(dim=1)
+    exists = torch.arange(rows * (k + 1), device=extra.device) % (k + 1) == 0
+    mean = mean.masked_fill(~(own.any(dim=1) & left.any(dim=1) | exists), -torch.inf).nan_to_num(nan=-torch.inf)
+    best = mean.view(rows, k + 1).argmax(dim=1)
+    kept = torch.arange(rows, device=best.device) * (k + 1) + best
+    proposal, forced = proposal.gather(kept), own[kept]
+    which = (best - 1).clamp_min(0)[:, None]
+    token = torch.where(forced, candidates.token.gather(1, which), proposal.token)
+    prob = torch.where(forced, candidates.prob.gather(1, which), proposal.prob)
+    return replace(proposal, token=token, prob=prob), forced
+
+
+def _spread(canvas: Canvas, candidates: Candidates, owner: Int[Tensor, " R"]) -> Canvas:
+    """A canvas with every branch as a row of its own; row 0 of each group is the row as it stands."""
+    tokens = canvas.tokens[owner]
+    rows, k = candidates.position.shape
+    first = torch.full_like(candidates.position[:, :1], canvas.trash)
+    position = torch.cat([first, candidates.position], dim=1).view(rows * (k + 1), 1)
+    token = torch.cat([torch.zeros_like(first), candidates.token], dim=1).view(rows * (k + 1), 1)
+    return replace(
+        canvas,
+        tokens=tokens.scatter(1, position, token),
+        writable=canvas.writable[owner],
+        commit_step=canvas.commit_step[owner],
+        commit_confidence=canvas.commit_confidence[owner],
+        start=canvas.start[owner],
+        end=canvas.end[owner],
+        key=canvas.key[owner],
+    )

@@ -1,0 +1,60 @@
+"""A fixed budget with a pause for corrections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dlm.errors import SettingsError
+from dlm.parts import Stateless
+from dlm.view import Clock, StepView
+
+
+@dataclass(frozen=True)
+class RemaskingLoop(Stateless):
+    """``tokens_per_step`` positions a step, and at ``start`` of a block's steps ``cycles`` extra steps of ``number``
+    positions, which refill what :class:`samplers.RemaskLowest` with the same settings takes back (ReMDM on LLaDA,
+    arXiv 2503.00307). ``cycles=None``: 32, or the block's open positions where those are fewer.
+
+    Raises:
+        SettingsError: a value below 1, start outside (0, 1), or more cycles than three times the block's positions.
+    """
+
+    tokens_per_step: int = 1
+    cycles: int | None = None
+    number: int = 1
+    start: float = 0.875
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_per_step", "cycles", "number"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} must be at least 1, got {value}")
+        if not 0.0 < self.start < 1.0:
+            raise SettingsError(f"start must be in (0, 1), got {self.start}")
+
+    def check(self, region: int, block: int) -> None:
+        if self.cycles is not None and self.cycles > 3 * block:
+            raise SettingsError(
+                f"{self.cycles} remasking cycles in a block of {block} positions pass the bound of 4 forwards per"
+                f" position: use at most {3 * block} cycles or longer blocks"
+            )
+
+    def first(self, clock: Clock) -> Int[Tensor, " B"]:
+        """The step of the block at which the extra cycles begin."""
+        steps = -(-clock.block_masks // self.tokens_per_step)
+        wanted = (steps.double() * self.start).floor().long()
+        return torch.minimum(wanted, steps - 1).clamp_min(1)
+
+    def looping(self, clock: Clock, step: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
+        """Whether ``step`` of the block is one of the extra cycles."""
+        first = self.first(clock)
+        cycles = clock.block_masks.clamp_max(32) if self.cycles is None else self.cycles
+        return (step >= first) & (step < first + cycles)
+
+    def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
+        looping = self.looping(view.clock, view.clock.block_step)
+        return torch.where(looping, self.number, self.tokens_per_step), state

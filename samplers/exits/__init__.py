@@ -1,0 +1,1 @@
+"""Committing everything that is left at once."""

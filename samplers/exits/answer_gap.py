@@ -1,0 +1,139 @@
+"""Prophet and SchED: stop when the answer is certain."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dlm.canvas import Canvas
+from dlm.errors import SettingsError
+from dlm.parts import Stateless
+from dlm.proposal import Statistic
+from dlm.view import Clock, StepView
+from samplers.exits.regions import AnswerRegion
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Required gap in three stages of the progress (Prophet, arXiv 2508.19982): ``early`` below 0.33, ``mid`` below
+    0.67, then ``late``.
+
+    Raises:
+        SettingsError: gaps that rise with the progress.
+    """
+
+    early: float = 7.5
+    mid: float = 5.0
+    late: float = 2.5
+    cuts: tuple[float, float] = (0.33, 0.67)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cuts", tuple(self.cuts))
+        if not self.early >= self.mid >= self.late:
+            raise SettingsError(f"required gaps must not rise, got {self.early}, {self.mid}, {self.late}")
+        if not 0.0 <= self.cuts[0] <= self.cuts[1] <= 1.0:
+            raise SettingsError(f"cuts must satisfy 0 <= first <= second <= 1, got {self.cuts}")
+
+    def required(self, progress: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The gap that is needed."""
+        later = torch.where(progress < self.cuts[1], self.mid, self.late)
+        return torch.where(progress < self.cuts[0], self.early, later)
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """Required gap that falls smoothly from ``first`` to ``last`` (SchED, arXiv 2512.02892; the default numbers are
+    ours, the paper's are UNVERIFIED): ``linear``, ``cosine``, or ``exponential`` with rate ``decay``.
+
+    Raises:
+        SettingsError: gaps that rise, an unknown shape, a rate not above 0.
+    """
+
+    first: float = 7.5
+    last: float = 2.5
+    shape: Literal["linear", "cosine", "exponential"] = "cosine"
+    decay: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.first < self.last:
+            raise SettingsError(f"required gaps must not rise, got first={self.first} and last={self.last}")
+        if self.shape not in ("linear", "cosine", "exponential"):
+            raise SettingsError(f"shape must be 'linear', 'cosine' or 'exponential', got {self.shape!r}")
+        if not self.decay > 0:
+            raise SettingsError(f"decay must be above 0, got {self.decay}")
+
+    def required(self, progress: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The gap that is needed."""
+        progress = progress.clamp(0.0, 1.0)
+        if self.shape == "linear":
+            share = 1.0 - progress
+        elif self.shape == "cosine":
+            share = 0.5 * (1.0 + torch.cos(math.pi * progress))
+        else:
+            floor = math.exp(-self.decay)
+            share = (torch.exp(-self.decay * progress) - floor) / (1.0 - floor)
+        return self.last + (self.first - self.last) * share
+
+
+@dataclass(frozen=True)
+class AnswerGap(Stateless):
+    """Commit everything that is left as soon as the mean gap between the two largest raw logits over the answer region
+    reaches what the thresholds ask for at this progress (Prophet, SchED). Positions that are committed already count.
+    The gap is taken before any logit transform, so credit does not inflate it.
+
+    Progress is (forwards so far, this one included) / ``steps``; ``steps=None``: what ``tokens_per_step`` positions a
+    step take to fill the region. With ``progress="filled"`` it is the share of generated positions that hold a token,
+    for samplers that decide by themselves how many they commit.
+
+    Raises:
+        SettingsError: steps or tokens_per_step below 1, an unknown progress, an answer region outside the canvas.
+    """
+
+    region: AnswerRegion = field(default_factory=AnswerRegion)
+    thresholds: Stages | Smooth = field(default_factory=Stages)
+    steps: int | None = None
+    tokens_per_step: int = 1
+    progress: Literal["steps", "filled"] = "steps"
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise SettingsError(f"steps must be at least 1, got {self.steps}")
+        if self.tokens_per_step < 1:
+            raise SettingsError(f"tokens_per_step must be at least 1, got {self.tokens_per_step}")
+        if self.progress not in ("steps", "filled"):
+            raise SettingsError(f"progress must be 'steps' or 'filled', got {self.progress!r}")
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        return frozenset({"gap"})
+
+    def bind(self, tokenizer: Any, vocab_size: int) -> AnswerGap:
+        return replace(self, region=self.region.bind(tokenizer))
+
+    def check(self, region: int, block: int) -> None:
+        self.region.check(region)
+
+    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
+        return self.region.where(canvas)
+
+    def most_looked_at(self, region: int, block: int, row: int) -> int:
+        return self.region.most(region)
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, " B"], None]:
+        assert view.proposal.gap is not None
+        canvas = view.canvas
+        here = view.here(self.region.where(canvas))
+        count = here.sum(dim=1)
+        mean = view.proposal.gap.masked_fill(~here, 0.0).sum(dim=1) / count.clamp_min(1)
+        region = canvas.end - canvas.start
+        if self.progress == "filled":
+            share = 1.0 - canvas.masked.sum(dim=1) / region
+        else:
+            steps = -(-region // self.tokens_per_step) if self.steps is None else torch.full_like(region, self.steps)
+            share = (view.clock.step + 1).double() / steps
+        return (mean >= self.thresholds.required(share)) & (count > 0), state

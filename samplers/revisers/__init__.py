@@ -1,0 +1,1 @@
+"""Taking committed tokens back."""

@@ -1,0 +1,34 @@
+"""What has become improbable and was not written anew is masked again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from dlm.parts import Stateless
+from dlm.view import StepView
+from samplers.selectors.hierarchy import check_doubt, doubted
+
+
+@dataclass(frozen=True)
+class RemaskDoubtful(Stateless):
+    """Remask committed positions of the block whose best token now has probability < ``doubt``, unless this step has
+    chosen them (dInfer's hierarchical decoder with remasking). Bounded only with the selector that commits more than it
+    doubts, :class:`samplers.HierarchyRemask` with the same ``doubt``.
+
+    Raises:
+        SettingsError: doubt outside [0, 1].
+    """
+
+    doubt: float = 0.4
+
+    partner = ("selector", ("HierarchyRemask",))
+
+    def __post_init__(self) -> None:
+        check_doubt(self.doubt)
+
+    def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
+        again = doubted(view, self.doubt) & ~chosen
+        return view.on_canvas(again.float()) > 0, state

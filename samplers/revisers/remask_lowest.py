@@ -1,0 +1,33 @@
+"""ReMDM: the least certain tokens get another chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from dlm.parts import Stateless
+from dlm.view import StepView, rank
+from samplers.budgets.remdm import RemaskingLoop
+
+
+@dataclass(frozen=True)
+class RemaskLowest(Stateless):
+    """Before every extra cycle of ``loop`` remask the tokens of the block that were committed with the lowest
+    confidence, as many as the cycle commits again (ReMDM on LLaDA, arXiv 2503.00307)."""
+
+    loop: RemaskingLoop
+
+    partner = ("budget", ("RemaskingLoop",))
+
+    def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
+        canvas, clock = view.canvas, view.clock
+        committed = clock.block & canvas.writable & ~canvas.masked & (canvas.commit_step >= 0)
+        next_is_extra = self.loop.looping(clock, clock.block_step + 1)
+        confidence = canvas.commit_confidence.nan_to_num(nan=1.0)
+        lowest = rank((-confidence).masked_fill(~committed, -torch.inf)) < self.loop.number
+        # A block that is full has no step left to refill it.
+        open_ = (clock.block & canvas.masked).any(dim=1)
+        return lowest & committed & (next_is_extra & open_)[:, None], state

@@ -1,0 +1,103 @@
+"""Selectors made of selectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from dlm.canvas import Canvas
+from dlm.errors import SettingsError
+from dlm.parts import PartDefaults
+from dlm.proposal import Statistic
+from dlm.protocols import Checks, CutsOff, Forgets, Looks, Rewrites, Selector
+from dlm.view import Clock, StepView
+
+
+@dataclass(frozen=True)
+class _Several(PartDefaults):
+    """What selectors made of others have in common.
+
+    Raises:
+        SettingsError: no selectors, or one that rewrites or cuts rows off (its guarantee is its own).
+    """
+
+    selectors: tuple[Selector, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "selectors", tuple(self.selectors))
+        if not self.selectors:
+            raise SettingsError(f"{type(self).__name__} needs at least one selector")
+        if any((isinstance(s, Rewrites) and s.rewrites) or isinstance(s, CutsOff) for s in self.selectors):
+            raise SettingsError(f"{type(self).__name__}: a selector that rewrites tokens or cuts rows off stands alone")
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        return frozenset().union(*(s.needs for s in self.selectors))
+
+    @property
+    def uses_budget(self) -> bool:
+        return any(s.uses_budget for s in self.selectors)
+
+    @property
+    def idle_steps(self) -> int:
+        return 0
+
+    def init(self, canvas: Canvas) -> tuple[Any, ...]:
+        return tuple(s.init(canvas) for s in self.selectors)
+
+    def check(self, region: int, block: int) -> None:
+        for selector in self.selectors:
+            if isinstance(selector, Checks):
+                selector.check(region, block)
+
+    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
+        seen = torch.zeros_like(canvas.writable)
+        for selector in self.selectors:
+            if isinstance(selector, Looks):
+                seen = seen | selector.looks_at(canvas, clock)
+        return seen
+
+    def most_looked_at(self, region: int, block: int, row: int) -> int:
+        return sum(s.most_looked_at(region, block, row) for s in self.selectors if isinstance(s, Looks))
+
+    def forget(self, where: Bool[Tensor, "B W"], state: tuple[Any, ...]) -> tuple[Any, ...]:
+        pairs = zip(self.selectors, state, strict=True)
+        return tuple(s.forget(where, memory) if isinstance(s, Forgets) else memory for s, memory in pairs)
+
+    def _answers(self, view: StepView, state: tuple[Any, ...]) -> tuple[list[Bool[Tensor, "B N"]], tuple[Any, ...]]:
+        both = [s.step(view, memory) for s, memory in zip(self.selectors, state, strict=True)]
+        return [chosen & view.eligible for chosen, _ in both], tuple(memory for _, memory in both)
+
+
+@dataclass(frozen=True)
+class Union(_Several):
+    """What any of the selectors chooses."""
+
+    def step(self, view: StepView, state: tuple[Any, ...]) -> tuple[Bool[Tensor, "B N"], tuple[Any, ...]]:
+        answers, state = self._answers(view, state)
+        return torch.stack(answers).any(dim=0), state
+
+
+@dataclass(frozen=True)
+class Intersect(_Several):
+    """What all of the selectors choose."""
+
+    def step(self, view: StepView, state: tuple[Any, ...]) -> tuple[Bool[Tensor, "B N"], tuple[Any, ...]]:
+        answers, state = self._answers(view, state)
+        return torch.stack(answers).all(dim=0), state
+
+
+@dataclass(frozen=True)
+class OrElse(_Several):
+    """The choice of the first selector that chooses anything in the row."""
+
+    def step(self, view: StepView, state: tuple[Any, ...]) -> tuple[Bool[Tensor, "B N"], tuple[Any, ...]]:
+        answers, state = self._answers(view, state)
+        chosen = answers[0]
+        for answer in answers[1:]:
+            chosen = torch.where(chosen.any(dim=1, keepdim=True), chosen, answer)
+        return chosen, state

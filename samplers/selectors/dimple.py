@@ -1,0 +1,58 @@
+"""Dimple's confident decoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dlm.errors import SettingsError
+from dlm.parts import Stateless
+from dlm.view import StepView, rank
+
+
+@dataclass(frozen=True)
+class Dimple(Stateless):
+    """Commit every position with score > ``threshold`` (strictly); when there is none, as many as the time grid says
+    (Dimple, arXiv 2505.16990).
+
+    The grid has ``steps`` intervals from 1 to ``eps``. With n of N positions masked, t = n / N, the grid point s is the
+    first one behind the present step for which n (1 - s / t) reaches 1; that many positions are committed, all of them
+    at the end of the grid and in the last step. ``steps=None``: one per position.
+
+    Raises:
+        SettingsError: a threshold outside (0, 1], steps below 1, eps outside (0, 1).
+    """
+
+    threshold: float = 0.95
+    steps: int | None = None
+    eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.threshold <= 1.0:
+            raise SettingsError(f"threshold must be in (0, 1], got {self.threshold}")
+        if self.steps is not None and self.steps < 1:
+            raise SettingsError(f"steps must be at least 1, got {self.steps}")
+        if not 0.0 < self.eps < 1.0:
+            raise SettingsError(f"eps must be in (0, 1), got {self.eps}")
+
+    block_schedules = ("Whole",)
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        assert view.scores is not None
+        sure = (view.scores > self.threshold) & view.eligible
+        fallback = rank(view.scores) < self._scheduled(view)[:, None]
+        return torch.where(sure.any(dim=1, keepdim=True), sure, fallback), state
+
+    def _scheduled(self, view: StepView) -> Float[Tensor, " B"]:
+        """How many positions the grid commits at this step."""
+        total, now = view.clock.block_masks.double(), view.eligible.sum(dim=1).double()
+        steps = total if self.steps is None else torch.full_like(total, self.steps)
+        stride = (1.0 - self.eps) / steps
+        # n (1 - s/t) >= 1 is s N <= n - 1: the first grid point that low, if it is not behind the step already.
+        reached = torch.ceil((1.0 - (now - 1.0) / total) / stride - 1e-9)
+        point = torch.maximum(reached, view.clock.step + 1.0)
+        number = torch.floor(now - (1.0 - point * stride) * total + 1e-9).clamp_min(1.0)
+        return torch.where(point >= steps, now, number)

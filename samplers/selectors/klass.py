@@ -1,0 +1,81 @@
+"""KLASS: what is sure and has stopped moving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dlm.canvas import Canvas
+from dlm.errors import SettingsError
+from dlm.parts import PartDefaults
+from dlm.proposal import Statistic
+from dlm.view import Clock, StepView, rank
+
+
+@dataclass(frozen=True)
+class Klass(PartDefaults):
+    """Commit every position with score > ``threshold`` whose distribution moved less than ``divergence`` nats at each
+    of the last ``history`` forwards; when there is none, the best ones of the budget (KLASS, arXiv 2511.05664).
+
+    The movement is KL(now || the forward before), for the raw distribution. The reference keeps the whole previous
+    distribution of the sequence; here the previous hidden states are kept and scored again, which gives the same number
+    for the price of a second head pass. As in the reference's LLaDA loop nothing is ready before step ``history`` - 1
+    of a block.
+
+    ``compat="d2cache"``: that repository's loop: ``>=`` at the threshold, no waiting at the start of a block, and the
+    movement of positions outside the block is remembered, for which all masked positions are scored.
+
+    Raises:
+        SettingsError: threshold outside [0, 1], history below 1, an unknown compat.
+    """
+
+    threshold: float = 0.9
+    divergence: float = 0.01
+    history: int = 2
+    compat: Literal["clean", "d2cache"] = "clean"
+
+    uses_budget = True
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.threshold <= 1.0:
+            raise SettingsError(f"threshold must be in [0, 1], got {self.threshold}")
+        if self.history < 1:
+            raise SettingsError(f"history must be at least 1, got {self.history}")
+        if self.compat not in ("clean", "d2cache"):
+            raise SettingsError(f"compat must be 'clean' or 'd2cache', got {self.compat!r}")
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        return frozenset({"kl"})
+
+    def init(self, canvas: Canvas) -> Float[Tensor, "B W H"]:
+        """The last movements of every position, newest last; inf where there were none."""
+        return torch.full((*canvas.tokens.shape, self.history), torch.inf, device=canvas.tokens.device)
+
+    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
+        return canvas.masked if self.compat == "d2cache" else clock.block & canvas.masked
+
+    def most_looked_at(self, region: int, block: int, row: int) -> int:
+        return region if self.compat == "d2cache" else 0
+
+    def forget(self, where: Bool[Tensor, "B W"], state: Float[Tensor, "B W H"]) -> Float[Tensor, "B W H"]:
+        return state.masked_fill(where[..., None], torch.inf)
+
+    def step(self, view: StepView, state: Float[Tensor, "B W H"]) -> tuple[Bool[Tensor, "B N"], Float[Tensor, "B W H"]]:
+        assert view.scores is not None
+        assert view.budget is not None
+        assert view.proposal.kl is not None
+        moved = view.on_canvas(view.proposal.kl.float(), torch.inf)
+        state = torch.cat([state[..., 1:], moved[..., None]], dim=2)
+        stable = (state < self.divergence).all(dim=2).gather(1, view.positions)
+        if self.compat == "d2cache":
+            ready = stable & (view.scores >= self.threshold) & view.eligible
+        else:
+            waited = view.clock.block_step >= self.history - 1
+            ready = stable & (view.scores > self.threshold) & view.eligible & waited[:, None]
+        fallback = rank(view.scores) < view.budget[:, None]
+        return torch.where(ready.any(dim=1, keepdim=True), ready, fallback), state

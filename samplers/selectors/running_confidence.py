@@ -1,0 +1,45 @@
+"""RCR: positions compete with the best confidence they ever had, committed or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dlm.canvas import Canvas
+from dlm.parts import PartDefaults
+from dlm.view import StepView, rank
+
+
+class RunningBest(PartDefaults):
+    """Keeps the largest confidence each position has had so far."""
+
+    def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
+        """The largest confidence; -inf before the first."""
+        return torch.full(canvas.tokens.shape, -torch.inf, device=canvas.tokens.device)
+
+    def updated(self, view: StepView, best: Float[Tensor, "B W"]) -> Float[Tensor, "B W"]:
+        """The largest confidence, this step's included."""
+        prob = view.proposal.prob.float().masked_fill(~view.eligible, -torch.inf)
+        return torch.maximum(best, view.on_canvas(prob, -torch.inf))
+
+
+@dataclass(frozen=True)
+class RunningConfidence(RunningBest):
+    """Rank all positions of the block, open or committed, by the largest confidence they have had, and let the best
+    n hold a token, n growing by the budget at every step: open ones among them are committed, committed ones that fell
+    out are remasked by :class:`samplers.RemaskOvertaken` (running confidence remasking of MDPO; details UNVERIFIED).
+    """
+
+    uses_budget = True
+
+    def step(self, view: StepView, state: Float[Tensor, "B W"]) -> tuple[Bool[Tensor, "B N"], Float[Tensor, "B W"]]:
+        assert view.budget is not None
+        state = self.updated(view, state)
+        block = view.clock.block & view.canvas.writable
+        held = (block & ~view.canvas.masked).sum(dim=1)
+        place = rank(state.masked_fill(~block, -torch.inf))
+        holds = block & (place < (held + view.budget)[:, None])
+        return view.here(holds) & view.eligible, state

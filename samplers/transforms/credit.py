@@ -1,0 +1,152 @@
+"""CreditDecoding: tokens that keep winning gain weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlm.canvas import Canvas
+from dlm.errors import SettingsError
+from dlm.parts import PartDefaults
+from dlm.proposal import BANNED, wide
+from dlm.protocols import LogitRows
+
+
+class CreditStore(NamedTuple):
+    """Credit of each position for the few tokens it has proposed; its size does not depend on the vocabulary.
+
+    Attributes:
+        token: ids, -1 in free slots. ``[B, W, K]``
+        value: their credit. ``[B, W, K]``
+        block: number of the block the credit was given in; credit of an earlier block is void. ``[B, W]``
+    """
+
+    token: Int[Tensor, "B W K"]
+    value: Float[Tensor, "B W K"]
+    block: Int[Tensor, "B W"]
+
+
+@dataclass(frozen=True)
+class Credit(PartDefaults):
+    """Add alpha ln(1 + C_i(v)) to the logits (CreditDecoding, arXiv 2510.06133, equations 6 and 7).
+
+    At every step of a block, for each position that may be committed: the credit decays, C <- beta C; the best token v*
+    of the raw softmax gets p(v*)^gamma more; then the logits are fused, with this step's deposit counted. Credit begins
+    at 0 in every block and is dropped when a position is masked again (the paper has no remasking).
+
+    ``slots`` tokens per position are kept, that with the least credit giving way to a new one. ``store="dense"`` keeps
+    the whole vocabulary, for comparison only: its memory is [B, W, V].
+
+    ``alpha=None`` and ``beta=None`` is the parameter-free form: both are 1 - (masked share of the block), gamma is 1
+    (which share the paper means is UNVERIFIED).
+
+    Raises:
+        SettingsError: negative alpha, beta outside [0, 1], gamma not above 0, fewer than 1 slot, an unknown store, or
+            only one of alpha and beta left out.
+    """
+
+    alpha: float | None = 0.65
+    beta: float | None = 0.70
+    gamma: float = 0.20
+    slots: int = 8
+    store: Literal["sparse", "dense"] = "sparse"
+
+    def __post_init__(self) -> None:
+        if (self.alpha is None) != (self.beta is None):
+            raise SettingsError("alpha and beta are given together, or both left out (null: parameter-free)")
+        if self.alpha is not None and not 0.0 <= self.alpha < float("inf"):
+            raise SettingsError(f"alpha must be 0 (off) or more, got {self.alpha}")
+        if self.beta is not None and not 0.0 <= self.beta <= 1.0:
+            raise SettingsError(f"beta must be in [0, 1], got {self.beta}")
+        if not 0.0 < self.gamma < float("inf"):
+            raise SettingsError(f"gamma must be above 0, got {self.gamma}")
+        if self.slots < 1:
+            raise SettingsError(f"slots must be at least 1, got {self.slots}")
+        if self.store not in ("sparse", "dense"):
+            raise SettingsError(f"store must be 'sparse' or 'dense', got {self.store!r}")
+
+    def init(self, canvas: Canvas) -> CreditStore:
+        shape = (*canvas.tokens.shape, 1 if self.store == "dense" else self.slots)
+        device = canvas.tokens.device
+        return CreditStore(
+            torch.full(shape, -1, dtype=torch.long, device=device),
+            torch.zeros(shape, device=device),
+            torch.zeros_like(canvas.tokens),
+        )
+
+    def forget(self, where: Tensor, state: CreditStore) -> CreditStore:
+        return state._replace(block=state.block.masked_fill(where, 0))
+
+    def step(
+        self, logits: Float[Tensor, "R V"], at: LogitRows, state: CreditStore
+    ) -> tuple[Float[Tensor, "R V"], CreditStore]:
+        best, prob = _winner(logits, at.canvas.mask_id)
+        alpha, beta, gamma = self._strengths(at)
+        deposit = prob**gamma
+        fresh = state.block[at.row, at.position] != at.clock.block_number[at.row]
+        value = state.value[at.row, at.position].masked_fill(fresh[:, None], 0.0) * beta[:, None].float()
+        if self.store == "dense":
+            if value.shape[1] == 1:
+                value = value.expand(-1, logits.shape[1])
+            value = value.scatter_add(1, best[:, None], deposit[:, None].float())
+            token = torch.arange(logits.shape[1], device=logits.device).expand_as(value)
+        else:
+            token = state.token[at.row, at.position].masked_fill(fresh[:, None], -1)
+            token, value = _deposited(token, value, best, deposit.float())
+        bonus = alpha[:, None] * value.log1p()
+        bonus = bonus.masked_fill((token < 0) | ~at.eligible[:, None], 0.0)
+        logits = logits.scatter_add(1, token.clamp_min(0), bonus.to(logits.dtype))
+        return logits, self._stored(state, at, token, value)
+
+    def _strengths(self, at: LogitRows) -> tuple[Tensor, Tensor, float]:
+        """alpha, beta (per line) and gamma."""
+        if self.alpha is not None and self.beta is not None:
+            one = torch.ones(at.row.shape, device=at.row.device)
+            return self.alpha * one, self.beta * one, self.gamma
+        block = at.clock.block & at.canvas.writable
+        masked = (block & at.canvas.masked).sum(dim=1) / block.sum(dim=1)
+        free = (1.0 - masked)[at.row]
+        return free, free, 1.0
+
+    def _stored(
+        self, state: CreditStore, at: LogitRows, token: Int[Tensor, "R K"], value: Float[Tensor, "R K"]
+    ) -> CreditStore:
+        """The store with the lines that count; fillers and positions that are only looked at go to the trash."""
+        position = at.position.masked_fill(~at.eligible, at.canvas.trash)
+        if self.store == "dense":
+            wide_value = state.value.expand(-1, -1, value.shape[1]).clone()
+            wide_value[at.row, position] = value
+            tokens = state.token
+        else:
+            wide_value, tokens = state.value.clone(), state.token.clone()
+            wide_value[at.row, position] = value
+            tokens[at.row, position] = token
+        block = state.block.clone()
+        block[at.row, position] = at.clock.block_number[at.row]
+        return CreditStore(tokens, wide_value, block)
+
+
+def _winner(logits: Float[Tensor, "R V"], mask_id: int) -> tuple[Int[Tensor, " R"], Float[Tensor, " R"]]:
+    """The best token that is not the mask, and its probability under the raw softmax."""
+    x = wide(logits)
+    total = x.logsumexp(dim=1)
+    mask = x[:, mask_id].clone()
+    x[:, mask_id] = BANNED
+    best = x.max(dim=1)
+    x[:, mask_id] = mask
+    return best.indices, (best.values - total).exp()
+
+
+def _deposited(
+    token: Int[Tensor, "R K"], value: Float[Tensor, "R K"], best: Int[Tensor, " R"], deposit: Float[Tensor, " R"]
+) -> tuple[Int[Tensor, "R K"], Float[Tensor, "R K"]]:
+    """The slots after the deposit: the token's own slot, or that with the least credit."""
+    own = token == best[:, None]
+    has = own.any(dim=1)
+    slot = torch.where(has, own.int().argmax(dim=1), value.argmin(dim=1))[:, None]
+    before = torch.where(has[:, None], value.gather(1, slot), 0.0)
+    return token.scatter(1, slot, best[:, None]), value.scatter(1, slot, before + deposit[:, None])
