@@ -57,6 +57,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 8,
     record: str | Sequence[str] | None = None,
+    pinned: Mapping[int, int | str] | None = None,
 ) -> list[Generation]:
     """Answer every prompt; results come in the order of the prompts and do not depend on the batch.
 
@@ -71,14 +72,18 @@ def generate(
         seed: seeds the noise; used only by samplers that draw. Equal prompts in one call draw differently.
         batch_size: most rows decoded together. A long list of prompts keeps the batch full.
         record: None, ``"commits"`` or ``("commits", "confidence")``: fills ``Generation.trace``.
+        pinned: tokens the answer must contain: generated position -> token id, or a text whose tokens stand from there
+            on. They are written before the first forward and never changed (the constraints of Prophet, arXiv
+            2508.19982).
 
     Raises:
-        PromptError: empty, too long, or containing the mask id.
+        PromptError: empty, too long, or containing the mask id; pinned tokens that overlap or stand outside.
         SettingsError: settings that contradict each other or the prompts.
         NumericsError, OutOfMemoryError: NaN logits; a row that does not fit into memory. ``error.finished`` holds the
             answers that were done before.
     """
-    jobs = [_prompt_job(model, i, p, max_new_tokens) for i, p in enumerate(_listed(prompts))]
+    fixed = _pinned_ids(model, pinned, max_new_tokens)
+    jobs = [_prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(_listed(prompts))]
     run = _Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.collect(Recorder(record))
 
@@ -120,12 +125,14 @@ def stream(
     seed: int = 0,
     batch_size: int = 8,
     record: str | Sequence[str] | None = None,
+    pinned: Mapping[int, int | str] | None = None,
 ) -> Iterator[StreamStep | tuple[int, Generation]]:
     """As :func:`generate`, step by step.
 
     Yields a :class:`StreamStep` per live row and step, and ``(index, Generation)`` when a row is finished.
     """
-    jobs = [_prompt_job(model, i, p, max_new_tokens) for i, p in enumerate(_listed(prompts))]
+    fixed = _pinned_ids(model, pinned, max_new_tokens)
+    jobs = [_prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(_listed(prompts))]
     run = _Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.steps(Recorder(record))
 
@@ -267,7 +274,28 @@ def _encode(model: LanguageModel, index: int, prompt: Prompt) -> list[int]:
     return ids
 
 
-def _prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int) -> Job:
+def _pinned_ids(model: LanguageModel, pinned: Mapping[int, int | str] | None, new: int) -> dict[int, int]:
+    """Generated position -> token id of what is pinned."""
+    found: dict[int, int] = {}
+    for offset, what in (pinned or {}).items():
+        ids = [what] if isinstance(what, int) else model.encode(what)
+        for place, token in enumerate(ids, start=int(offset)):
+            if not 0 <= place < new:
+                raise PromptError(
+                    f"pinned: {what!r} at {offset} reaches generated position {place}, but positions 0 to {new - 1} are"
+                    " generated: raise max_new_tokens or pin it earlier"
+                )
+            if place in found:
+                raise PromptError(f"pinned: two tokens at generated position {place}; {what!r} has {len(ids)} tokens")
+            if not 0 <= token < model.description.valid_vocab or token == model.description.mask_id:
+                raise PromptError(f"pinned: {token} at {offset} is no token id of this model")
+            found[place] = token
+    if len(found) >= new:
+        raise PromptError(f"pinned: all {new} generated positions are pinned, nothing is left to generate")
+    return found
+
+
+def _prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int, pinned: Mapping[int, int]) -> Job:
     if new < 1:
         raise SettingsError(f"max_new_tokens must be at least 1, got {new}")
     ids, mask, context = (
@@ -285,7 +313,9 @@ def _prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int) -> J
             f"prompt {index} has {len(ids)} tokens; with max_new_tokens={new} that is more than the model's context of"
             f" {context}: shorten the prompt or ask for fewer tokens"
         )
-    return Job(index, (*ids, *[mask] * new), len(ids), tuple(range(len(ids), len(ids) + new)), key=0)
+    region = [pinned.get(place, mask) for place in range(new)]
+    writable = tuple(len(ids) + place for place in range(new) if place not in pinned)
+    return Job(index, (*ids, *region), len(ids), writable, key=0)
 
 
 def _infill_job(model: LanguageModel, index: int, row: str | Sequence[int]) -> Job:

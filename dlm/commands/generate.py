@@ -31,6 +31,7 @@ one prompt source:
 settings:
   chat=true                put the prompt into the model's chat template; 'system=TEXT' adds a system message
   max_new_tokens=128       positions to fill
+  'pinned={{20: " The answer is"}}'   tokens the answer must contain, from a generated position on
   seed=0  batch_size=8
   format=auto|live|text|json   live redraws the canvas as it fills and ends with a card; json is one object a line
   output=FILE              write the answers there (the file appears whole or not at all)
@@ -75,6 +76,7 @@ def run(overrides: list[str]) -> int:
     events = stream(
         model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
         max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
+        pinned=_pinned(settings["pinned"]),
     )  # fmt: skip
     if shape == "live":
         finished = watch(model, events, console)
@@ -100,6 +102,17 @@ def run(overrides: list[str]) -> int:
     elif shape == "text":
         print(one_line(answers), file=sys.stderr)
     return 0
+
+
+def _pinned(value: Any) -> dict[int, int | str] | None:
+    """``pinned`` as generated position -> id or text."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(
+        isinstance(k, int) and isinstance(v, int | str) for k, v in value.items()
+    ):
+        raise SettingsError(f"pinned is {{generated position: token id or text}}, got {value!r}")
+    return value
 
 
 def read_prompts(settings: dict[str, Any]) -> list[Prompt]:

@@ -28,6 +28,7 @@ class Case:
         tokens_per_call: positions fed in each call.
         prompt_committed: per row the prompt positions (in the recorded layout) that the reference filled.
         final_prompt: the prompt part of the returned canvas.
+        reported: what the reference itself returned beside the canvas.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Case:
     tokens_per_call: list[int] = field(default_factory=list)
     prompt_committed: list[list[int]] = field(default_factory=list)
     final_prompt: list[list[int]] = field(default_factory=list)
+    reported: dict[str, Any] | None = None
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> Case:
@@ -66,6 +68,7 @@ class Case:
             tokens_per_call=raw.get("tokens_per_call") or [],
             prompt_committed=raw.get("prompt_positions_committed") or [],
             final_prompt=[row[:length] for row in final],
+            reported=raw.get("reported"),
         )
 
     @property

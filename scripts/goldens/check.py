@@ -15,7 +15,8 @@ from dlm.models.language_model import LanguageModel
 from dlm.result import Generation
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Replay, Verdict
-from scripts.goldens.translate import Plan, UntranslatedError, translate
+from scripts.goldens.plan import Plan, UntranslatedError
+from scripts.goldens.translate import translate
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +66,16 @@ class Checker:
             return _explain_error(case, model, plan, runs or [])
         if runs is not None and agree(case, runs):
             return Verdict("matched")
+        if runs is not None and (rule := ending(case, plan, runs, model.description.eos_ids[0])):
+            return Verdict("explained", (rule,))
         return _explain(case, model, plan, runs)
 
     def _model(self, case: Case, plan: Plan) -> LanguageModel:
-        if case.checkpoint not in self.models:
-            folder = self.checkpoints / case.checkpoint
-            self.models[case.checkpoint] = dlm.load(folder, device="cpu", dtype=torch.float32)
-        model = self.models[case.checkpoint]
+        name = f"{case.checkpoint}:{plan.dtype}"
+        if name not in self.models:
+            folder, dtype = self.checkpoints / case.checkpoint, getattr(torch, plan.dtype)
+            self.models[name] = dlm.load(folder, device="cpu", dtype=dtype)
+        model = self.models[name]
         if plan.end_ids is None:
             return model
         return _OtherEnds(model.backbone, model.tokenizer, model.name, plan.end_ids)
@@ -86,6 +90,7 @@ def decode(model: LanguageModel, prompts: Sequence[Sequence[int]], plan: Plan) -
         max_new_tokens=plan.new_tokens,
         batch_size=len(prompts),
         record="commits",
+        pinned=plan.pinned,
     )
 
 
@@ -95,6 +100,27 @@ def agree(case: Case, runs: Sequence[Generation]) -> bool:
         run.tokens == tokens and run.commit_step == steps and calls(run) == case.nfe
         for run, tokens, steps in zip(runs, case.gen_ids, case.commit_step, strict=True)
     ) and fed_alike(case, runs)
+
+
+def ending(case: Case, plan: Plan, runs: Sequence[Generation], end_id: int) -> str | None:
+    """The rule that explains a record which differs only behind the end of the answer: what our stop rule filled
+    (step -1) the reference has booked on its last call, or left masked."""
+    if plan.sampler.stop is None or any(calls(run) != case.nfe for run in runs):
+        return None
+    found = set()
+    for run, tokens, steps in zip(runs, case.gen_ids, case.commit_step, strict=True):
+        for ours, step, theirs, call in zip(run.tokens, run.commit_step, tokens, steps, strict=True):
+            if (ours, step) == (theirs, call):
+                continue
+            if step != -1 or ours != end_id:
+                return None
+            if (theirs, call) == (end_id, case.nfe - 1):
+                found.add("end fill")
+            elif plan.stops_at_end and (theirs, call) == (case.mask_id, -1):
+                found.add("stops at end")
+            else:
+                return None
+    return found.pop() if len(found) == 1 else None
 
 
 def calls(run: Generation) -> int:

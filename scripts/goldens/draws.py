@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dlm.proposal import Proposer
 from scripts.goldens.cases import Case
+from scripts.goldens.plan import Plan
 from scripts.goldens.replay import Drawn, Moment
-from scripts.goldens.translate import Plan
 
 # Inside the logarithm of Dream's entropy.
 _EPSILON = 1e-10

@@ -14,9 +14,9 @@ from samplers import TimeGrid
 from scripts.goldens.cases import Case
 from scripts.goldens.draws import Draws
 from scripts.goldens.law import COINCIDENCE, Law, Repeats
+from scripts.goldens.plan import Plan
 from scripts.goldens.replay import Decision, Drawn, Moment, Teacher, Timeline, Variant
 from scripts.goldens.rules import TIE, TOKEN_TIE
-from scripts.goldens.translate import Plan
 
 Status = Literal["matched", "explained", "unexplained", "skipped"]
 
@@ -72,7 +72,7 @@ class Replay:
 
     def run(self) -> None:
         """Judge every call."""
-        if self.plan.calls_per_block is not None:
+        if self.plan.calls_per_block is not None and self.plan.sampler.exit is None:
             expected = self.plan.calls_per_block * self.plan.blocks
             if self.case.nfe != expected:
                 self.problems.append(f"{self.case.nfe} calls where the loop makes {expected}")
@@ -204,7 +204,8 @@ class Replay:
         for row, (tokens, steps) in enumerate(zip(self.case.gen_ids, self.case.commit_step, strict=True)):
             if mask in tokens and not self._wasted():
                 self.problems.append(f"row {row}: masks are left although no call wasted its budget")
-            foreign = [i for i, (t, s) in enumerate(zip(tokens, steps, strict=True)) if s < 0 and t != mask]
+            recorded = enumerate(zip(tokens, steps, strict=True))
+            foreign = [i for i, (t, s) in recorded if s < 0 and t != mask and i not in self.plan.pinned]
             if foreign:
                 self.problems.append(f"row {row}: positions {foreign} were filled outside a call")
         for row, pad in enumerate(self.case.pads):
@@ -220,6 +221,8 @@ class Replay:
             until = len(row.live) if row.parted is None else place[row.parted]
             recorded = zip(self.case.gen_ids[index], self.case.commit_step[index], strict=True)
             for i, (token, call) in enumerate(recorded):
+                if i in self.plan.pinned:
+                    continue
                 theirs, ours = place.get(call, until), run.commit_step[i]
                 early = min(theirs, ours) < until
                 if early and (theirs != ours or token != run.tokens[i]):

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scripts.goldens.draws import cut
+from scripts.goldens.plan import Plan
 from scripts.goldens.replay import Decision, Moment
-from scripts.goldens.translate import Plan
 
 # A single draw less likely than this is absurd: among the some ten thousand draws of a folder none should be.
 ABSURD = 1e-7

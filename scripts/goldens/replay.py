@@ -19,12 +19,12 @@ from dlm.canvas import Canvas, Job, SpecialIds
 from dlm.decoder import Decoder
 from dlm.models.language_model import LanguageModel
 from dlm.parts import Stateless
-from dlm.proposal import BANNED, Vocabulary, propose
+from dlm.proposal import BANNED, Vocabulary, logit_gap, propose
 from dlm.protocols import LogitRows
 from dlm.sampler import Sampler
 from dlm.view import Clock, StepView
 from scripts.goldens.cases import Case
-from scripts.goldens.translate import Plan
+from scripts.goldens.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,11 @@ class Timeline:
 
     def canvas(self, row: int, call: int) -> list[int]:
         """Tokens of a row before ``call``."""
-        mask = self.case.mask_id
-        generated = zip(self.case.gen_ids[row], self.case.commit_step[row], strict=True)
-        return self.prompts[row] + [token if 0 <= step < call else mask for token, step in generated]
+        mask, pinned = self.case.mask_id, self.plan.pinned
+        generated = enumerate(zip(self.case.gen_ids[row], self.case.commit_step[row], strict=True))
+        return self.prompts[row] + [
+            token if 0 <= step < call or place in pinned else mask for place, (token, step) in generated
+        ]
 
     def calls(self) -> Iterator[list[Moment]]:
         """One list of rows per call."""
@@ -94,8 +96,8 @@ class Timeline:
         return plan.blocks - 1
 
     def _span(self, row: int, block: int) -> tuple[int, int]:
-        start = len(self.prompts[row])
-        return start + block * self.plan.block, start + min((block + 1) * self.plan.block, self.plan.new_tokens)
+        start, (first, end) = len(self.prompts[row]), self.plan.span(block)
+        return start + first, start + end
 
     def _open(self, row: int, call: int, block: int) -> int:
         start, end = self._span(row, block)
@@ -289,16 +291,24 @@ class Teacher(Decoder):
         open_ = [p for p in range(first, moment.block[1]) if moment.tokens[p] == self.description.mask_id]
         eligible = torch.zeros_like(canvas.writable)
         eligible[0, open_] = True
-        positions = torch.tensor([open_ or [canvas.trash]])
+        clock = _clock(canvas, moment)
+        seen = eligible.clone()
+        for part in self._lookers:
+            seen |= part.looks_at(canvas, clock)
+        positions = torch.tensor([seen[0].nonzero().flatten().tolist() or [canvas.trash]])
         proposal = self._propose(logits[positions[0].clamp_max(logits.shape[0] - 1)], variant)
         if drawn is not None and drawn.tokens is not None:
             proposal = replace(proposal, token=torch.nn.functional.pad(drawn.tokens, (0, 1))[positions[0]])
-        clock = _clock(canvas, moment)
         view = StepView(canvas, clock, positions, eligible.gather(1, positions), proposal.reshape(1, -1))
         decoder = Decoder(self.model, self.description, self._sampler(variant, drawn))
         states = {role: part.init(canvas) for role, part in decoder.sampler.parts.items()}
-        view, chosen, _ = decoder._select(view, None, states)
-        return _decision(view, chosen)
+        view, chosen, leaving = decoder._select(view, None, states)
+        decision = _decision(view, chosen)
+        if leaving is not None and bool(leaving[0]):
+            rest = canvas.masked[0].nonzero().flatten()
+            tokens = self._propose(logits[rest], variant).token
+            decision.commits.update(zip(rest.tolist(), tokens.tolist(), strict=True))
+        return decision
 
     def _propose(self, rows: Float[Tensor, "R V"], variant: Variant) -> Any:
         vocabulary = self._vocabulary()
@@ -308,7 +318,8 @@ class Teacher(Decoder):
             rows = torch.nn.functional.pad(rows, (0, 1), value=BANNED)
             vocabulary = Vocabulary(width, width + 1, width + 1, vocabulary.unconfident)
         proposer = replace(self.sampler.proposer, temperature=0.0)
-        return propose(rows.clone(), vocabulary, proposer, self.sampler.needs)
+        proposal = propose(rows.clone(), vocabulary, proposer, self.sampler.needs)
+        return replace(proposal, gap=logit_gap(rows)) if "gap" in self.sampler.needs else proposal
 
     def _sampler(self, variant: Variant, drawn: Drawn | None) -> Sampler:
         sampler = self.sampler

@@ -70,6 +70,14 @@ RULES: dict[str, str] = {
         "standard deviations), and no position was chosen or left out against odds of 1e-7. Only for runs "
         "whose seed does not give the recorded draws more often than another seed does."
     ),
+    "end fill": (
+        "Tokens, steps and calls agree up to the end of the block that holds the end of the text; behind it both sides "
+        "have the end id. The record books that filler on the last call, ours has step -1 for what a stop rule wrote."
+    ),
+    "stops at end": (
+        "The same, but the reference, although told not to stop early, leaves the loop after a block with the end of "
+        "the text and returns masks behind it. Ours writes the end id there."
+    ),
     "reference raised": (
         "The reference ended with an exception. Ours completes every row, without masks, and each row of "
         "the batch equals its single run."

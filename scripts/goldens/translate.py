@@ -9,79 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 import samplers
 from dlm.proposal import Proposer
 from dlm.sampler import Sampler
+from scripts.goldens import published
 from scripts.goldens.cases import Case
-
-Draw = Literal["gumbel", "order", "origin", "categorical", "alg_temp"]
-
-
-class UntranslatedError(Exception):
-    """The case cannot be expressed yet; the message says why."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to run for a case, and how the reference's loop is built around the same rule.
-
-    Attributes:
-        sampler: our sampler.
-        new_tokens: positions to generate.
-        block: length of a block.
-        calls_per_block: forwards the reference spends on every block, needed or not; None: until all rows of
-            the batch have completed the block.
-        left_bound: whether the reference keeps to the active block on its left side too.
-        draws: what the reference takes from torch's global generator, in the order in which it does.
-        alg_temp: temperature of the draw of positions.
-        end_ids: end ids the reference was given, where they are not those of the checkpoint.
-    """
-
-    sampler: Sampler
-    new_tokens: int
-    block: int
-    calls_per_block: int | None = None
-    left_bound: bool = False
-    draws: tuple[Draw, ...] = ()
-    alg_temp: float = 0.0
-    end_ids: tuple[int, ...] | None = None
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return -(-self.new_tokens // self.block)
-
-
-@dataclass
-class Settings:
-    """A case's settings, with a note of what has been read."""
-
-    values: dict[str, Any]
-    seen: set[str] = field(default_factory=lambda: {"attention_mask", "pad_id"})  # read by Case.pads
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The setting, or ``default`` where it is absent."""
-        self.seen.add(name)
-        return self.values.get(name, default)
-
-    def only(self, name: str, *accepted: Any) -> None:
-        """Refuse the case when a setting is present with a value that has no translation."""
-        if name in self.values and self.get(name) not in accepted:
-            raise UntranslatedError(f"{name}={self.values[name]!r}")
-
-    def close(self) -> None:
-        """Refuse the case when some setting was not read."""
-        left = sorted(set(self.values) - self.seen)
-        if left:
-            raise UntranslatedError(f"settings without a translation: {', '.join(left)}")
-
-
-def _layout(s: Settings) -> tuple[int, int]:
-    return s.get("gen_length"), s.get("block_length")
+from scripts.goldens.plan import Draw, Plan, Settings, UntranslatedError
 
 
 def _llada_draws(s: Settings, temperature: float) -> tuple[Draw, ...]:
@@ -100,7 +36,7 @@ def _edited_ends(case: Case) -> tuple[int, ...] | None:
 
 def _llada(case: Case, s: Settings) -> Plan:
     """ML-GSAI/LLaDA generate.py (specs/samplers.md S1, S2); EOSER's plain loop is the same."""
-    new, block = _layout(s)
+    new, block = s.layout()
     steps, temperature = s.get("steps"), s.get("temperature", 0.0)
     s.only("remasking", "low_confidence", "random")
     preset = samplers.random if s.get("remasking") == "random" else samplers.topk
@@ -124,7 +60,7 @@ def _fast_dllm(case: Case, s: Settings) -> Plan:
     """
     s.only("cache", "none")
     s.only("remasking", "low_confidence")
-    new, block = _layout(s)
+    new, block = s.layout()
     temperature = s.get("temperature", 0.0)
     shared: dict[str, Any] = {
         "blocks": samplers.Fixed(block),
@@ -153,7 +89,7 @@ def _d2_vanilla(case: Case, s: Settings) -> Plan:
     where the threshold or the factor allows it. Candidates are cut to the block on both sides."""
     s.only("strategy", "vanilla")
     s.only("temperature", 0.0)
-    new, block = _layout(s)
+    new, block = s.layout()
     alg, least = s.get("alg", "maskgit_plus"), s.get("num_transfer_tokens", 1)
     if alg not in _D2_SCORES:
         raise UntranslatedError(f"alg={alg!r}")
@@ -223,6 +159,7 @@ Translation = Callable[[Case, Settings], Plan]
 
 # First match wins; patterns are shell style.
 TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
+    *published.TRANSLATIONS,
     ("llada_*", _llada),
     ("eoserrepo_base", _llada),
     ("fastdllm_none", _fast_dllm),

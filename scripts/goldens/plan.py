@@ -1,0 +1,89 @@
+"""What to run for a recorded case, and how the reference's loop is built around the same rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dlm.sampler import Sampler
+
+Draw = Literal["gumbel", "order", "origin", "categorical", "alg_temp"]
+
+
+class UntranslatedError(Exception):
+    """The case cannot be expressed yet; the message says why."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run for a case, and how the reference's loop is built around the same rule.
+
+    Attributes:
+        sampler: our sampler.
+        new_tokens: positions to generate.
+        block: length of a block.
+        calls_per_block: forwards the reference spends on every block, needed or not; None: until all rows of
+            the batch have completed the block.
+        left_bound: whether the reference keeps to the active block on its left side too.
+        draws: what the reference takes from torch's global generator, in the order in which it does.
+        alg_temp: temperature of the draw of positions.
+        end_ids: end ids the reference was given, where they are not those of the checkpoint.
+        pinned: generated position -> token that stands there from the beginning.
+        dtype: the number format the reference was run in.
+        spans: the blocks the reference reports, as sizes; None: blocks of ``block``.
+        surplus_calls: whether the reference may go on calling the model when a block is full.
+        stops_at_end: whether the reference ends after a block with the end of the text, leaving masks behind it.
+    """
+
+    sampler: Sampler
+    new_tokens: int
+    block: int
+    calls_per_block: int | None = None
+    left_bound: bool = False
+    draws: tuple[Draw, ...] = ()
+    alg_temp: float = 0.0
+    end_ids: tuple[int, ...] | None = None
+    pinned: dict[int, int] = field(default_factory=dict)
+    dtype: Literal["float32", "float64"] = "float32"
+    spans: tuple[int, ...] | None = None
+    surplus_calls: bool = False
+    stops_at_end: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.spans) if self.spans is not None else -(-self.new_tokens // self.block)
+
+    def span(self, block: int) -> tuple[int, int]:
+        """Where a block begins and ends, as generated positions."""
+        if self.spans is not None:
+            return sum(self.spans[:block]), sum(self.spans[: block + 1])
+        return block * self.block, min((block + 1) * self.block, self.new_tokens)
+
+
+@dataclass
+class Settings:
+    """A case's settings, with a note of what has been read."""
+
+    values: dict[str, Any]
+    seen: set[str] = field(default_factory=lambda: {"attention_mask", "pad_id"})  # read by Case.pads
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The setting, or ``default`` where it is absent."""
+        self.seen.add(name)
+        return self.values.get(name, default)
+
+    def only(self, name: str, *accepted: Any) -> None:
+        """Refuse the case when a setting is present with a value that has no translation."""
+        if name in self.values and self.get(name) not in accepted:
+            raise UntranslatedError(f"{name}={self.values[name]!r}")
+
+    def close(self) -> None:
+        """Refuse the case when some setting was not read."""
+        left = sorted(set(self.values) - self.seen)
+        if left:
+            raise UntranslatedError(f"settings without a translation: {', '.join(left)}")
+
+    def layout(self) -> tuple[int, int]:
+        """Generated positions and block length."""
+        return self.get("gen_length"), self.get("block_length")
