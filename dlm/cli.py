@@ -13,6 +13,7 @@ from dlm.errors import DlmError, SettingsError
 # Command -> (module with a `run(overrides)` and a `HELP`, one line for the overview). Imported when called.
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dlm.commands.generate", "answer prompts with any model, sampler, blocks and cache"),
+    "compare": ("dlm.commands.compare", "samplers side by side on the same held-out questions"),
     "bench": ("dlm.commands.bench", "measure a step: inside the model, outside it, beside a naive decoder"),
 }
 
@@ -28,6 +29,7 @@ Everything is a Hydra override: groups are chosen (sampler=threshold), settings 
 examples:
   dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32
   dlm generate 'prompt=47+85=' sampler=topk sampler.tokens_per_step=2 max_new_tokens=32 format=json
+  dlm compare task=waiting_line/copy 'samplers=[threshold,topk,factor]' n=20
   dlm bench bench.shapes=[tiny,narrow]
 
 dlm COMMAND --help explains a command; dlm --version prints the version.

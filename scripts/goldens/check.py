@@ -12,6 +12,7 @@ import dlm
 from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.language_model import LanguageModel
+from dlm.parts import Stateless
 from dlm.result import Generation
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Replay, Verdict
@@ -143,6 +144,8 @@ def fed_alike(case: Case, runs: Sequence[Generation]) -> bool:
 
 
 def _explain(case: Case, model: LanguageModel, plan: Plan, runs: Sequence[Generation] | None) -> Verdict:
+    if not all(isinstance(part, Stateless) for part in plan.sampler.parts.values()):
+        return Verdict("unexplained", details=("the runs differ; a sampler with a memory is not judged call by call",))
     replay = Replay(case, plan, model)
     replay.run()
     if runs is not None:

@@ -72,9 +72,11 @@ class Replay:
 
     def run(self) -> None:
         """Judge every call."""
-        if self.plan.calls_per_block is not None and self.plan.sampler.exit is None:
+        if self.plan.calls_per_block is not None:
             expected = self.plan.calls_per_block * self.plan.blocks
-            if self.case.nfe != expected:
+            last = max(max(steps) for steps in self.case.commit_step) + 1
+            early = self.plan.sampler.exit is not None and self.case.nfe == last
+            if self.case.nfe != expected and not early:
                 self.problems.append(f"{self.case.nfe} calls where the loop makes {expected}")
         for moments in self.timeline.calls():
             self._call(moments)

@@ -31,7 +31,6 @@ class Plan:
         pinned: generated position -> token that stands there from the beginning.
         dtype: the number format the reference was run in.
         spans: the blocks the reference reports, as sizes; None: blocks of ``block``.
-        surplus_calls: whether the reference may go on calling the model when a block is full.
         stops_at_end: whether the reference ends after a block with the end of the text, leaving masks behind it.
     """
 
@@ -46,7 +45,6 @@ class Plan:
     pinned: dict[int, int] = field(default_factory=dict)
     dtype: Literal["float32", "float64"] = "float32"
     spans: tuple[int, ...] | None = None
-    surplus_calls: bool = False
     stops_at_end: bool = False
 
     @property

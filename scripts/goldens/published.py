@@ -140,7 +140,7 @@ def _dinfer(case: Case, s: Settings) -> Plan:
     else:
         high, low = values.split("_") if name == "hier" else (None, values.removeprefix("_"))
         sampler = samplers.hierarchy(float(low), None if high is None else float(high), first=False, **options)
-    return Plan(sampler, new, block, surplus_calls=True, stops_at_end=not early)
+    return Plan(sampler, new, block, stops_at_end=not early)
 
 
 def _d2(case: Case, s: Settings) -> Plan:

@@ -1,0 +1,1 @@
+"""Evaluation: samplers side by side on the same held-out questions."""
