@@ -9,7 +9,7 @@ from dlm.batch import Row
 from dlm.canvas import Canvas
 from dlm.trace import Trace
 
-StopReason = Literal["filled", "end_token"]
+StopReason = Literal["filled", "end_token", "early_exit"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class RowResult:
         commit_step: per generated position the 0-based step that committed it; -1 where the sampler did not
             (given tokens of an infill, filler written by a stop rule).
         confidence: per generated position the probability at which it was committed; NaN where it was not.
-        stop: ``filled``: nothing was masked any more; ``end_token``: a stop rule filled the rest.
+        stop: ``filled``: nothing was masked any more; ``end_token``: a stop rule filled the rest; ``early_exit``: all
+            that was left was committed at once (Prophet).
         counts: the figures.
     """
 
@@ -74,6 +75,7 @@ class RowResult:
         filled = sum(step >= 0 for step in steps)
         counts = _count(row, first_end(tokens, canvas.end_ids), steps, forwards_per_step)
         stop: StopReason = "filled" if filled == len(job.writable) else "end_token"
+        stop = "early_exit" if row.leaving else stop
         return cls(job.index, whole[: job.start], tokens, steps, confidence, stop, counts)
 
 
@@ -112,7 +114,7 @@ class Generation:
         tokens: the whole generated canvas, filler included.
         commit_step: per generated position the 0-based step (forward of the row) at which it was committed; -1
             where the sampler committed nothing (given tokens of an infill, filler written by a stop rule).
-        stop: ``filled`` or ``end_token`` (a stop rule filled the rest).
+        stop: ``filled``, ``end_token`` (a stop rule filled the rest) or ``early_exit`` (the rest was committed at once).
         counts: forwards, tokens and seconds of this row.
         prompt_tokens: the prompt as token ids.
         confidence: per generated position the probability at which it was committed; NaN where it was not.

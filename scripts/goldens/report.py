@@ -36,6 +36,12 @@ class MethodReport:
         return sorted(found)
 
     @property
+    def why_not(self) -> str:
+        """Why no case was compared, when the reason is another than that nobody has translated it yet."""
+        reasons = {verdict.details[0] for _, verdict in self.verdicts if verdict.status == "skipped"}
+        return "; ".join(sorted(reasons - {"no translation yet"}))
+
+    @property
     def rules(self) -> Counter[str]:
         """Explained cases by the rules that were needed."""
         return Counter(" + ".join(v.rules) for _, v in self.verdicts if v.status == "explained")
@@ -125,10 +131,13 @@ def _skipped(checked: list[MethodReport], later: list[MethodReport]) -> list[str
     for report in partly:
         number, method = report.count("skipped"), report.method
         lines += [f"{number} cases of `{method}` belong to methods without a translation yet.", ""]
-    if later:
-        names = ", ".join(f"`{report.method}` ({report.count('cases')})" for report in later)
+    waiting = [report for report in later if not report.why_not]
+    if waiting:
+        names = ", ".join(f"`{report.method}` ({report.count('cases')})" for report in waiting)
         lines += [f"Not translated yet: {names}.", ""]
-    return lines
+    refused = [report for report in later if report.why_not]
+    lines += [f"- `{r.method}` ({r.count('cases')} cases) is left out: {r.why_not}." for r in refused]
+    return [*lines, ""] if refused else lines
 
 
 _INTRODUCTION = """# Fidelity
@@ -155,4 +164,8 @@ _FOUND = """- Dream: the recorded runs truncate to the 50 largest logits (`top_k
 - Fast-dLLM's `factor` (`compat="reference"`) and d2Cache's (`compat="d2cache"`) have opposite slips at the
   last rank, Dream's schedule truncates (`compat="reference"`), and LLaDA's `confidence_eos_eot_inf` removes
   the end ids from the softmax (`suppress_end="reference"`): reproduced, because they shaped published
-  numbers, and therefore matched here."""
+  numbers, and therefore matched here.
+- dInfer commits everything within 1e-5 of the best confidence (`compat="dinfer"`), and its `hier` decoder is the main
+  one, not the fast variant. d2Cache's KLASS remembers how positions outside the block moved (`compat="d2cache"`) and ran
+  in float64.
+- EOSER's reference counts its steps anew in every block (`compat="reference"`)."""
