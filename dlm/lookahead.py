@@ -95,7 +95,7 @@ def branch(
     extra = torch.cat([torch.full_like(candidates.position[:, :1], canvas.trash), candidates.position], dim=1).flatten()
     own = (positions[owner] == extra[:, None]) & eligible[owner]
     left = eligible[owner] & ~own
-    mean = (proposal.prob * left).sum(dim=1) / left.sum(dim=1)
+    mean = (proposal.prob.double() * left).sum(dim=1) / left.sum(dim=1)
     exists = torch.arange(rows * (k + 1), device=extra.device) % (k + 1) == 0
     mean = mean.masked_fill(~(own.any(dim=1) & left.any(dim=1) | exists), -torch.inf).nan_to_num(nan=-torch.inf)
     best = mean.view(rows, k + 1).argmax(dim=1)

@@ -68,7 +68,7 @@ class Dawn(Stateless):
         assert view.attention is not None
         attention, width = view.attention, view.attention.shape[2]
         queries = view.canvas.columns[:width] < view.canvas.end[:, None]
-        mean = (attention * queries[:, :, None]).sum(dim=1) / queries.sum(dim=1, keepdim=True)
+        mean = (attention * queries[:, :, None]).sum(dim=1, dtype=torch.float64) / queries.sum(dim=1, keepdim=True)
         attention = attention.masked_fill((mean > self.sink)[:, None, :], 0.0)
         place = view.positions.clamp_max(width - 1)
         to = attention.gather(1, place[:, :, None].expand(-1, -1, width))

@@ -32,7 +32,7 @@ class MeanThreshold(PartDefaults):
 
     def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
         """Confidence of each position at its last commit, NaN if there was none."""
-        return torch.full(canvas.tokens.shape, torch.nan, device=canvas.tokens.device)
+        return torch.full(canvas.tokens.shape, torch.nan, dtype=torch.float64, device=canvas.tokens.device)
 
     def step(self, view: StepView, state: Float[Tensor, "B W"]) -> tuple[Bool[Tensor, "B N"], Float[Tensor, "B W"]]:
         assert view.scores is not None
@@ -40,5 +40,5 @@ class MeanThreshold(PartDefaults):
         above = (view.scores > mean[:, None]) & view.eligible
         few = above.sum(dim=1, keepdim=True) < self.minimum
         chosen = torch.where(few, rank(view.scores) < self.minimum, above) & view.eligible
-        new = view.on_canvas(view.proposal.prob.float().masked_fill(~chosen, torch.nan), torch.nan)
+        new = view.on_canvas(view.proposal.prob.double().masked_fill(~chosen, torch.nan), torch.nan)
         return chosen, torch.where(new.isnan(), state, new)

@@ -1,0 +1,186 @@
+"""What the loop does for the samplers that need more than a forward and a choice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dlm
+import samplers
+from dlm.canvas import Canvas, Job, SpecialIds
+from dlm.errors import PromptError
+from dlm.forward import FullCanvas
+from dlm.models import LLaDAConfig, LLaDAModelLM
+from dlm.shadow import with_shadow
+from dlm.view import Clock
+from tests.doubles import random_dream, random_llada, wrap
+from tests.oracle import naive_logits
+
+MODELS = {"llada": random_llada(), "dream": random_dream()}
+MASK = MODELS["llada"].description.mask_id
+PROMPTS = st.lists(st.integers(0, MASK - 1), min_size=1, max_size=8)
+
+
+def best_tokens(model, canvas: list[int]) -> tuple[list[int], list[float]]:
+    """The best token that is not the mask, and its probability, at every position."""
+    with torch.no_grad():
+        logits = naive_logits(model, canvas)
+    probs = logits.softmax(-1)
+    logits[:, MASK] = -torch.inf
+    tokens = logits.argmax(-1)
+    return tokens.tolist(), probs.gather(1, tokens[:, None]).squeeze(1).tolist()
+
+
+@pytest.mark.parametrize("family", MODELS)
+@settings(max_examples=8)
+@given(prompt=PROMPTS, new=st.integers(5, 9), after=st.integers(1, 4))
+def test_an_early_exit_commits_everything_from_its_own_forward(
+    family: str, prompt: list[int], new: int, after: int
+) -> None:
+    model = MODELS[family]
+    # The gap that is needed is unreachable before the share of steps, and nothing from then on.
+    stages = samplers.Stages(1e9, -1e9, -1e9, cuts=(after / new - 1e-9, 1.0))
+    leave = samplers.AnswerGap(samplers.AnswerRegion(), stages)
+    sampler = samplers.topk(blocks=samplers.Fixed(3), exit=leave, precision="float64")
+    (answer,) = dlm.generate(model, [prompt], sampler=sampler, max_new_tokens=new, record="commits")
+    (plain,) = dlm.generate(
+        model, [prompt], sampler=samplers.topk(blocks=samplers.Fixed(3), precision="float64"), max_new_tokens=new
+    )
+    canvas = prompt + [t if s < after - 1 else MASK for t, s in zip(plain.tokens, plain.commit_step, strict=True)]
+    tokens, _ = best_tokens(model, canvas)
+    expected = [t if c == MASK else c for c, t in zip(canvas, tokens, strict=True)]
+    assert prompt + answer.tokens == expected
+    assert (answer.counts.forwards, answer.stop) == (after, "early_exit")
+    assert max(answer.commit_step) == after - 1
+    assert answer.trace is not None
+    assert list(answer.trace.replay())[-1] == expected
+
+
+def shadow_setup(layers: int) -> tuple:
+    torch.manual_seed(3)
+    config = LLaDAConfig(
+        d_model=32, n_layers=layers, n_heads=4, mlp_hidden_size=48, vocab_size=40, embedding_size=40,
+        max_sequence_length=64, rope_theta=1000.0, mask_token_id=39, eos_token_id=38, pad_token_id=38,
+    )  # fmt: skip
+    model = wrap(LLaDAModelLM(config).double().eval())
+    jobs = [
+        Job(0, (1, 2, 3, 39, 5, 6, 39, 39), 2, tuple(range(2, 8)), 0),
+        Job(1, (4, 7, 39, 8, 39), 1, tuple(range(1, 5)), 0),
+    ]
+    canvas = Canvas.of(jobs, 8, SpecialIds(39, (38,)), torch.device("cpu"))
+    start, end = torch.tensor([2, 1]), torch.tensor([6, 5])
+    zero = torch.zeros(2, dtype=torch.long)
+    clock = Clock(zero, start, end, zero, zero, canvas.inside(start, end), zero)
+    plan = FullCanvas().plan(canvas, canvas.columns[None, :8].expand(2, -1), [8, 5])
+    return model.backbone, canvas, clock, plan
+
+
+def test_the_row_does_not_see_its_shadow() -> None:
+    backbone, canvas, clock, plan = shadow_setup(layers=3)
+    shadowed = with_shadow(plan, canvas, clock, 4)
+    with torch.no_grad():
+        plain = backbone.hidden(plan.tokens, plan.positions, plan.valid)
+        both = backbone.hidden(shadowed.tokens, shadowed.positions, shadowed.valid)
+    for row, end in enumerate((8, 5)):
+        assert torch.allclose(plain[row, :end], both[row, :end], atol=1e-12)
+
+
+def test_a_shadow_slot_does_not_see_its_own_token_and_sees_every_other() -> None:
+    backbone, canvas, clock, plan = shadow_setup(layers=1)  # in one layer nothing comes round another way
+    with torch.no_grad():
+        shadowed = with_shadow(plan, canvas, clock, 4)
+        before = backbone.hidden(shadowed.tokens, shadowed.positions, shadowed.valid)[0, 8:]
+        for position in range(8):
+            tokens = shadowed.tokens.clone()
+            tokens[0, position] = 20
+            after = backbone.hidden(tokens, shadowed.positions, shadowed.valid)[0, 8:]
+            same = [torch.allclose(before[slot], after[slot], atol=1e-12) for slot in range(4)]
+            assert same == [slot == position - 2 for slot in range(4)]
+
+
+def test_attention_maps_belong_to_the_same_forward() -> None:
+    backbone = MODELS["llada"].backbone
+    tokens = torch.tensor([[1, 2, 3, MASK, MASK], [4, 5, MASK, 0, 0]])
+    valid = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    with torch.no_grad():
+        hidden, attention = backbone.attentive(tokens, None, valid, last=1)
+        assert torch.equal(hidden, backbone.hidden(tokens, None, valid))
+    assert torch.allclose(attention.sum(dim=2), torch.ones(2, 5, dtype=attention.dtype))
+    assert not attention[1, :, 3:].any()
+
+
+def test_a_row_that_is_cut_off_counts_what_it_was_fed() -> None:
+    sampler = samplers.slowfast(explore=1, window=1, deviation=9.0, low=0.01, high=0.999, precision="float64")
+    prompts = [[1, 2], [3, 4, 5, 6]]
+    for answer in dlm.generate(MODELS["llada"], prompts, sampler=sampler, max_new_tokens=12):
+        whole = answer.counts.forwards * (len(answer.prompt_tokens) + 12)
+        assert answer.counts.token_forwards <= whole
+    short = samplers.slowfast(explore=2, window=2, low=0.9, high=0.99, precision="float64")
+    fed = [a.counts for a in dlm.generate(MODELS["llada"], prompts, sampler=short, max_new_tokens=12)]
+    assert any(c.token_forwards < c.forwards * (12 + 2) for c in fed)
+
+
+def naive_lopa(model, prompt: list[int], new: int, block: int, threshold: float, k: int) -> tuple[list[int], int]:
+    """LoPA with Python lists, one branch at a time; returns tokens and positions fed."""
+    canvas, fed = prompt + [MASK] * new, 0
+    for start in range(len(prompt), len(canvas), block):
+        end, candidates = min(start + block, len(canvas)), []
+        while any(canvas[p] == MASK for p in range(start, end)):
+            branches = []
+            for extra in [None, *candidates]:
+                tried = list(canvas)
+                if extra is not None:
+                    tried[extra[0]] = extra[1]
+                tokens, probs = best_tokens(model, tried)
+                open_ = [p for p in range(start, end) if tried[p] == MASK]
+                fed += len(canvas)
+                mean = sum(probs[p] for p in open_) / len(open_) if open_ else -1.0
+                branches.append((mean, tried, tokens, probs, open_))
+            best = max(range(len(branches)), key=lambda i: (branches[i][0], -i))
+            _, tried, tokens, probs, open_ = branches[best] if branches[best][0] >= 0 else branches[0]
+            sure = [p for p in open_ if probs[p] >= threshold]
+            if not sure and tried == canvas:
+                sure = [max(open_, key=lambda p: (probs[p], -p))]
+            canvas = [tokens[p] if p in sure else t for p, t in enumerate(tried)]
+            rest = sorted((p for p in open_ if p not in sure), key=lambda p: (-probs[p], p))[:k]
+            candidates = [(p, tokens[p]) for p in rest]
+    return canvas[len(prompt) :], fed
+
+
+@pytest.mark.parametrize("family", MODELS)
+@settings(max_examples=8)
+@given(prompt=PROMPTS, new=st.integers(3, 9), threshold=st.sampled_from([0.3, 0.6, 0.9]), k=st.integers(1, 3))
+def test_look_ahead_equals_a_naive_loop(family: str, prompt: list[int], new: int, threshold: float, k: int) -> None:
+    sampler = samplers.lopa(threshold, branches=k, blocks=samplers.Fixed(3), precision="float64")
+    (answer,) = dlm.generate(MODELS[family], [prompt], sampler=sampler, max_new_tokens=new)
+    tokens, fed = naive_lopa(MODELS[family], prompt, new, 3, threshold, k)
+    assert (answer.tokens, answer.counts.token_forwards) == (tokens, fed)
+
+
+def test_pinned_tokens_stay_where_they_are() -> None:
+    options = {"sampler": samplers.threshold(0.3), "max_new_tokens": 8, "pinned": {2: 7, 5: 9}}
+    for answer in dlm.generate(MODELS["llada"], [[1, 2], [3]], **options):
+        assert (answer.tokens[2], answer.tokens[5]) == (7, 9)
+        assert [s < 0 for s in answer.commit_step] == [i in (2, 5) for i in range(8)]
+    model = dlm.load("tiny")
+    (answer,) = dlm.generate(
+        model, ["47+85="], sampler=samplers.prophet(answer_after="13"), max_new_tokens=16, pinned={0: "13"}
+    )
+    assert answer.text.startswith("13")
+
+
+@pytest.mark.parametrize(
+    ("pinned", "message"),
+    [
+        ({8: 1}, "positions 0 to 7"),
+        ({-1: 1}, "positions 0 to 7"),
+        ({0: MASK}, "no token id"),
+        ({0: 999}, "no token id"),
+        (dict.fromkeys(range(8), 1), "nothing is left"),
+    ],
+)
+def test_bad_pins_are_refused(pinned: dict[int, int], message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        dlm.generate(MODELS["llada"], [[1]], sampler=samplers.topk(), max_new_tokens=8, pinned=pinned)
