@@ -290,7 +290,7 @@ def _pinned_ids(model: LanguageModel, pinned: Mapping[int, int | str] | None, ne
             if not 0 <= token < model.description.valid_vocab or token == model.description.mask_id:
                 raise PromptError(f"pinned: {token} at {offset} is no token id of this model")
             found[place] = token
-    if len(found) >= new:
+    if found and len(found) >= new:
         raise PromptError(f"pinned: all {new} generated positions are pinned, nothing is left to generate")
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlm.canvas import Canvas, Job, SpecialIds
+from dlm.errors import OutOfMemoryError
 from dlm.protocols import Part, State
 from dlm.view import Clock
 
@@ -91,6 +93,25 @@ class Batch:
         if freed:
             self.keep([slot for slot in range(len(self.rows)) if slot not in freed])
 
+    def shrink(self, error: BaseException) -> None:
+        """Halve the batch after an out-of-memory error; re-raise anything else.
+
+        Raises:
+            OutOfMemoryError: there is only one row.
+        """
+        if not _is_out_of_memory(error):
+            raise error
+        if len(self.rows) == 1:
+            row = self.rows[0]
+            raise OutOfMemoryError(
+                f"prompt {row.job.index} alone ({row.job.end} positions) does not fit into memory: use fewer new"
+                " tokens, a narrower dtype, or a device with more memory"
+            ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        before, left = len(self.rows), self.halve()
+        warnings.warn(f"out of memory with {before} rows in the batch; going on with {left}", RuntimeWarning, 4)
+
     def halve(self) -> int:
         """Send the second half of the rows back to the waiting line (they start again); returns the rows left."""
         left = (len(self.rows) + 1) // 2
@@ -122,6 +143,14 @@ class Batch:
         )
         for role, part in self.parts.items():
             self.states[role] = _renew(self.states[role], part.init(self.canvas), fresh)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out (the CPU allocator raises a bare RuntimeError)."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
+    )
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from dlm.batch import Batch, Row
 from dlm.canvas import Canvas, Job, SpecialIds, pack_positions
-from dlm.errors import NumericsError, OutOfMemoryError, ProgressError, SettingsError
+from dlm.errors import NumericsError, ProgressError, SettingsError
 from dlm.forward import FullCanvas, Pass, Seen, Stopwatch
 from dlm.lookahead import branch
 from dlm.models.backbone import Backbone, ModelDescription
@@ -90,7 +89,7 @@ class Decoder:
             try:
                 event = self._step(batch)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                _shrink(batch, error)
+                batch.shrink(error)
                 continue
             yield event
 
@@ -358,27 +357,3 @@ class Decoder:
             )
         if finished:
             batch.release(finished)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out (the CPU allocator raises a bare RuntimeError)."""
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
-    )
-
-
-def _shrink(batch: Batch, error: BaseException) -> None:
-    """Halve the batch after an out-of-memory error; re-raise anything else."""
-    if not _is_out_of_memory(error):
-        raise error
-    if len(batch.rows) == 1:
-        row = batch.rows[0]
-        raise OutOfMemoryError(
-            f"prompt {row.job.index} alone ({row.job.end} positions) does not fit into memory: use fewer new tokens, a"
-            " narrower dtype, or a device with more memory"
-        ) from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    before, left = len(batch.rows), batch.halve()
-    warnings.warn(f"out of memory with {before} rows in the batch; going on with {left}", RuntimeWarning, stacklevel=4)

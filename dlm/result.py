@@ -114,7 +114,8 @@ class Generation:
         tokens: the whole generated canvas, filler included.
         commit_step: per generated position the 0-based step (forward of the row) at which it was committed; -1
             where the sampler committed nothing (given tokens of an infill, filler written by a stop rule).
-        stop: ``filled``, ``end_token`` (a stop rule filled the rest) or ``early_exit`` (the rest was committed at once).
+        stop: ``filled``, ``end_token`` (a stop rule filled the rest) or ``early_exit`` (the rest was committed at
+            once).
         counts: forwards, tokens and seconds of this row.
         prompt_tokens: the prompt as token ids.
         confidence: per generated position the probability at which it was committed; NaN where it was not.
