@@ -16,7 +16,7 @@ from dlm.forward import FullCanvas, Pass, Seen, Stopwatch
 from dlm.lookahead import branch
 from dlm.models.backbone import Backbone, ModelDescription
 from dlm.proposal import Proposal, Vocabulary
-from dlm.protocols import Cache, Checks, CutsOff, Forgets, ForwardPlan, Looks, Narrows
+from dlm.protocols import Cache, Checks, CutsOff, Forgets, ForwardPlan, Looks, Narrows, RowSize
 from dlm.result import RowResult
 from dlm.sampler import Sampler
 from dlm.view import Clock, StepView
@@ -157,9 +157,9 @@ class Decoder:
         if not self._lookers:
             return eligible
         region = max(row.job.end - row.job.start for row in batch.rows)
-        width = max(row.job.end for row in batch.rows)
-        extra = sum(part.most_looked_at(region, self._block, width) for part in self._lookers)
-        return min(eligible + extra, width)
+        size = RowSize(region, self._block, max(row.job.end for row in batch.rows))
+        beyond = sum(max(0, part.most_looked_at(eligible, size) - eligible) for part in self._lookers)
+        return min(eligible + beyond, size.row)
 
     def _look(
         self,

@@ -156,10 +156,11 @@ def propose(
 
 
 def logit_gap(logits: Float[Tensor, "R V"]) -> Float[Tensor, " R"]:
-    """Largest minus second-largest logit of each row, in at least float32."""
-    best, token = logits.max(dim=1)
-    second = logits.scatter(1, token[:, None], -torch.inf).amax(dim=1)
-    return wide(best) - wide(second)
+    """Largest minus second-largest logit of each row, in at least float32. Leaves the logits as they were."""
+    best, token = logits.max(dim=1, keepdim=True)
+    second = logits.scatter_(1, token, -torch.inf).amax(dim=1)
+    logits.scatter_(1, token, best)
+    return wide(best.squeeze(1)) - wide(second)
 
 
 def divergence(logits: Float[Tensor, "R V"], before: Float[Tensor, "R V"]) -> Float[Tensor, " R"]:

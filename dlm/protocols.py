@@ -190,6 +190,21 @@ class Binds(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class RowSize:
+    """The largest sizes of the rows of a batch, known on the host.
+
+    Attributes:
+        region: generated positions.
+        block: positions of a block.
+        row: positions in all.
+    """
+
+    region: int
+    block: int
+    row: int
+
+
 @runtime_checkable
 class Looks(Protocol):
     """A part that wants proposals at positions that may not be committed now."""
@@ -198,9 +213,9 @@ class Looks(Protocol):
         """The positions."""
         ...
 
-    def most_looked_at(self, region: int, block: int, row: int) -> int:
-        """The most positions :meth:`looks_at` can name in a row of ``row`` positions with ``region`` generated ones
-        and blocks of at most ``block``."""
+    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+        """The most positions a row can have that :meth:`looks_at` names or that are eligible, when at most ``eligible``
+        of them are eligible."""
         ...
 
 

@@ -3,7 +3,7 @@
     .venv/bin/torchrun --nproc-per-node 2 scripts/train_tiny.py             # the CPU recipe, conf/train/cpu.yaml
     .venv/bin/python scripts/train_tiny.py train=gpu                        # the GPU recipe
     .venv/bin/torchrun --nproc-per-node 2 scripts/train_tiny.py recipe.minutes=240   # extend a run
-    .venv/bin/torchrun --nproc-per-node 2 scripts/train_tiny.py folder=runs/more start_from=tiny   # its weights
+    .venv/bin/torchrun --nproc-per-node 2 scripts/train_tiny.py train=more   # continue from the packaged weights
 
 `scripts/export_tiny.py` turns a run into the packaged model.
 """

@@ -27,11 +27,8 @@ class TableBackbone(Backbone):
     comes first); the mask id is the last id and has no probability."""
 
     def __init__(self, table: list[list[float]]) -> None:
-        probs = torch.tensor(table, dtype=torch.float64)
-        never = torch.full((probs.shape[0], 1), -1e9, dtype=torch.float64)
-        logits = torch.cat([probs.log().clamp_min(-1e9), never], dim=1)
-        self.table = torch.cat([torch.zeros(1, logits.shape[1], dtype=torch.float64), logits])
-        width = logits.shape[1]
+        self.table = _logits(table)
+        width = self.table.shape[1]
         self.description = ModelDescription(width - 1, (0,), 0, width, width, 4096)
         self.calls = 0
 
@@ -43,6 +40,77 @@ class TableBackbone(Backbone):
 
     def head(self, rows: Tensor) -> Tensor:
         return self.table[rows[..., 0].long()].clone()
+
+
+class ScriptedBackbone(TableBackbone):
+    """A table for every forward, the last one for all that follow; for batches of one row.
+
+    ``shadows``: for every forward the probabilities that shadow slots give to token 0, by position. ``attention``: the
+    map of every forward, from query to key.
+    """
+
+    def __init__(
+        self,
+        tables: list[list[list[float]]],
+        shadows: list[list[float]] | None = None,
+        attention: Tensor | None = None,
+    ) -> None:
+        super().__init__(tables[0])
+        self.own, self.attention = self.table.shape[0], attention
+        slots = shadows or [[0.5] * len(table) for table in tables]
+        self.tables = torch.stack(
+            [torch.cat([_logits(t), _fitted(s, self.table)]) for t, s in zip(tables, slots, strict=True)]
+        )
+
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        rows, fed = tokens.shape
+        line = torch.arange(fed).expand(rows, fed) if positions is None else positions.clone()
+        if fed > self.own:  # the row, then shadow slots
+            assert valid is not None and valid.shape == (rows, fed, fed)
+            assert (tokens[:, self.own :] == self.description.mask_id).all()
+            line[:, self.own :] += self.own
+        return torch.stack([self.which(tokens)[:, None].expand(rows, fed), line], dim=2).double()
+
+    def which(self, tokens: Tensor) -> Tensor:
+        """The table each row is answered from."""
+        self.calls += 1
+        return torch.full((tokens.shape[0],), min(self.calls, len(self.tables)) - 1)
+
+    def head(self, rows: Tensor) -> Tensor:
+        return self.tables[rows[..., 0].long(), rows[..., 1].long()].clone()
+
+    def attentive(
+        self, tokens: Tensor, positions: Tensor | None = None, valid: Tensor | None = None, last: int = 4
+    ) -> tuple[Tensor, Tensor]:
+        assert self.attention is not None
+        return self.hidden(tokens, positions, valid), self.attention.expand(tokens.shape[0], -1, -1)
+
+
+class StatefulBackbone(ScriptedBackbone):
+    """A table for every set of generated positions that hold a token; rows of a batch may differ."""
+
+    def __init__(self, tables: dict[frozenset[int], list[list[float]]]) -> None:
+        super().__init__(list(tables.values()))
+        self.filled = list(tables)
+
+    def which(self, tokens: Tensor) -> Tensor:
+        self.calls += 1
+        visible = (tokens[:, 1:] != self.description.mask_id).tolist()
+        return torch.tensor([self.filled.index(frozenset(i for i, v in enumerate(row) if v)) for row in visible])
+
+
+def _logits(table: list[list[float]]) -> Tensor:
+    """A line for the prompt, a line for each position of the table, and a last column for the mask id."""
+    logits = torch.nn.functional.pad(
+        torch.tensor(table, dtype=torch.float64).log().clamp_min(-1e9), (0, 1), value=-1e9
+    )
+    return torch.cat([torch.zeros(1, logits.shape[1], dtype=torch.float64), logits])
+
+
+def _fitted(confidences: list[float], like: Tensor) -> Tensor:
+    """Lines with these probabilities of token 0, for a vocabulary as wide as another table's."""
+    spread = like.shape[1] - 2
+    return _logits([[c] + [(1 - c) / spread] * spread for c in confidences])
 
 
 def wrap(backbone: Backbone) -> SimpleNamespace:
@@ -62,10 +130,22 @@ def table_model(probs: list[list[float]]) -> SimpleNamespace:
     return wrap(TableBackbone(probs))
 
 
+def scripted_model(
+    tables: list[list[list[float]]], shadows: list[list[float]] | None = None, attention: Tensor | None = None
+) -> SimpleNamespace:
+    """A model whose answers follow a script, see :class:`ScriptedBackbone`."""
+    return wrap(ScriptedBackbone(tables, shadows, attention))
+
+
 def confidence_table(confidences: list[float]) -> list[list[float]]:
     """Rows whose best token has the given probability; the rest is spread so thin that it never wins."""
     spread = 400
     return [[c] + [(1 - c) / spread] * spread for c in confidences]
+
+
+def proposal_table(proposals: list[tuple[int, float]]) -> list[list[float]]:
+    """The same with the best token chosen for every position."""
+    return [[c if v == token else (1 - c) / 400 for v in range(401)] for token, c in proposals]
 
 
 def random_llada(seed: int = 0, dtype: torch.dtype = torch.float64, vocab: int = 40) -> SimpleNamespace:

@@ -37,6 +37,12 @@ def test_what_is_exported_exists() -> None:
         assert package.__all__ == sorted(package.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
 
 
+def test_no_part_waits_for_the_device() -> None:
+    for path in (ROOT / "samplers").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not any(call in text for call in (".item()", ".tolist()", ".nonzero(", ".cpu()")), path
+
+
 def test_no_pickle_no_remote_code() -> None:
     for folder in ("dlm", "samplers", "cache", "scripts"):
         for path in (ROOT / folder).rglob("*.py"):

@@ -73,7 +73,7 @@ def bench(settings: BenchSettings, sampler: Sampler) -> dict[str, Any]:
         gc.collect()
     console.print(_table(rows))
     result = {
-        "device": _device_name(device),
+        "device": device_name(device),
         "dtype": str(dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -88,12 +88,13 @@ def bench(settings: BenchSettings, sampler: Sampler) -> dict[str, Any]:
 
 def _machine(device: torch.device, dtype: torch.dtype, limits: Limits) -> str:
     return (
-        f"{_device_name(device)}, {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads, torch"
+        f"{device_name(device)}, {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads, torch"
         f" {torch.__version__}: {limits.flops / 1e12:.3g} TFLOP/s, {limits.bandwidth / 1e9:.3g} GB/s of weights"
     )
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What the device calls itself; ``cpu`` for the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 

@@ -112,6 +112,17 @@ def measure_decode(model: LanguageModel, sampler: Sampler, work: Workload, limit
     )
 
 
+def random_jobs(model: LanguageModel, work: Workload, seed: int) -> list[Job]:
+    """One row per prompt: the prompt, and ``work.new`` masked positions after it. Equal seeds give equal rows."""
+    mask = model.description.mask_id
+    end = work.prompt + work.new
+    jobs = [
+        Job(i, (*prompt, *[mask] * work.new), work.prompt, tuple(range(work.prompt, end)), 0)
+        for i, prompt in enumerate(_prompts(model, work, seed))
+    ]
+    return keyed(jobs, seed)
+
+
 def _prompts(model: LanguageModel, work: Workload, seed: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed)
     top = min(model.description.mask_id, model.description.valid_vocab)
@@ -122,16 +133,11 @@ def _prompts(model: LanguageModel, work: Workload, seed: int) -> list[list[int]]
 
 def _run(model: LanguageModel, sampler: Sampler, work: Workload, seed: int) -> list[_Step]:
     """One decode, step by step. ``wall`` runs from the end of one step to the end of the next."""
-    mask = model.description.mask_id
-    end = work.prompt + work.new
-    jobs = [
-        Job(i, (*prompt, *[mask] * work.new), work.prompt, tuple(range(work.prompt, end)), 0)
-        for i, prompt in enumerate(_prompts(model, work, seed))
-    ]
+    jobs = random_jobs(model, work, seed)
     steps: list[_Step] = []
     booked = 0.0
     last = time.perf_counter()
-    for event in Decoder(model.backbone, model.description, sampler).run(keyed(jobs, seed), work.batch, model.device):
+    for event in Decoder(model.backbone, model.description, sampler).run(jobs, work.batch, model.device):
         if not isinstance(event, StepEvent):
             continue
         now = time.perf_counter()

@@ -1,43 +1,35 @@
-"""``dlm bench``: what a step costs."""
+"""``dlm bench``: measurements, one word each; without a word it is ``decode``."""
 
 from __future__ import annotations
 
-from dlm.commands.common import answered_help, yaml_of
-from dlm.configuration import build, compose_config
+from importlib import import_module
 
-HELP = """dlm bench: seconds per step inside the model and outside it, beside a naive decoder on the same weights.
+from dlm.errors import SettingsError
 
-usage: dlm bench [key=value ...]
+# Word -> (module with a `run(overrides)` and a `HELP`, one line for the overview). Imported when called.
+BENCHES: dict[str, tuple[str, str]] = {
+    "decode": ("dlm.commands.bench_decode", "a step inside the model and outside it (without a word, too)"),
+    "samplers": ("dlm.commands.bench_samplers", "what each sampler costs beside the threshold rule"),
+}
 
-  bench.shapes=[tiny,mid,wide,narrow]   tiny is the packaged model; the others, and llada-8b and dream-7b,
-                                        have random weights
-  bench.batches=[1]                     batch sizes
-  bench.prompt=32 bench.new=128 bench.block=32 bench.runs=3 bench.naive_steps=5
-  bench.device=cuda bench.dtype=bfloat16 bench.threads=1
-  sampler=topk                          any sampler; figures are those of its steps
-
-Prints a table and, as the last line, everything as JSON. Medians over the steps of all runs; a "full block" is a step
-with bench.block positions open. The limit is what arithmetic or weight reading alone would take, from speeds measured
-in the same run.
-
-groups:
-{groups}
-
-examples:
-  dlm bench
-  dlm bench bench.shapes=[narrow] bench.new=512 bench.naive_steps=0
-  dlm bench bench.shapes=[llada-8b] bench.batches=[1,8] bench.device=cuda bench.dtype=bfloat16 bench.naive_steps=0
+HELP = """measurements (dlm bench WORD --help explains one):
+{benches}
 """
 
 
 def run(overrides: list[str]) -> int:
-    """Run the command; returns the exit status."""
-    if answered_help(overrides, HELP, "bench", yaml_of):
-        return 0
-    from hydra.utils import instantiate
+    """Run the measurement that the first word names; returns the exit status.
 
-    from dlm.bench.command import bench
-
-    config = compose_config("bench", overrides)
-    bench(build(instantiate, config.bench, _convert_="all"), build(instantiate, config.sampler, _convert_="all"))
-    return 0
+    Raises:
+        SettingsError: an unknown word; the known ones are listed.
+    """
+    named = bool(overrides) and overrides[0].isidentifier()  # neither key=value nor an option
+    word = overrides[0] if named else "decode"
+    if word not in BENCHES:
+        raise SettingsError(f"unknown bench {word!r}; known are {', '.join(BENCHES)}")
+    status: int = import_module(BENCHES[word][0]).run(overrides[1:] if named else overrides)
+    if not named and any(o in ("-h", "--help") for o in overrides):
+        width = max(map(len, BENCHES))
+        lines = [f"  {name:<{width}}  {line}" for name, (_, line) in BENCHES.items()]
+        print("\n" + HELP.format(benches="\n".join(lines)), end="")
+    return status

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -131,9 +133,9 @@ def _prepare(texts: dict[str, str], overrides: list[str]) -> tuple[Plan, Decodin
     # Settings of a sampler are no part of what all samplers share: not every one knows them.
     config = compose_config("compare", [o for o in overrides if not o.startswith("sampler.")])
     wanted = config.max_new_tokens
-    for key in ("n", *(["max_new_tokens"] if wanted is not None else [])):
-        if type(config[key]) is not int:
-            raise SettingsError(f"{key} must be a whole number, got {config[key]!r}")
+    for key in ("n", "batch_size", *(["max_new_tokens"] if wanted is not None else [])):
+        if type(config[key]) is not int or config[key] < 1:
+            raise SettingsError(f"{key} must be a whole number of at least 1, got {config[key]!r}")
     if not isinstance(config.pictures, bool):
         raise SettingsError(f"pictures must be true or false, got {config.pictures!r}")
     labels = _labels(texts.get("samplers", config.samplers))
@@ -152,10 +154,9 @@ def _prepare(texts: dict[str, str], overrides: list[str]) -> tuple[Plan, Decodin
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     shared = {k: v for k, v in parts.config.items() if k not in ("sampler", "samplers", "task", "out", "debug")}
-    record = {"task": names, "samplers": labels, **shared, "max_new_tokens": wanted, "overrides": overrides}
-    # Settings that cannot work are told before minutes go into loading.
-    Decoding(None, batch_size=parts.batch_size)  # type: ignore[arg-type]
     how = Decoding(parts.load_model(), parts.cache, parts.drafter, parts.seed, parts.batch_size)
+    record = {"task": names, "samplers": labels, **shared, "max_new_tokens": wanted, "overrides": overrides}
+    record["device"] = str(how.model.device)
     return Plan(questions, samplers, out, config.pictures, record), how
 
 
@@ -206,7 +207,7 @@ def _measure_all(plan: Plan, how: Decoding, report: _Report) -> None:
         for questions in plan.questions:
             task = questions.task.name
             for label, sampler in plan.samplers.items():
-                bar.update(cell, description=f"{task} {label}".replace("[", r"\["))
+                bar.update(cell, description=escape(f"{task} {label}"))
                 try:
                     if isinstance(sampler, str):
                         raise SettingsError(sampler)
@@ -263,7 +264,8 @@ class _Report:
         if lines:
             self.console.print(_table(lines))
         if self.lines and self.plan.out is not None:
-            print(f"dlm: {len(self.lines)} lines were measured; they are in {self.plan.out}", file=sys.stderr)
+            count = "1 line was" if len(self.lines) == 1 else f"{len(self.lines)} lines were"
+            print(f"dlm: {count} measured; see {self.plan.out}/compare.csv", file=sys.stderr)
 
     def _write(self) -> None:
         if self.plan.out is None:
@@ -295,11 +297,12 @@ def _write_whole(path: Path, text: str) -> None:
 def _table(lines: Sequence[Line]) -> Table:
     first = lines[0]
     title = f"{first.task}: {first.n} held-out questions, {first.max_new_tokens} positions each"
-    table = Table(title=Text(title), title_style="bold", title_justify="left")
-    table.add_column("sampler", overflow="fold")
+    # Eight columns fit into a terminal of 80 when nothing is spent on padding.
+    table = Table(title=Text(title), title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    table.add_column("sampler", overflow="fold", min_width=12)
     for heading in (
-        "accuracy\n(95 %)", "forwards", "tokens/\nforward", "canvas tok./\nforward",
-        "token-\nforwards", "overhead,\nms/step", "outside\nforward",
+        "accuracy\n(95 %)", "for-\nwards", "tokens\nper\nforward", "canvas\nper\nforward",
+        "token-\nforwards", "overhead\nms per\nstep", "outside\nthe\nforward",
     ):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:

@@ -36,10 +36,6 @@ class Decoding:
     seed: int = 0
     batch_size: int = 32
 
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise SettingsError(f"batch_size must be at least 1, got {self.batch_size}")
-
 
 @dataclass(frozen=True)
 class Questions:
@@ -60,13 +56,12 @@ class Questions:
         """The first ``n`` held-out questions; None takes a canvas that holds any answer of the task.
 
         Raises:
-            SettingsError: an unknown task, ``n`` or ``max_new_tokens`` below 1.
+            SettingsError: an unknown task, ``n`` below 1.
         """
         task = tasks.get(name)
+        if n < 1:
+            raise SettingsError(f"n must be at least 1, got {n}")
         canvas = canvas_for(name) if max_new_tokens is None else max_new_tokens
-        for key, value in (("n", n), ("max_new_tokens", canvas)):
-            if value < 1:
-                raise SettingsError(f"{key} must be at least 1, got {value}")
         return cls(task, tuple(task.instance(i, "test") for i in range(n)), canvas)
 
     @property

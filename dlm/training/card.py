@@ -27,6 +27,7 @@ decoding costs in quality.
 
 ```python
 import dlm, samplers
+
 model = dlm.load("tiny")
 chat = [{{"role": "user", "content": 'Reverse the list: ["Anna", "Bob", "Cleo"]'}}]
 dlm.generate(model, [chat], sampler=samplers.threshold(0.9), max_new_tokens=32)[0].text
@@ -37,12 +38,10 @@ dlm.generate(model, [chat], sampler=samplers.threshold(0.9), max_new_tokens=32)[
 (decay {ema}). Objective: any-order masked diffusion with exact mask counts (`dlm/training/objective.py`), a share
 {suffix_share} of the rows masked as a suffix. Settings, losses and accuracies over the run: `training.json`.
 
-    {command}
-    python scripts/export_tiny.py {folder}
+{commands}
     python scripts/eval_tiny.py
 
-To train on, run the first command with a larger budget (`recipe.minutes=`); on a checkout without the run's folder,
-add `start_from=tiny`.
+To train on: the last training command with `folder=` another and `start_from=tiny`.
 
 ## Accuracy on held-out questions
 {evaluation}
@@ -63,28 +62,40 @@ def write_card(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     measured = folder / "evaluation.json"
     evaluation = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else None
-    settings, progress = history["settings"], history["progress"]
+    settings = history["settings"]
     cpu = settings["device"] == "cpu"
+    runs = _runs(history)
     card = _CARD.format(
         parameters=history["parameters"],
         layers=config["n_layers"],
         width=config["d_model"],
         size=2 * history["parameters"] / 1e6,
-        tokens=progress["tokens"] / 1e6,
-        steps=progress["step"],
-        minutes=progress["seconds"] / 60,
+        tokens=sum(run["progress"]["tokens"] for run in runs) / 1e6,
+        steps=sum(run["progress"]["step"] for run in runs),
+        minutes=sum(run["progress"]["seconds"] for run in runs) / 60,
         device="two CPU cores (shared with other work)" if cpu else "one GPU",
         seed=settings["seed"],
         ema=settings["recipe"]["ema"],
         suffix_share=settings["recipe"].get("suffix_share", 0.15),
-        command="torchrun --nproc-per-node 2 scripts/train_tiny.py"
-        if cpu
-        else "python scripts/train_tiny.py train=gpu",
-        folder="runs/tiny" if cpu else "runs/tiny_gpu",
+        commands="\n".join(_commands(run["settings"]) for run in runs),
         evaluation=_table(evaluation) if evaluation else "Not measured yet: `python scripts/eval_tiny.py`.\n",
         examples=_examples(list(settings["tasks"])),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _runs(history: dict[str, Any]) -> list[dict[str, Any]]:
+    """The training runs behind a model, the first one first."""
+    return [*_runs(history["before"]), history] if "before" in history else [history]
+
+
+def _commands(settings: dict[str, Any]) -> str:
+    """How a run is made again and turned into a model folder."""
+    recipe = "train=gpu" if settings["device"] != "cpu" else "train=more" if settings.get("start_from") else ""
+    script = (
+        "python scripts/train_tiny.py" if recipe == "train=gpu" else "torchrun --nproc-per-node 2 scripts/train_tiny.py"
+    )
+    return f"    {script} {recipe}".rstrip() + f"\n    python scripts/export_tiny.py {settings.get('folder', 'runs/tiny')}"
 
 
 def _table(evaluation: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dlm.errors import CheckpointError
 from dlm.models import LLaDAConfig, LLaDAModelLM
+from dlm.models.checkpoint import resolve
 from dlm.training.card import write_card
 from dlm.training.checkpoint import read_checkpoint
 
@@ -21,8 +22,8 @@ def export(run: Path, target: Path) -> dict[str, Any]:
     """Write the model of a run to ``target``, loadable by :func:`dlm.load`, and return its training history.
 
     ``target`` gets ``config.json`` and ``model.safetensors`` (the averaged weights, float16, public LLaDA keys), the
-    tokenizer files, ``training.json`` (settings, progress and the log) and the model card ``README.md``. An evaluation
-    of other weights that lies there is removed.
+    tokenizer files, ``training.json`` (settings, progress and the log; under ``before`` those of the model the run
+    began with) and the model card ``README.md``. An evaluation of other weights that lies there is removed.
 
     Raises:
         CheckpointError: the run has no checkpoint yet, or the model is larger than 16 MB.
@@ -56,13 +57,28 @@ def _history(run: Path, progress: dict[str, Any], model: LLaDAModelLM) -> dict[s
     log_file = run / "log.jsonl"
     log = [json.loads(line) for line in log_file.read_text(encoding="utf-8").splitlines()] if log_file.is_file() else []
     losses = [line for line in log if "loss" in line]
+    settings = _settings(run / "config.yaml")
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "progress": progress,
-        "settings": _settings(run / "config.yaml"),
+        "settings": settings,
         "loss": [_rounded(line) for line in losses[:: max(1, len(losses) // 40)]],
         "accuracy": [line for line in log if "accuracy" in line],
+        **_before(settings or {}),
     }
+
+
+def _before(settings: dict[str, Any]) -> dict[str, Any]:
+    """The history of the model a run began with, where it has one."""
+    if settings.get("start_from") is None:
+        return {}
+    file = resolve(settings["start_from"]) / HISTORY
+    if not file.is_file():
+        return {}
+    history = json.loads(file.read_text(encoding="utf-8"))
+    # Exported a second time the run finds itself where it began.
+    itself = history["settings"] == settings
+    return {"before": history["before"] if itself else history}
 
 
 def _rounded(line: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.parts import Stateless
 from dlm.proposal import Statistic
+from dlm.protocols import RowSize
 from dlm.view import Clock, StepView
 from samplers.exits.regions import AnswerRegion
 
@@ -121,8 +122,8 @@ class AnswerGap(Stateless):
     def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
         return self.region.where(canvas)
 
-    def most_looked_at(self, region: int, block: int, row: int) -> int:
-        return self.region.most(region)
+    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+        return self.region.most(eligible, size.region)
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, " B"], None]:
         assert view.proposal.gap is not None

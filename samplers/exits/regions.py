@@ -56,9 +56,9 @@ class AnswerRegion:
                 " generated: lower its start or raise max_new_tokens"
             )
 
-    def most(self, region: int) -> int:
-        """The most positions it can have."""
-        return region if self.length is None else min(self.length, region)
+    def most(self, eligible: int, region: int) -> int:
+        """The most positions it can have together with ``eligible`` others of a generated region of ``region``."""
+        return region if self.length is None else min(eligible + self.length, region)
 
     def where(self, canvas: Canvas) -> Bool[Tensor, "B W"]:
         """Its positions in every row."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.parts import PartDefaults
+from dlm.protocols import RowSize
 from dlm.view import Clock, StepView, rank
 
 
@@ -40,8 +41,8 @@ class FallingConfidence(PartDefaults):
     def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
         return canvas.writable & (canvas.columns < clock.block_end[:, None])
 
-    def most_looked_at(self, region: int, block: int, row: int) -> int:
-        return region
+    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+        return size.region
 
     def step(
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: Float[Tensor, "B W"]

@@ -13,7 +13,7 @@ from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.parts import PartDefaults
 from dlm.proposal import Statistic
-from dlm.protocols import Checks, CutsOff, Forgets, Looks, Rewrites, Selector
+from dlm.protocols import Checks, CutsOff, Forgets, Looks, Rewrites, RowSize, Selector
 from dlm.view import Clock, StepView
 
 
@@ -61,8 +61,9 @@ class _Several(PartDefaults):
                 seen = seen | selector.looks_at(canvas, clock)
         return seen
 
-    def most_looked_at(self, region: int, block: int, row: int) -> int:
-        return sum(s.most_looked_at(region, block, row) for s in self.selectors if isinstance(s, Looks))
+    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+        lookers = [s for s in self.selectors if isinstance(s, Looks)]
+        return eligible + sum(max(0, s.most_looked_at(eligible, size) - eligible) for s in lookers)
 
     def forget(self, where: Bool[Tensor, "B W"], state: tuple[Any, ...]) -> tuple[Any, ...]:
         pairs = zip(self.selectors, state, strict=True)

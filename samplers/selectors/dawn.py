@@ -12,6 +12,7 @@ from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.parts import Stateless
 from dlm.proposal import Statistic
+from dlm.protocols import RowSize
 from dlm.view import Clock, StepView
 
 
@@ -49,8 +50,8 @@ class Dawn(Stateless):
     def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
         return ~canvas.masked & (canvas.columns < clock.block_end[:, None])
 
-    def most_looked_at(self, region: int, block: int, row: int) -> int:
-        return row
+    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+        return size.row
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None

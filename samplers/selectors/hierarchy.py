@@ -11,6 +11,7 @@ from torch import Tensor
 from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.parts import Stateless
+from dlm.protocols import RowSize
 from dlm.view import Clock, StepView, rank
 
 
@@ -70,8 +71,8 @@ class HierarchyRemask(Stateless):
     def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
         return clock.block & canvas.writable
 
-    def most_looked_at(self, region: int, block: int, row: int) -> int:
-        return block
+    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+        return size.block
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         doubtful = doubted(view, self.doubt)

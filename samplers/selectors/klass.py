@@ -13,6 +13,7 @@ from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.parts import PartDefaults
 from dlm.proposal import Statistic
+from dlm.protocols import RowSize
 from dlm.view import Clock, StepView, rank
 
 
@@ -59,8 +60,8 @@ class Klass(PartDefaults):
     def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
         return canvas.masked if self.compat == "d2cache" else clock.block & canvas.masked
 
-    def most_looked_at(self, region: int, block: int, row: int) -> int:
-        return region if self.compat == "d2cache" else 0
+    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+        return size.region if self.compat == "d2cache" else eligible
 
     def forget(self, where: Bool[Tensor, "B W"], state: Float[Tensor, "B W H"]) -> Float[Tensor, "B W H"]:
         return state.masked_fill(where[..., None], torch.inf)

@@ -165,7 +165,7 @@ _FOUND = """- Dream: the recorded runs truncate to the 50 largest logits (`top_k
   last rank, Dream's schedule truncates (`compat="reference"`), and LLaDA's `confidence_eos_eot_inf` removes
   the end ids from the softmax (`suppress_end="reference"`): reproduced, because they shaped published
   numbers, and therefore matched here.
-- dInfer commits everything within 1e-5 of the best confidence (`compat="dinfer"`), and its `hier` decoder is the main
-  one, not the fast variant. d2Cache's KLASS remembers how positions outside the block moved (`compat="d2cache"`) and ran
-  in float64.
+- dInfer commits everything within 1e-5 of the best confidence (`compat="dinfer"`), and its `hier` decoder is the
+  main one, not the fast variant. d2Cache's KLASS remembers how positions outside the block moved
+  (`compat="d2cache"`) and ran in float64.
 - EOSER's reference counts its steps anew in every block (`compat="reference"`)."""
