@@ -102,12 +102,26 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
             try:
-                return hydra.compose(name, list(overrides))
+                return hydra.compose(name, _parts_replaced(overrides))
             except (HydraException, ValueError) as error:
                 raise _explained(name, list(overrides), error) from error
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = outer
+
+
+def _parts_replaced(overrides: Sequence[str]) -> list[str]:
+    """``key={_target_: …}`` puts a new part in the place of the old one. Hydra would merge the two instead."""
+    replaced: list[str] = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if equals and value.lstrip().startswith("{") and "_target_" in value and not key.startswith(("+", "~")):
+            # The group `blocks` reaches a sampler through its own key.
+            key = "sampler.blocks" if key == "blocks" else key
+            replaced += [f"{key}=null", f"{key}={value}"]
+        else:
+            replaced.append(override)
+    return replaced
 
 
 def build(instantiate: Any, node: Any, **options: Any) -> Any:

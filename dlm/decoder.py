@@ -116,13 +116,20 @@ class Decoder:
         canvas, states = batch.canvas, dict(batch.states)
         clock, opened, count = self._open_blocks(batch, states)
         eligible = canvas.masked & clock.block
+        wanted = self._wanted(canvas, clock, eligible)
         if isinstance(self.sampler.selector, CutsOff):
-            eligible = eligible & (canvas.columns < clock.step.new_tensor(batch.reaches)[:, None])
-        positions = pack_positions(self._wanted(canvas, clock, eligible), canvas.columns, self._most(batch, count))
+            fed = canvas.columns < clock.step.new_tensor(batch.reaches)[:, None]
+            eligible, wanted = eligible & fed, wanted & fed
+        positions = pack_positions(wanted, canvas.columns, self._most(batch, count))
         plan = self.cache.plan(canvas, positions, batch.reaches)
         view, forced, seen = self._look(canvas, clock, plan, positions, eligible, states)
         view = self._narrow(view.with_(most=count), opened, states)
         view, chosen, leaving = self._select(view, forced, states)
+        if leaving is not None:
+            if isinstance(self.sampler.selector, CutsOff):
+                # What was not fed cannot be committed: a row that was cut off stays.
+                leaving = leaving & (clock.step.new_tensor(batch.reaches) == canvas.end)
+            chosen = chosen | (leaving[:, None] & view.eligible)
 
         canvas.commit(positions, view.proposal.token, chosen, clock.step, view.proposal.prob)
         remasked = self._revise(view, chosen, leaving, states)
@@ -197,8 +204,8 @@ class Decoder:
     def _select(
         self, view: StepView, forced: Bool[Tensor, "B N"] | None, states: dict
     ) -> tuple[StepView, Bool[Tensor, "B N"], Bool[Tensor, " B"] | None]:
-        """Scores, budget and choice, and the rows that commit all they have. A row that may commit something but
-        would not, commits its best position."""
+        """Scores, budget and choice, and the rows that would commit all they have. A row that may commit something
+        but would not, commits its best position."""
         sampler = self.sampler
         scores, states["score"] = sampler.score.step(view, states["score"])
         scores = scores.masked_fill(~view.eligible, -torch.inf)
@@ -225,7 +232,6 @@ class Decoder:
         leaving = None
         if sampler.exit is not None:
             leaving, states["exit"] = sampler.exit.step(view, states["exit"])
-            chosen = chosen | (leaving[:, None] & view.eligible)
         return view, chosen, leaving
 
     def _allowed(self, view: StepView) -> Bool[Tensor, "B N"]:

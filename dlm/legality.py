@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlm.errors import SettingsError
-from dlm.protocols import CutsOff, Looks
 
 if TYPE_CHECKING:
     from dlm.sampler import Sampler
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 def refuse_illegal(sampler: Sampler) -> None:
     """Raise a SettingsError with the reason when parts of the sampler contradict each other."""
-    for rule in (_budget, _modifiers, _blocks, _reviser, _truncation, _lookahead):
+    for rule in (_budget, _modifiers, _blocks, _reviser, _lookahead):
         reason = rule(sampler)
         if reason is not None:
             raise SettingsError(f"sampler {sampler.name!r}: {reason}")
@@ -72,20 +71,10 @@ def _reviser(sampler: Sampler) -> str | None:
                 f"{type(reviser).__name__} is bounded only together with the {role} {' or '.join(names)},"
                 f" not with {type(present).__name__}"
             )
+        mismatch = getattr(reviser, "fits", lambda partner: None)(present)
+        if mismatch is not None:
+            return f"{type(reviser).__name__} and its {role} do not fit each other: {mismatch}"
     return None
-
-
-def _truncation(sampler: Sampler) -> str | None:
-    """What is not fed cannot be looked at."""
-    if not isinstance(sampler.selector, CutsOff):
-        return None
-    others = [part for role, part in sampler.parts.items() if role != "selector" and isinstance(part, Looks)]
-    if not others:
-        return None
-    return (
-        f"{type(sampler.selector).__name__} feeds the model only a part of the row at times, and"
-        f" {type(others[0]).__name__} looks at positions behind it; use another selector or remove the latter"
-    )
 
 
 def _lookahead(sampler: Sampler) -> str | None:

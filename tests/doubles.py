@@ -101,9 +101,7 @@ class StatefulBackbone(ScriptedBackbone):
 
 def _logits(table: list[list[float]]) -> Tensor:
     """A line for the prompt, a line for each position of the table, and a last column for the mask id."""
-    logits = torch.nn.functional.pad(
-        torch.tensor(table, dtype=torch.float64).log().clamp_min(-1e9), (0, 1), value=-1e9
-    )
+    logits = torch.nn.functional.pad(torch.tensor(table, dtype=torch.float64).log().clamp_min(-1e9), (0, 1), value=-1e9)
     return torch.cat([torch.zeros(1, logits.shape[1], dtype=torch.float64), logits])
 
 

@@ -184,3 +184,20 @@ def test_pinned_tokens_stay_where_they_are() -> None:
 def test_bad_pins_are_refused(pinned: dict[int, int], message: str) -> None:
     with pytest.raises(PromptError, match=message):
         dlm.generate(MODELS["llada"], [[1]], sampler=samplers.topk(), max_new_tokens=8, pinned=pinned)
+
+
+def test_a_row_that_is_cut_off_does_not_exit() -> None:
+    """Prophet over SlowFast: the exit waits for a forward that sees the whole row."""
+    leave = samplers.AnswerGap(thresholds=samplers.Stages(1e9, -1e9, -1e9, cuts=(0.2, 1.0)))
+    options = {"explore": 2, "window": 2, "low": 0.9, "high": 0.99, "precision": "float64"}
+    prompts = [[1, 2], [3, 4, 5, 6], [7]]
+    sampler = samplers.slowfast(exit=leave, **options)
+    together = dlm.generate(MODELS["llada"], prompts, sampler=sampler, max_new_tokens=12, record="commits")
+    plain = dlm.generate(MODELS["llada"], prompts, sampler=samplers.slowfast(**options), max_new_tokens=12)
+    for prompt, answer, base in zip(prompts, together, plain, strict=True):
+        (alone,) = dlm.generate(MODELS["llada"], [prompt], sampler=sampler, max_new_tokens=12)
+        assert (alone.tokens, alone.commit_step) == (answer.tokens, answer.commit_step)
+        assert answer.stop == "early_exit"
+        last = max(answer.commit_step)
+        before = [(t, s) for t, s in zip(base.tokens, base.commit_step, strict=True) if s < last]
+        assert before == [(t, s) for t, s in zip(answer.tokens, answer.commit_step, strict=True) if s < last]

@@ -24,11 +24,12 @@ usage: dlm bench samplers [key=value ...]
   bench.runs=5 bench.steps=3            rounds, and steps from a fresh canvas that are timed in each
   bench.device=cuda bench.dtype=bfloat16 bench.threads=1
 
-Prints a table and, as the last line, everything as JSON. In every round each sampler decodes the same random canvases
-in turn; the figures are medians over the rounds, the ratios those to threshold in the same round. "outside" is a step
-without the model's body and head, "step" is all of it, "scored" is how many positions per row the head was evaluated
-at for proposals. What is above a ratio of 3 and declares no reason is named below the table. Settings of a sampler
-(sampler.temperature=0.5) hold for all of them; one that refuses is listed with its reason.
+Prints a table and, as the last line, everything as JSON. In every round each sampler decodes the same random canvases,
+one after the other in an order of that round, threshold several times. Figures are medians over the rounds, ratios
+those to threshold in the same round. "ms" and "ratio" are a step without the model's body and head, "step ratio" is
+all of it, "scored" is how many positions per row the head was evaluated at for proposals. What is above a ratio of 3
+and declares no reason is named below the table. Settings of a sampler (sampler.temperature=0.5) hold for all of them;
+one that refuses is listed with its reason.
 
 groups:
 {groups}

@@ -91,11 +91,12 @@ def _runs(history: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _commands(settings: dict[str, Any]) -> str:
     """How a run is made again and turned into a model folder."""
-    recipe = "train=gpu" if settings["device"] != "cpu" else "train=more" if settings.get("start_from") else ""
-    script = (
-        "python scripts/train_tiny.py" if recipe == "train=gpu" else "torchrun --nproc-per-node 2 scripts/train_tiny.py"
-    )
-    return f"    {script} {recipe}".rstrip() + f"\n    python scripts/export_tiny.py {settings.get('folder', 'runs/tiny')}"
+    if settings["device"] != "cpu":
+        script = "python scripts/train_tiny.py train=gpu"
+    else:
+        more = " train=more" if settings.get("start_from") else ""
+        script = f"torchrun --nproc-per-node 2 scripts/train_tiny.py{more}"
+    return f"    {script}\n    python scripts/export_tiny.py {settings.get('folder', 'runs/tiny')}"
 
 
 def _table(evaluation: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ class Smooth:
     decay: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.first < self.last:
+        if not self.first >= self.last:
             raise SettingsError(f"required gaps must not rise, got first={self.first} and last={self.last}")
         if self.shape not in ("linear", "cosine", "exponential"):
             raise SettingsError(f"shape must be 'linear', 'cosine' or 'exponential', got {self.shape!r}")

@@ -25,7 +25,8 @@ class EndRejection(Stateless):
     loop does, which then never reaches ``high``; clean counts over the row.
 
     Raises:
-        SettingsError: factors outside [0, 1], low above high, steps below 1, an unknown schedule or compat.
+        SettingsError: factors outside [0, 1], low above high, steps or tokens_per_step below 1, an unknown schedule or
+            compat.
     """
 
     low: float = 0.4
@@ -43,6 +44,8 @@ class EndRejection(Stateless):
             raise SettingsError(f"low and high must satisfy 0 <= low <= high <= 1, got {self.low} and {self.high}")
         if self.steps is not None and self.steps < 1:
             raise SettingsError(f"steps must be at least 1, got {self.steps}")
+        if self.tokens_per_step < 1:
+            raise SettingsError(f"tokens_per_step must be at least 1, got {self.tokens_per_step}")
         if self.schedule not in ("linear", "ascending"):
             raise SettingsError(f"schedule must be 'linear' or 'ascending', got {self.schedule!r}")
         if self.compat not in ("clean", "reference"):

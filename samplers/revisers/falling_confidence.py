@@ -13,6 +13,7 @@ from dlm.errors import SettingsError
 from dlm.parts import PartDefaults
 from dlm.protocols import RowSize
 from dlm.view import Clock, StepView, rank
+from samplers.selectors.mean_threshold import MeanThreshold
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class FallingConfidence(PartDefaults):
     def __post_init__(self) -> None:
         if self.minimum < 1:
             raise SettingsError(f"minimum must be at least 1, got {self.minimum}")
+
+    def fits(self, selector: MeanThreshold) -> str | None:
+        """Why the two would not come to an end together."""
+        if selector.minimum == self.minimum:
+            return None
+        return f"minimum is {self.minimum} here and {selector.minimum} there, give both the same"
 
     def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
         """Probability of the best token of each position at the forward before; 0 at first."""

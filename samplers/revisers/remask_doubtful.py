@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlm.parts import Stateless
 from dlm.view import StepView
-from samplers.selectors.hierarchy import check_doubt, doubted
+from samplers.selectors.hierarchy import HierarchyRemask, check_doubt, doubted
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class RemaskDoubtful(Stateless):
 
     def __post_init__(self) -> None:
         check_doubt(self.doubt)
+
+    def fits(self, selector: HierarchyRemask) -> str | None:
+        """Why the two would not come to an end together."""
+        if selector.doubt == self.doubt:
+            return None
+        return f"doubt is {self.doubt} here and {selector.doubt} there, give both the same"
 
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
         again = doubted(view, self.doubt) & ~chosen

@@ -22,6 +22,10 @@ class RemaskLowest(Stateless):
 
     partner = ("budget", ("RemaskingLoop",))
 
+    def fits(self, budget: RemaskingLoop) -> str | None:
+        """Why the two would not come to an end together."""
+        return None if budget == self.loop else f"the loop is {self.loop} here and {budget} there, give both the same"
+
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
         canvas, clock = view.canvas, view.clock
         committed = clock.block & canvas.writable & ~canvas.masked & (canvas.commit_step >= 0)

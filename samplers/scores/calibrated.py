@@ -35,7 +35,7 @@ class Calibrated(Stateless):
     non_negative = True
 
     def __post_init__(self) -> None:
-        if self.decay < 0:
+        if not 0.0 <= self.decay < float("inf"):
             raise SettingsError(f"decay must be 0 (no preference for early positions) or more, got {self.decay}")
         if not self.cap > 0:
             raise SettingsError(f"cap must be above 0, got {self.cap}")

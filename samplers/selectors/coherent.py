@@ -56,7 +56,7 @@ class Coherent(PartDefaults):
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise SettingsError(f"steps must be at least 1, got {self.steps}")
-        if self.expand < 0 or self.warm_up < 1:
+        if not self.expand >= 0 or self.warm_up < 1:
             raise SettingsError(f"expand must be 0 or more and warm_up 1 or more, got {self.expand}, {self.warm_up}")
 
     def check(self, region: int, block: int) -> None:

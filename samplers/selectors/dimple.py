@@ -42,14 +42,20 @@ class Dimple(Stateless):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
-        sure = (view.scores > self.threshold) & view.eligible
+        last = view.clock.step >= self._steps(view) - 1
+        sure = ((view.scores > self.threshold) | last[:, None]) & view.eligible
         fallback = rank(view.scores) < self._scheduled(view)[:, None]
         return torch.where(sure.any(dim=1, keepdim=True), sure, fallback), state
+
+    def _steps(self, view: StepView) -> Float[Tensor, " B"]:
+        """Intervals of the grid."""
+        total = view.clock.block_masks.double()
+        return total if self.steps is None else torch.full_like(total, self.steps)
 
     def _scheduled(self, view: StepView) -> Float[Tensor, " B"]:
         """How many positions the grid commits at this step."""
         total, now = view.clock.block_masks.double(), view.eligible.sum(dim=1).double()
-        steps = total if self.steps is None else torch.full_like(total, self.steps)
+        steps = self._steps(view)
         stride = (1.0 - self.eps) / steps
         # n (1 - s/t) >= 1 is s N <= n - 1: the first grid point that low, if it is not behind the step already.
         reached = torch.ceil((1.0 - (now - 1.0) / total) / stride - 1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +32,7 @@ class Klass(PartDefaults):
     movement of positions outside the block is remembered, for which all masked positions are scored.
 
     Raises:
-        SettingsError: threshold outside [0, 1], history below 1, an unknown compat.
+        SettingsError: threshold outside [0, 1], no number for divergence, history below 1, an unknown compat.
     """
 
     threshold: float = 0.9
@@ -44,6 +45,8 @@ class Klass(PartDefaults):
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold <= 1.0:
             raise SettingsError(f"threshold must be in [0, 1], got {self.threshold}")
+        if math.isnan(self.divergence):
+            raise SettingsError("divergence is a number of nats, got NaN")
         if self.history < 1:
             raise SettingsError(f"history must be at least 1, got {self.history}")
         if self.compat not in ("clean", "d2cache"):

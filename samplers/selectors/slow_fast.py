@@ -63,7 +63,7 @@ class SlowFast(PartDefaults):
             raise SettingsError(f"low and high must satisfy 0 <= low <= high <= 1, got {self.low} and {self.high}")
         if not 1 <= self.window <= self.explore:
             raise SettingsError(f"window must be in [1, explore={self.explore}], got {self.window}")
-        if self.deviation < 0:
+        if not self.deviation >= 0:
             raise SettingsError(f"deviation must be 0 or more, got {self.deviation}")
 
     def init(self, canvas: Canvas) -> Cycle:

@@ -152,7 +152,7 @@ def test_a_remasked_position_starts_without_credit() -> None:
 
 def test_every_adaptive_block_starts_without_credit() -> None:
     frozen = [probabilities((1.5, 0.0, -1.0)) for _ in range(8)]
-    options = {"blocks": samplers.AdaptiveBlocks(3, (9,)), "transforms": (samplers.Credit(),), "precision": "float64"}
+    options = {"blocks": samplers.AdaptiveBlocks(3, (2,)), "transforms": (samplers.Credit(),), "precision": "float64"}
     answer = decode(table_model(frozen), samplers.topk(**options), 8, record=("commits", "confidence"))
     assert answer.trace is not None
     firsts = [s for i, s in enumerate(answer.trace.steps) if i == 0 or answer.trace.steps[i - 1].block != s.block]

@@ -40,9 +40,7 @@ def test_frechet(confidences: list[float], expected: list[set[int]]) -> None:
 def test_frechet_bounds(confidences: list[float], bounds: list[float]) -> None:
     model = table_model(confidence_table(confidences))
     for n, bound in enumerate(bounds, start=1):
-        first = [
-            len(commits(model, samplers.frechet(bound + change), len(confidences))[0]) for change in (-1e-3, 1e-3)
-        ]
+        first = [len(commits(model, samplers.frechet(bound + change), len(confidences))[0]) for change in (-1e-3, 1e-3)]
         assert first == [n, max(n - 1, 1)]
 
 
@@ -126,7 +124,9 @@ def test_hierarchy() -> None:
         ({1, 4, 6}, {3}, True, {1}, {3, 4, 6}),
     ],
 )
-def test_coherent_decoding(buffer: set[int], agrees: set[int], seek: bool, expected: set[int], behind: set[int]) -> None:
+def test_coherent_decoding(
+    buffer: set[int], agrees: set[int], seek: bool, expected: set[int], behind: set[int]
+) -> None:
     # The ranking is 1, 6, 3, 4, 0, ...; u = 1, and the buffer has size 3 at this step.
     view = view_of([0.5, 0.9, 0.4, 0.7, 0.6, 0.3, 0.8, 0.2], step=6)
     selector = samplers.Coherent(seek=seek)
@@ -141,7 +141,9 @@ def test_coherent_decoding(buffer: set[int], agrees: set[int], seek: bool, expec
     assert int(state.size) == 3
 
 
-@pytest.mark.parametrize(("steps", "sizes"), [(None, [1, 1, 1, 1, 2, 3, 4, 5, 5, 5]), (10, [1, 1, 1, 1, 2, 3, 4, 5, 6, 7])])
+@pytest.mark.parametrize(
+    ("steps", "sizes"), [(None, [1, 1, 1, 1, 2, 3, 4, 5, 5, 5]), (10, [1, 1, 1, 1, 2, 3, 4, 5, 6, 7])]
+)
 def test_coherent_buffer_grows(steps: int | None, sizes: list[int]) -> None:
     selector, found = samplers.Coherent(steps=steps), []
     state = selector.init(view_of([0.5] * 20).canvas)
