@@ -22,6 +22,8 @@ from dlm.view import Clock
 
 # Logits that exist at one time, in elements: 64 rows of a 126,464-word vocabulary.
 _CHUNK_ELEMENTS = 64 * 126_464
+# What a CPU works on at one time after the head: a few rows of a large vocabulary, which its caches hold.
+_CACHED_ELEMENTS = 2**20
 
 
 @dataclass
@@ -176,32 +178,41 @@ class Pass:
         proposals, chunk = [], self._chunk_rows()
         for first in range(0, rows[0].shape[0], chunk):
             part = slice(first, first + chunk)
-            here = None if at is None else at.part(part)
-            uniforms = None if noise is None else noise[part]
-            earlier = None if before is None else [r[part] for r in before]
-            proposals.append(self._chunk([r[part] for r in rows], earlier, here, states, uniforms))
+            self.watch.mark("forward")
+            logits = self.guided([r[part] for r in rows])
+            self.watch.mark("sampler")
+            earlier = None if before is None else self.guided([r[part] for r in before])
+            size = self._cached_rows(logits)
+            for inner in range(0, logits.shape[0], size):
+                lines = slice(first + inner, min(first + inner + size, first + logits.shape[0]))
+                proposals.append(
+                    self._chunk(
+                        logits[inner : inner + size],
+                        None if earlier is None else earlier[inner : inner + size],
+                        None if at is None else at.part(lines),
+                        states,
+                        None if noise is None else noise[lines],
+                    )
+                )
         return Proposal.cat(proposals).reshape(*positions.shape)
 
     def _chunk(
         self,
-        rows: list[Float[Tensor, "R D"]],
-        before: list[Float[Tensor, "R D"]] | None,
+        logits: Float[Tensor, "R V"],
+        before: Float[Tensor, "R V"] | None,
         at: LogitRows | None,
         states: dict[str, State],
         uniforms: Float[Tensor, " R"] | None,
     ) -> Proposal:
-        """Proposals of one chunk of logits."""
+        """Proposals of one chunk of logits; ``before`` are those of the forward before."""
         needs = self.sampler.needs
-        self.watch.mark("forward")
-        logits = self.guided(rows)
-        self.watch.mark("sampler")
         gap = logit_gap(logits) if "gap" in needs else None
         kl = None
         if "kl" in needs:
             assert at is not None
             kl = unknown = wide(logits[:, 0]).new_full((logits.shape[0],), torch.inf)
             if before is not None:
-                kl = torch.where(at.clock.step[at.row] > 0, divergence(logits, self.guided(before)), unknown)
+                kl = torch.where(at.clock.step[at.row] > 0, divergence(logits, before), unknown)
         for i, transform in enumerate(self.sampler.transforms):
             assert at is not None
             logits, states[f"transform{i}"] = transform.step(logits, at, states[f"transform{i}"])
@@ -258,6 +269,11 @@ class Pass:
         if "kl" not in self.sampler.needs or states.get("previous") is None:
             return None
         return self._rows(states["previous"], None, positions, canvas.tokens.shape[1])
+
+    def _cached_rows(self, logits: Float[Tensor, "R V"]) -> int:
+        if logits.is_cuda:
+            return logits.shape[0]
+        return max(1, _CACHED_ELEMENTS // logits.shape[1])
 
     def _chunk_rows(self) -> int:
         return max(1, _CHUNK_ELEMENTS // max(1, self.vocabulary.width))

@@ -99,7 +99,7 @@ class Credit(PartDefaults):
             token, value = _deposited(token, value, best, deposit.float())
         bonus = alpha[:, None] * value.log1p()
         bonus = bonus.masked_fill((token < 0) | ~at.eligible[:, None], 0.0)
-        logits = logits.scatter_add(1, token.clamp_min(0), bonus.to(logits.dtype))
+        logits.scatter_add_(1, token.clamp_min(0), bonus.to(logits.dtype))
         return logits, self._stored(state, at, token, value)
 
     def _strengths(self, at: LogitRows) -> tuple[Tensor, Tensor, float]:
