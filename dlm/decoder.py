@@ -61,7 +61,11 @@ class Decoder:
         self.description = description
         self.sampler = sampler
         self.cache = cache if cache is not None else FullCanvas()
+        # Asking a protocol is slow; what the parts are able to do is asked once.
         self._lookers: list[Looks] = sampler.able(Looks)
+        self._cuts_off = sampler.selector if isinstance(sampler.selector, CutsOff) else None
+        self._narrows = sampler.blocks if isinstance(sampler.blocks, Narrows) else None
+        self._forgetful = [(role, part) for role, part in sampler.parts.items() if isinstance(part, Forgets)]
         if "shadow" in sampler.needs and description.shift:
             raise SettingsError(
                 f"sampler {sampler.name!r} verifies with masked copies of the block, which needs logits in place; this"
@@ -117,7 +121,7 @@ class Decoder:
         clock, opened, count = self._open_blocks(batch, states)
         eligible = canvas.masked & clock.block
         wanted = self._wanted(canvas, clock, eligible)
-        if isinstance(self.sampler.selector, CutsOff):
+        if self._cuts_off is not None:
             fed = canvas.columns < clock.step.new_tensor(batch.reaches)[:, None]
             eligible, wanted = eligible & fed, wanted & fed
         positions = pack_positions(wanted, canvas.columns, self._most(batch, count))
@@ -126,7 +130,7 @@ class Decoder:
         view = self._narrow(view.with_(most=count), opened, states)
         view, chosen, leaving = self._select(view, forced, states)
         if leaving is not None:
-            if isinstance(self.sampler.selector, CutsOff):
+            if self._cuts_off is not None:
                 # What was not fed cannot be committed: a row that was cut off stays.
                 leaving = leaving & (clock.step.new_tensor(batch.reaches) == canvas.end)
             chosen = chosen | (leaving[:, None] & view.eligible)
@@ -190,11 +194,10 @@ class Decoder:
 
     def _narrow(self, view: StepView, opened: Bool[Tensor, " B"] | None, states: dict) -> StepView:
         """Let the schedule settle the blocks it has just opened, now that the forward is known."""
-        blocks = self.sampler.blocks
-        if opened is None or not isinstance(blocks, Narrows):
+        if opened is None or self._narrows is None:
             return view
         canvas, clock = view.canvas, view.clock
-        end, states["blocks"] = blocks.narrow(view, opened, states["blocks"])
+        end, states["blocks"] = self._narrows.narrow(view, opened, states["blocks"])
         end = torch.where(opened, torch.minimum(end, clock.block_end), clock.block_end)
         block = canvas.inside(clock.block_start, end)
         masks = torch.where(opened, (canvas.masked & block).sum(dim=1), clock.block_masks)
@@ -251,9 +254,8 @@ class Decoder:
         if leaving is not None:
             again = again & ~leaving[:, None]
         view.canvas.remask(again)
-        for role, part in self.sampler.parts.items():
-            if isinstance(part, Forgets):
-                states[role] = part.forget(again, states[role])
+        for role, part in self._forgetful:
+            states[role] = part.forget(again, states[role])
         return again
 
     def _fed(self, batch: Batch, plan: ForwardPlan) -> list[int]:
@@ -284,8 +286,8 @@ class Decoder:
         report = {"open": masked.sum(dim=1), "block_open": block_open, "broken": bad}
         if leaving is not None:
             report["leaving"] = leaving
-        if isinstance(self.sampler.selector, CutsOff):
-            report["reach"] = self.sampler.selector.reach(canvas, batch.states["selector"])
+        if self._cuts_off is not None:
+            report["reach"] = self._cuts_off.reach(canvas, batch.states["selector"])
         self.watch.mark("end")
         columns = torch.stack(list(report.values()), dim=1).tolist()
         self._account(batch.rows, [dict(zip(report, row, strict=True)) for row in columns], fed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 from dlm.errors import SettingsError
@@ -76,7 +77,7 @@ class Sampler:
             raise SettingsError(f"guidance must be 0 (off) or more, got {self.guidance}")
         refuse_illegal(self)
 
-    @property
+    @cached_property
     def parts(self) -> dict[str, Part]:
         """Every part by its role, in the order in which a step uses them."""
         numbered: dict[str, Part] = {f"transform{i}": part for i, part in enumerate(self.transforms)}
@@ -107,18 +108,18 @@ class Sampler:
         roles = [f.name for f in fields(self) if f.name not in ("name", "proposer", "guidance")]
         return replace(self, **{role: bound(getattr(self, role)) for role in roles})
 
-    @property
+    @cached_property
     def needs(self) -> frozenset[Statistic]:
         """Statistics some part reads; the probability is always taken."""
         needs: frozenset[Statistic] = frozenset({"prob"})
         return needs.union(*(part.needs for part in self.parts.values()))
 
-    @property
+    @cached_property
     def idle_steps(self) -> int:
         """How many steps of a row may commit nothing; 0 means that every step commits."""
         return max(self.selector.idle_steps, self.budget.idle_steps if self.budget is not None else 0)
 
-    @property
+    @cached_property
     def rewrites(self) -> bool:
         """Whether the selector may replace tokens that are committed already."""
         return isinstance(self.selector, Rewrites) and self.selector.rewrites
