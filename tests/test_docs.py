@@ -1,0 +1,60 @@
+"""The documents tell the truth: their code runs, and every preset is described with all its settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import samplers
+
+ROOT = Path(__file__).parent.parent
+SAMPLERS = (ROOT / "docs" / "samplers.md").read_text(encoding="utf-8")
+WALK = (ROOT / "docs" / "write_a_sampler.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of a document in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def shell(command: str, folder: Path) -> str:
+    """Run a line of a document in a folder; returns what it printed."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    run = subprocess.run(
+        ["bash", "-ec", command], cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_the_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
+    module, use = blocks(WALK, "python")
+    (tmp_path / "my_sampler.py").write_text(module, encoding="utf-8")
+    (tmp_path / "use.py").write_text(use, encoding="utf-8")
+    assert shell(f"'{sys.executable}' use.py", tmp_path).startswith("7+5")
+    (command,) = blocks(WALK, "sh")
+    assert shell(command, tmp_path).startswith("7+5")
+    assert len(WALK.splitlines()) < 40
+
+
+def test_the_composition_of_the_document_runs(tmp_path: Path) -> None:
+    (command,) = blocks(SAMPLERS, "sh")
+    assert '"Anna"' in shell(command, tmp_path)
+
+
+@pytest.mark.parametrize("name", samplers.PRESETS)
+def test_every_preset_is_described(name: str) -> None:
+    found = [p for p in SAMPLERS.split("\n\n") if f"**`{name}`**" in p]
+    assert len(found) == 1
+    assert re.search(r"arXiv \d{4}\.\d{5}|no arXiv id", found[0])
+    text = (ROOT / "conf" / "sampler" / f"{name}.yaml").read_text(encoding="utf-8")
+    own = set(yaml.safe_load(text)) - {"defaults", "_target_"}
+    shared = found[0] + next(p for p in SAMPLERS.split("\n\n") if "**`prophet`**" in p) * (name == "sched")
+    assert [key for key in own if f"`{key}" not in shared and f"{key}=" not in shared] == []
+    assert f"| `{name}` |" in SAMPLERS
