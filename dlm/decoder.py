@@ -122,7 +122,7 @@ class Decoder:
         eligible = canvas.masked & clock.block
         wanted = self._wanted(canvas, clock, eligible)
         if self._cuts_off is not None:
-            fed = canvas.columns < clock.step.new_tensor(batch.reaches)[:, None]
+            fed = canvas.columns < self._cuts_off.reach(canvas, states["selector"])[:, None]
             eligible, wanted = eligible & fed, wanted & fed
         positions = pack_positions(wanted, canvas.columns, self._most(batch, count))
         plan = self.cache.plan(canvas, positions, batch.reaches)
@@ -132,7 +132,7 @@ class Decoder:
         if leaving is not None:
             if self._cuts_off is not None:
                 # What was not fed cannot be committed: a row that was cut off stays.
-                leaving = leaving & (clock.step.new_tensor(batch.reaches) == canvas.end)
+                leaving = leaving & (self._cuts_off.reach(canvas, batch.states["selector"]) >= canvas.end)
             chosen = chosen | (leaving[:, None] & view.eligible)
 
         canvas.commit(positions, view.proposal.token, chosen, clock.step, view.proposal.prob)

@@ -13,6 +13,7 @@ import torch
 
 import samplers
 from dlm.bench.command import BenchSettings, bench
+from dlm.bench.samplers import SamplersBenchSettings, bench_samplers
 
 
 def main() -> int:
@@ -26,6 +27,8 @@ def main() -> int:
     )  # fmt: skip
     bench(full, sampler)
     bench(BenchSettings(shapes=("narrow", "wide"), device="cuda", dtype="bfloat16"), sampler)
+    costs = SamplersBenchSettings(shapes=("narrow", "llada-8b"), device="cuda", dtype="bfloat16")
+    bench_samplers(costs, {name: getattr(samplers, name)() for name in samplers.PRESETS})
     return 0
 
 

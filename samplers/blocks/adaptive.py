@@ -69,9 +69,11 @@ class AdaptiveBlocks(Stateless):
         if not all(isinstance(d, int) for d in self.delimiters):
             raise SettingsError("delimiters given as text need the model's tokenizer: give token ids instead")
         canvas, start = view.canvas, view.clock.block_start
-        ids = torch.tensor(self.delimiters, device=start.device)
         within = view.positions < (start + self._window(canvas))[:, None]
-        ends = torch.isin(view.proposal.token, ids) & view.eligible & within
+        ends = torch.zeros_like(view.eligible)
+        for delimiter in self.delimiters:
+            ends |= view.proposal.token == delimiter
+        ends &= view.eligible & within
         prob = view.proposal.prob.masked_fill(~ends, -torch.inf)
         best = prob.argmax(dim=1, keepdim=True)
         found = prob.gather(1, best).squeeze(1) >= self.threshold
