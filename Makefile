@@ -16,9 +16,10 @@ test: $(VENV)/.ready  ## the test suite, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2
 
 # The shapes in the signatures, checked at run time by jaxtyping and beartype.
-SHAPED := dlm.canvas,dlm.proposal,dlm.noise,dlm.view,dlm.forward,dlm.batch,dlm.decoder,samplers,cache
+SHAPED := dlm.canvas,dlm.proposal,dlm.noise,dlm.view,dlm.forward,dlm.batch,dlm.decoder,dlm.shadow,dlm.lookahead,samplers,cache
 test-shapes: $(VENV)/.ready  ## a part of the suite with every annotated shape checked
-	$(BIN)/python -m pytest --jaxtyping-packages=$(SHAPED),beartype.beartype tests/samplers tests/test_trace.py tests/test_noise.py
+	$(BIN)/python -m pytest --jaxtyping-packages=$(SHAPED),beartype.beartype \
+		tests/samplers tests/test_hooks.py tests/test_trace.py tests/test_noise.py --ignore=tests/samplers/test_bad_input.py
 
 test-slow: $(VENV)/.ready  ## the long tests
 	$(BIN)/python -m pytest -m slow

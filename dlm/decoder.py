@@ -318,7 +318,7 @@ class Decoder:
         chosen: Bool[Tensor, "B N"],
         leaving: Bool[Tensor, " B"] | None,
         seen: Seen | None,
-    ) -> tuple[StepView, Bool[Tensor, "B N"]]:
+    ) -> tuple[StepView, Bool[Tensor, "B M"]]:
         """Commit what rows that exit early still have open, from the forward that made them exit."""
         rows = [row for row in batch.rows if row.leaving and row.open]
         if leaving is None or seen is None or not rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -61,8 +62,8 @@ class Sampler:
     blocks: Blocks
     budget: Budget | None = None
     proposer: Proposer = field(default_factory=Proposer)
-    modifiers: tuple[ScoreModifier, ...] = ()
-    transforms: tuple[LogitTransform, ...] = ()
+    modifiers: Sequence[ScoreModifier] = ()
+    transforms: Sequence[LogitTransform] = ()
     exit: EarlyExit | None = None
     stop: StopRule | None = None
     reviser: Reviser | None = None

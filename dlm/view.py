@@ -89,7 +89,7 @@ class StepView:
         """Which of the proposed positions are True in a mask over the canvas."""
         return where.gather(1, self.positions) & self.real
 
-    def on_canvas(self, values: Tensor, fill: float = 0.0) -> Tensor:
+    def on_canvas(self, values: Tensor, fill: float | int = 0.0) -> Tensor:
         """Values of the proposed positions, laid out over the canvas. ``[B, N]`` to ``[B, W]``"""
         width = self.canvas.tokens.shape[1]
         laid = values.new_full((values.shape[0], width), fill).scatter_(1, self.positions, values)

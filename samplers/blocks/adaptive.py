@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +35,7 @@ class AdaptiveBlocks(Stateless):
     """
 
     length: int | None = None
-    delimiters: tuple[str | int, ...] = ("\n",)
+    delimiters: Sequence[str | int] = ("\n",)
     threshold: float = 0.3
     window: float = 0.25
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ class Stages:
     early: float = 7.5
     mid: float = 5.0
     late: float = 2.5
-    cuts: tuple[float, float] = (0.33, 0.67)
+    cuts: Sequence[float] = (0.33, 0.67)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cuts", tuple(self.cuts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ class AnswerRegion:
     """
 
     start: int | None = None
-    after: str | tuple[int, ...] | None = None
+    after: str | Sequence[int] | None = None
     length: int | None = None
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -44,8 +45,8 @@ class Options:
     ban_end: bool = False
     suppress_end: bool | Literal["reference"] = False
     stop_at_end: bool = False
-    transforms: tuple[LogitTransform, ...] = ()
-    modifiers: tuple[ScoreModifier, ...] = ()
+    transforms: Sequence[LogitTransform] = ()
+    modifiers: Sequence[ScoreModifier] = ()
     exit: EarlyExit | None = None
 
     def __post_init__(self) -> None:

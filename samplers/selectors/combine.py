@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ class _Several(PartDefaults):
         SettingsError: no selectors, or one that rewrites or cuts rows off (its guarantee is its own).
     """
 
-    selectors: tuple[Selector, ...]
+    selectors: Sequence[Selector]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "selectors", tuple(self.selectors))
