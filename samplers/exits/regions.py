@@ -32,6 +32,11 @@ class AnswerRegion:
     length: int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.after, int | float):
+            raise SettingsError(
+                f"the answer's suffix is a text or a list of token ids, got the number {self.after}: write"
+                f" '\"{self.after}\"' for the text, [{self.after}] for the id"
+            )
         if self.after is not None and not isinstance(self.after, str):
             object.__setattr__(self, "after", tuple(self.after))
             if not self.after:
