@@ -78,7 +78,7 @@ def _reviser(sampler: Sampler) -> str | None:
 
 
 def _lookahead(sampler: Sampler) -> str | None:
-    """Branches keep no memory of their own."""
+    """A branch is only looked at: what would have to be remembered, seen or undone for each of them is refused."""
     if sampler.lookahead is None:
         return None
     clashes = {

@@ -31,6 +31,8 @@ class TimeGrid(Stateless):
     eps: float = 1e-3
     compat: Literal["clean", "reference"] = "reference"
 
+    block_schedules = ("Whole",)
+
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise SettingsError(f"steps must be at least 1, got {self.steps}")

@@ -24,6 +24,8 @@ class Bernoulli(Stateless):
 
     grid: TimeGrid
 
+    block_schedules = ("Whole",)
+
     @property
     def uses_budget(self) -> bool:
         return False

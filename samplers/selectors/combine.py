@@ -44,6 +44,12 @@ class _Several(PartDefaults):
         return any(s.uses_budget for s in self.selectors)
 
     @property
+    def block_schedules(self) -> tuple[str, ...] | None:
+        """The schedules all of them accept; None: any."""
+        limits = [limit for s in self.selectors if (limit := getattr(s, "block_schedules", None)) is not None]
+        return tuple(name for name in limits[0] if all(name in limit for limit in limits)) if limits else None
+
+    @property
     def idle_steps(self) -> int:
         return 0
 

@@ -245,6 +245,15 @@ TOP_K = {"selector": samplers.TopK(), "budget": samplers.Uniform()}
             )
         ),
         *(
+            ({"selector": selector, "blocks": samplers.Fixed(4)}, "plans the whole canvas itself")
+            for selector in (
+                samplers.Union((samplers.Dimple(), samplers.Threshold())),
+                samplers.OrElse((samplers.Threshold(), samplers.Coherent())),
+                samplers.Bernoulli(samplers.TimeGrid(16)),
+            )
+        ),
+        ({**TOP_K, "budget": samplers.TimeGrid(), "blocks": samplers.AdaptiveBlocks()}, "plans the whole canvas"),
+        *(
             ({**TOP_K, "budget": samplers.Ascending(), "blocks": blocks}, "Ascending plans the whole canvas itself and"
              f" does not fit the blocks of {type(blocks).__name__}; use Whole or AscendingBlocks")
             for blocks in (samplers.Fixed(4), samplers.AdaptiveBlocks())
