@@ -163,7 +163,8 @@ class Reviser(Part, Protocol):
     """Which committed positions are taken back (WINO, Saber, ReMDM)."""
 
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[Bool[Tensor, "B W"], State]:
-        """Canvas positions to mask again; ``chosen`` is what this step has just committed."""
+        """Canvas positions to mask again; ``chosen`` is what this step has just committed, and ``view.canvas`` holds it
+        already."""
         ...
 
 
