@@ -1,7 +1,100 @@
-"""Caches: which positions are recomputed at a step. Today there is one policy, to recompute them all."""
+"""Caches: which positions are recomputed at a step, and which stored keys stand in for the others.
 
+A policy is a small frozen dataclass over one base (:mod:`cache.policy`). The presets, under the names that
+``cache=NAME`` takes on the command line:
+
+============== ========================================================================================================
+none           everything, at every step
+prefix         the block and what follows (Fast-dLLM)
+dual           the block (Fast-dLLM)
+vicinity       the block and its neighbourhood (dInfer)
+dkv_decode     all masks, and decided positions one step late (dKV-Cache)
+dkv_greedy     what is about to be committed in a random order, and a window (dKV-Cache)
+dkv_prefill    everything but the prompt (dKV-Cache)
+dkv_pd         the prompt once, the rest as dkv_decode (dKV-Cache)
+dllm           inside every layer only what moved (dLLM-Cache)
+freecache      everything behind the finished blocks (FlashDLM)
+sparse         the block, over half of the keys (Sparse-dLLM)
+window         another cache, with distant masks out of sight (Streaming-dLLM, Window-Diffusion)
+entropy        the block, everything after an unsure step (EntropyCache)
+block_causal   exact, for block-causal models (SDAR, LLaDA2.x)
+recap          a few candidates between full steps (ReCAP)
+adaptive       ours: vicinity, recent commits, refresh by doubt and by tokens
+============== ========================================================================================================
+"""
+
+from cache.block_causal import BlockCausal
+from cache.dkv import DKVPD, DKVDecode, DKVPrefill
+from cache.dual import Dual
+from cache.entropy import Entropy
+from cache.features import Features
+from cache.free import FreeCache
+from cache.greedy import DKVGreedy, Recap
 from cache.none import none
+from cache.policy import Before, Policy, Run
+from cache.prefix import Prefix
+from cache.presets import adaptive
+from cache.sparse import Sparse
+from cache.vicinity import Vicinity
+from cache.window import Window
 
-PRESETS = ("none",)
+prefix, dual, vicinity = Prefix, Dual, Vicinity
+dkv_decode, dkv_greedy, dkv_prefill, dkv_pd = DKVDecode, DKVGreedy, DKVPrefill, DKVPD
+dllm, freecache, sparse, window, entropy = Features, FreeCache, Sparse, Window, Entropy
+block_causal, recap = BlockCausal, Recap
 
-__all__ = ["PRESETS", "none"]
+PRESETS = (
+    "none",
+    "prefix",
+    "dual",
+    "vicinity",
+    "dkv_decode",
+    "dkv_greedy",
+    "dkv_prefill",
+    "dkv_pd",
+    "dllm",
+    "freecache",
+    "sparse",
+    "window",
+    "entropy",
+    "block_causal",
+    "recap",
+    "adaptive",
+)
+
+__all__ = [
+    "DKVPD",
+    "PRESETS",
+    "Before",
+    "BlockCausal",
+    "DKVDecode",
+    "DKVGreedy",
+    "DKVPrefill",
+    "Dual",
+    "Entropy",
+    "Features",
+    "FreeCache",
+    "Policy",
+    "Prefix",
+    "Recap",
+    "Run",
+    "Sparse",
+    "Vicinity",
+    "Window",
+    "adaptive",
+    "block_causal",
+    "dkv_decode",
+    "dkv_greedy",
+    "dkv_pd",
+    "dkv_prefill",
+    "dllm",
+    "dual",
+    "entropy",
+    "freecache",
+    "none",
+    "prefix",
+    "recap",
+    "sparse",
+    "vicinity",
+    "window",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlm.forward import FullCanvas
+from dlm.uncached import FullCanvas
 
 
 def none() -> FullCanvas:

@@ -6,43 +6,23 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dlm.canvas import Canvas, Job, SpecialIds
 from dlm.errors import OutOfMemoryError
-from dlm.protocols import Part, State
+from dlm.protocols import CacheRun, Part, State
+from dlm.row import Row
 from dlm.view import Clock
 
 
-@dataclass
-class Row:
-    """Host-side account of one live row.
+class Place(NamedTuple):
+    """Where a batch lives: the ids of its model, and the device."""
 
-    Attributes:
-        job: what it was asked to decode.
-        open: masked positions left in the row, as of the last synchronisation.
-        block_open: masked positions left in its block; 0 means a new block must be opened.
-        leaving: whether a rule has just committed all it had.
-        reach: positions fed at the next step, ``job.end`` unless the sampler cuts the row off.
-        steps, token_forwards: forwards seen so far and positions pushed through the body.
-        seconds_step, seconds_sampler: its share of the time spent in forwards and outside them.
-    """
-
-    job: Job
-    open: int
-    block_open: int = 0
-    steps: int = 0
-    token_forwards: int = 0
-    seconds_step: float = 0.0
-    seconds_sampler: float = 0.0
-    reach: int = 0
-    leaving: bool = False
-
-    def __post_init__(self) -> None:
-        self.reach = self.job.end
+    ids: SpecialIds
+    device: torch.device
 
 
 @dataclass
@@ -58,26 +38,27 @@ class Batch:
     waiting: deque[Job]
     clock: Clock
     parts: dict[str, Part]
+    cache: CacheRun
     states: dict[str, State] = field(default_factory=dict)
 
     @classmethod
     def start(
-        cls, jobs: Sequence[Job], size: int, ids: SpecialIds, parts: dict[str, Part], device: torch.device
+        cls,
+        jobs: Sequence[Job],
+        size: int,
+        parts: dict[str, Part],
+        place: Place,
+        open_cache: Callable[[Canvas], CacheRun],
     ) -> Batch:
-        """The first ``size`` jobs in slots, the rest waiting."""
+        """The first ``size`` jobs in slots, the rest waiting; ``open_cache`` makes the cache for their canvas."""
         order = sorted(jobs, key=lambda job: (-job.end, job.index))
         live, waiting = order[:size], deque(order[size:])
-        canvas = Canvas.of(live, max((job.end for job in jobs), default=0), ids, device)
-        zeros = torch.zeros(len(live), dtype=torch.long, device=device)
+        canvas = Canvas.of(live, max((job.end for job in jobs), default=0), place.ids, place.device)
+        zeros = torch.zeros_like(canvas.start)
         clock = Clock(zeros, canvas.start, canvas.start, zeros, zeros, torch.zeros_like(canvas.writable), zeros)
-        batch = cls(canvas, [Row(job, len(job.writable)) for job in live], waiting, clock, parts)
+        batch = cls(canvas, [Row(job, len(job.writable)) for job in live], waiting, clock, parts, open_cache(canvas))
         batch.states = {role: part.init(canvas) for role, part in parts.items()}
         return batch
-
-    @property
-    def reaches(self) -> list[int]:
-        """How far each row is fed, known on the host."""
-        return [row.reach for row in self.rows]
 
     def release(self, finished: Sequence[int]) -> None:
         """Free the slots of finished rows: waiting jobs move in, what is left over is compacted away."""
@@ -123,6 +104,7 @@ class Batch:
         """Row compaction: only ``slots`` stay, in that order."""
         index = torch.tensor(slots, dtype=torch.long, device=self.canvas.tokens.device)
         self.canvas.keep(slots)
+        self.cache.keep(slots)
         self.rows = [self.rows[slot] for slot in slots]
         self.clock = Clock(*(getattr(self.clock, name).index_select(0, index) for name in Clock.__annotations__))
         self.states = {role: map_state(lambda x: x.index_select(0, index), s) for role, s in self.states.items()}
@@ -141,8 +123,9 @@ class Batch:
             block=clock.block & ~fresh[:, None],
             block_number=clock.block_number.masked_fill(fresh, 0),
         )
+        self.cache.renew(slots)
         for role, part in self.parts.items():
-            self.states[role] = _renew(self.states[role], part.init(self.canvas), fresh)
+            self.states[role] = renew_state(self.states[role], part.init(self.canvas), fresh)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -166,11 +149,11 @@ def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
     )
 
 
-def _renew(old: State, new: State, fresh: Tensor) -> State:
+def renew_state(old: State, new: State, fresh: Tensor) -> State:
     """``new`` where ``fresh``, ``old`` elsewhere, row by row."""
     if old is None:
         return None
     if isinstance(old, Tensor):
         return torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), new, old)
-    pairs: list[Any] = [_renew(a, b, fresh) for a, b in zip(old, new, strict=True)]
+    pairs: list[Any] = [renew_state(a, b, fresh) for a, b in zip(old, new, strict=True)]
     return type(old)(*pairs) if hasattr(old, "_fields") else tuple(pairs)

@@ -9,16 +9,19 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.batch import Batch, Row
+from dlm.batch import Batch, Place
 from dlm.canvas import Canvas, Job, SpecialIds, pack_positions
 from dlm.errors import NumericsError, ProgressError, SettingsError
-from dlm.forward import FullCanvas, Pass, Seen, Stopwatch
+from dlm.forward import Pass, Seen, Stopwatch
 from dlm.lookahead import branch
 from dlm.models.backbone import Backbone, ModelDescription
+from dlm.plan import ForwardPlan, Layout, Now
 from dlm.proposal import Proposal, Vocabulary
-from dlm.protocols import Cache, Checks, CutsOff, Forgets, ForwardPlan, Looks, Narrows, RowSize
+from dlm.protocols import Cache, CacheRun, Checks, CutsOff, Forgets, Looks, Narrows, RowSize
 from dlm.result import RowResult
+from dlm.row import Row
 from dlm.sampler import Sampler
+from dlm.uncached import FullCanvas
 from dlm.view import Clock, StepView
 
 # A row that needs more forwards than this many per position is going round in circles (design, law 3).
@@ -61,6 +64,8 @@ class Decoder:
         self.description = description
         self.sampler = sampler
         self.cache = cache if cache is not None else FullCanvas()
+        self.cache.check(sampler, description)
+        self.needs = sampler.needs | self.cache.needs
         # Asking a protocol is slow; what the parts are able to do is asked once.
         self._lookers: list[Looks] = sampler.able(Looks)
         self._cuts_off = sampler.selector if isinstance(sampler.selector, CutsOff) else None
@@ -82,10 +87,10 @@ class Decoder:
         if not jobs:
             return
         self._check(jobs)
-        ids = SpecialIds(self.description.mask_id, self.description.eos_ids)
-        batch = Batch.start(jobs, batch_size, ids, self.sampler.parts, device)
+        place = Place(SpecialIds(self.description.mask_id, self.description.eos_ids), device)
+        batch = Batch.start(jobs, batch_size, self.sampler.parts, place, self._open_cache)
         self.watch = Stopwatch(device)
-        self.forward = Pass(self.model, self.sampler, self._vocabulary(), self.watch, self._block)
+        self.forward = Pass(self.model, self.sampler, self.needs, self._vocabulary(), self.watch, self._block)
         while batch.rows:
             yield from self._finish(batch)
             if not batch.rows:
@@ -104,6 +109,19 @@ class Decoder:
         for region in sorted(regions):
             for part in self.sampler.able(Checks):
                 part.check(region, min(self._block, region))
+
+    def _open_cache(self, canvas: Canvas) -> CacheRun:
+        return self.cache.open(
+            Layout(
+                rows=canvas.tokens.shape[0],
+                columns=canvas.tokens.shape[1],
+                shift=self.description.shift,
+                attention_block=self.description.attention_block,
+                streams=2 if self.sampler.guidance else 1,
+                static=getattr(self.model, "compiled", False),
+                device=canvas.tokens.device,
+            )
+        )
 
     def _vocabulary(self) -> Vocabulary:
         d, proposer = self.description, self.sampler.proposer
@@ -124,28 +142,53 @@ class Decoder:
         if self._cuts_off is not None:
             fed = canvas.columns < self._cuts_off.reach(canvas, states["selector"])[:, None]
             eligible, wanted = eligible & fed, wanted & fed
+        upcoming = self._foreseen(canvas, clock, eligible, count, states) if self.cache.asks_ahead else None
+        plan = batch.cache.plan(Now(canvas, clock, eligible, wanted, batch.rows, upcoming))
+        eligible = eligible if plan.eligible is None else plan.eligible
+        wanted = wanted if plan.wanted is None else plan.wanted
         positions = pack_positions(wanted, canvas.columns, self._most(batch, count))
-        plan = self.cache.plan(canvas, positions, batch.reaches)
         view, forced, seen = self._look(canvas, clock, plan, positions, eligible, states)
         view = self._narrow(view.with_(most=count), opened, states)
         view, chosen, leaving = self._select(view, forced, states)
         if leaving is not None:
-            if self._cuts_off is not None:
-                # What was not fed cannot be committed: a row that was cut off stays.
-                leaving = leaving & (self._cuts_off.reach(canvas, batch.states["selector"]) >= canvas.end)
+            leaving = leaving & self._may_leave(batch, plan)
             chosen = chosen | (leaving[:, None] & view.eligible)
 
         canvas.commit(positions, view.proposal.token, chosen, clock.step, view.proposal.prob)
         remasked = self._revise(view, chosen, leaving, states)
         batch.states = states
-        filled = self._close(batch, view, leaving, self._fed(batch, plan))
+        filled = self._close(batch, view, chosen, leaving, plan)
         view, chosen = self._leave(batch, view, chosen, leaving, seen)
         return StepEvent(tuple(batch.rows), view, chosen, remasked, filled)
+
+    def _may_leave(self, batch: Batch, plan: ForwardPlan) -> Bool[Tensor, " B"]:
+        """Rows whose forward showed every open position: what was not fed cannot be committed."""
+        canvas = batch.canvas
+        whole = torch.ones_like(canvas.start, dtype=torch.bool)
+        if self._cuts_off is not None:
+            whole = self._cuts_off.reach(canvas, batch.states["selector"]) >= canvas.end
+        if plan.fed is not None:
+            source = self.model.source(canvas.columns.expand_as(canvas.tokens))
+            whole = whole & ~(canvas.masked & ~plan.fed.gather(1, source)).any(dim=1)
+        return whole
+
+    def _foreseen(
+        self, canvas: Canvas, clock: Clock, eligible: Bool[Tensor, "B W"], count: int, states: dict
+    ) -> Bool[Tensor, "B W"]:
+        """What a sampler that does not read the proposals will commit at this step."""
+        positions = pack_positions(eligible, canvas.columns, count)
+        nothing = torch.zeros_like(positions, dtype=torch.float32)
+        unknown = Proposal(positions, nothing)
+        view = StepView(canvas, clock, positions, eligible.gather(1, positions), unknown, most=count)
+        view, chosen, _ = self._select(view, None, dict(states))
+        return view.on_canvas(chosen, False)
 
     def _open_blocks(self, batch: Batch, states: dict) -> tuple[Clock, Bool[Tensor, " B"] | None, int]:
         """The clock with a block for every row, the rows that have just opened one (None: none has), and the most
         positions that are eligible in a row."""
         canvas, clock = batch.canvas, batch.clock
+        for row in batch.rows:
+            row.block_steps = row.block_steps if row.block_open else 0
         if all(row.block_open for row in batch.rows):
             return clock, None, max(row.block_open for row in batch.rows)
         masked = canvas.masked
@@ -258,18 +301,23 @@ class Decoder:
             states[role] = part.forget(again, states[role])
         return again
 
-    def _fed(self, batch: Batch, plan: ForwardPlan) -> list[int]:
+    def _fed(self, rows: Sequence[Row], plan: ForwardPlan) -> list[int]:
         """Positions that each row's own forward took: the padding of a ragged batch is not its doing."""
-        fed = [min(plan.tokens.shape[1], row.reach) for row in batch.rows]
-        if "shadow" in self.sampler.needs:
-            fed = [n + min(self._block, row.job.end - row.job.start) for n, row in zip(fed, batch.rows, strict=True)]
+        fed = list(plan.counts)
+        if "shadow" in self.needs:
+            fed = [n + min(self._block, row.job.end - row.job.start) for n, row in zip(fed, rows, strict=True)]
         if self.sampler.lookahead is not None:
             most = self.sampler.lookahead.branches
-            fed = [n * (1 + min(most, row.block_open)) for n, row in zip(fed, batch.rows, strict=True)]
+            fed = [n * (1 + min(most, row.block_open)) for n, row in zip(fed, rows, strict=True)]
         return [2 * n for n in fed] if self.sampler.guidance else fed
 
     def _close(
-        self, batch: Batch, view: StepView, leaving: Bool[Tensor, " B"] | None, fed: list[int]
+        self,
+        batch: Batch,
+        view: StepView,
+        chosen: Bool[Tensor, "B N"],
+        leaving: Bool[Tensor, " B"] | None,
+        plan: ForwardPlan,
     ) -> Int[Tensor, " B"] | None:
         """Stop rules, clocks, and the step's one synchronisation: what is open, and was every number a number."""
         canvas, clock, fill = batch.canvas, view.clock, None
@@ -288,19 +336,27 @@ class Decoder:
             report["leaving"] = leaving
         if self._cuts_off is not None:
             report["reach"] = self._cuts_off.reach(canvas, batch.states["selector"])
+        own = len(report)
+        report |= batch.cache.end(view, chosen)
         self.watch.mark("end")
         columns = torch.stack(list(report.values()), dim=1).tolist()
-        self._account(batch.rows, [dict(zip(report, row, strict=True)) for row in columns], fed)
+        for row, values in zip(batch.rows, columns, strict=True):
+            row.cache = dict(zip(list(report)[own:], values[own:], strict=True))
+        self._account(batch.rows, [dict(zip(report, row, strict=True)) for row in columns], plan)
         return fill
 
-    def _account(self, rows: Sequence[Row], status: list[dict[str, int]], fed: list[int]) -> None:
+    def _account(self, rows: Sequence[Row], status: list[dict[str, int]], plan: ForwardPlan) -> None:
         """Book the step on every row, and raise what went wrong."""
-        seconds = self.watch.read()
-        for row, now, positions in zip(rows, status, fed, strict=True):
+        seconds, refreshed = self.watch.read(), len(plan.refreshed)
+        for slot, (row, now, positions) in enumerate(zip(rows, status, self._fed(rows, plan), strict=True)):
             row.open, row.block_open = now["open"], now["block_open"]
             row.leaving, row.reach = bool(now.get("leaving")), min(now.get("reach", row.job.end), row.job.end)
             row.steps += 1
+            row.block_steps += 1
             row.token_forwards += positions
+            if slot in plan.refreshed:
+                row.seconds_refresh += seconds.get("refresh", 0.0) / refreshed
+            # What is not a refresh is shared by all: the other rows' forward, and the head.
             row.seconds_step += seconds["forward"] / len(rows)
             row.seconds_sampler += seconds["sampler"] / len(rows)
             if now["broken"]:
@@ -327,9 +383,7 @@ class Decoder:
         left = canvas.masked & leaving[:, None]
         positions = pack_positions(left, canvas.columns, max(row.open for row in rows))
         here = left.gather(1, positions)
-        proposal = self.forward.propose(
-            canvas, view.clock, (seen.hidden, seen.plan), positions, here, dict(batch.states)
-        )
+        proposal = self.forward.propose(canvas, view.clock, seen.hidden, positions, here, dict(batch.states))
         canvas.commit(positions, proposal.token, here, view.clock.step, proposal.prob)
         self.watch.mark("end")
         if positions.is_cuda:

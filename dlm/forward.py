@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor
 from dlm.canvas import Canvas
 from dlm.models.backbone import Backbone
 from dlm.noise import Purpose, uniform
-from dlm.proposal import Proposal, Vocabulary, divergence, logit_gap, propose, wide
-from dlm.protocols import ForwardPlan, LogitRows, State
+from dlm.plan import Feed, ForwardPlan
+from dlm.proposal import Proposal, Statistic, Vocabulary, divergence, logit_gap, propose, wide
+from dlm.protocols import LogitRows, State
 from dlm.sampler import Sampler
 from dlm.shadow import lay_out, slots_of, with_shadow
 from dlm.view import Clock
@@ -24,23 +26,6 @@ from dlm.view import Clock
 _CHUNK_ELEMENTS = 64 * 126_464
 # What a CPU works on at one time after the head: a few rows of a large vocabulary, which its caches hold.
 _CACHED_ELEMENTS = 2**20
-
-
-@dataclass
-class FullCanvas:
-    """No cache: every live position is fed at every step (what ``cache=None`` means)."""
-
-    _valid: dict[tuple[int, ...], Tensor | None] = field(default_factory=dict, repr=False)
-
-    def plan(self, canvas: Canvas, wanted: Int[Tensor, "B N"], reaches: list[int]) -> ForwardPlan:
-        """Feed ``[0, reach)`` of every row; the tail of shorter rows is hidden from everybody's attention."""
-        width = max(reaches)
-        key = tuple(reaches)
-        if key not in self._valid:
-            ragged = min(reaches) < width
-            ends = torch.tensor(reaches, device=canvas.tokens.device)
-            self._valid = {key: canvas.columns[:width] < ends[:, None] if ragged else None}
-        return ForwardPlan(canvas.tokens[:, :width], None, self._valid[key], wanted.clamp_max(width - 1))
 
 
 @dataclass
@@ -77,20 +62,83 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
+class Hidden:
+    """Hidden states of everything a plan fed.
+
+    Attributes:
+        feeds: the calls of the model.
+        sets: per call one set of states, or two with guidance. ``[R, T, D]`` each
+        canvas: whose columns count.
+    """
+
+    feeds: tuple[Feed, ...]
+    sets: tuple[tuple[Float[Tensor, "R T D"], ...], ...]
+    canvas: Canvas
+
+    def rows(self, model: Backbone, wanted: Int[Tensor, "B N"]) -> list[Float[Tensor, "R D"]]:
+        """The rows that score ``wanted``, flattened, one tensor per set; a filler gets some row that was fed."""
+        parts = self._gathered(lambda feed, h, at: self._answer(model, feed, h, at), wanted)
+        return [part.flatten(0, 1) for part in parts]
+
+    def laid(self) -> tuple[Float[Tensor, "B W D"], ...]:
+        """Every state at its column of the canvas, zeros where none was fed."""
+        columns = self.canvas.columns.expand_as(self.canvas.tokens)
+        return tuple(self._gathered(_at_columns, columns))
+
+    def whole(self) -> tuple[Float[Tensor, "B T D"], ...]:
+        """All entries, for calls of one length."""
+        return tuple(self._gathered(lambda feed, h, at: h, self.canvas.tokens))
+
+    def _gathered(self, take: Callable[[Feed, Tensor, Tensor], Tensor], wanted: Int[Tensor, "B N"]) -> list[Tensor]:
+        """One tensor per set; where a row is in several calls, the last one counts."""
+        gathered = []
+        for index in range(len(self.sets[0])):
+            out: Tensor | None = None
+            for feed, states in zip(self.feeds, self.sets, strict=True):
+                if feed.slots is None:
+                    out = take(feed, states[index], wanted)
+                    continue
+                part = take(feed, states[index], wanted[feed.slots])
+                if out is None:
+                    out = part.new_zeros(wanted.shape[0], *part.shape[1:])
+                out = out.index_copy(0, feed.slots, part)
+            assert out is not None
+            gathered.append(out)
+        return gathered
+
+    def _answer(self, model: Backbone, feed: Feed, states: Tensor, wanted: Tensor) -> Tensor:
+        if feed.positions is None:
+            return model.logit_rows(states, None, wanted.clamp_max(states.shape[1] - 1))
+        column = column_of(feed.positions, self.canvas).gather(1, model.source(wanted))
+        return states.gather(1, column[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def column_of(positions: Int[Tensor, "R T"], canvas: Canvas) -> Int[Tensor, "R W"]:
+    """In which column of a feed each position stands; 0 where it was not fed."""
+    entries = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+    return torch.zeros_like(canvas.tokens[:1]).expand(positions.shape[0], -1).scatter(1, positions, entries)
+
+
+def _at_columns(feed: Feed, states: Float[Tensor, "R T D"], columns: Int[Tensor, "R W"]) -> Float[Tensor, "R W D"]:
+    if feed.positions is None:
+        return torch.nn.functional.pad(states, (0, 0, 0, columns.shape[1] - states.shape[1]))
+    laid = states.new_zeros(states.shape[0], columns.shape[1], states.shape[2])
+    return laid.scatter(1, feed.positions[..., None].expand_as(states), states)
+
+
+@dataclass(frozen=True)
 class Seen:
     """What one forward showed.
 
     Attributes:
         proposal: at the wanted positions. Each ``[B, N]``
-        hidden: hidden states of the fed positions, one set, or two with guidance. ``[B, T, D]``
-        plan: what was fed.
-        slots: hidden states of the shadow block, as many sets; none when no part asked. ``[B, S, D]``
+        hidden: hidden states of the fed positions.
+        slots: hidden states of the shadow block, one set, or two with guidance; none when no part asked. ``[B, S, D]``
         attention: see :class:`dlm.view.StepView`; None when no part asked. ``[B, T, T]``
     """
 
     proposal: Proposal
-    hidden: tuple[Float[Tensor, "B T D"], ...]
-    plan: ForwardPlan
+    hidden: Hidden
     slots: tuple[Float[Tensor, "B S D"], ...] = ()
     attention: Float[Tensor, "B T T"] | None = None
 
@@ -101,7 +149,8 @@ class Pass:
 
     Attributes:
         model: the backbone.
-        sampler: whose transforms, proposer and statistics apply.
+        sampler: whose transforms and proposer apply.
+        needs: statistics that the sampler or the cache reads.
         vocabulary: which ids may be proposed.
         watch: receives the time marks.
         longest: most positions of a block, which is what a shadow block takes.
@@ -109,6 +158,7 @@ class Pass:
 
     model: Backbone
     sampler: Sampler
+    needs: frozenset[Statistic]
     vocabulary: Vocabulary
     watch: Stopwatch
     longest: int
@@ -123,37 +173,46 @@ class Pass:
         states: dict[str, State],
     ) -> Seen:
         """Feed the plan and propose at ``positions``; the new memories of the transforms go into ``states``."""
-        self.watch.mark("forward")
-        shadowed = "shadow" in self.sampler.needs
-        fed, width = plan, plan.tokens.shape[1]
-        if shadowed:
-            fed = with_shadow(plan, canvas, clock, self.longest)
-        hidden, attention = self.feed(canvas, fed)
-        slots = tuple(h[:, width:] for h in hidden) if shadowed else ()
-        hidden = tuple(h[:, :width] for h in hidden) if shadowed else hidden
+        sets, tails, attention = [], [], None
+        for feed in plan.feeds:
+            whole = plan.refreshed and (feed.stored is None or len(plan.refreshed) == len(plan.counts))
+            self.watch.mark("refresh" if whole else "forward")
+            width, fed = feed.tokens.shape[1], feed
+            if "shadow" in self.needs:
+                fed = with_shadow(feed, canvas, clock, self.longest)
+            hidden, attention = self.feed(canvas, fed)
+            sets.append(tuple(h[:, :width] for h in hidden))
+            tails.append(tuple(h[:, width:] for h in hidden))
         self.watch.mark("sampler")
-        proposal = self.propose(canvas, clock, (hidden, plan), positions, eligible, states)
-        if "kl" in self.sampler.needs:
-            states["previous"] = tuple(_on_canvas(h, canvas) for h in hidden)
-        return Seen(proposal, hidden, plan, slots, attention)
+        every = Hidden(plan.feeds, tuple(sets), canvas)
+        slots = Hidden(plan.feeds, tuple(tails), canvas).whole() if "shadow" in self.needs else ()
+        proposal = self.propose(canvas, clock, every, positions, eligible, states)
+        if "kl" in self.needs:
+            known = canvas.columns < canvas.end[:, None] if plan.fed is None else plan.fed
+            states["previous"] = (known, *every.laid())
+        return Seen(proposal, every, slots, attention)
 
     def feed(
-        self, canvas: Canvas, plan: ForwardPlan
-    ) -> tuple[tuple[Float[Tensor, "B T D"], ...], Float[Tensor, "B T T"] | None]:
+        self, canvas: Canvas, feed: Feed
+    ) -> tuple[tuple[Float[Tensor, "R T D"], ...], Float[Tensor, "R T T"] | None]:
         """Hidden states of the fed positions; with guidance a second set, from a canvas without its prompt. And the
         attention, when a part needs it."""
-        tokens, valid, positions = plan.tokens, plan.valid, plan.positions
+        tokens, valid, positions, memory = feed.tokens, feed.valid, feed.positions, feed.memory
         doubled = self.sampler.guidance > 0
         if doubled:
-            where = positions if positions is not None else canvas.columns[: tokens.shape[1]]
-            prompt = ~canvas.writable.gather(1, where.expand_as(tokens))
+            writable = canvas.writable if feed.slots is None else canvas.writable[feed.slots]
+            where = positions if positions is not None else canvas.columns[: tokens.shape[1]].expand_as(tokens)
+            prompt = ~writable.gather(1, where)
             tokens = torch.cat([tokens, tokens.masked_fill(prompt, canvas.mask_id)])
             valid = None if valid is None else torch.cat([valid, valid])
             positions = None if positions is None else torch.cat([positions, positions])
+            memory = None if memory is None else memory.doubled()
         attention = None
-        if "attention" in self.sampler.needs:
+        if "attention" in self.needs:
             hidden, attention = self.model.attentive(tokens, positions, valid)
-            attention = attention[: plan.tokens.shape[0]]
+            attention = attention[: feed.tokens.shape[0]]
+        elif memory is not None:
+            hidden = self.model.hidden(tokens, positions, valid, memory)
         else:
             hidden = self.model.hidden(tokens, positions, valid)
         return (tuple(hidden.chunk(2)) if doubled else (hidden,)), attention
@@ -162,15 +221,14 @@ class Pass:
         self,
         canvas: Canvas,
         clock: Clock,
-        fed: tuple[tuple[Float[Tensor, "B T D"], ...], ForwardPlan],
+        hidden: Hidden,
         positions: Int[Tensor, "B N"],
         eligible: Bool[Tensor, "B N"],
         states: dict[str, State],
     ) -> Proposal:
         """Proposals at ``positions`` from the hidden states of a forward, a chunk of logits at a time."""
-        hidden, plan = fed
-        rows = self._rows(hidden, plan.positions, positions, plan.tokens.shape[1])
-        before = self._before(canvas, positions, states)
+        rows = hidden.rows(self.model, positions)
+        before = self._before(positions, states)
         at = self._lines(canvas, clock, positions, eligible)
         noise = None
         if self.sampler.proposer.temperature > 0:
@@ -205,14 +263,15 @@ class Pass:
         uniforms: Float[Tensor, " R"] | None,
     ) -> Proposal:
         """Proposals of one chunk of logits; ``before`` are those of the forward before."""
-        needs = self.sampler.needs
+        needs = self.needs
         gap = logit_gap(logits) if "gap" in needs else None
         kl = None
         if "kl" in needs:
             assert at is not None
             kl = unknown = wide(logits[:, 0]).new_full((logits.shape[0],), torch.inf)
             if before is not None:
-                kl = torch.where(at.clock.step[at.row] > 0, divergence(logits, before), unknown)
+                known = states["previous"][0][at.row, self.model.source(at.position)] & (at.clock.step[at.row] > 0)
+                kl = torch.where(known, divergence(logits, before), unknown)
         for i, transform in enumerate(self.sampler.transforms):
             assert at is not None
             logits, states[f"transform{i}"] = transform.step(logits, at, states[f"transform{i}"])
@@ -242,33 +301,20 @@ class Pass:
             logits = without + (self.sampler.guidance + 1) * (logits - without)
         return logits
 
-    def _rows(
-        self,
-        hidden: tuple[Float[Tensor, "B T D"], ...],
-        fed: Int[Tensor, "B T"] | None,
-        positions: Int[Tensor, "B N"],
-        width: int,
-    ) -> list[Float[Tensor, "R D"]]:
-        """The hidden rows that score ``positions``, flattened; fillers get some row that was fed."""
-        wanted = positions.clamp_max(width - 1) if fed is None else positions
-        return [self.model.logit_rows(h, fed, wanted).flatten(0, 1) for h in hidden]
-
     def _lines(
         self, canvas: Canvas, clock: Clock, positions: Int[Tensor, "B N"], eligible: Bool[Tensor, "B N"]
     ) -> LogitRows | None:
         """Where the flattened rows come from; None when nobody asks."""
-        if not self.sampler.transforms and "kl" not in self.sampler.needs:
+        if not self.sampler.transforms and "kl" not in self.needs:
             return None
         row = torch.arange(positions.shape[0], device=positions.device).repeat_interleave(positions.shape[1])
         return LogitRows(canvas, clock, row, positions.flatten(), eligible.flatten())
 
-    def _before(
-        self, canvas: Canvas, positions: Int[Tensor, "B N"], states: dict[str, State]
-    ) -> list[Float[Tensor, "R D"]] | None:
+    def _before(self, positions: Int[Tensor, "B N"], states: dict[str, State]) -> list[Float[Tensor, "R D"]] | None:
         """The same rows of the previous forward, for its divergence; None when nobody asks or there was none."""
-        if "kl" not in self.sampler.needs or states.get("previous") is None:
+        if "kl" not in self.needs or states.get("previous") is None:
             return None
-        return self._rows(states["previous"], None, positions, canvas.tokens.shape[1])
+        return [self.model.logit_rows(h, None, positions).flatten(0, 1) for h in states["previous"][1:]]
 
     def _cached_rows(self, logits: Float[Tensor, "R V"]) -> int:
         if logits.is_cuda:
@@ -277,9 +323,3 @@ class Pass:
 
     def _chunk_rows(self) -> int:
         return max(1, _CHUNK_ELEMENTS // max(1, self.vocabulary.width))
-
-
-def _on_canvas(hidden: Float[Tensor, "B T D"], canvas: Canvas) -> Float[Tensor, "B W D"]:
-    """Hidden states of a forward over the whole canvas, padded to its width."""
-    missing = canvas.tokens.shape[1] - hidden.shape[1]
-    return torch.nn.functional.pad(hidden, (0, 0, 0, missing))

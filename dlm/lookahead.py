@@ -17,9 +17,9 @@ from torch import Tensor
 
 from dlm.canvas import Canvas
 from dlm.errors import SettingsError
-from dlm.forward import Pass
+from dlm.forward import Hidden, Pass
+from dlm.plan import ForwardPlan
 from dlm.proposal import Proposal
-from dlm.protocols import ForwardPlan
 from dlm.view import Clock, StepView
 
 
@@ -80,17 +80,17 @@ def branch(
     rows, k = candidates.position.shape
     owner = torch.arange(rows, device=positions.device).repeat_interleave(k + 1)
     many = _spread(canvas, candidates, owner)
+    (feed,) = plan.feeds  # no cache goes with branches: whole rows in one call
     fed = replace(
-        plan,
-        tokens=many.tokens[:, : plan.tokens.shape[1]],
-        valid=None if plan.valid is None else plan.valid[owner],
-        wanted=plan.wanted[owner],
+        feed,
+        tokens=many.tokens[:, : feed.tokens.shape[1]],
+        valid=None if feed.valid is None else feed.valid[owner],
     )
     run.watch.mark("forward")
     hidden, _ = run.feed(many, fed)
     run.watch.mark("sampler")
     clocks = Clock(*(getattr(clock, name)[owner] for name in Clock.__annotations__))
-    proposal = run.propose(many, clocks, (hidden, fed), positions[owner], eligible[owner], {})
+    proposal = run.propose(many, clocks, Hidden((fed,), (hidden,), many), positions[owner], eligible[owner], {})
 
     extra = torch.cat([torch.full_like(candidates.position[:, :1], canvas.trash), candidates.position], dim=1).flatten()
     own = (positions[owner] == extra[:, None]) & eligible[owner]

@@ -25,6 +25,11 @@ class PartDefaults:
         return frozenset()
 
     @property
+    def foreseen(self) -> bool:
+        """Of a score, selector or budget: it reads the proposals, so its answer is not known before the forward."""
+        return False
+
+    @property
     def idle_steps(self) -> int:
         """Every step of this part commits something."""
         return 0

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.canvas import Canvas
+from dlm.plan import ForwardPlan, Layout, Now
 from dlm.proposal import Statistic
 from dlm.view import Clock, StepView
 
@@ -257,27 +258,47 @@ class CutsOff(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ForwardPlan:
-    """What one forward is fed and where logits are wanted.
+@runtime_checkable
+class Cache(Protocol):
+    """Which positions are recomputed at a step, and what stands in for the others. Settings only."""
 
-    Attributes:
-        tokens: the fed tokens. ``[B, T]``
-        positions: their absolute positions, any order; None means ``0 .. T-1``. ``[B, T]``
-        valid: which fed entries may be attended to; None means all. ``[B, T]``, or ``[B, T, T]`` from query to key
-        wanted: absolute positions to score. ``[B, N]``
-    """
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """Statistics of the proposal the cache reads."""
+        ...
 
-    tokens: Int[Tensor, "B T"]
-    positions: Int[Tensor, "B T"] | None
-    valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None
-    wanted: Int[Tensor, "B N"]
+    @property
+    def asks_ahead(self) -> bool:
+        """Whether :meth:`CacheRun.plan` reads ``now.upcoming``."""
+        ...
+
+    def check(self, sampler: Any, description: Any) -> None:
+        """Raise SettingsError when the cache does not go with a :class:`dlm.sampler.Sampler`, or with the model's
+        :class:`dlm.models.backbone.ModelDescription`."""
+        ...
+
+    def open(self, layout: Layout) -> CacheRun:
+        """What the cache remembers during one run."""
+        ...
 
 
 @runtime_checkable
-class Cache(Protocol):
-    """Which positions are fed at a step (and, later, which stored keys stand in for the others)."""
+class CacheRun(Protocol):
+    """A cache at work on one batch."""
 
-    def plan(self, canvas: Canvas, wanted: Int[Tensor, "B N"], reaches: list[int]) -> ForwardPlan:
-        """The forward of this step. ``reaches`` tells how far each row is fed, on the host."""
+    def plan(self, now: Now) -> ForwardPlan:
+        """The forward of this step. Asked again when the step ran out of memory; nothing may have changed then."""
+        ...
+
+    def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
+        """The step is done and ``view.canvas`` holds its commits. What is returned reaches the host with the step's
+        one synchronisation, as ``row.cache``."""
+        ...
+
+    def keep(self, slots: list[int]) -> None:
+        """Row compaction: only ``slots`` stay, in that order."""
+        ...
+
+    def renew(self, slots: list[int]) -> None:
+        """Fresh rows have moved into ``slots``."""
         ...

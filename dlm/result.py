@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from dlm.batch import Row
 from dlm.canvas import Canvas
+from dlm.row import Row
 from dlm.trace import Trace
 
 StopReason = Literal["filled", "end_token", "early_exit"]
@@ -89,7 +89,7 @@ def _count(row: Row, useful: int, steps: list[int], forwards_per_step: int) -> C
     content = [i for i in written if i < useful]
     forwards = forwards_per_step * row.steps
     needed = forwards_per_step * (max((steps[i] for i in content), default=-1) + 1)
-    seconds = row.seconds_step + row.seconds_sampler
+    seconds = row.seconds_refresh + row.seconds_step + row.seconds_sampler
     return Counts(
         forwards=forwards,
         token_forwards=row.token_forwards,
@@ -97,7 +97,7 @@ def _count(row: Row, useful: int, steps: list[int], forwards_per_step: int) -> C
         tokens_per_forward=len(content) / needed if needed else 0.0,
         canvas_tokens_per_forward=len(row.job.writable) / forwards if forwards else 0.0,
         seconds=seconds,
-        seconds_refresh=0.0,
+        seconds_refresh=row.seconds_refresh,
         seconds_step=row.seconds_step,
         seconds_sampler=row.seconds_sampler,
         tokens_per_second=len(content) / seconds if seconds else 0.0,

@@ -125,6 +125,13 @@ class Sampler:
         """Whether the selector may replace tokens that are committed already."""
         return isinstance(self.selector, Rewrites) and self.selector.rewrites
 
+    @cached_property
+    def foreseen(self) -> bool:
+        """Whether the positions of a step are known before its forward: a random order with a fixed budget."""
+        parts = [self.score, self.selector, *([self.budget] if self.budget is not None else [])]
+        plain = not self.modifiers and self.lookahead is None and not self.rewrites
+        return plain and all(getattr(part, "foreseen", False) for part in parts)
+
     @property
     def extra_cost(self) -> str:
         """Why a step costs more than its arithmetic, in two or three words; empty when it does not."""

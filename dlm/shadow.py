@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.canvas import Canvas
-from dlm.protocols import ForwardPlan
+from dlm.plan import Feed
 from dlm.view import Clock
 
 
@@ -24,20 +24,24 @@ def slots_of(clock: Clock, longest: int) -> tuple[Int[Tensor, "B S"], Bool[Tenso
     return torch.where(inside, positions, clock.block_start[:, None]), inside
 
 
-def with_shadow(plan: ForwardPlan, canvas: Canvas, clock: Clock, longest: int) -> ForwardPlan:
-    """The plan with ``longest`` shadow slots behind what it feeds."""
-    rows, fed = plan.tokens.shape
+def with_shadow(feed: Feed, canvas: Canvas, clock: Clock, longest: int) -> Feed:
+    """The feed with ``longest`` shadow slots behind what it feeds."""
+    if feed.slots is not None:
+        clock = replace(clock, block_start=clock.block_start[feed.slots], block_end=clock.block_end[feed.slots])
+    rows, fed = feed.tokens.shape
     slots, inside = slots_of(clock, longest)
-    positions = plan.positions if plan.positions is not None else canvas.columns[:fed].expand(rows, fed)
-    seen = plan.valid if plan.valid is not None else torch.ones_like(plan.tokens, dtype=torch.bool)
+    positions = feed.positions if feed.positions is not None else canvas.columns[:fed].expand(rows, fed)
+    keys = positions if feed.stored is None else canvas.columns[: feed.stored].expand(rows, feed.stored)
+    seen = feed.valid if feed.valid is not None else torch.ones_like(keys, dtype=torch.bool)
     row_sees = torch.cat([seen, torch.zeros_like(inside)], dim=1)[:, None, :].expand(-1, fed, -1)
-    others = seen[:, None, :] & (positions[:, None, :] != slots[:, :, None])
+    others = seen[:, None, :] & (keys[:, None, :] != slots[:, :, None])
     slot_sees = torch.cat([others, inside[:, None, :].expand(-1, longest, -1)], dim=2)
     return replace(
-        plan,
-        tokens=torch.cat([plan.tokens, torch.full_like(slots, canvas.mask_id)], dim=1),
+        feed,
+        tokens=torch.cat([feed.tokens, torch.full_like(slots, canvas.mask_id)], dim=1),
         positions=torch.cat([positions, slots], dim=1),
         valid=torch.cat([row_sees, slot_sees], dim=1),
+        memory=None if feed.memory is None else feed.memory.extended(longest),
     )
 
 

@@ -11,9 +11,9 @@ import dlm
 import samplers
 from dlm.canvas import Canvas, Job, SpecialIds
 from dlm.errors import PromptError
-from dlm.forward import FullCanvas
 from dlm.models import LLaDAConfig, LLaDAModelLM
 from dlm.shadow import with_shadow
+from dlm.uncached import WholeRows
 from dlm.view import Clock
 from tests.doubles import random_dream, random_llada, wrap
 from tests.oracle import naive_logits
@@ -73,7 +73,7 @@ def shadow_setup(layers: int) -> tuple:
     start, end = torch.tensor([2, 1]), torch.tensor([6, 5])
     zero = torch.zeros(2, dtype=torch.long)
     clock = Clock(zero, start, end, zero, zero, canvas.inside(start, end), zero)
-    plan = FullCanvas().plan(canvas, canvas.columns[None, :8].expand(2, -1), [8, 5])
+    plan = WholeRows(0).feed(canvas.tokens, [8, 5], canvas.columns)
     return model.backbone, canvas, clock, plan
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.errors import SettingsError
+from dlm.plan import Memory
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class ModelDescription:
         vocab_size: width of the logits.
         valid_vocab: ids from here on have no token (``vocab_size`` when no tokenizer is known).
         context_length: the most positions the model can be fed.
-        attention: the attention pattern; every position sees every other one.
+        attention_block: 0: every position sees every other one; n: positions are cut into attention blocks of n from
+            position 0 on, and a block sees itself and those before it (block-causal attention).
     """
 
     mask_id: int
@@ -32,7 +34,7 @@ class ModelDescription:
     vocab_size: int
     valid_vocab: int
     context_length: int
-    attention: Literal["full"] = "full"
+    attention_block: int = 0
 
     def __post_init__(self) -> None:
         for name, ids in (("mask_id", (self.mask_id,)), ("eos_ids", self.eos_ids)):
@@ -56,14 +58,17 @@ class Backbone:
         self,
         tokens: Int[Tensor, "B T"],
         positions: Int[Tensor, "B T"] | None = None,
-        valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None = None,
+        valid: Bool[Tensor, "B S"] | Bool[Tensor, "B T S"] | None = None,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Hidden states after the final norm.
 
         Args:
             tokens: the fed tokens.
             positions: their absolute positions, in any order; None means ``0 .. T-1``.
-            valid: which fed tokens may be attended to, by all or (three axes) from query to key; None means all.
+            valid: which of the S tokens that are looked at may be attended to, by all or (three axes) from query to
+                key; None means all. Without a memory they are the fed ones.
+            memory: keys and values of positions that are not fed, and where those of the fed ones go.
         """
         raise NotImplementedError
 
@@ -81,6 +86,10 @@ class Backbone:
         """Logits of hidden rows, in the model's dtype."""
         raise NotImplementedError
 
+    def source(self, wanted: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+        """The positions whose rows score the tokens at ``wanted``: their own, or those before them (Dream)."""
+        return (wanted - self.description.shift).clamp_min(0)
+
     def logit_rows(
         self,
         hidden: Float[Tensor, "B T D"],
@@ -93,7 +102,7 @@ class Backbone:
         The row asked for must have been fed: SettingsError on the CPU; not checked on a GPU, where a check
         would wait for the device. Of several fed entries with one position, the first answers.
         """
-        source = (wanted - self.description.shift).clamp_min(0)
+        source = self.source(wanted)
         columns = source if positions is None else _columns_of(source, positions)
         return hidden.gather(1, columns[..., None].expand(-1, -1, hidden.shape[-1]))
 

@@ -7,7 +7,7 @@ in what their checkpoints call the parts (:class:`Names`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlm.errors import SettingsError
+from dlm.plan import Memory
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ class Rope(NamedTuple):
     sin: Float[Tensor, "... T 1 h"]
 
 
+# Queries, keys, values and mask of what is fed in; keys, values and mask of what is attended to out.
+Exchange = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm with statistics in at least float32; the gain is applied in the model dtype."""
 
@@ -133,22 +138,58 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B T D"],
         rope: Rope,
-        mask: Bool[Tensor, "B 1 1 T"] | Bool[Tensor, "B 1 T T"] | None,
+        mask: Bool[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 T S"] | None,
         maps: list[Float[Tensor, "B T T"]] | None = None,
+        exchange: Exchange | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The stream after this block; ``mask`` is True at the keys that may be attended to. The attention, mean over
-        the heads, is added to ``maps`` when there is one."""
-        norm, query, key, value, out = _parts(self, self._attention)
-        n = norm(x)
-        heads = (*n.shape[:-1], -1, self.arch.head_width)
-        q, k = rotate(query(n).view(heads), key(n).view(heads), rope)
+        the heads, is added to ``maps`` when there is one. ``exchange`` is given the queries, keys, values and mask of
+        what is fed, and answers with the keys, values and mask of what is attended to."""
+        n = self.attention_input(x)
+        q, k = self.queries_and_keys(n, rope)
+        v = self.value_heads(n)
         if maps is not None:
             maps.append(attention_map(q, k, mask))
-        mixed = attend(q, k, value(n).view(heads), mask)
-        x = x + out(mixed)
+        if exchange is not None:
+            k, v, mask = exchange(q, k, v, mask)
+        x = x + self.attention_output(q, k, v, mask)
+        return x + self.mlp_output(x)
+
+    def attention_input(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """What the attention projections read."""
+        norm: Tensor = _parts(self, self._attention)[0](x)
+        return norm
+
+    def queries_and_keys(
+        self, n: Float[Tensor, "B T D"], rope: Rope
+    ) -> tuple[Float[Tensor, "B T H h"], Float[Tensor, "B T K h"]]:
+        """Rotated queries and keys of normed rows."""
+        _, query, key, _, _ = _parts(self, self._attention)
+        heads = (*n.shape[:-1], -1, self.arch.head_width)
+        return rotate(query(n).view(heads), key(n).view(heads), rope)
+
+    def value_heads(self, n: Float[Tensor, "B T D"]) -> Float[Tensor, "B T K h"]:
+        """Values of normed rows."""
+        value: Tensor = _parts(self, self._attention)[3](n)
+        return value.view(*n.shape[:-1], -1, self.arch.head_width)
+
+    def attention_output(
+        self,
+        q: Float[Tensor, "B T H h"],
+        k: Float[Tensor, "B S K h"],
+        v: Float[Tensor, "B S K h"],
+        mask: Bool[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 T S"] | None,
+    ) -> Float[Tensor, "B T D"]:
+        """What attention adds to the stream."""
+        added: Tensor = _parts(self, self._attention)[4](attend(q, k, v, mask))
+        return added
+
+    def mlp_output(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """What the MLP adds to the stream."""
         norm, gate, up, down = _parts(self, self._mlp)
         n = norm(x)
-        return x + down(functional.silu(gate(n)) * up(n))
+        added: Tensor = down(functional.silu(gate(n)) * up(n))
+        return added
 
 
 class Transformer(nn.Module):
@@ -175,10 +216,11 @@ class Transformer(nn.Module):
         self,
         tokens: Int[Tensor, "B T"],
         positions: Int[Tensor, "B T"] | None = None,
-        valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None = None,
+        valid: Bool[Tensor, "B S"] | Bool[Tensor, "B T S"] | None = None,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Hidden states after the final norm; see :meth:`dlm.models.backbone.Backbone.hidden`."""
-        return self._run(tokens, positions, valid, [])[0]
+        return self._run(tokens, positions, valid, [], memory)[0]
 
     def attentive(
         self,
@@ -196,8 +238,9 @@ class Transformer(nn.Module):
         self,
         tokens: Int[Tensor, "B T"],
         positions: Int[Tensor, "B T"] | None,
-        valid: Bool[Tensor, "B T"] | Bool[Tensor, "B T T"] | None,
+        valid: Bool[Tensor, "B S"] | Bool[Tensor, "B T S"] | None,
         mapped: Sequence[int],
+        memory: Memory | None = None,
     ) -> tuple[Float[Tensor, "B T D"], list[Float[Tensor, "B T T"]]]:
         """Hidden states, and the attention of the layers ``mapped``."""
         embedding, blocks, norm = _parts(self, self._body)
@@ -208,7 +251,10 @@ class Transformer(nn.Module):
         mask = None if valid is None else valid[:, None, None, :] if valid.dim() == 2 else valid[:, None]
         maps: list[Float[Tensor, "B T T"]] = []
         for layer, block in enumerate(blocks):
-            x = block(x, rope, mask, maps if layer in mapped else None)
+            if memory is not None:
+                x = memory.run(layer, block, x, rope, mask)
+            else:
+                x = block(x, rope, mask, maps if layer in mapped else None)
         return norm(x), maps
 
     def head(self, rows: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
@@ -247,12 +293,18 @@ def attend(
     v: Float[Tensor, "B S K h"],
     mask: Bool[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 T S"] | None,
 ) -> Float[Tensor, "B T D"]:
-    """Every query over every unmasked key; key head j serves the j-th group of query heads."""
-    group = q.shape[-2] // k.shape[-2]
-    if group > 1:
-        k, v = k.repeat_interleave(group, dim=-2), v.repeat_interleave(group, dim=-2)
-    out = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
-    return out.transpose(1, 2).flatten(2)
+    """Every query over every unmasked key; key head j serves the j-th group of query heads.
+
+    The queries of a group are laid one after the other along the query axis, so that keys and values, which may be a
+    whole cache, are never copied.
+    """
+    (rows, fed, heads, width), kv = q.shape, k.shape[-2]
+    group = heads // kv
+    q = q.view(rows, fed, kv, group, width).permute(0, 2, 3, 1, 4).reshape(rows, kv, group * fed, width)
+    if group > 1 and mask is not None and mask.shape[2] > 1:
+        mask = mask.repeat(1, 1, group, 1)
+    out = functional.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), mask)
+    return out.view(rows, kv, group, fed, width).permute(0, 3, 1, 2, 4).reshape(rows, fed, heads * width)
 
 
 def attention_map(

@@ -32,6 +32,7 @@ class TimeGrid(Stateless):
     compat: Literal["clean", "reference"] = "reference"
 
     block_schedules = ("Whole",)
+    foreseen = True
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:

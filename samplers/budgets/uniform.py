@@ -27,6 +27,7 @@ class Uniform(Stateless):
 
     tokens_per_step: int | None = 1
     steps: int | None = None
+    foreseen = True
 
     def __post_init__(self) -> None:
         if (self.tokens_per_step is None) == (self.steps is None):

@@ -17,6 +17,7 @@ class Random(Stateless):
     """A fresh uniform in (0, 1) per position and step (LLaDA's ``remasking="random"``); tokens stay the proposals."""
 
     non_negative = True
+    foreseen = True
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         return view.uniform(Purpose.SCORE), state

@@ -26,6 +26,7 @@ class TopK(Stateless):
     """
 
     temperature: float = 0.0
+    foreseen = True  # as far as the scores are
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):

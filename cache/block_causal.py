@@ -1,0 +1,46 @@
+"""The exact cache of block-causal models (SDAR, LLaDA2.x, Fast-dLLM v2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from cache.policy import Before, Policy
+from dlm.models.backbone import ModelDescription
+from dlm.protocols import State
+from dlm.row import Row
+from dlm.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class BlockCausal(Policy):
+    """A finished attention block never changes again, so it is computed once with all its tokens, together with the
+    first step of what follows it (which saves the separate forward of the published loops). Blocks behind the active
+    one are seen by nobody and never fed."""
+
+    def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
+        if not description.attention_block:
+            return (
+                "its keys are final only in a model with block-causal attention, and this model's attention is full;"
+                " use cache=prefix or dual"
+            )
+        return super().refusal(sampler, description)
+
+    def refreshes(self, row: Row) -> bool:
+        return False
+
+    def visible(self, before: Before) -> Bool[Tensor, "B W"]:
+        return self._blocks(before) <= self._blocks(before).gather(1, (before.block_end - 1).clamp_min(0))
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        # From the first attention block with a mask or a token that is not computed yet; those behind it see it.
+        block, inside = self._blocks(before), self.visible(before) & before.live
+        open_ = inside & (before.changed | before.now.canvas.masked)
+        first = torch.where(open_, block, block.max()).amin(dim=1, keepdim=True)
+        return inside & (block >= first)
+
+    def _blocks(self, before: Before) -> Tensor:
+        return (before.columns // before.attention_block).expand_as(before.live)

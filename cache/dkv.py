@@ -1,0 +1,91 @@
+"""Delayed caches (dKV-Cache, arXiv 2505.15781): a key is kept only once its token was real when it was computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from cache.policy import Before, Policy
+from cache.settings import at_least, every_steps
+from cache.vicinity import window
+from dlm.errors import SettingsError
+from dlm.protocols import State
+from dlm.row import Row
+
+
+@dataclass(frozen=True)
+class DKVDecode(Policy):
+    """dKV-Cache-Decode: keys of decided positions are kept, one step late; everything masked is recomputed.
+
+    The delay is the stamp rule: a position committed at step t is fed once more at t + 1, now with its token.
+
+    Attributes:
+        interval: steps between refreshes (the paper: 8 for LLaDA, 4 for Dream).
+        cadence: ``seeded`` counts a row's steps and keeps the very first forward; ``reference`` counts within each
+            block and recomputes everything in its first two steps, as the released code does.
+        ahead: masked positions further than this behind the block are not recomputed either; None: all are.
+
+    Raises:
+        SettingsError: ``interval`` below 1, an unknown cadence.
+    """
+
+    interval: int = 8
+    cadence: Literal["seeded", "reference"] = "seeded"
+    ahead: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, interval=self.interval)
+        at_least(0, ahead=self.ahead)
+        if self.cadence not in ("seeded", "reference"):
+            raise SettingsError(f"cadence must be 'seeded' or 'reference', got {self.cadence!r}")
+
+    def refreshes(self, row: Row) -> bool:
+        if self.cadence == "seeded":
+            return every_steps(row.steps, self.interval)
+        return row.block_steps <= 1 or every_steps(row.block_steps, self.interval)
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        return before.now.canvas.masked & window(before, None, self.ahead)
+
+
+@dataclass(frozen=True)
+class DKVPrefill(Policy):
+    """dKV-Cache-Prefill: the prompt is computed once; everything else at every step."""
+
+    def refreshes(self, row: Row) -> bool:
+        return row.steps == 0
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        return before.live & generated(before)
+
+
+@dataclass(frozen=True)
+class DKVPD(Policy):
+    """dKV-Cache-PD: the prompt is computed once, keys of decided positions are kept one step late.
+
+    Attributes:
+        interval: steps between refreshes of the generated region (the paper: 4).
+
+    Raises:
+        SettingsError: ``interval`` below 1.
+    """
+
+    interval: int = 4
+
+    def __post_init__(self) -> None:
+        at_least(1, interval=self.interval)
+
+    def refreshes(self, row: Row) -> bool:
+        return row.steps == 0
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        again = (before.now.clock.step % self.interval == 0)[:, None]
+        return before.live & generated(before) & (before.now.canvas.masked | again)
+
+
+def generated(before: Before) -> Bool[Tensor, "B W"]:
+    """The generated region, and the row that answers for its first position."""
+    return before.columns >= before.now.canvas.start[:, None] - before.shift

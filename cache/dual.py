@@ -1,0 +1,37 @@
+"""Dual cache (Fast-dLLM, arXiv 2505.22618)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from cache.policy import Before, Policy
+from cache.settings import at_least, every_steps
+from dlm.protocols import State
+from dlm.row import Row
+
+
+@dataclass(frozen=True)
+class Dual(Policy):
+    """What lies before and behind the active block is computed once per block, at its first step; only the block is
+    recomputed at every step.
+
+    Attributes:
+        every: steps of a block after which everything is recomputed again; None: not before the next block.
+
+    Raises:
+        SettingsError: ``every`` below 1.
+    """
+
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, every=self.every)
+
+    def refreshes(self, row: Row) -> bool:
+        return row.block_steps == 0 or every_steps(row.block_steps, self.every)
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        return before.span(before.block_start, before.block_end)

@@ -1,0 +1,37 @@
+"""FreeCache (FlashDLM, arXiv 2505.21467), with the delay put right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from cache.policy import Before, Policy
+from dlm.canvas import Canvas
+from dlm.protocols import State
+from dlm.row import Row
+from dlm.view import StepView
+
+
+@dataclass(frozen=True)
+class FreeCache(Policy):
+    """A finished block is frozen for good and never refreshed; everything behind it is recomputed at every step.
+
+    The released code freezes the keys of the block's last step, when its last tokens were still masks. Here a finished
+    block is computed once more, in the first step of the next one, and frozen then.
+    """
+
+    def init(self, canvas: Canvas) -> Int[Tensor, " B"]:
+        return torch.zeros_like(canvas.start)
+
+    def refreshes(self, row: Row) -> bool:
+        return row.steps == 0
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        clean = torch.minimum(state, before.now.clock.block_start)[:, None]
+        return before.live & (before.columns >= clean - before.shift)
+
+    def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:
+        return view.clock.block_start, {}

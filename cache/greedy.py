@@ -1,0 +1,110 @@
+"""Constant work per step: dKV-Cache-Greedy (arXiv 2505.15781) and ReCAP's full and local steps (arXiv 2505.19089)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cache.policy import Before, Policy
+from cache.settings import at_least, every_steps
+from dlm.canvas import Canvas
+from dlm.protocols import State
+from dlm.row import Row
+from dlm.view import StepView, rank
+
+
+@dataclass(frozen=True)
+class DKVGreedy(Policy):
+    """dKV-Cache-Greedy: only what was committed at the last step, what will be committed at this one, and a few masks
+    near it are recomputed. It must know the order beforehand: a random one.
+
+    Attributes:
+        interval: steps of a block between refreshes (the paper: 2).
+        window: masks near each position that is about to be committed, nearest first, left before right, that are
+            recomputed too (the paper: 4).
+
+    Raises:
+        SettingsError: ``interval`` below 1, a negative window.
+    """
+
+    interval: int = 2
+    window: int = 4
+    steady = False
+    asks_ahead = True
+
+    def __post_init__(self) -> None:
+        at_least(1, interval=self.interval)
+        at_least(0, window=self.window)
+
+    def refreshes(self, row: Row) -> bool:
+        return every_steps(row.block_steps, self.interval)
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        upcoming = before.now.upcoming
+        assert upcoming is not None
+        return upcoming | near(upcoming, before.now.canvas.masked & before.live, self.window)
+
+    def candidates(self, before: Before, state: State) -> Bool[Tensor, "B W"] | None:
+        return before.now.upcoming
+
+
+def near(chosen: Bool[Tensor, "B W"], masks: Bool[Tensor, "B W"], count: int) -> Bool[Tensor, "B W"]:
+    """For each chosen position in turn, from the left, the ``count`` nearest masks that are not taken yet; of two at
+    one distance the left one first."""
+    taken = chosen.clone()
+    if count == 0:
+        return taken
+    columns = torch.arange(chosen.shape[1], device=chosen.device)
+    for turn in range(int(chosen.sum(dim=1).max())):
+        place = (chosen.cumsum(dim=1) == turn + 1) & chosen
+        centre = place.to(torch.long).argmax(dim=1, keepdim=True)
+        # Left of two at one distance comes first: a half step nearer.
+        distance = 2 * (columns - centre).abs() + (columns > centre)
+        free = masks & ~taken & place.any(dim=1, keepdim=True)
+        order = rank(-distance.double().masked_fill(~free, torch.inf))
+        taken = taken | (free & (order < count))
+    return taken
+
+
+@dataclass(frozen=True)
+class Recap(Policy):
+    """ReCAP: groups of steps, a full one and then local ones that recompute a few positions only.
+
+    The paper is about images; for text its local set is ours: the surest masks of the block at the last full step.
+    UNVERIFIED on language models. A local step can only commit what is in its set.
+
+    Attributes:
+        local_steps: local steps after each full one.
+        positions: masks in the local set.
+
+    Raises:
+        SettingsError: fewer than one local step or position.
+    """
+
+    local_steps: int = 3
+    positions: int = 8
+    steady = False
+
+    def __post_init__(self) -> None:
+        at_least(1, local_steps=self.local_steps, positions=self.positions)
+
+    def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
+        return torch.zeros_like(canvas.tokens, dtype=torch.float32)
+
+    def refreshes(self, row: Row) -> bool:
+        return every_steps(row.block_steps, self.local_steps + 1)
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        return self.candidates(before, state)
+
+    def candidates(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        masks = before.now.eligible
+        return masks & (rank(state.masked_fill(~masks, -torch.inf)) < self.positions)
+
+    def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:
+        seen = view.here(view.clock.block)
+        known = view.on_canvas(view.proposal.prob.float().masked_fill(~seen, 0.0))
+        return torch.where(view.on_canvas(seen, False), known, state), {}

@@ -1,0 +1,24 @@
+"""Prefix cache (Fast-dLLM, arXiv 2505.22618)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from cache.policy import Before, Policy
+from dlm.protocols import State
+from dlm.row import Row
+
+
+@dataclass(frozen=True)
+class Prefix(Policy):
+    """Everything before the active block is computed once per block, at its first step; the block and all that follows
+    it are recomputed at every step."""
+
+    def refreshes(self, row: Row) -> bool:
+        return row.block_steps == 0
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        return before.live & (before.columns >= before.block_start - before.shift)

@@ -1,0 +1,18 @@
+"""Combinations of caches under a name of their own."""
+
+from __future__ import annotations
+
+from cache.entropy import Entropy
+
+
+def adaptive(
+    *,
+    threshold: float | None = 1.0,
+    recent: int = 2,
+    before: int | None = 16,
+    after: int | None = 16,
+    every_tokens: int | None = 32,
+) -> Entropy:
+    """Ours (specs/caches.md 11.4): the vicinity of the block and positions committed in the last two steps; a refresh
+    after an unsure commit, and after so many committed tokens. Settings: :class:`cache.Entropy`."""
+    return Entropy(threshold, recent, before, after, every_tokens)

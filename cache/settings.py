@@ -1,0 +1,34 @@
+"""What the settings of several caches have in common."""
+
+from __future__ import annotations
+
+from dlm.errors import SettingsError
+
+
+def at_least(least: int, **settings: int | None) -> None:
+    """Refuse a setting that is smaller; None stands for "never" or "all" and passes.
+
+    Raises:
+        SettingsError: names the setting and what to write.
+    """
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise SettingsError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def share(**settings: float) -> None:
+    """Refuse a share outside (0, 1].
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    for name, value in settings.items():
+        if not 0.0 < value <= 1.0:
+            raise SettingsError(f"{name} is a share and must be above 0 and at most 1, got {value}")
+
+
+def every_steps(step: int, interval: int | None) -> bool:
+    """Whether a clock that counts from 0 strikes; None never does."""
+    return interval is not None and step % interval == 0

@@ -1,0 +1,51 @@
+"""Vicinity refresh (dInfer, arXiv 2510.08666)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from cache.policy import Before, Policy
+from cache.settings import at_least, every_steps
+from dlm.protocols import State
+from dlm.row import Row
+
+
+@dataclass(frozen=True)
+class Vicinity(Policy):
+    """The dual cache with a window: the block and its neighbourhood are recomputed at every step.
+
+    Attributes:
+        before, after: positions of the neighbourhood on either side; None: all of them.
+        warmup: first steps of a row that recompute everything.
+        every: steps of a block after which everything is recomputed again; None: not before the next block. The
+            reference exempts the first block from it; we do not.
+
+    Raises:
+        SettingsError: a negative width, ``every`` below 1.
+    """
+
+    before: int | None = 16
+    after: int | None = 16
+    warmup: int = 4
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(0, before=self.before, after=self.after, warmup=self.warmup)
+        at_least(1, every=self.every)
+
+    def refreshes(self, row: Row) -> bool:
+        return row.steps < self.warmup or row.block_steps == 0 or every_steps(row.block_steps, self.every)
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        return before.live & window(before, self.before, self.after)
+
+
+def window(before: Before, left: int | None, right: int | None) -> Bool[Tensor, "B W"]:
+    """The block, ``left`` positions before and ``right`` behind it; None: all there are."""
+    start = before.block_start * 0 if left is None else before.block_start - left
+    end = before.block_end if right is None else before.block_end + right
+    inside = before.span(start, end)
+    return inside if right is not None else inside | (before.columns >= before.block_end)

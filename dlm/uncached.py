@@ -1,0 +1,75 @@
+"""No cache: every position of a row at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dlm.plan import Feed, ForwardPlan, Layout, Now, sees
+from dlm.proposal import Statistic
+from dlm.view import StepView
+
+
+@dataclass(frozen=True)
+class FullCanvas:
+    """Recompute every live position at every step (what ``cache=None`` means)."""
+
+    needs: frozenset[Statistic] = frozenset()
+    asks_ahead: bool = False
+
+    def check(self, sampler: Any, description: Any) -> None:
+        """Goes with everything."""
+
+    def open(self, layout: Layout) -> FullCanvasRun:
+        """Nothing is remembered but the masks of the present row lengths."""
+        return FullCanvasRun(WholeRows(layout.attention_block))
+
+
+@dataclass
+class WholeRows:
+    """Feeds of whole rows, and the masks they need."""
+
+    attention_block: int
+    _valid: dict[tuple[int, ...], Tensor | None] = field(default_factory=dict, repr=False)
+
+    def feed(self, tokens: Int[Tensor, "R W"], reaches: list[int], columns: Int[Tensor, " W"]) -> Feed:
+        """``[0, reach)`` of every row; the tail of shorter rows is hidden from everybody's attention."""
+        width = max(reaches)
+        key = tuple(reaches)
+        if key not in self._valid:
+            valid = inside(reaches, columns[:width])
+            if self.attention_block:
+                valid = sees(columns[:width].expand(len(reaches), width), columns[:width], self.attention_block, valid)
+            self._valid = {key: valid}
+        return Feed(tokens[:, :width], None, self._valid[key])
+
+
+def inside(reaches: list[int], columns: Int[Tensor, " S"]) -> Bool[Tensor, "R S"] | None:
+    """Which columns lie in each row; None when all do."""
+    if min(reaches) >= columns.shape[0]:
+        return None
+    return columns < torch.tensor(reaches, device=columns.device)[:, None]
+
+
+@dataclass
+class FullCanvasRun:
+    """:class:`FullCanvas` at work."""
+
+    whole: WholeRows
+
+    def plan(self, now: Now) -> ForwardPlan:
+        reaches = [row.reach for row in now.rows]
+        return ForwardPlan((self.whole.feed(now.canvas.tokens, reaches, now.canvas.columns),), reaches)
+
+    def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Tensor]:
+        return {}
+
+    def keep(self, slots: list[int]) -> None:
+        return None
+
+    def renew(self, slots: list[int]) -> None:
+        return None
