@@ -146,22 +146,26 @@ def proposal_table(proposals: list[tuple[int, float]]) -> list[list[float]]:
     return [[c if v == token else (1 - c) / 400 for v in range(401)] for token, c in proposals]
 
 
-def random_llada(seed: int = 0, dtype: torch.dtype = torch.float64, vocab: int = 40) -> SimpleNamespace:
+def random_llada(
+    seed: int = 0, dtype: torch.dtype = torch.float64, vocab: int = 40, layers: int = 2
+) -> SimpleNamespace:
     """A two-layer LLaDA with random weights, large enough that its distributions are far from uniform."""
     torch.manual_seed(seed)
     config = LLaDAConfig(
-        d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, mlp_hidden_size=48, vocab_size=vocab, embedding_size=vocab,
-        max_sequence_length=256, rope_theta=1000.0, mask_token_id=vocab - 1, eos_token_id=vocab - 2,
+        d_model=32, n_layers=layers, n_heads=4, n_kv_heads=2, mlp_hidden_size=48, vocab_size=vocab,
+        embedding_size=vocab, max_sequence_length=256, rope_theta=1000.0, mask_token_id=vocab - 1, eos_token_id=vocab - 2,
         pad_token_id=vocab - 2,
     )  # fmt: skip
     return wrap(_peaked(LLaDAModelLM(config)).to(dtype))
 
 
-def random_dream(seed: int = 0, dtype: torch.dtype = torch.float64, vocab: int = 40) -> SimpleNamespace:
+def random_dream(
+    seed: int = 0, dtype: torch.dtype = torch.float64, vocab: int = 40, layers: int = 2
+) -> SimpleNamespace:
     """The same for Dream: biases, grouped queries, shifted logits."""
     torch.manual_seed(seed)
     config = DreamConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        hidden_size=32, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=vocab, max_position_embeddings=256, rope_theta=1000.0, mask_token_id=vocab - 1,
         eos_token_id=vocab - 2, pad_token_id=vocab - 2, bos_token_id=vocab - 2,
     )  # fmt: skip

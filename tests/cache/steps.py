@@ -1,0 +1,89 @@
+"""A cache driven by hand, one forward at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+import samplers
+from dlm.canvas import Canvas, Job, SpecialIds
+from dlm.forward import Hidden, Pass, Stopwatch
+from dlm.plan import Layout, Now
+from dlm.proposal import Proposal, Vocabulary
+from dlm.row import Row
+from dlm.view import Clock, StepView
+
+
+class Stepper:
+    """Rows with their first block open; :meth:`forward` asks the cache and the model, :meth:`finish` ends the step."""
+
+    def __init__(
+        self, model: Any, policy: Any, prompts: Sequence[list[int]], new: int = 16, block: int = 8, static: bool = False
+    ) -> None:
+        d = model.description
+        self.model, self.policy = model, policy
+        jobs = [
+            Job(i, (*prompt, *[d.mask_id] * new), len(prompt), tuple(range(len(prompt), len(prompt) + new)), 0)
+            for i, prompt in enumerate(prompts)
+        ]
+        self.canvas = Canvas.of(
+            jobs, max(job.end for job in jobs), SpecialIds(d.mask_id, d.eos_ids), torch.device("cpu")
+        )
+        self.rows = [Row(job, new) for job in jobs]
+        shape = self.canvas.tokens.shape
+        layout = Layout(*shape, d.shift, d.attention_block, 1, static, torch.device("cpu"))
+        self.run = policy.open(layout)
+        zero = torch.zeros_like(self.canvas.start)
+        self.clock = Clock(zero, zero, zero, zero, zero, self.canvas.writable, zero)
+        self.open_block(0, block)
+        vocabulary = Vocabulary(d.mask_id, d.vocab_size, d.valid_vocab, ())
+        sampler = samplers.topk()
+        self.body = Pass(model.backbone, sampler, frozenset(), vocabulary, Stopwatch(torch.device("cpu")), block)
+
+    def open_block(self, number: int, block: int = 8) -> None:
+        """Make the block with this number the active one of every row."""
+        start = self.canvas.start + number * block
+        inside = self.canvas.inside(start, start + block)
+        zero = torch.zeros_like(start)
+        masks = (self.canvas.masked & inside).sum(dim=1)
+        self.clock = Clock(self.clock.step, start, start + block, zero, masks, inside, zero)
+        for row in self.rows:
+            row.block_steps = 0
+
+    @torch.inference_mode()
+    def forward(self) -> torch.Tensor:
+        """Logits of every position of the block. ``[B, block, V]``"""
+        eligible = self.canvas.masked & self.clock.block
+        self.plan = self.run.plan(Now(self.canvas, self.clock, eligible, eligible, self.rows))
+        sets = tuple(self.body.feed(self.canvas, feed)[0] for feed in self.plan.feeds)
+        self.hidden = Hidden(self.plan.feeds, sets, self.canvas)
+        block = int(self.clock.block_end[0] - self.clock.block_start[0])
+        wanted = self.clock.block_start[:, None] + torch.arange(block)
+        rows = self.hidden.rows(self.model.backbone, wanted)[0]
+        self.logits = self.model.backbone.head(rows).view(*wanted.shape, -1)
+        return self.logits
+
+    def commit(self, tokens: dict[int, int], row: int = 0) -> None:
+        """Write tokens into a row, as a step would."""
+        for place, token in tokens.items():
+            self.canvas.tokens[row, place] = token
+            self.canvas.commit_step[row, place] = self.clock.step[row]
+
+    @torch.inference_mode()
+    def finish(self) -> None:
+        """End of the step."""
+        nowhere = torch.full((len(self.rows), 1), self.canvas.trash)
+        nothing = torch.zeros(len(self.rows), 1)
+        view = StepView(self.canvas, self.clock, nowhere, nothing.bool(), Proposal(nowhere, nothing, entropy=nothing))
+        report = self.run.end(view, nothing.bool())
+        for slot, row in enumerate(self.rows):
+            row.cache = {name: int(values[slot]) for name, values in report.items()}
+            row.steps += 1
+            row.block_steps += 1
+        clock = self.clock
+        self.clock = Clock(
+            clock.step + 1, clock.block_start, clock.block_end, clock.block_step + 1, clock.block_masks, clock.block,
+            clock.block_number,
+        )  # fmt: skip

@@ -1,0 +1,184 @@
+"""A row is alone in its cache too: neighbours, order, compaction, padding (E6, E8, E9, E11; law 1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cache
+import samplers
+from cache.policy import Run
+from cache.store import Peeking
+from dlm.plan import Now
+from tests.cache.runs import FAMILIES, PROMPTS, history
+from tests.cache.steps import Stepper
+
+POLICIES = {name: getattr(cache, name)() for name in cache.PRESETS if name not in ("none", "block_causal")}
+POLICIES |= {"dual_every": cache.dual(3), "dkv_reference": cache.dkv_decode(4, "reference")}
+
+
+def sampler_for(name: str) -> Any:
+    """Rows that finish their blocks at different steps; for the greedy cache an order it can know."""
+    return samplers.random(blocks=samplers.Fixed(8)) if name == "dkv_greedy" else samplers.threshold(0.3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", POLICIES)
+def test_neighbours_order_and_compaction_change_nothing(name: str, family: str) -> None:
+    """Five unequal prompts over three places, so that rows finish, leave, move and join."""
+    model, policy, sampler = FAMILIES[family](), POLICIES[name], sampler_for(name)
+    prompts = [*PROMPTS, [30, 2, 30], [9] * 9]
+    alone = [history(model, policy, sampler, prompts=[prompt], new=20) for prompt in prompts]
+    together = history(model, policy, sampler, prompts=prompts, new=20, batch_size=3)
+    for row, single in enumerate(alone):
+        assert together.tokens[row] == single.tokens[0]
+        assert [s.tokens for s in together.steps[row]] == [s.tokens for s in single.steps[0]]
+        assert together.counts[row].forwards == single.counts[0].forwards
+        assert together.counts[row].token_forwards == single.counts[0].token_forwards
+
+
+EXACT = {name: policy for name, policy in POLICIES.items() if name not in ("sparse", "window", "dkv_greedy", "recap")}
+EXACT |= {"sparse": cache.sparse(1.0), "window": cache.window(ahead=99)}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_guidance_has_its_own_stream(name: str) -> None:
+    """On one layer a cache is exact with guidance too, in a batch whose rows leave."""
+    model = FAMILIES["llada"](layers=1)
+    sampler = samplers.threshold(0.3, blocks=samplers.Fixed(8), guidance=1.0)
+    exact = history(model, None, sampler, prompts=PROMPTS, batch_size=2)
+    assert history(model, EXACT[name], sampler, prompts=PROMPTS, batch_size=2).differs_at(exact, 1e-9) is None
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_any_batch_of_any_prompts(data: Any) -> None:
+    family = data.draw(st.sampled_from(sorted(FAMILIES)))
+    name = data.draw(st.sampled_from(sorted(POLICIES)))
+    prompts = data.draw(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=12), min_size=2, max_size=4))
+    size = data.draw(st.integers(1, 3))
+    model, policy, sampler = FAMILIES[family](), POLICIES[name], sampler_for(name)
+    if name == "dkv_greedy":  # a copy of a prompt draws from its own stream
+        prompts = [list(p) for p in {tuple(p) for p in prompts}]
+    together = history(model, policy, sampler, prompts=prompts, new=12, batch_size=size)
+    for row, prompt in enumerate(prompts):
+        assert together.tokens[row] == history(model, policy, sampler, prompts=[prompt], new=12).tokens[0]
+
+
+class _Watched(Run):
+    """Checks before every forward that no visible key will be one of another token."""
+
+    seen = 0
+
+    def plan(self, now: Now) -> Any:
+        plan = super().plan(now)
+        after = torch.where(plan.fed, now.canvas.tokens, self.stamps)
+        visible = self.policy.visible(self._before(now, [row.reach for row in now.rows]))
+        live = now.canvas.columns < now.canvas.end[:, None]
+        visible = live if visible is None else live & visible
+        assert (after == now.canvas.tokens)[visible].all()
+        type(self).seen += 1
+        return plan
+
+
+REMASKING = {
+    "topk": samplers.topk(),
+    "saber": samplers.saber(),
+    "remdm": samplers.remdm(),
+    "wino": samplers.wino(),
+    "hierarchy_remask": samplers.hierarchy_remask(),
+}
+
+
+@pytest.mark.parametrize("sampler", REMASKING)
+@pytest.mark.parametrize("name", ["prefix", "dual", "vicinity", "dkv_decode", "window", "freecache", "adaptive"])
+def test_no_key_of_a_token_that_is_no_longer_there(name: str, sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache.Policy, "open", lambda self, layout: _Watched(self, layout))
+    _Watched.seen = 0
+    run = history(FAMILIES["llada"](), POLICIES[name], REMASKING[sampler], prompts=PROMPTS)
+    assert _Watched.seen > 3
+    assert all(39 not in tokens for tokens in run.tokens)
+
+
+@pytest.mark.parametrize("sampler", REMASKING)
+@pytest.mark.parametrize("name", ["prefix", "dual", "vicinity", "dkv_decode", "freecache", "adaptive"])
+def test_samplers_that_take_tokens_back_are_exact_on_one_layer(name: str, sampler: str) -> None:
+    model = FAMILIES["llada"](layers=1)
+    exact = history(model, None, REMASKING[sampler], prompts=PROMPTS)
+    assert history(model, POLICIES[name], REMASKING[sampler], prompts=PROMPTS).differs_at(exact, 1e-9) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_to_a_bucket_leaves_result_and_store_alone(family: str) -> None:
+    model = FAMILIES[family]()
+    exact, padded = (Stepper(model, cache.dual(), PROMPTS, block=6, static=static) for static in (False, True))
+    for stepper in (exact, padded):
+        stepper.forward()
+        stepper.finish()
+        stepper.commit({9: 3})
+        stepper.forward()
+    assert padded.plan.feeds[0].tokens.shape[1] > exact.plan.feeds[0].tokens.shape[1]
+    assert torch.allclose(padded.logits, exact.logits, atol=1e-9)
+    for a, b in zip(padded.run.store.keys, exact.run.store.keys, strict=True):
+        assert torch.allclose(a[:, :-1], b[:, :-1], atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["prefix", "dual", "dkv_decode"])
+def test_logits_of_what_was_asked_are_those_of_all(name: str, family: str) -> None:
+    model = FAMILIES[family]()
+    stepper = Stepper(model, getattr(cache, name)(), PROMPTS)
+    for _ in range(2):
+        logits = stepper.forward()
+        for row in range(len(PROMPTS)):
+            for feed, sets in zip(stepper.plan.feeds, stepper.hidden.sets, strict=True):
+                with torch.inference_mode():
+                    every = model.backbone.head(sets[0][row])
+                where = range(every.shape[0]) if feed.positions is None else feed.positions[row].tolist()
+                source = [int(stepper.clock.block_start[row]) + i - model.description.shift for i in range(8)]
+                columns = torch.tensor([list(where).index(s) for s in source])
+                assert torch.equal(every[columns], logits[row])
+        stepper.finish()
+        stepper.commit({len(PROMPTS[0]) + 1: 4})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_peek_changes_nothing_and_accepting_it_is_the_store_forward(family: str) -> None:
+    """Three drafts of one row in one forward; the accepted one leaves what a storing forward of it leaves."""
+    model = FAMILIES[family]()
+    steppers = [Stepper(model, cache.dual(), [PROMPTS[0]]) for _ in range(2)]
+    for stepper in steppers:
+        stepper.forward()
+        stepper.finish()
+    peeking, storing = steppers
+    drafts = [{8: 1}, {8: 1, 9: 2}, {7: 3, 12: 4}]
+    storing.commit(drafts[1])
+    stored_logits = storing.forward()
+
+    feed = storing.plan.feeds[0]
+    positions = feed.positions.expand(3, -1)
+    tokens = peeking.canvas.tokens.expand(3, -1).clone()
+    for branch, draft in enumerate(drafts):
+        for place, token in draft.items():
+            tokens[branch, place] = token
+    store = peeking.run.store
+    reach = feed.stored
+    before = [buffer.clone() for buffer in (*store.keys, *store.values)]
+    hidden_stored = torch.ones(3, reach, dtype=torch.bool).scatter(1, positions, False)
+    valid = torch.cat([hidden_stored, torch.ones_like(positions, dtype=torch.bool)], dim=1)
+    memory = Peeking(store, positions=positions, reach=reach, owner=torch.zeros(3, dtype=torch.long))
+    with torch.inference_mode():
+        hidden = model.backbone.hidden(tokens.gather(1, positions), positions, valid, memory)
+        assert all(torch.equal(a, b) for a, b in zip(before, (*store.keys, *store.values), strict=True))
+        first = int(storing.clock.block_start[0]) - model.description.shift
+        columns = [positions[0].tolist().index(first + i) for i in range(8)]
+        assert torch.allclose(model.backbone.head(hidden[1, columns]), stored_logits[0], atol=1e-9)
+        memory.accept(torch.tensor([1]))
+    for mine, theirs in zip(
+        (*store.keys, *store.values), (*storing.run.store.keys, *storing.run.store.values), strict=True
+    ):
+        assert torch.allclose(mine, theirs, atol=1e-9)
