@@ -42,6 +42,10 @@ class DKVDecode(Policy):
         if self.cadence not in ("seeded", "reference"):
             raise SettingsError(f"cadence must be 'seeded' or 'reference', got {self.cadence!r}")
 
+    @property
+    def widths(self) -> dict[str, int | None]:
+        return {"ahead": self.ahead}
+
     def refreshes(self, row: Row) -> bool:
         if self.cadence == "seeded":
             return every_steps(row.steps, self.interval)

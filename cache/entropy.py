@@ -54,6 +54,10 @@ class Entropy(Policy):
     def needs(self) -> frozenset[Statistic]:
         return frozenset({"entropy"}) if self.threshold is not None else frozenset()
 
+    @property
+    def widths(self) -> dict[str, int | None]:
+        return {"before": self.before, "after": self.after}
+
     def init(self, canvas: Canvas) -> Int[Tensor, " B"]:
         return torch.zeros_like(canvas.start)
 

@@ -56,8 +56,6 @@ class Features(Policy):
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         if "shadow" in sampler.needs:
             return "a shadow block has no stored features; use cache=dual or none"
-        if "kl" in sampler.needs:
-            return "positions that are not recomputed show no change at all and would pass for stable; use cache=dual"
         if description.attention_block:
             return "it is made for full attention; use cache=block_causal"
         return super().refusal(sampler, description)

@@ -28,7 +28,7 @@ from dlm.proposal import Statistic
 from dlm.protocols import State
 from dlm.row import Row
 from dlm.sampler import Sampler
-from dlm.uncached import WholeRows, inside
+from dlm.uncached import WholeRows
 from dlm.view import StepView
 
 # Numbers of fed positions that compiled code may see; beyond the last one, multiples of it.
@@ -83,6 +83,7 @@ class Policy:
         own_run: whether it keeps more than :class:`Run` does, so that no other policy can be laid around it.
     """
 
+    stores = True
     steady = True
     asks_ahead = False
     own_run = False
@@ -105,10 +106,10 @@ class Policy:
             return "look-ahead branches of a row cannot share its stored keys yet; use cache=none"
         if "attention" in sampler.needs:
             return "it reads the attention of the whole row, which a cache does not compute; use cache=none"
-        if "kl" in sampler.needs and not self.steady:
+        if sampler.compares_steps and not self.steady:
             return (
-                "it compares a position with the step before, but this cache does not recompute the same positions at"
-                " every step; use cache=dual, prefix, vicinity or dkv_decode"
+                "it compares a position with the step before, and one that was not recomputed since would pass for"
+                " stable; use cache=dual, prefix, vicinity or dkv_decode"
             )
         if self.asks_ahead and not sampler.foreseen:
             return (
@@ -118,8 +119,17 @@ class Policy:
         return None
 
     def open(self, layout: Layout) -> Run:
-        """The policy at work on one batch."""
+        """The policy at work on one batch.
+
+        Raises:
+            SettingsError: a window of the policy is wider than the canvas.
+        """
         return Run(self, layout)
+
+    @property
+    def widths(self) -> dict[str, int | None]:
+        """Settings that are widths in positions and must fit the canvas; None stands for all there are."""
+        return {}
 
     def init(self, canvas: Canvas) -> State:
         """Memory of fresh rows: None, a tensor of zeros, or a tuple of such, the row axis first."""
@@ -158,6 +168,12 @@ class Run:
     """
 
     def __init__(self, policy: Policy, layout: Layout) -> None:
+        for name, width in policy.widths.items():
+            if width is not None and width >= layout.columns:
+                raise SettingsError(
+                    f"cache {type(policy).__name__}: {name}={width} is wider than the canvas of"
+                    f" {layout.columns - 1} positions (prompt and new tokens); lower it"
+                )
         self.policy, self.layout = policy, layout
         self.store = Store(layout.streams * layout.rows, layout.columns)
         self.stamps = torch.full((layout.rows, layout.columns), -1, dtype=torch.long, device=layout.device)
@@ -166,32 +182,46 @@ class Run:
         self.started = False
 
     def plan(self, now: Now) -> ForwardPlan:
-        """See :class:`dlm.protocols.CacheRun`."""
+        """See :class:`dlm.protocols.CacheRun`. Waits for the device once, for the number of fed positions; what waits
+        there is little, since the step before has just been waited for."""
         canvas, reaches = now.canvas, [row.reach for row in now.rows]
         if not self.started:
             self.state, self.started = self.policy.init(canvas), True
-        before = self._before(now, reaches)
+        before = self._before(now)
         full = [self.policy.refreshes(row) for row in now.rows]
         eligible, wanted = self._narrowed(before, full)
-        needed = wanted[:, self.layout.shift :] if self.layout.shift else wanted
-        needed = torch.nn.functional.pad(needed, (0, self.layout.shift))
+        needed = self._answering(wanted)
         visible = self.policy.visible(before)
         seen = before.live if visible is None else before.live & (visible | needed)
-        active = (self.policy.active(before, self.state) | before.changed | needed) & seen
-        if any(full):
-            refreshed = torch.tensor(full, device=active.device)[:, None]
-            active = torch.where(refreshed, seen, active)
-        counts = active.sum(dim=1).tolist()
+        active = seen
+        if not all(full):
+            active = (self.policy.active(before, self.state) | before.changed | needed) & seen
+            if any(full):
+                active = torch.where(torch.tensor(full, device=active.device)[:, None], seen, active)
+        if now.leaving is not None:
+            # A row can only leave when every open position is shown; elsewhere what an exit looks at is not computed.
+            shown = ~(self._answering(canvas.masked) & ~active).any(dim=1, keepdim=True)
+            wanted = wanted | (now.leaving & shown)
+            active = active | (self._answering(now.leaving) & shown & seen)
+        counts = reaches if all(full) and visible is None else active.sum(dim=1).tolist()
         full = [whole or count == reach for whole, count, reach in zip(full, counts, reaches, strict=True)]
         self._pending = canvas.tokens.clone(), active
-        feeds = self._feeds(now, active, seen if visible is not None else None, full, counts)
-        refreshed_slots = frozenset(slot for slot, whole in enumerate(full) if whole)
-        return ForwardPlan(feeds, counts, refreshed_slots, active, eligible, wanted)
+        feeds = self._feeds(now, active, None if visible is None else seen, full, counts)
+        refreshed = frozenset(slot for slot, whole in enumerate(full) if whole)
+        return ForwardPlan(feeds, counts, refreshed, active, eligible, wanted)
 
-    def _before(self, now: Now, reaches: list[int]) -> Before:
+    def _answering(self, wanted: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
+        """The rows that score the positions ``wanted``."""
+        return torch.nn.functional.pad(wanted[:, self.layout.shift :], (0, self.layout.shift))
+
+    def _before(self, now: Now) -> Before:
         canvas = now.canvas
-        live = canvas.columns < torch.tensor(reaches, device=canvas.columns.device)[:, None]
-        return Before(now, (self.stamps != canvas.tokens) & live, live, self.layout.shift, self.layout.attention_block)
+        live = canvas.columns < canvas.end[:, None]
+        if any(row.reach < row.job.end for row in now.rows):
+            reaches = torch.tensor([row.reach for row in now.rows], device=live.device)
+            live = canvas.columns < reaches[:, None]
+        changed = (self.stamps != canvas.tokens) & live
+        return Before(now, changed, live, self.layout.shift, self.layout.attention_block)
 
     def _narrowed(self, before: Before, full: list[bool]) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"]]:
         """What may be committed, and proposed for, when the policy looks at some candidates only."""
@@ -235,7 +265,9 @@ class Run:
         canvas, reaches = now.canvas, [row.reach for row in now.rows]
         positions = pack_positions(active, canvas.columns, self.rounded(most))
         reach = max(reaches)
-        valid = inside(reaches, canvas.columns[:reach]) if seen is None else seen[:, :reach]
+        valid = None if seen is None else seen[:, :reach]
+        if seen is None and min(reaches) < reach:
+            valid = self._before(now).live[:, :reach]
         if self.layout.attention_block:
             valid = sees(positions, canvas.columns[:reach], self.layout.attention_block, valid)
         return Feed(

@@ -36,6 +36,10 @@ class Vicinity(Policy):
         at_least(0, before=self.before, after=self.after, warmup=self.warmup)
         at_least(1, every=self.every)
 
+    @property
+    def widths(self) -> dict[str, int | None]:
+        return {"before": self.before, "after": self.after}
+
     def refreshes(self, row: Row) -> bool:
         return row.steps < self.warmup or row.block_steps == 0 or every_steps(row.block_steps, self.every)
 

@@ -55,6 +55,10 @@ class Window(Policy):
     def needs(self) -> frozenset[Statistic]:
         return self.inner.needs
 
+    @property
+    def widths(self) -> dict[str, int | None]:
+        return {"ahead": self.ahead, **self.inner.widths}
+
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         return self.inner.refusal(sampler, description)
 

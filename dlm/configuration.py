@@ -48,6 +48,8 @@ class Composed:
         from hydra.utils import instantiate
 
         node = {key: value for key, value in self.config["model"].items() if key != "path"}
+        if self.config.get("runtime", {}).get("compile"):
+            node["compile"] = True
         loaded: LanguageModel = build(instantiate, node)
         return loaded
 

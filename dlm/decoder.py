@@ -76,6 +76,13 @@ class Decoder:
                 f"sampler {sampler.name!r} verifies with masked copies of the block, which needs logits in place; this"
                 " model's are shifted by one (Dream): use another sampler"
             )
+        if self.cache.stores and not getattr(model, "layered", False):
+            raise SettingsError("this model does not take a cache (its hidden() knows no memory): use cache=none")
+        if "shadow" in sampler.needs and description.attention_block:
+            raise SettingsError(
+                f"sampler {sampler.name!r} verifies with masked copies of the block, which needs full attention; this"
+                " model's is block-causal: use another sampler"
+            )
 
     @torch.inference_mode()
     def run(self, jobs: Sequence[Job], batch_size: int, device: torch.device) -> Iterator[StepEvent | RowResult]:
@@ -138,14 +145,18 @@ class Decoder:
         canvas, states = batch.canvas, dict(batch.states)
         clock, opened, count = self._open_blocks(batch, states)
         eligible = canvas.masked & clock.block
-        wanted = self._wanted(canvas, clock, eligible)
+        wanted, leaving = self._wanted(canvas, clock, eligible)
         if self._cuts_off is not None:
             fed = canvas.columns < self._cuts_off.reach(canvas, states["selector"])[:, None]
             eligible, wanted = eligible & fed, wanted & fed
+            leaving = None if leaving is None else leaving & fed
         upcoming = self._foreseen(canvas, clock, eligible, count, states) if self.cache.asks_ahead else None
-        plan = batch.cache.plan(Now(canvas, clock, eligible, wanted, batch.rows, upcoming))
+        plan = batch.cache.plan(Now(canvas, clock, eligible, wanted, batch.rows, leaving, upcoming))
         eligible = eligible if plan.eligible is None else plan.eligible
-        wanted = wanted if plan.wanted is None else plan.wanted
+        if plan.wanted is not None:
+            wanted = plan.wanted
+        elif leaving is not None:
+            wanted = wanted | leaving
         positions = pack_positions(wanted, canvas.columns, self._most(batch, count))
         view, forced, seen = self._look(canvas, clock, plan, positions, eligible, states)
         view = self._narrow(view.with_(most=count), opened, states)
@@ -200,11 +211,17 @@ class Decoder:
         clock = replace(clock, block_start=start, block_end=end).opened(opened, block, (masked & block).sum(dim=1))
         return clock, opened, min(self._block, max(row.open for row in batch.rows))
 
-    def _wanted(self, canvas: Canvas, clock: Clock, eligible: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
-        """Positions to propose for: the eligible ones and those a part looks at."""
+    def _wanted(
+        self, canvas: Canvas, clock: Clock, eligible: Bool[Tensor, "B W"]
+    ) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"] | None]:
+        """Positions to propose for: the eligible ones and those a part looks at; and those an early exit looks at."""
+        leaving, leaver = None, self.sampler.parts.get("exit")
         for part in self._lookers:
-            eligible = eligible | part.looks_at(canvas, clock)
-        return eligible
+            if part is leaver:
+                leaving = part.looks_at(canvas, clock)
+            else:
+                eligible = eligible | part.looks_at(canvas, clock)
+        return eligible, leaving
 
     def _most(self, batch: Batch, eligible: int) -> int:
         """The most positions a row proposes for, known on the host."""

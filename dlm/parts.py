@@ -30,6 +30,11 @@ class PartDefaults:
         return False
 
     @property
+    def compares_steps(self) -> bool:
+        """It holds proposals of this step against those of the last one."""
+        return False
+
+    @property
     def idle_steps(self) -> int:
         """Every step of this part commits something."""
         return 0

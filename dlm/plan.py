@@ -45,8 +45,11 @@ class Now:
     Attributes:
         canvas, clock: tokens and counters; blocks are open.
         eligible: positions that may be committed. ``[B, W]``
-        wanted: positions to propose for: the eligible ones and those a part looks at. ``[B, W]``
+        wanted: positions to propose for: the eligible ones and those a part looks at, except an early exit.
+            ``[B, W]``
         rows: the host's account of each slot.
+        leaving: positions an early exit looks at beside those; a forward that cannot end a row need not show them.
+            None: there is no early exit, or it looks at nothing. ``[B, W]``
         upcoming: positions this step will commit, where the sampler can tell before the forward; None where it cannot
             or nobody asks. ``[B, W]``
     """
@@ -56,6 +59,7 @@ class Now:
     eligible: Bool[Tensor, "B W"]
     wanted: Bool[Tensor, "B W"]
     rows: Sequence[Row]
+    leaving: Bool[Tensor, "B W"] | None = None
     upcoming: Bool[Tensor, "B W"] | None = None
 
 

@@ -268,6 +268,11 @@ class Cache(Protocol):
         ...
 
     @property
+    def stores(self) -> bool:
+        """Whether it keeps keys and values, which the model must then let it do."""
+        ...
+
+    @property
     def asks_ahead(self) -> bool:
         """Whether :meth:`CacheRun.plan` reads ``now.upcoming``."""
         ...

@@ -132,6 +132,11 @@ class Sampler:
         plain = not self.modifiers and self.lookahead is None and not self.rewrites
         return plain and all(getattr(part, "foreseen", False) for part in parts)
 
+    @cached_property
+    def compares_steps(self) -> bool:
+        """Whether a part holds proposals of a step against those of the step before (KLASS, CCD)."""
+        return "kl" in self.needs or any(getattr(part, "compares_steps", False) for part in self.parts.values())
+
     @property
     def extra_cost(self) -> str:
         """Why a step costs more than its arithmetic, in two or three words; empty when it does not."""

@@ -19,6 +19,7 @@ class FullCanvas:
     """Recompute every live position at every step (what ``cache=None`` means)."""
 
     needs: frozenset[Statistic] = frozenset()
+    stores: bool = False
     asks_ahead: bool = False
 
     def check(self, sampler: Any, description: Any) -> None:

@@ -153,8 +153,8 @@ def random_llada(
     torch.manual_seed(seed)
     config = LLaDAConfig(
         d_model=32, n_layers=layers, n_heads=4, n_kv_heads=2, mlp_hidden_size=48, vocab_size=vocab,
-        embedding_size=vocab, max_sequence_length=256, rope_theta=1000.0, mask_token_id=vocab - 1, eos_token_id=vocab - 2,
-        pad_token_id=vocab - 2,
+        embedding_size=vocab, max_sequence_length=256, rope_theta=1000.0, mask_token_id=vocab - 1,
+        eos_token_id=vocab - 2, pad_token_id=vocab - 2,
     )  # fmt: skip
     return wrap(_peaked(LLaDAModelLM(config)).to(dtype))
 

@@ -49,10 +49,16 @@ class Backbone:
     """Position-precise access to a masked diffusion language model.
 
     A subclass provides ``description``, ``hidden`` and ``head``; which row scores which position is settled
-    here.
+    here. ``layered`` says that ``hidden`` takes a memory; without it the model goes with ``cache=none`` only.
     """
 
     description: ModelDescription
+    layered: bool = False
+    compiled: bool = False
+
+    def compile_blocks(self) -> None:
+        """Compile what every layer does; from then on few shapes should be fed (``compiled`` says so)."""
+        raise SettingsError("this model has no layers that could be compiled: leave compile off")
 
     def hidden(
         self,

@@ -36,6 +36,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     device_map: str | Mapping[str, Any] | None = None,
+    compile: bool = False,
 ) -> LanguageModel:
     """Load a model with its tokenizer.
 
@@ -45,6 +46,8 @@ def load(
         dtype: number format of the weights, ``torch.bfloat16`` or ``"bfloat16"``; by default float32 on
             the CPU, bfloat16 elsewhere.
         device_map: spread the layers over devices (transformers' ``device_map``, for example ``"auto"``).
+        compile: compile the layers with torch.compile. The first forwards take long; caches then round the number of
+            fed positions up, so that few shapes occur. Tokens are the same up to rounding.
 
     Raises:
         SettingsError: unknown name, device or dtype, or an architecture that is not supported.
@@ -63,6 +66,8 @@ def load(
     # {"": target}: straight to the device, without a second copy in main memory
     model = _weights(folder, family, config, precision, {"": target} if device_map is None else device_map)
     model.description = description
+    if compile:
+        model.compile_blocks()
     return LanguageModel(model.eval().requires_grad_(False), tokenizer, str(name_or_path))
 
 

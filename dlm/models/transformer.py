@@ -199,6 +199,7 @@ class Transformer(nn.Module):
     """
 
     arch: Architecture
+    layered: bool = True
 
     def build(self, arch: Architecture, names: Names) -> None:
         """Create every part; weights are initialised by the caller."""
@@ -211,6 +212,13 @@ class Transformer(nn.Module):
         place(self, names.head, _linear(arch, arch.width, arch.vocab_size))
         self._body = _split(names.embedding, names.blocks, names.final_norm)
         self._output = _split(names.head)
+
+    def compile_blocks(self) -> None:
+        """Compile the block: all layers share one graph, since their code is the same and weights are its inputs."""
+        _, blocks, _ = _parts(self, self._body)
+        for block in blocks:
+            block.compile()
+        self.compiled = True
 
     def hidden(
         self,

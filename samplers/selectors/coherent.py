@@ -52,6 +52,7 @@ class Coherent(PartDefaults):
     warm_up: int = 5
 
     block_schedules = ("Whole",)
+    compares_steps = True
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
