@@ -25,9 +25,9 @@ adaptive       ours: vicinity, recent commits, refresh by doubt and by tokens
 
 from cache.block_causal import BlockCausal
 from cache.dkv import DKVPD, DKVDecode, DKVPrefill
+from cache.dllm import DLLM
 from cache.dual import Dual
 from cache.entropy import Entropy
-from cache.features import Features
 from cache.free import FreeCache
 from cache.greedy import DKVGreedy, Recap
 from cache.none import none
@@ -40,7 +40,7 @@ from cache.window import Window
 
 prefix, dual, vicinity = Prefix, Dual, Vicinity
 dkv_decode, dkv_greedy, dkv_prefill, dkv_pd = DKVDecode, DKVGreedy, DKVPrefill, DKVPD
-dllm, freecache, sparse, window, entropy = Features, FreeCache, Sparse, Window, Entropy
+dllm, freecache, sparse, window, entropy = DLLM, FreeCache, Sparse, Window, Entropy
 block_causal, recap = BlockCausal, Recap
 
 PRESETS = (
@@ -64,6 +64,7 @@ PRESETS = (
 
 __all__ = [
     "DKVPD",
+    "DLLM",
     "PRESETS",
     "Before",
     "BlockCausal",
@@ -72,7 +73,6 @@ __all__ = [
     "DKVPrefill",
     "Dual",
     "Entropy",
-    "Features",
     "FreeCache",
     "Policy",
     "Prefix",

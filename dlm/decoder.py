@@ -215,7 +215,8 @@ class Decoder:
         self, canvas: Canvas, clock: Clock, eligible: Bool[Tensor, "B W"]
     ) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"] | None]:
         """Positions to propose for: the eligible ones and those a part looks at; and those an early exit looks at."""
-        leaving, leaver = None, self.sampler.parts.get("exit")
+        leaving = None
+        leaver: object = self.sampler.exit
         for part in self._lookers:
             if part is leaver:
                 leaving = part.looks_at(canvas, clock)

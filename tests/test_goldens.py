@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from dlm.result import Counts, Generation
 from scripts import check_goldens
 from scripts.goldens.cases import Case, read_cases
 from scripts.goldens.check import Checker
 from scripts.goldens.explain import Verdict
+from scripts.goldens.judge import account
+from scripts.goldens.listen import Call
+from scripts.goldens.plan import Fault
 from tests import references
 from tests.doubles import random_dream, random_llada
 from tests.models.checkpoints import SEEDS, write_checkpoint
@@ -20,7 +24,7 @@ from tests.models.checkpoints import SEEDS, write_checkpoint
 DATA = Path(__file__).parent / "data"
 CASES = DATA / "goldens"
 # What is known of the selection: these many agree in every token, step and forward.
-MATCHED = 69
+MATCHED = 89
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +64,10 @@ def test_selection_is_fully_accounted_for(checker: Checker) -> None:
     assert sum(verdict.status == "matched" for verdict in verdicts.values()) >= MATCHED
     rules = {name for verdict in verdicts.values() for name in verdict.rules}
     ends = {"end fill", "stops at end"}
-    assert rules == {"prompt mask", "rows wait", "same draws", "reference raised"} | ends
-    assert [name for name, verdict in verdicts.items() if verdict.status == "skipped"] == ["edge_dllmcache_gqa"]
+    caches = {"idle block call", "last row stale", "window order", "first token forced", "grid per block"}
+    caches |= {"dkv un", "dkv un_right", "dkv right"}
+    assert rules == {"prompt mask", "rows wait", "same draws", "reference raised"} | ends | caches
+    assert not [name for name, verdict in verdicts.items() if verdict.status == "skipped"]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +85,10 @@ def test_selection_is_fully_accounted_for(checker: Checker) -> None:
         ("dinfer_credit", "dinfer_credit0.6__llada_tiny_gqa__a_noes_unroll1__p12"),
         ("dinfer_threshold", "dinfer_threshold0.6__llada_tiny__b_es_unroll4__p05"),
         ("d2_klass", "d2_klass__llada_tiny__a__p12"),
+        ("fastdllm_prefix", "fastdllm_prefix__llada_tiny__b_thr0.3__p40"),
+        ("dkv_decode", "dkv_decode__llada_tiny__a_r2__p05"),
+        ("d2_dualcache", "d2_dual__dream_tiny__bthr__batch2"),
+        ("dreamblock_dual", "dreamblock_dual__a_thr0.5__p05"),
     ],
 )
 def test_corrupted_record_is_unexplained(checker: Checker, method: str, name: str) -> None:
@@ -95,6 +105,67 @@ def test_corrupted_record_is_unexplained(checker: Checker, method: str, name: st
 
     for nfe in (case.nfe - 1, case.nfe + 1):
         assert checker.check(replace(case, nfe=nfe)).status == "unexplained"
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("fastdllm_dual", "fastdllm_dual__llada_tiny__b_thr0.3__p40"),
+        ("dkv_greedy", "dkv_greedy__llada_tiny__c_r2_w3__p23"),
+        ("dream_dkv", "dream_dkv__a_entropy_decoded4_right__p12"),
+        ("d2_dllmcache", "d2_dllmcache__dream_tiny__a__p12"),
+    ],
+)
+def test_other_positions_fed_are_unexplained(checker: Checker, method: str, name: str) -> None:
+    case = case_of(method, name)
+    assert case.fed_per_call is not None
+    fed = list(case.fed_per_call)
+    place = next(i for i, one in enumerate(fed) if one != fed[0])
+    fed[place] = fed[0]
+    verdict = checker.check(replace(case, fed_per_call=fed))
+    assert verdict.status == "unexplained"
+    assert any(detail.startswith(f"call {place}, row 0: fed") for detail in verdict.details)
+    assert checker.check(replace(case, fed_per_call=fed[:-1])).status == "unexplained"
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "other"),
+    [
+        ("dream_dkv", "dream_dkv__a_entropy_decoded4_un__p12", {"shift_type": "un_right"}),
+        ("dream_dkv", "dream_dkv__a_entropy_decoded4_un_right__p40", {"cache_steps": 2}),
+        ("dkv_decode", "dkv_decode__llada_tiny__a_r2__p05", {"cache_reloading_step": 4}),
+        ("dllmcache", "dllmcache__llada_tiny__a_p100_g7_r0.25__p23", {"transfer_ratio": 0.1}),
+        ("d2_dualcache", "d2_dual__llada_tiny__bthr__batch2", {"use_dual": False}),
+    ],
+)
+def test_fault_of_another_setting_explains_nothing(checker: Checker, method: str, name: str, other: dict) -> None:
+    case = case_of(method, name)
+    assert checker.check(replace(case, settings={**case.settings, **other})).status == "unexplained"
+
+
+def test_rows_are_put_in_step_and_idle_calls_in_place() -> None:
+    def calls(*blocks: tuple[int, int, int]) -> list[Call]:
+        return [
+            Call(frozenset(range(start, end)), (start, end), place)
+            for start, end, count in blocks
+            for place in range(count)
+        ]
+
+    def run(steps: list[int]) -> Generation:
+        counts = Counts(0, 0, 4, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return Generation("", [5, 6, 7, 8], steps, "filled", counts, [1, 2])
+
+    heard = {0: calls((2, 4, 1), (4, 6, 2)), 1: calls((2, 4, 2), (4, 6, 1))}
+    found = account([run([0, 0, 1, 2]), run([1, 0, 2, 2])], heard, Fault(()))
+    assert found.steps == [[0, 0, 2, 3], [1, 0, 2, 2]]
+    assert [sorted(call) for call in found.fed] == [[0, 1], [1], [0, 1], [0]]
+    assert found.waits
+    # The first row's first block is full after one call, the second one's second block.
+    found = account([run([0, 0, 1, 2]), run([1, 0, 2, 2])], heard, Fault((), idle=3))
+    assert found.steps == [[0, 0, 2, 3], [1, 0, 2, 2]]
+    assert not found.waits
+    assert found.fed[1][0].fed == {2, 3, 4}
+    assert found.fed[3][1].fed == {4, 5}
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +25,7 @@ from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
     from dlm.evaluation.compare import Decoding, Line, Questions, Refused
+    from dlm.protocols import Cache
     from dlm.sampler import Sampler
 
 HELP = """dlm compare: samplers side by side on the same held-out questions.
@@ -34,6 +35,8 @@ usage: dlm compare [key=value ...]
   task=waiting_line/copy          a task, or a list: task=[waiting_line/copy,puzzle/sudoku]
   samplers=all                    every choice below but parts, or a list; a sampler's own settings follow a colon:
                                   'samplers=[threshold,threshold:threshold=0.7,topk:tokens_per_step=4]'
+  caches=null                     every sampler with each of these caches, written like samplers: all, or a list:
+                                  'caches=[none,dual,dkv_decode:interval=4]'; null: the one that cache= names
   n=50                            questions per task, the same for all samplers
   max_new_tokens=null             positions to fill; null: as many as the task's longest answer needs
   seed=0  batch_size=32
@@ -51,9 +54,17 @@ examples:
   dlm compare task=waiting_line/copy 'samplers=[threshold,topk,factor]' n=20
   dlm compare 'task=[waiting_line/copy,waiting_line/shuffle]' samplers=all n=100 out=comparison
   dlm compare 'samplers=[threshold,threshold:threshold=0.7,topk:tokens_per_step=4]' blocks.length=16
+  dlm compare task=waiting_line/shuffle 'samplers=[topk,threshold]' caches=all n=100 blocks.length=8
   dlm compare model=llada-8b-instruct task=math/addition batch_size=8 out=comparison
 """
-TEXT_KEYS = ("task", "samplers", "out")
+TEXT_KEYS = ("task", "samplers", "caches", "out")
+
+
+class Way(NamedTuple):
+    """A sampler with a cache."""
+
+    sampler: Sampler
+    cache: Cache | None
 
 
 @dataclass(frozen=True)
@@ -62,14 +73,14 @@ class Plan:
 
     Attributes:
         questions: per task.
-        samplers: per label the sampler, or the reason why its settings were refused.
+        ways: per label a sampler and its cache, or the reason why their settings were refused.
         out: where files go; None for none.
         pictures: whether pictures are among them.
         record: all settings as plain values, for ``compare.json``.
     """
 
     questions: list[Questions]
-    samplers: dict[str, Sampler | str]
+    ways: dict[str, Way | str]
     out: Path | None
     pictures: bool
     record: dict[str, Any]
@@ -138,7 +149,8 @@ def _prepare(texts: dict[str, str], overrides: list[str]) -> tuple[Plan, Decodin
             raise SettingsError(f"{key} must be a whole number of at least 1, got {config[key]!r}")
     if not isinstance(config.pictures, bool):
         raise SettingsError(f"pictures must be true or false, got {config.pictures!r}")
-    labels = _labels(texts.get("samplers", config.samplers))
+    labels = _labels("sampler", texts.get("samplers", config.samplers), leave_out=("parts",))
+    caches = _labels("cache", texts["caches"]) if texts.get("caches", "null") != "null" else [""]
     names = read_list(texts["task"]) if "task" in texts else [str(config.task)]
     if not names:
         raise SettingsError("task names none: give at least one, for example task=waiting_line/copy")
@@ -150,49 +162,67 @@ def _prepare(texts: dict[str, str], overrides: list[str]) -> tuple[Plan, Decodin
         check_matplotlib()
     config.max_new_tokens = questions[0].max_new_tokens  # parts_of wants a number; Questions holds the one per task
     parts = parts_of(config)
-    samplers = {label: _built(label, overrides) for label in labels}
+    ways = {
+        f"{label} + {cache}" if cache else label: _built(label, cache, overrides)
+        for label in labels
+        for cache in caches
+    }
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    shared = {k: v for k, v in parts.config.items() if k not in ("sampler", "samplers", "task", "out", "debug")}
+    shared = {
+        k: v for k, v in parts.config.items() if k not in ("sampler", "samplers", "caches", "task", "out", "debug")
+    }
     how = Decoding(parts.load_model(), parts.cache, parts.drafter, parts.seed, parts.batch_size)
-    record = {"task": names, "samplers": labels, **shared, "max_new_tokens": wanted, "overrides": overrides}
+    record = {
+        "task": names,
+        "samplers": labels,
+        "caches": [c for c in caches if c],
+        **shared,
+        "max_new_tokens": wanted,
+        "overrides": overrides,
+    }
     record["device"] = str(how.model.device)
-    return Plan(questions, samplers, out, config.pictures, record), how
+    return Plan(questions, ways, out, config.pictures, record), how
 
 
-def _labels(text: str) -> list[str]:
-    """What was asked for as ``samplers=``, every name known.
+def _labels(group: str, text: str, leave_out: Sequence[str] = ()) -> list[str]:
+    """What was asked for as ``samplers=`` or ``caches=``, every name known.
 
     Raises:
         SettingsError: an unknown name (the known ones are listed), no name, settings that are not key=value.
     """
-    known = choices("sampler")
+    known = choices(group)
     entries = read_list(text)
-    labels = [n for n in known if n != "parts"] if entries == ["all"] else entries
+    labels = [n for n in known if n not in leave_out] if entries == ["all"] else entries
     if not labels:
-        raise SettingsError(f"samplers names none: all, or some of {', '.join(known)}")
+        raise SettingsError(f"{group}s names none: all, or some of {', '.join(known)}")
     for label in labels:
         name, _, settings = label.partition(":")
         if name not in known:
-            raise SettingsError(f"unknown sampler {name!r}; known are all or {', '.join(known)}")
+            raise SettingsError(f"unknown {group} {name!r}; known are all or {', '.join(known)}")
         if bad := [s for s in _split(settings) if "=" not in s]:
-            raise SettingsError(f"samplers: {bad[0]!r} in {label!r} is not key=value (as topk:tokens_per_step=4)")
+            example = "topk:tokens_per_step=4" if group == "sampler" else "dual:every=8"
+            raise SettingsError(f"{group}s: {bad[0]!r} in {label!r} is not key=value (as {example})")
     return labels
 
 
-def _built(label: str, overrides: list[str]) -> Sampler | str:
-    """The sampler of a label, or why its settings were refused."""
+def _built(label: str, cache: str, overrides: list[str]) -> Way | str:
+    """The sampler of a label with the cache of another (empty: the group's), or why their settings were refused."""
     from hydra.utils import instantiate
     from omegaconf.errors import OmegaConfBaseException
 
-    name, _, settings = label.partition(":")
-    own = [f"sampler.{setting.strip()}" for setting in _split(settings)]
+    own = _chosen("sampler", label) + (_chosen("cache", cache) if cache else [])
     try:
-        config = compose_config("compare", [*overrides, f"sampler={name}", *own])
-        sampler: Sampler = build(instantiate, config.sampler, _convert_="all")
+        config = compose_config("compare", [*overrides, *own])
+        return Way(build(instantiate, config.sampler, _convert_="all"), build(instantiate, config.cache))
     except (SettingsError, OmegaConfBaseException) as error:
         return str(error).strip().splitlines()[0]
-    return sampler
+
+
+def _chosen(group: str, label: str) -> list[str]:
+    """The overrides that a label stands for."""
+    name, _, settings = label.partition(":")
+    return [f"{group}={name}", *(f"{group}.{setting.strip()}" for setting in _split(settings))]
 
 
 def _measure_all(plan: Plan, how: Decoding, report: _Report) -> None:
@@ -203,18 +233,19 @@ def _measure_all(plan: Plan, how: Decoding, report: _Report) -> None:
     warm = False
     bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     with bar:
-        cell = bar.add_task("", total=len(plan.questions) * len(plan.samplers))
+        cell = bar.add_task("", total=len(plan.questions) * len(plan.ways))
         for questions in plan.questions:
             task = questions.task.name
-            for label, sampler in plan.samplers.items():
+            for label, way in plan.ways.items():
                 bar.update(cell, description=escape(f"{task} {label}"))
                 try:
-                    if isinstance(sampler, str):
-                        raise SettingsError(sampler)
+                    if isinstance(way, str):
+                        raise SettingsError(way)
+                    mine = replace(how, cache=way.cache)
                     if not warm:
-                        warm_up(questions, sampler, how)
+                        warm_up(questions, way.sampler, mine)
                         warm = True
-                    report.take(measure(questions, label, sampler, how))
+                    report.take(measure(questions, label, way.sampler, mine))
                 except SettingsError as error:
                     report.refuse(Refused(task, label, str(error)))
                 bar.advance(cell)

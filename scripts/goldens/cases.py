@@ -25,10 +25,13 @@ class Case:
         nfe: number of calls; a guided call counts once.
         seed: of torch's global generator, for references that draw.
         error: what the reference raised; the fields above it are then empty.
-        tokens_per_call: positions fed in each call.
+        rows_per_call, tokens_per_call: rows of each call, and positions fed in it.
         prompt_committed: per row the prompt positions (in the recorded layout) that the reference filled.
         final_prompt: the prompt part of the returned canvas.
+        fed_per_call: what each call was fed: half-open ranges of positions, or for caches of features what was
+            recomputed in every layer; None where the record does not say.
         reported: what the reference itself returned beside the canvas.
+        extra: what else was recorded (the random order of dKV-Cache-Greedy).
     """
 
     id: str
@@ -43,10 +46,13 @@ class Case:
     nfe: int = 0
     seed: int | None = None
     error: str | None = None
+    rows_per_call: list[int] = field(default_factory=list)
     tokens_per_call: list[int] = field(default_factory=list)
     prompt_committed: list[list[int]] = field(default_factory=list)
     final_prompt: list[list[int]] = field(default_factory=list)
+    fed_per_call: list[Any] | None = None
     reported: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> Case:
@@ -65,10 +71,13 @@ class Case:
             nfe=raw.get("nfe") or 0,
             seed=raw.get("seed"),
             error=raw.get("error"),
+            rows_per_call=raw.get("rows_per_call") or [],
             tokens_per_call=raw.get("tokens_per_call") or [],
             prompt_committed=raw.get("prompt_positions_committed") or [],
             final_prompt=[row[:length] for row in final],
+            fed_per_call=raw.get("positions_per_call"),
             reported=raw.get("reported"),
+            extra=raw.get("extra") or {},
         )
 
     @property

@@ -16,6 +16,7 @@ from dlm.parts import Stateless
 from dlm.result import Generation
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Replay, Verdict
+from scripts.goldens.judge import judge
 from scripts.goldens.plan import Plan, UntranslatedError
 from scripts.goldens.translate import translate
 
@@ -51,6 +52,8 @@ class Checker:
         except UntranslatedError as error:
             return Verdict("skipped", details=(str(error),))
         model = self._model(case, plan)
+        if plan.cache is not None and case.error is None:
+            return _judge(case, model, plan)
         try:
             runs = decode(model, case.prompts, plan)
         except PromptError as error:
@@ -82,12 +85,20 @@ class Checker:
         return _OtherEnds(model.backbone, model.tokenizer, model.name, plan.end_ids)
 
 
+def _judge(case: Case, model: LanguageModel, plan: Plan) -> Verdict:
+    try:
+        return judge(case, model, plan)
+    except DlmError as error:
+        return Verdict("unexplained", details=(f"{type(error).__name__}: {error}",))
+
+
 def decode(model: LanguageModel, prompts: Sequence[Sequence[int]], plan: Plan) -> list[Generation]:
     """Our own run: the whole batch in one call."""
     return dlm.generate(
         model,
         prompts,
         sampler=plan.sampler,
+        cache=plan.cache,
         max_new_tokens=plan.new_tokens,
         batch_size=len(prompts),
         record="commits",
@@ -131,9 +142,8 @@ def calls(run: Generation) -> int:
 
 
 def fed_alike(case: Case, runs: Sequence[Generation]) -> bool:
-    """Whether both sides fed as many positions. Without a cache that is the whole row at every call, ours without
-    the pads that the reference puts in front of shorter rows; the place to compare ``positions_per_call`` for
-    methods with one."""
+    """Whether both sides fed as many positions: without a cache the whole row at every call, ours without the pads that
+    the reference puts in front of shorter rows. Cached runs are compared in :mod:`scripts.goldens.judge`."""
     for prompt, run in zip(case.prompts, runs, strict=True):
         if run.counts.token_forwards != run.counts.forwards * (len(prompt) + len(run.tokens)):
             return False

@@ -8,7 +8,8 @@ from typing import Any
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.plan import ForwardPlan, Layout, Now
+from cache.dllm import Chosen, Whole
+from dlm.plan import Feed, ForwardPlan, Layout, Now
 from dlm.proposal import Statistic
 from dlm.protocols import Cache, CacheRun
 from dlm.view import StepView
@@ -49,6 +50,11 @@ class Listening:
         return self.inner.needs
 
     @property
+    def stores(self) -> bool:
+        """See :class:`dlm.protocols.Cache`."""
+        return self.inner.stores
+
+    @property
     def asks_ahead(self) -> bool:
         """See :class:`dlm.protocols.Cache`."""
         return self.inner.asks_ahead
@@ -73,8 +79,12 @@ class _ListeningRun:
         plan = self.inner.plan(now)
         self.notes = []
         for slot, row in enumerate(now.rows):
-            places = range(row.reach) if plan.fed is None else plan.fed[slot].nonzero().flatten().tolist()
-            self.notes.append((row.job.index, frozenset(places), _fresh(plan, slot)))
+            fed: set[int] = set()
+            for feed, place in _feeds(plan, slot):
+                at = feed.positions
+                fed |= set(range(feed.tokens.shape[1]) if at is None else at[place].tolist())
+            # Fillers stand at the last column of the canvas, and shorter rows are filled up.
+            self.notes.append((row.job.index, frozenset(p for p in fed if p < row.reach), _fresh(plan, slot)))
         return plan
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
@@ -91,16 +101,25 @@ class _ListeningRun:
         self.inner.renew(slots)
 
 
+def _feeds(plan: ForwardPlan, slot: int) -> list[tuple[Feed, int]]:
+    """The calls a row is in, and its place in each."""
+    found = []
+    for feed in plan.feeds:
+        slots = list(range(len(plan.counts))) if feed.slots is None else feed.slots.tolist()
+        found += [(feed, slots.index(slot))] if slot in slots else []
+    return found
+
+
 def _fresh(plan: ForwardPlan, slot: int) -> frozenset[str] | None:
     """What a cache of features recomputes of a row, read off the memory of the call it is fed in."""
-    for feed in plan.feeds:
-        slots = range(len(plan.counts)) if feed.slots is None else feed.slots.tolist()
-        if slot not in slots or not hasattr(feed.memory, "owner") or not hasattr(feed.memory, "places"):
+    for feed, row in _feeds(plan, slot):
+        if not isinstance(feed.memory, Whole):
             continue
-        choice = getattr(feed.memory, "choice", None)
-        if choice is None:
+        if not isinstance(feed.memory, Chosen):
             return frozenset({"prompt", "answer"})
-        row = list(slots).index(slot)
-        parts = {"prompt": bool(choice.always[row].any()), "answer": int(choice.count[row]) == choice.answer.shape[1]}
+        choice = feed.memory.choice
+        assert choice is not None
+        prompt, answer = choice.answer[row, 0], choice.answer.shape[1]
+        parts = {"prompt": bool(choice.always[row, :prompt].all()), "answer": int(choice.count[row]) == answer}
         return frozenset(name for name, whole in parts.items() if whole)
     return None

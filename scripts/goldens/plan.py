@@ -5,13 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dlm.protocols import Cache
 from dlm.sampler import Sampler
+
+# The recorded Dream runs cut every distribution to its 50 largest logits, unasked: the checkpoint's
+# generation_config.json leaves top_k out, and transformers (4.46) then fills in 50. Entropies, margins and
+# probabilities are all of the cut distribution.
+DREAM_TOP_K = 50
 
 Draw = Literal["gumbel", "order", "origin", "categorical", "alg_temp"]
 
 
 class UntranslatedError(Exception):
     """The case cannot be expressed yet; the message says why."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Our decoder with faults of the reference put in; a run of it that equals the record in every token, step,
+    forward and fed position is the explanation.
+
+    Attributes:
+        rules: names of the faults, from :data:`scripts.goldens.rules.RULES`.
+        sampler, cache: what replaces ours; None: nothing does.
+        idle: the reference makes a call without work after a block that its first call has completed, and feeds this
+            many positions from the beginning of the block on (no more than there are); None: it does not.
+    """
+
+    rules: tuple[str, ...]
+    sampler: Sampler | None = None
+    cache: Cache | None = None
+    idle: int | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,8 @@ class Plan:
         dtype: the number format the reference was run in.
         spans: the blocks the reference reports, as sizes; None: blocks of ``block``.
         stops_at_end: whether the reference ends after a block with the end of the text, leaving masks behind it.
+        cache: our cache; None: the reference has none, and feeds whole rows.
+        faults: what may explain a difference of a cached run, simplest first.
     """
 
     sampler: Sampler
@@ -46,6 +72,8 @@ class Plan:
     dtype: Literal["float32", "float64"] = "float32"
     spans: tuple[int, ...] | None = None
     stops_at_end: bool = False
+    cache: Cache | None = None
+    faults: tuple[Fault, ...] = ()
 
     @property
     def blocks(self) -> int:

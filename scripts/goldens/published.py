@@ -11,8 +11,10 @@ import samplers
 from dlm.proposal import Proposer
 from dlm.sampler import Sampler
 from samplers.blocks.adaptive import AdaptiveBlocks
+from scripts.goldens import cached
+from scripts.goldens.cached import with_cache
 from scripts.goldens.cases import Case
-from scripts.goldens.plan import Plan, Settings, UntranslatedError
+from scripts.goldens.plan import DREAM_TOP_K, Plan, Settings, UntranslatedError
 
 _PROPHET_DEFAULT = {"early": 7.5, "mid": 5.0, "late": 2.5}
 
@@ -37,7 +39,7 @@ def _prophet(case: Case, s: Settings) -> Plan:
 
 def _adablock(case: Case, s: Settings) -> Plan:
     """lgxi24/AdaBlock-dLLM llada/generate_adablock.py (S14), no cache."""
-    s.only("cache", "none")
+    s.only("cache", "none", "prefix", "dual")
     s.only("temperature", 0.0)
     new, length, level = s.get("gen_length"), s.get("init_block_length"), s.get("delimiter_threshold")
     sampler = samplers.adablock(
@@ -52,7 +54,7 @@ def _adablock(case: Case, s: Settings) -> Plan:
 
 def _dream_adablock(case: Case, s: Settings) -> Plan:
     """The same for Dream (dream/model/generation_utils_adablock.py), delimiters as in its code."""
-    s.only("dual_cache", False)
+    s.only("dual_cache", False, True)
     s.only("temperature", 0.0)
     s.only("alg", "confidence_threshold")
     s.get("steps")  # bounds the loop; the threshold decides how many are committed
@@ -62,7 +64,7 @@ def _dream_adablock(case: Case, s: Settings) -> Plan:
         raise UntranslatedError("delimiter_ids")
     delimiters = tuple(int(i) for i in listed[1].split(","))
     blocks = AdaptiveBlocks(length, delimiters, s.get("delimiter_threshold"))
-    selector, proposer = samplers.Threshold(s.get("threshold")), Proposer(confidence="filtered", top_k=50)
+    selector, proposer = samplers.Threshold(s.get("threshold")), Proposer(confidence="filtered", top_k=DREAM_TOP_K)
     sampler = Sampler("dream_adablock", samplers.Probability(), selector, blocks, proposer=proposer)
     return Plan(sampler, new, length, spans=_reported_blocks(case))
 
@@ -185,6 +187,10 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("prophet", _prophet),
     ("adablock_none", _adablock),
     ("dream_adablock_none", _dream_adablock),
+    ("dream_adablock_dual", with_cache(_dream_adablock, cached.dream_adablock)),
+    ("adablock_*", with_cache(_adablock, cached.block_cache)),
+    ("dparallel_entropy_prefix", with_cache(_dparallel, cached.fast_dllm)),
+    ("dparallel_entropy_dual", with_cache(_dparallel, cached.fast_dllm)),
     ("eoser", _eoser),
     ("ass", _ass),
     ("eoser_ass", _ass),

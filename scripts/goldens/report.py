@@ -42,6 +42,12 @@ class MethodReport:
         return "; ".join(sorted(reasons - {"no translation yet"}))
 
     @property
+    def waiting(self) -> str:
+        """A note when some case belongs to a method that nobody has translated yet."""
+        waits = any(verdict.details == ("no translation yet",) for _, verdict in self.verdicts)
+        return "some belong to methods without a translation yet" if waits else ""
+
+    @property
     def rules(self) -> Counter[str]:
         """Explained cases by the rules that were needed."""
         return Counter(" + ".join(v.rules) for _, v in self.verdicts if v.status == "explained")
@@ -129,8 +135,8 @@ def _skipped(checked: list[MethodReport], later: list[MethodReport]) -> list[str
     lines = []
     partly = [report for report in checked if report.count("skipped")]
     for report in partly:
-        number, method = report.count("skipped"), report.method
-        lines += [f"{number} cases of `{method}` belong to methods without a translation yet.", ""]
+        number, reasons = report.count("skipped"), [r for r in (report.why_not, report.waiting) if r]
+        lines += [f"{number} cases of `{report.method}` are not compared: {'; '.join(reasons)}.", ""]
     waiting = [report for report in later if not report.why_not]
     if waiting:
         names = ", ".join(f"`{report.method}` ({report.count('cases')})" for report in waiting)
@@ -153,7 +159,13 @@ _RULES_TEXT = """The recorded run is replayed call by call: the canvas before a 
 our logits, proposal, score, budget and selector say what they would commit there. A call that agrees needs no
 rule. Otherwise a rule must turn our decision into the recorded one. Our own free run must agree with the
 record up to the first call that needed a rule; masks left in the answer, tokens written into the prompt and
-calls without work are checked too."""
+calls without work are checked too.
+
+Decoders with a cache are not replayed: a stored key depends on all calls before. There our run must equal the record
+in every token, commit step and forward, and in the positions fed at every call (for dLLM-Cache in which parts every
+layer recomputes), as they stand in the calls themselves. Where it does not, the released code's fault is put into
+our own decoder as a small policy or sampler part, and that run must equal the record in all of it; the rule names the
+fault. Each is a few lines in scripts/goldens/faults.py and dream_faults.py."""
 
 _FOUND = """- Dream: the recorded runs truncate to the 50 largest logits (`top_k=50`), which no setting
   mentions: the checkpoint's generation_config.json has no `top_k`, and transformers then fills in its own
@@ -168,4 +180,9 @@ _FOUND = """- Dream: the recorded runs truncate to the 50 largest logits (`top_k
 - dInfer commits everything within 1e-5 of the best confidence (`compat="dinfer"`), and its `hier` decoder is the
   main one, not the fast variant. d2Cache's KLASS remembers how positions outside the block moved
   (`compat="d2cache"`) and ran in float64.
-- EOSER's reference counts its steps anew in every block (`compat="reference"`)."""
+- EOSER's reference counts its steps anew in every block (`compat="reference"`).
+- dKV-Cache for LLaDA makes the first two calls of every block whole (`cadence="reference"`); its random order is
+  taken from the record, since a cache that works ahead must know it. A missing `window_size` is 0.
+- dLLM-Cache recomputes the share of the answer whose values moved most; ours takes positions with a new token first.
+  In the recorded runs those are among them at every call, and the two agree.
+- d2Cache drops finished rows from a batch inside a block."""

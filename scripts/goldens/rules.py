@@ -52,7 +52,7 @@ RULES: dict[str, str] = {
     ),
     "rows wait": (
         "In a batch the reference opens the next block when all rows have completed the present one; a row "
-        "that is done sits through the calls of the others. Ours let every row go on, and a row's result "
+        "that is done sits through the calls of the others. Ours lets every row go on, and a row's result "
         "does not depend on its batch. Taking out the calls at which the row had nothing open in the block, "
         "tokens and steps are equal."
     ),
@@ -77,6 +77,55 @@ RULES: dict[str, str] = {
     "stops at end": (
         "The same, but the reference, although told not to stop early, leaves the loop after a block with the end of "
         "the text and returns masks behind it. Ours writes the end id there."
+    ),
+    "idle block call": (
+        "Fast-dLLM's first version and dParallel's copy of it look whether a block is full only after a call "
+        "inside it: a block that its first call has completed costs one more, which commits nothing. With such a "
+        "call put in after every such block of ours, tokens, steps, forwards and fed positions are equal. Ours "
+        "opens the next block."
+    ),
+    "last row stale": (
+        "d2Cache's block caches for Dream feed the block moved one to the left, so that the last position of a "
+        "block (of the row, for the prefix cache) is not recomputed once its token is there: the others attend to "
+        "the key of a mask until the block ends. With that window, and without our stamp rule, our run equals the "
+        "record. Ours feeds the row before the block and the whole block."
+    ),
+    "window order": (
+        "dKV-Cache-Greedy lays the windows around the positions of a step in the order in which they are "
+        "committed, ours from left to right; where two windows meet their union differs. With the recorded order "
+        "our run equals the record. Steps of one position have no such difference."
+    ),
+    "dkv un": (
+        "dKV-Cache for Dream with shift_type un keeps the key of a position as soon as the next one is known, "
+        "masked or not; when it is decided later, the key of its mask stays until the next refresh. With that "
+        "rule, and without our stamp rule, our run equals the record. Ours keeps a key once its own token is "
+        "there."
+    ),
+    "dkv un_right": (
+        "With shift_type un_right a key is kept once the position and the next one are known. This is sound, and "
+        "feeds positions that neither changed nor answer for a mask. With that rule our run equals the record."
+    ),
+    "dkv right": (
+        "With shift_type right a key is kept once the position is known, although the mask behind it then gets no "
+        "logits: the reference ranks it by NaN, which torch.topk takes for the best, and commits id 0. With all "
+        "of that our run equals the record. Ours feeds the row that answers for a mask."
+    ),
+    "first token forced": (
+        "Fast-dLLM's block decoder for Dream, and AdaBlock's with a dual cache, do not feed the row before the "
+        "block, so that inside the block the logits of its first position are missing. They commit that position "
+        "from the block's first call, however unsure it is, and nothing else from that call. With such a "
+        "selection, and that row left out, our run equals the record. Ours feeds the row and lets the sampler "
+        "choose."
+    ),
+    "grid per block": (
+        "With alg entropy the same decoder starts Dream's time grid anew in every block and truncates its "
+        "numbers, from the second call on. With that budget our run equals the record. Ours has the grid over the "
+        "whole canvas only, and here commits the same number at every step."
+    ),
+    "block abandoned": (
+        "With one step per block the same decoder leaves every block right after its second call, whose result it "
+        "does not use, and returns the masks. A run of ours that fills the first position of every block, with a "
+        "call without work behind each, equals the record. Ours fills every block."
     ),
     "reference raised": (
         "The reference ended with an exception. Ours completes every row, without masks, and each row of "

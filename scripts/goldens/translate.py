@@ -15,9 +15,10 @@ from typing import Any
 import samplers
 from dlm.proposal import Proposer
 from dlm.sampler import Sampler
-from scripts.goldens import published
+from scripts.goldens import cached, published
+from scripts.goldens.cached import with_cache
 from scripts.goldens.cases import Case
-from scripts.goldens.plan import Draw, Plan, Settings, UntranslatedError
+from scripts.goldens.plan import DREAM_TOP_K, Draw, Plan, Settings, UntranslatedError
 
 
 def _llada_draws(s: Settings, temperature: float) -> tuple[Draw, ...]:
@@ -58,7 +59,7 @@ def _fast_dllm(case: Case, s: Settings) -> Plan:
     Float64 confidences; a block ends as soon as it is full, so that steps only say how many tokens a step
     commits.
     """
-    s.only("cache", "none")
+    s.only("cache", "none", "prefix", "dual")
     s.only("remasking", "low_confidence")
     new, block = s.layout()
     temperature = s.get("temperature", 0.0)
@@ -103,11 +104,6 @@ def _d2_vanilla(case: Case, s: Settings) -> Plan:
         sampler = Sampler("d2", score, samplers.TopK(), blocks, samplers.Uniform(tokens_per_step=least))
     return Plan(sampler, new, block, left_bound=True)
 
-
-# The recorded Dream runs cut every distribution to its 50 largest logits, unasked: the checkpoint's
-# generation_config.json leaves top_k out, and transformers (4.46) then fills in 50. Entropies, margins and
-# probabilities are all of the cut distribution.
-DREAM_TOP_K = 50
 
 _DREAM_PRESETS: dict[str, Callable[..., Sampler]] = {
     "entropy": samplers.dream_entropy,
@@ -157,6 +153,7 @@ def _dream_confidence_threshold(case: Case, s: Settings) -> Plan:
 
 Translation = Callable[[Case, Settings], Plan]
 
+
 # First match wins; patterns are shell style.
 TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     *published.TRANSLATIONS,
@@ -164,19 +161,36 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("eoserrepo_base", _llada),
     ("fastdllm_none", _fast_dllm),
     ("fastdllm2_none", _fast_dllm),
+    ("fastdllm_prefix", with_cache(_fast_dllm, cached.fast_dllm)),
+    ("fastdllm_dual", with_cache(_fast_dllm, cached.fast_dllm)),
+    ("fastdllm2_prefix", with_cache(_fast_dllm, cached.block_cache)),
+    ("fastdllm2_dual", with_cache(_fast_dllm, cached.block_cache)),
     ("d2_vanilla*", _d2_vanilla),
+    ("d2_prefixcache", with_cache(_d2_vanilla, cached.d2_block)),
+    ("d2_dualcache", with_cache(_d2_vanilla, cached.d2_block)),
+    ("d2_dllmcache", with_cache(_d2_vanilla, cached.d2_features)),
+    ("d2_d2cache", cached.d2_rollout),
+    ("dllmcache", with_cache(_llada, cached.features)),
+    ("dkv_decode", with_cache(_llada, cached.dkv_decode)),
+    ("dkv_greedy", with_cache(_llada, cached.dkv_greedy)),
     ("dream_confidence_threshold", _dream_confidence_threshold),
     ("dream_entropy", _dream),
     ("dream_maskgit_plus", _dream),
     ("dream_topk_margin", _dream),
     ("dream_origin", _dream),
+    ("dream_dkv", with_cache(_dream, cached.dream_dkv)),
+    ("dreamblock_*", cached.dream_block),
 )
 
 # Collections mix methods; there the function that was called tells which one it is.
 COLLECTIONS = ("edge",)
 FUNCTIONS: dict[tuple[str, str, str], str] = {
     ("NVlabs/Fast-dLLM", "llada/generate.py", "generate"): "fastdllm_none",
+    ("NVlabs/Fast-dLLM", "llada/generate.py", "generate_with_prefix_cache"): "fastdllm_prefix",
+    ("NVlabs/Fast-dLLM", "llada/generate.py", "generate_with_dual_cache"): "fastdllm_dual",
     ("NVlabs/Fast-dLLM", "dream/model/generation_utils.py", "_sample"): "dream_{alg}",
+    ("NVlabs/Fast-dLLM", "dream/model/generation_utils_block.py", "_sample"): "dreamblock_dual",
+    ("maomaocun/dLLM-cache", "utils/generate_function.py", "generate"): "dllmcache",
     ("lgxi24/AdaBlock-dLLM", "llada/generate_baseline.py", "generate"): "fastdllm2_none",
     ("AdaBlock-dLLM", "llada/generate_baseline.py", "generate"): "fastdllm2_none",
     ("ML-GSAI/LLaDA", "generate.py", "generate"): "llada_base",

@@ -249,7 +249,7 @@ def test_what_was_measured_survives_an_interrupt(
 
 
 def test_all_are_all_but_parts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlm.commands.compare._built", lambda label, _: "not today")
+    monkeypatch.setattr("dlm.commands.compare._built", lambda label, *_: "not today")
     assert compare(TASK, "samplers=all") == 2
     told = capsys.readouterr().out.splitlines()
     assert told == [f"refused: {name}: not today" for name in choices("sampler") if name != "parts"]
@@ -266,3 +266,21 @@ def test_help_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'n': 7" in told  # a bare n is false in older YAML
     assert main(["--help"]) == 0
     assert "compare" in capsys.readouterr().out
+
+
+def test_every_sampler_with_every_cache(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    chosen = ("samplers=[topk,klass]", "caches=[none,'dual:every=2',dllm]", "blocks.length=4", f"out={tmp_path}")
+    assert compare(TASK, *chosen, "n=2", "pictures=false") == 0
+    lines = json.loads((tmp_path / "compare.json").read_text())["lines"]
+    labels = [line["sampler"] for line in lines]
+    assert labels == ["topk + none", "topk + dual:every=2", "topk + dllm", "klass + none", "klass + dual:every=2"]
+    fed = {line["sampler"]: line["token_forwards"] for line in lines}
+    assert fed["topk + dual:every=2"] < fed["topk + none"]
+    assert "refused: klass + dllm: cache DLLM does not go with" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_cache_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(TASK, "samplers=topk", "caches=[nope]") == 2
+    assert "unknown cache 'nope'; known are all or adaptive, block_causal" in capsys.readouterr().err
+    assert compare(TASK, "samplers=topk", "caches=[dual:every]") == 2
+    assert "caches: 'every' in 'dual:every' is not key=value (as dual:every=8)" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from dlm.view import rank
 
 
 @dataclass(frozen=True)
-class Features(Policy):
+class DLLM(Policy):
     """dLLM-Cache: the residual stream keeps its full length; each layer adds stored attention and MLP outputs where it
     recomputes nothing. The prompt is recomputed every ``prompt_interval`` steps, the answer every ``interval`` steps,
     and in between the share ``ratio`` of the answer whose values moved most. The first layer is always recomputed.
@@ -60,8 +60,8 @@ class Features(Policy):
             return "it is made for full attention; use cache=block_causal"
         return super().refusal(sampler, description)
 
-    def open(self, layout: Layout) -> FeatureRun:
-        return FeatureRun(self, layout)
+    def open(self, layout: Layout) -> DLLMRun:
+        return DLLMRun(self, layout)
 
     def refreshes(self, row: Row) -> bool:
         return every_steps(row.steps, self.prompt_interval) and every_steps(row.steps, self.interval)
@@ -111,12 +111,12 @@ class Choice:
         return Choice(answer, changed, self.count.repeat(2), always, self.most)
 
 
-class FeatureRun(Run):
+class DLLMRun(Run):
     """Beside keys and values, the outputs of every layer."""
 
-    policy: Features
+    policy: DLLM
 
-    def __init__(self, policy: Features, layout: Layout) -> None:
+    def __init__(self, policy: DLLM, layout: Layout) -> None:
         super().__init__(policy, layout)
         self.kept = Kept()
         self.value_share = 0.0
@@ -214,7 +214,7 @@ class FeatureRun(Run):
 class Whole(Access):
     """Everything is recomputed and kept."""
 
-    owner: FeatureRun | None = None
+    owner: DLLMRun | None = None
     slots: Int[Tensor, " R"] | None = None
 
     def run(self, layer: int, block: Block, x: Float[Tensor, "R T D"], rope: Rope, mask: Tensor | None) -> Tensor:

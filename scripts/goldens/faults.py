@@ -1,0 +1,94 @@
+"""The references' faults as small policies and sampler parts of our own, for :class:`scripts.goldens.plan.Fault`.
+
+Nothing here is meant for use: each class repeats one thing that a released cache does otherwise than it should, so that
+a run with it can be compared with the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cache.greedy import DKVGreedy, near
+from cache.policy import Before, Policy, Run
+from dlm.parts import Stateless
+from dlm.plan import Layout, Now
+from dlm.protocols import State
+from dlm.row import Row
+from dlm.view import StepView
+
+
+class Unstamped(Run):
+    """A cache that does not notice that the token of a stored key has changed."""
+
+    def _before(self, now: Now) -> Before:
+        before = super()._before(now)
+        return replace(before, changed=torch.zeros_like(before.changed))
+
+
+@dataclass(frozen=True)
+class D2Shifted(Policy):
+    """d2Cache's block caches for Dream: the block (and for the prefix cache what follows it) moved by one to the left,
+    so that the last row is never recomputed once its token is there.
+
+    Attributes:
+        dual: whether only the block is fed.
+    """
+
+    dual: bool
+
+    def open(self, layout: Layout) -> Run:
+        return Unstamped(self, layout)
+
+    def refreshes(self, row: Row) -> bool:
+        return row.block_steps == 0
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        end = before.block_end if self.dual else before.now.canvas.end[:, None]
+        return (before.columns >= before.block_start - 1) & (before.columns < end - 1)
+
+
+@dataclass(frozen=True)
+class KnownOrder(Stateless):
+    """Scores that make positions come in a recorded order, whatever the model says.
+
+    Attributes:
+        order: absolute positions, first to last.
+    """
+
+    order: tuple[int, ...]
+    non_negative = True
+    foreseen = True
+
+    def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
+        places = torch.zeros_like(view.canvas.tokens, dtype=torch.float32)
+        places[:, list(self.order)] = torch.arange(len(self.order), 0, -1, dtype=torch.float32)
+        return places.gather(1, view.positions), state
+
+
+@dataclass(frozen=True)
+class InOrder(DKVGreedy):
+    """dKV-Cache-Greedy whose windows are laid in the order in which the positions are committed; ours goes from left to
+    right, which gives another union where two windows meet.
+
+    Attributes:
+        order: absolute positions, first to last.
+    """
+
+    order: tuple[int, ...] = ()
+
+    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+        upcoming, masks = before.now.upcoming, before.now.canvas.masked & before.live
+        assert upcoming is not None
+        active = upcoming.clone()
+        for row in range(upcoming.shape[0]):
+            for position in self.order:
+                if upcoming[row, position]:
+                    alone = torch.zeros_like(upcoming[row : row + 1])
+                    alone[0, position] = True
+                    free = masks[row : row + 1] & ~active[row : row + 1]
+                    active[row] |= near(alone, free, self.window)[0]
+        return active
