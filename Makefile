@@ -19,7 +19,8 @@ test: $(VENV)/.ready  ## the test suite, under ten minutes on two cores
 SHAPED := dlm.canvas,dlm.proposal,dlm.noise,dlm.view,dlm.forward,dlm.batch,dlm.decoder,dlm.shadow,dlm.lookahead,samplers,cache
 test-shapes: $(VENV)/.ready  ## a part of the suite with every annotated shape checked
 	$(BIN)/python -m pytest --jaxtyping-packages=$(SHAPED),beartype.beartype \
-		tests/samplers tests/test_hooks.py tests/test_trace.py tests/test_noise.py --ignore=tests/samplers/test_bad_input.py
+		tests/samplers tests/test_hooks.py tests/test_trace.py tests/test_noise.py tests/cache/test_block_causal.py \
+		tests/cache/test_counts.py --ignore=tests/samplers/test_bad_input.py
 
 test-slow: $(VENV)/.ready  ## the long tests
 	$(BIN)/python -m pytest -m slow

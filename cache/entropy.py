@@ -74,4 +74,4 @@ class Entropy(Policy):
             unsure = (chosen & (view.proposal.entropy > self.threshold)).any(dim=1)
         count = state + chosen.sum(dim=1)
         due = unsure if self.every_tokens is None else unsure | (count >= self.every_tokens)
-        return count.masked_fill(due, 0), {"refresh": due}
+        return count.masked_fill(due, 0), {"refresh": due.long()}

@@ -14,6 +14,7 @@ from dlm.errors import DlmError, SettingsError
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dlm.commands.generate", "answer prompts with any model, sampler, blocks and cache"),
     "compare": ("dlm.commands.compare", "samplers side by side on the same held-out questions"),
+    "drift": ("dlm.commands.drift", "how far a cache's answers are from the exact ones, step by step"),
     "bench": ("dlm.commands.bench", "measure a step: inside the model, outside it, beside a naive decoder"),
 }
 
@@ -30,6 +31,7 @@ examples:
   dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32
   dlm generate 'prompt=47+85=' sampler=topk sampler.tokens_per_step=2 max_new_tokens=32 format=json
   dlm compare task=waiting_line/copy 'samplers=[threshold,topk,factor]' n=20
+  dlm drift cache=dual n=4 max_new_tokens=32 out=drift
   dlm bench bench.shapes=[tiny,narrow]
 
 dlm COMMAND --help explains a command; dlm --version prints the version.

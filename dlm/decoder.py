@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlm.batch import Batch, Place
 from dlm.canvas import Canvas, Job, SpecialIds, pack_positions
-from dlm.errors import NumericsError, ProgressError, SettingsError
+from dlm.errors import SettingsError
 from dlm.forward import Pass, Seen, Stopwatch
 from dlm.lookahead import branch
 from dlm.models.backbone import Backbone, ModelDescription
@@ -23,9 +23,6 @@ from dlm.row import Row
 from dlm.sampler import Sampler
 from dlm.uncached import FullCanvas
 from dlm.view import Clock, StepView
-
-# A row that needs more forwards than this many per position is going round in circles (design, law 3).
-MAX_FORWARDS_PER_POSITION = 4
 
 
 @dataclass(frozen=True)
@@ -365,25 +362,13 @@ class Decoder:
 
     def _account(self, rows: Sequence[Row], status: list[dict[str, int]], plan: ForwardPlan) -> None:
         """Book the step on every row, and raise what went wrong."""
-        seconds, refreshed = self.watch.read(), len(plan.refreshed)
+        seconds, refreshed = self.watch.read(), plan.refreshed
+        # What is not a refresh is shared by all: the other rows' forward, and the head.
+        shared = {name: seconds[name] / len(rows) for name in ("forward", "sampler")}
+        refresh = seconds.get("refresh", 0.0) / max(1, len(refreshed))
         for slot, (row, now, positions) in enumerate(zip(rows, status, self._fed(rows, plan), strict=True)):
-            row.open, row.block_open = now["open"], now["block_open"]
-            row.leaving, row.reach = bool(now.get("leaving")), min(now.get("reach", row.job.end), row.job.end)
-            row.steps += 1
-            row.block_steps += 1
-            row.token_forwards += positions
-            if slot in plan.refreshed:
-                row.seconds_refresh += seconds.get("refresh", 0.0) / refreshed
-            # What is not a refresh is shared by all: the other rows' forward, and the head.
-            row.seconds_step += seconds["forward"] / len(rows)
-            row.seconds_sampler += seconds["sampler"] / len(rows)
-            if now["broken"]:
-                raise NumericsError(
-                    f"prompt {row.job.index}: the model's logits are NaN at step {row.steps - 1}. Check the checkpoint,"
-                    " or load it with a wider dtype (dtype=float32)"
-                )
-            if not row.leaving:
-                self._bound(row)
+            row.book(now, positions, {**shared, "refresh": refresh if slot in refreshed else 0.0})
+            row.check(bool(now["broken"]), self.sampler.idle_steps)
 
     def _leave(
         self,
@@ -420,14 +405,6 @@ class Decoder:
             scores=torch.cat([view.scores, nothing], dim=1),
         )
         return view, torch.cat([chosen, here], dim=1)
-
-    def _bound(self, row: Row) -> None:
-        limit = MAX_FORWARDS_PER_POSITION * len(row.job.writable) + self.sampler.idle_steps
-        if row.open and row.steps >= limit:
-            raise ProgressError(
-                f"prompt {row.job.index} still has {row.open} masked positions after {row.steps} forwards"
-                f" ({MAX_FORWARDS_PER_POSITION} per position): the reviser takes back what was committed; bound it"
-            )
 
     def _finish(self, batch: Batch) -> Iterator[RowResult]:
         finished = [slot for slot, row in enumerate(batch.rows) if not row.open]

@@ -72,7 +72,7 @@ class Hidden:
     """
 
     feeds: tuple[Feed, ...]
-    sets: tuple[tuple[Float[Tensor, "R T D"], ...], ...]
+    sets: tuple[tuple[Tensor, ...], ...]  # the calls differ in rows and lengths
     canvas: Canvas
 
     def rows(self, model: Backbone, wanted: Int[Tensor, "B N"]) -> list[Float[Tensor, "R D"]]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dlm.canvas import Job
+from dlm.errors import NumericsError, ProgressError
+
+# A row that needs more forwards than this many per position is going round in circles (design, law 3).
+MAX_FORWARDS_PER_POSITION = 4
 
 
 @dataclass
@@ -39,3 +44,40 @@ class Row:
 
     def __post_init__(self) -> None:
         self.reach = self.job.end
+
+    def book(self, status: Mapping[str, int], positions: int, seconds: Mapping[str, float]) -> None:
+        """One step more.
+
+        Args:
+            status: what the device reported: ``open``, ``block_open``, and where they apply ``leaving`` and ``reach``.
+            positions: how many it was fed.
+            seconds: its share of the step's ``refresh``, ``forward`` and ``sampler`` time.
+        """
+        self.open, self.block_open = status["open"], status["block_open"]
+        self.leaving = bool(status.get("leaving"))
+        self.reach = min(status.get("reach", self.job.end), self.job.end)
+        self.steps += 1
+        self.block_steps += 1
+        self.token_forwards += positions
+        self.seconds_refresh += seconds["refresh"]
+        self.seconds_step += seconds["forward"]
+        self.seconds_sampler += seconds["sampler"]
+
+    def check(self, broken: bool, idle_steps: int) -> None:
+        """Raise what went wrong with the row.
+
+        Raises:
+            NumericsError: ``broken``: the model produced NaN.
+            ProgressError: it does not come to an end.
+        """
+        if broken:
+            raise NumericsError(
+                f"prompt {self.job.index}: the model's logits are NaN at step {self.steps - 1}. Check the checkpoint,"
+                " or load it with a wider dtype (dtype=float32)"
+            )
+        limit = MAX_FORWARDS_PER_POSITION * len(self.job.writable) + idle_steps
+        if self.open and not self.leaving and self.steps >= limit:
+            raise ProgressError(
+                f"prompt {self.job.index} still has {self.open} masked positions after {self.steps} forwards"
+                f" ({MAX_FORWARDS_PER_POSITION} per position): the reviser takes back what was committed; bound it"
+            )

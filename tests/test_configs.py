@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import cache
 import dlm
 import samplers
 from dlm.configuration import GROUPS, choices, compose_config, config_dir
@@ -73,6 +75,13 @@ def test_yaml_states_the_defaults_of_python(name: str) -> None:
     positional = getattr(samplers, name).__defaults__ or ()
     defaults |= dict(zip(getattr(samplers, name).__code__.co_varnames, positional, strict=False))
     assert node == defaults
+
+
+@pytest.mark.parametrize("name", cache.PRESETS)
+def test_yaml_states_the_defaults_of_caches(name: str) -> None:
+    assert dlm.compose([f"cache={name}"]).cache == getattr(cache, name)()
+    parameters = set(inspect.signature(getattr(cache, name)).parameters)
+    assert set(compose_config("generate", [f"cache={name}"]).cache) - {"_target_"} == parameters
 
 
 def test_parts_spelled_out_are_the_preset() -> None:

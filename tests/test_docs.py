@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+import cache
 import samplers
 
 ROOT = Path(__file__).parent.parent
 SAMPLERS = (ROOT / "docs" / "samplers.md").read_text(encoding="utf-8")
+CACHES = (ROOT / "docs" / "caches.md").read_text(encoding="utf-8")
 WALK = (ROOT / "docs" / "write_a_sampler.md").read_text(encoding="utf-8")
 
 
@@ -58,3 +60,22 @@ def test_every_preset_is_described(name: str) -> None:
     shared = found[0] + next(p for p in SAMPLERS.split("\n\n") if "**`prophet`**" in p) * (name == "sched")
     assert [key for key in own if f"`{key}" not in shared and f"{key}=" not in shared] == []
     assert f"| `{name}` |" in SAMPLERS
+
+
+def test_the_examples_of_the_caches_run(tmp_path: Path) -> None:
+    (command,), (code,) = blocks(CACHES, "sh"), blocks(CACHES, "python")
+    assert '"Cleo"' in shell(command, tmp_path)
+    (tmp_path / "use.py").write_text(code, encoding="utf-8")
+    answer, fed = shell(f"'{sys.executable}' use.py", tmp_path).split()
+    assert answer.endswith("132")
+    assert int(fed) > 100
+
+
+@pytest.mark.parametrize("name", cache.PRESETS)
+def test_every_cache_is_described(name: str) -> None:
+    found = [p for p in CACHES.split("\n\n") if p.startswith(f"**`{name}`**")]
+    assert len(found) == 1
+    assert re.search(r"arXiv \d{4}\.\d{5}|no arXiv id|No arXiv id", found[0])
+    settings = yaml.safe_load((ROOT / "conf" / "cache" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert [key for key in settings if key != "_target_" and f"`{key}`" not in found[0]] == []
+    assert f"| `{name}` |" in CACHES

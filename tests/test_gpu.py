@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import cache
 import dlm
 import samplers
 from dlm.decoder import Decoder, StepEvent
@@ -52,6 +53,50 @@ def test_a_step_waits_for_the_device_once(name: str) -> None:
                 assert len(waits) <= 1, [str(w.message) for w in waits]
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+CACHES = {name: getattr(cache, name)() for name in cache.PRESETS if name not in ("none", "block_causal", "dkv_greedy")}
+CACHES |= {"vicinity": cache.vicinity(2, 2, 1), "window": cache.window(ahead=4), "recap": cache.recap(2, 3)}
+CACHES |= {"adaptive": cache.adaptive(before=2, after=2)}
+
+
+@pytest.mark.parametrize("name", CACHES)
+@pytest.mark.parametrize("family", [random_llada, random_dream])
+def test_a_cache_equals_the_cpu_in_float64(name: str, family: Any) -> None:
+    prompts = [[1, 2, 3], [4] * 9, [5, 6, 7, 8, 9]]
+    sampler = samplers.threshold(0.3, blocks=samplers.Fixed(4))
+    options = {"sampler": sampler, "cache": CACHES[name], "max_new_tokens": 12, "batch_size": 2}
+    here = dlm.generate(family(), prompts, **options)
+    there = dlm.generate(on_gpu(family()), prompts, **options)
+    assert [(a.tokens, a.commit_step) for a in here] == [(a.tokens, a.commit_step) for a in there]
+    assert [a.counts.token_forwards for a in here] == [a.counts.token_forwards for a in there]
+
+
+@pytest.mark.parametrize("name", ["prefix", "dual", "vicinity", "dkv_decode", "freecache", "window", "adaptive"])
+def test_a_cached_step_waits_for_the_device_twice(name: str) -> None:
+    """For the number of fed positions, right after the last step was waited for, and at its end."""
+    model = on_gpu(random_llada())
+    jobs = dlm.api.keyed([dlm.api._prompt_job(model, 0, [1, 2, 3], 32, {})], 0)  # type: ignore[attr-defined]
+    decoder = Decoder(model.backbone, model.description, preset("topk"), CACHES[name])
+    steps = decoder.run(jobs, 1, model.device)
+    assert isinstance(next(steps), StepEvent)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        for _ in range(3):
+            with warnings.catch_warnings(record=True) as waits:
+                warnings.simplefilter("always")
+                next(steps)
+            assert len(waits) <= 2, [str(w.message) for w in waits]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_compiled_layers_give_the_same_tokens() -> None:
+    plain, compiled = (on_gpu(random_llada(dtype=torch.float32)) for _ in range(2))
+    compiled.backbone.compile_blocks()
+    options = {"sampler": samplers.topk(), "cache": cache.dual(), "max_new_tokens": 16}
+    runs = [dlm.generate(model, [[1, 2], [3, 4, 5]], **options) for model in (plain, compiled)]
+    assert [a.tokens for a in runs[0]] == [a.tokens for a in runs[1]]
 
 
 def test_bfloat16_decodes_to_the_end() -> None:

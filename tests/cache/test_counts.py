@@ -76,6 +76,19 @@ def test_table_of_average_positions() -> None:
     assert [round(x, 1) for x in average.values()] == [172.5, 64.0, pytest.approx(245, abs=0.6)]
 
 
+@pytest.mark.parametrize("name", sorted(set(cache.PRESETS) - {"none", "block_causal"}))
+def test_no_cache_feeds_more_than_everything(name: str) -> None:
+    """Also what checks the shapes of every policy (make test-shapes)."""
+    policy = cache.window(ahead=8) if name == "window" else getattr(cache, name)()
+    model, sampler = FAMILIES["dream"](), samplers.random(blocks=samplers.Fixed(BLOCK))
+    prompts = [[7] * PROMPT, [3] * 4, [5, 6]]
+    exact = history(model, None, sampler, prompts=prompts, new=NEW, batch_size=2)
+    cached = history(model, policy, sampler, prompts=prompts, new=NEW, batch_size=2)
+    for mine, theirs in zip(cached.counts, exact.counts, strict=True):
+        assert mine.forwards == theirs.forwards
+        assert mine.token_forwards < theirs.token_forwards
+
+
 def test_a_step_books_its_refresh_apart() -> None:
     counts = history(FAMILIES["llada"](), cache.dual()).counts[0]
     assert counts.seconds_refresh > 0
