@@ -7,7 +7,7 @@ from cache.entropy import Entropy
 
 def adaptive(
     *,
-    threshold: float | None = 1.0,
+    threshold: float | None = 0.3,
     recent: int = 2,
     before: int | None = 16,
     after: int | None = 16,

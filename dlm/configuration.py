@@ -79,9 +79,10 @@ def parts_of(config: DictConfig) -> Composed:
     for group in GROUPS:
         if plain.get(group) is None:
             raise SettingsError(f"{group} is not chosen: add {group}=NAME, one of {', '.join(choices(group))}")
-    for key in ("chat", "debug"):
-        if not isinstance(plain.get(key, False), bool):
-            raise SettingsError(f"{key} must be true or false, got {plain[key]!r}")
+    switches = {"chat": plain.get("chat"), "debug": plain.get("debug")}
+    for key, value in {**switches, "runtime.compile": plain.get("runtime", {}).get("compile")}.items():
+        if not isinstance(value, bool | None):
+            raise SettingsError(f"{key} must be true or false, got {value!r}")
     return Composed(
         sampler=build(instantiate, config.sampler, _convert_="all"),
         cache=build(instantiate, config.cache),

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.commands.common import answered_help, split_texts, write_whole, yaml_of
 from dlm.configuration import build, choices, compose_config, parts_of
 from dlm.errors import SettingsError
 
@@ -308,21 +308,14 @@ class _Report:
         writer = csv.DictWriter(table, [f.name for f in fields(Line)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(line) for line in self.lines)
-        _write_whole(self.plan.out / "compare.csv", table.getvalue())
+        write_whole(self.plan.out / "compare.csv", table.getvalue())
         whole = {
             "dlm": __version__,
             "settings": self.plan.record,
             "lines": [asdict(line) for line in self.lines],
             "refused": [asdict(refused) for refused in self.refused],
         }
-        _write_whole(self.plan.out / "compare.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write the file so that it appears complete or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+        write_whole(self.plan.out / "compare.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
 def _table(lines: Sequence[Line]) -> Table:

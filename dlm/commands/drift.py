@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.commands.common import answered_help, split_texts, write_whole, yaml_of
 from dlm.commands.compare import read_list
 from dlm.configuration import Composed, compose_config, parts_of
 from dlm.errors import SettingsError
@@ -229,7 +229,7 @@ def _write(drift: Drift, asked: Asked, folder: Path) -> None:
     for name, kind, lines in (
         ("steps", StepDrift, drift.steps), ("keys", KeyDrift, drift.keys), ("outputs", OutputDrift, drift.outputs),
     ):  # fmt: skip
-        _write_whole(folder / f"drift_{name}.csv", _csv([f.name for f in fields(kind)], lines))
+        write_whole(folder / f"drift_{name}.csv", _csv([f.name for f in fields(kind)], lines))
     config = {k: v for k, v in asked.parts.config.items() if k not in ("out", "debug", "pictures")}
     figures = (
         "mean_kl", "median_kl", "max_kl", "agreement", "same_choice", "hamming", "first_divergence",
@@ -237,7 +237,7 @@ def _write(drift: Drift, asked: Asked, folder: Path) -> None:
     )  # fmt: skip
     record = {"dlm": __version__, "settings": config, "prompts": asked.prompts}
     record |= {"summary": {name: getattr(drift, name) for name in figures}}
-    _write_whole(folder / "drift.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "drift.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     if asked.pictures:
         from dlm.evaluation.drift_pictures import draw
 
@@ -250,10 +250,3 @@ def _csv(columns: list[str], lines: Sequence[Any]) -> str:
     writer.writeheader()
     writer.writerows(asdict(line) for line in lines)
     return table.getvalue()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write the file so that it appears complete or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.commands.common import answered_help, split_texts, write_whole, yaml_of
 from dlm.configuration import compose_config, parts_of
 from dlm.errors import PromptError, SettingsError
 
@@ -33,6 +33,7 @@ settings:
   max_new_tokens=128       positions to fill
   'pinned={{20: " The answer is"}}'   tokens the answer must contain, from a generated position on
   seed=0  batch_size=8
+  runtime.compile=true     compile the model's layers: slow at first, worth it on long runs
   format=auto|live|text|json   live redraws the canvas as it fills and ends with a card; json is one object a line
   output=FILE              write the answers there (the file appears whole or not at all)
 
@@ -43,6 +44,7 @@ examples:
   dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32
   dlm generate 'prompt=47+85=' sampler.threshold=0.7 max_new_tokens=32 format=json
   dlm generate 'prompt=47+85=' sampler=topk sampler.tokens_per_step=4 blocks.length=16 max_new_tokens=32
+  dlm generate 'prompt=47+85=' cache=dkv_decode cache.interval=4 max_new_tokens=64
   dlm generate prompts_file=prompts.jsonl sampler=factor batch_size=16 format=json output=answers.jsonl
   dlm generate model=llada-8b-instruct chat=true 'prompt=Why is the sky blue?'
   dlm generate model=local model.path=DIR sampler=dream_entropy sampler.steps=64 'prompt=...'
@@ -94,7 +96,7 @@ def run(overrides: list[str]) -> int:
     else:
         lines = [a.text if model.tokenizer is not None else " ".join(map(str, a.tokens)) for a in answers]
     if settings["output"] is not None:
-        _write_whole(Path(settings["output"]), lines)
+        write_whole(Path(settings["output"]), "\n".join(lines) + "\n")
     elif shape != "live":
         print("\n".join(lines))
     if shape == "live":
@@ -234,10 +236,3 @@ def _check_output(path: Path) -> None:
         raise SettingsError(f"output={path} is a folder: give a file name in it")
     if not path.parent.is_dir():
         raise SettingsError(f"output={path}: the folder {path.parent} does not exist; make it first")
-
-
-def _write_whole(path: Path, lines: list[str]) -> None:
-    """Write the file so that it appears complete or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
