@@ -80,9 +80,9 @@ class Kept:
     def layer(self, layer: int, store: Store, x: Tensor) -> tuple[Tensor, Tensor]:
         """The buffers of a layer."""
         if layer == len(self.attention):
-            shape = store.rows, store.columns, x.shape[2]
-            self.attention.append(x.new_zeros(shape))
-            self.mlp.append(x.new_zeros(shape))
+            attention, mlp = (x.new_zeros(store.rows, store.columns, x.shape[2]) for _ in range(2))
+            self.attention.append(attention)
+            self.mlp.append(mlp)
         return self.attention[layer], self.mlp[layer]
 
 

@@ -33,8 +33,12 @@ class Store:
         """The buffers of a layer, for a stream like ``x``."""
         if layer == len(self.keys):
             shape = self.rows, self.columns, block.arch.kv_heads, block.arch.head_width
-            self.keys.append(x.new_zeros(shape))
-            self.values.append(x.new_zeros(shape))
+            # Layers may be spread over devices. Both buffers or none: the second may not fit into memory.
+            weight = next(block.parameters())
+            device = x.device if weight.is_meta else weight.device
+            key, value = (torch.zeros(shape, dtype=x.dtype, device=device) for _ in range(2))
+            self.keys.append(key)
+            self.values.append(value)
         return self.keys[layer], self.values[layer]
 
     @property
@@ -102,7 +106,9 @@ class Refreshing(Access):
 
     def exchange(self, layer: int, block: Block, x: Tensor) -> Exchange:
         """Keep the keys and values, attend to them as they are."""
-        return KeepAll(*self.store.layer(layer, block, x), self.slots, x.shape[1] - self.extra)
+        key, value = self.store.layer(layer, block, x)
+        slots = None if self.slots is None else self.slots.to(key.device)
+        return KeepAll(key, value, slots, x.shape[1] - self.extra)
 
     def doubled(self) -> Refreshing:
         """The same slots of both streams."""
@@ -124,7 +130,8 @@ class Writing(Access):
 
     def exchange(self, layer: int, block: Block, x: Tensor) -> Exchange:
         """Write, then attend to the store."""
-        return WriteThere(*self.store.layer(layer, block, x), self.places, self.reach, self.extra)
+        key, value = self.store.layer(layer, block, x)
+        return WriteThere(key, value, self.places.to(key.device), self.reach, self.extra)
 
     @property
     def places(self) -> Int[Tensor, " P"]:
