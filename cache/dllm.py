@@ -46,6 +46,7 @@ class DLLM(Policy):
     interval: int = 7
     ratio: float = 0.25
     steady = False
+    versions = False
     own_run = True
 
     def __post_init__(self) -> None:

@@ -80,12 +80,14 @@ class Policy:
     Class attributes:
         steady: whether the candidates of a block are recomputed at every one of its steps.
         asks_ahead: whether it must know what a step commits before the forward.
+        versions: whether several versions of a row can look at what it keeps (look-ahead branches).
         own_run: whether it keeps more than :class:`Run` does, so that no other policy can be laid around it.
     """
 
     stores = True
     steady = True
     asks_ahead = False
+    versions = True
     own_run = False
 
     @property
@@ -102,8 +104,8 @@ class Policy:
 
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         """Why the sampler does not go with the policy; None: it does."""
-        if sampler.lookahead is not None:
-            return "look-ahead branches of a row cannot share its stored keys yet; use cache=none"
+        if sampler.lookahead is not None and (description.attention_block or not (self.versions and self.steady)):
+            return "look-ahead branches of a row cannot share what it keeps; use cache=dual, prefix or dkv_decode"
         if "attention" in sampler.needs:
             return "it reads the attention of the whole row, which a cache does not compute; use cache=none"
         if sampler.compares_steps and not self.steady:
@@ -300,6 +302,10 @@ class Run:
         self.stamps = torch.where(fed, tokens, self.stamps)
         self.state, report = self.policy.remember(view, chosen, self.state)
         return report
+
+    def accept(self, tokens: Int[Tensor, "B W"]) -> None:
+        """See :class:`dlm.protocols.CacheRun`."""
+        self._pending = tokens, self._pending[1]
 
     def keep(self, slots: list[int]) -> None:
         """See :class:`dlm.protocols.CacheRun`."""

@@ -40,6 +40,7 @@ class Sparse(Policy):
 
     keep: float = 0.5
     kernel: int = 3
+    versions = False
     own_run = True
 
     def __post_init__(self) -> None:

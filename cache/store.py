@@ -93,6 +93,10 @@ class Access:
         """See :class:`dlm.plan.Memory`. The second stream has the second half of the store's rows."""
         raise NotImplementedError
 
+    def peeking(self, owner: Int[Tensor, " N"]) -> Peeking:
+        """See :class:`dlm.plan.Memory`."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Refreshing(Access):
@@ -142,6 +146,10 @@ class Writing(Access):
     def doubled(self) -> Writing:
         """The same positions of both streams."""
         return replace(self, positions=torch.cat([self.positions, self.positions]))
+
+    def peeking(self, owner: Int[Tensor, " N"]) -> Peeking:
+        """The same positions of the rows ``owner``."""
+        return Peeking(self.store, 0, self.positions[owner], self.reach, owner)
 
 
 @dataclass(frozen=True)

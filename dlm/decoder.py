@@ -156,6 +156,11 @@ class Decoder:
             wanted = wanted | leaving
         positions = pack_positions(wanted, canvas.columns, self._most(batch, count))
         view, forced, seen = self._look(canvas, clock, plan, positions, eligible, states)
+        if forced is not None:
+            # The branch that was kept is the row with one more token.
+            batch.cache.accept(
+                canvas.tokens.scatter(1, positions.masked_fill(~forced, canvas.trash), view.proposal.token)
+            )
         view = self._narrow(view.with_(most=count), opened, states)
         view, chosen, leaving = self._select(view, forced, states)
         if leaving is not None:
@@ -323,7 +328,8 @@ class Decoder:
             fed = [n + min(self._block, row.job.end - row.job.start) for n, row in zip(fed, rows, strict=True)]
         if self.sampler.lookahead is not None:
             most = self.sampler.lookahead.branches
-            fed = [n * (1 + min(most, row.block_open)) for n, row in zip(fed, rows, strict=True)]
+            branches = [0 if slot in plan.refreshed else min(most, row.block_open) for slot, row in enumerate(rows)]
+            fed = [n * (1 + more) for n, more in zip(fed, branches, strict=True)]
         return [2 * n for n in fed] if self.sampler.guidance else fed
 
     def _close(

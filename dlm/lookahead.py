@@ -18,7 +18,7 @@ from torch import Tensor
 from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.forward import Hidden, Pass
-from dlm.plan import ForwardPlan
+from dlm.plan import Feed, ForwardPlan, Peek
 from dlm.proposal import Proposal
 from dlm.view import Clock, StepView
 
@@ -72,25 +72,23 @@ def branch(
     eligible: Bool[Tensor, "B N"],
     candidates: Candidates,
 ) -> tuple[Proposal, Bool[Tensor, "B N"]]:
-    """Feed every branch and keep the best of each row.
+    """Feed every branch and keep the best of each row. A row that a cache recomputes whole has no branches then.
 
     Returns the proposals of the kept branches, with the token that made a branch in its place, and which positions
     those tokens stand at: they must be committed with this step.
     """
     rows, k = candidates.position.shape
     owner = torch.arange(rows, device=positions.device).repeat_interleave(k + 1)
+    if plan.refreshed and plan.feeds[-1].memory is not None:
+        refreshed = torch.tensor([row in plan.refreshed for row in range(rows)], device=owner.device)[:, None]
+        candidates = candidates._replace(position=candidates.position.masked_fill(refreshed, canvas.trash))
     many = _spread(canvas, candidates, owner)
-    (feed,) = plan.feeds  # no cache goes with branches: whole rows in one call
-    fed = replace(
-        feed,
-        tokens=many.tokens[:, : feed.tokens.shape[1]],
-        valid=None if feed.valid is None else feed.valid[owner],
-    )
+    fed, peeks = zip(*(_versions(feed, many, owner, k + 1) for feed in plan.feeds), strict=True)
     run.watch.mark("forward")
-    hidden, _ = run.feed(many, fed)
+    hidden = Hidden(fed, tuple(run.feed(many, feed)[0] for feed in fed), many)
     run.watch.mark("sampler")
     clocks = Clock(*(getattr(clock, name)[owner] for name in Clock.__annotations__))
-    proposal = run.propose(many, clocks, Hidden((fed,), (hidden,), many), positions[owner], eligible[owner], {})
+    proposal = run.propose(many, clocks, hidden, positions[owner], eligible[owner], {})
 
     extra = torch.cat([torch.full_like(candidates.position[:, :1], canvas.trash), candidates.position], dim=1).flatten()
     own = (positions[owner] == extra[:, None]) & eligible[owner]
@@ -104,7 +102,27 @@ def branch(
     which = (best - 1).clamp_min(0)[:, None]
     token = torch.where(forced, candidates.token.gather(1, which), proposal.token)
     prob = torch.where(forced, candidates.prob.gather(1, which), proposal.prob)
+    for peek in peeks:
+        if peek is not None:
+            peek.accept(kept)
     return replace(proposal, token=token, prob=prob), forced
+
+
+def _versions(feed: Feed, many: Canvas, owner: Int[Tensor, " R"], each: int) -> tuple[Feed, Peek | None]:
+    """A feed for every branch, and the memory that waits to hear which are kept."""
+    if feed.memory is None:
+        tokens, valid = many.tokens[:, : feed.tokens.shape[1]], None if feed.valid is None else feed.valid[owner]
+        return replace(feed, tokens=tokens, valid=valid), None
+    if feed.stored is None:
+        slots = torch.arange(feed.tokens.shape[0], device=owner.device) if feed.slots is None else feed.slots
+        return replace(feed, slots=slots * each), None
+    assert feed.positions is not None
+    positions, reach = feed.positions[owner], feed.stored
+    hidden = torch.ones_like(many.writable).scatter(1, positions, False)[:, :reach]
+    valid = torch.cat([hidden if feed.valid is None else hidden & feed.valid[owner], positions != many.trash], dim=1)
+    peek = feed.memory.peeking(owner)
+    tokens = many.tokens.gather(1, positions)
+    return Feed(tokens, positions, valid, peek, reach + positions.shape[1]), peek
 
 
 def _spread(canvas: Canvas, candidates: Candidates, owner: Int[Tensor, " R"]) -> Canvas:

@@ -79,6 +79,19 @@ class Memory(Protocol):
         """For a feed that has every row twice, the second time in its own stream."""
         ...
 
+    def peeking(self, owner: Int[Tensor, " N"]) -> Peek:
+        """For a feed of several versions of the rows ``owner``, at the same positions: nothing is kept for now."""
+        ...
+
+
+class Peek(Memory, Protocol):
+    """A memory that several versions of a row look at. The mask of its feed is over the stored columns, those of the
+    fed positions hidden, followed by the fed entries."""
+
+    def accept(self, versions: Int[Tensor, " A"]) -> None:
+        """Keep what these rows of the feed computed, as if they alone had been fed."""
+        ...
+
 
 @dataclass(frozen=True)
 class Feed:

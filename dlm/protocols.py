@@ -300,6 +300,10 @@ class CacheRun(Protocol):
         one synchronisation, as ``row.cache``."""
         ...
 
+    def accept(self, tokens: Int[Tensor, "B W"]) -> None:
+        """The planned forward was fed these tokens instead of the canvas's: versions of the rows that were kept."""
+        ...
+
     def keep(self, slots: list[int]) -> None:
         """Row compaction: only ``slots`` stay, in that order."""
         ...

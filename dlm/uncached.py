@@ -69,6 +69,9 @@ class FullCanvasRun:
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Tensor]:
         return {}
 
+    def accept(self, tokens: Int[Tensor, "B W"]) -> None:
+        return None
+
     def keep(self, slots: list[int]) -> None:
         return None
 

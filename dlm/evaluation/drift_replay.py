@@ -20,7 +20,7 @@ from dlm.decoder import Decoder
 from dlm.errors import SettingsError
 from dlm.forward import Pass, Seen
 from dlm.models.backbone import Backbone, ModelDescription
-from dlm.plan import ForwardPlan, Now
+from dlm.plan import ForwardPlan, Now, Peek
 from dlm.protocols import Cache, CacheRun
 from dlm.sampler import Sampler
 from dlm.uncached import FullCanvasRun, WholeRows
@@ -278,6 +278,9 @@ class _Beside:
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
         return self.policy.end(*self.finished(view, chosen))
 
+    def accept(self, tokens: Int[Tensor, "B W"]) -> None:
+        raise AssertionError("branches of a row are not replayed")
+
     def keep(self, slots: list[int]) -> None:
         self.policy.keep(slots)
         self.refreshed_at = [self.refreshed_at[slot] for slot in slots]
@@ -317,6 +320,10 @@ class Fresh:
     def doubled(self) -> Fresh:
         """See :class:`dlm.plan.Memory`."""
         return self
+
+    def peeking(self, owner: Int[Tensor, " N"]) -> Peek:
+        """See :class:`dlm.plan.Memory`."""
+        raise AssertionError("branches of a row are not replayed")
 
 
 def compare(

@@ -94,6 +94,9 @@ class _ListeningRun:
             self.heard.setdefault(index, []).append(Call(fed, (start, end), place, fresh))
         return self.inner.end(view, chosen)
 
+    def accept(self, tokens: Tensor) -> None:
+        self.inner.accept(tokens)
+
     def keep(self, slots: list[int]) -> None:
         self.inner.keep(slots)
 

@@ -77,7 +77,7 @@ STEADY = ["prefix", "dual", "vicinity", "dkv_decode", "dkv_prefill", "freecache"
 @pytest.mark.parametrize(
     ("sampler", "caches", "message"),
     [
-        (samplers.lopa(), [*STEADY, "dllm", "recap"], "look-ahead branches"),
+        (samplers.lopa(), ["dllm", "sparse", "recap"], "look-ahead branches"),
         (samplers.dawn(), [*STEADY, "dllm", "recap"], "attention of the whole row"),
         (samplers.klass(), ["dllm", "recap", "dkv_greedy"], "would pass for stable"),
         (samplers.ccd(), ["dllm", "recap"], "would pass for stable"),

@@ -189,3 +189,16 @@ def test_a_peek_changes_nothing_and_accepting_it_is_the_store_forward(family: st
         (*store.keys, *store.values), (*storing.run.store.keys, *storing.run.store.values), strict=True
     ):
         assert torch.allclose(mine, theirs, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["prefix", "dual", "vicinity", "dkv_decode", "window", "adaptive"])
+def test_branches_over_a_cache_keep_to_their_row(name: str, family: str) -> None:
+    """Look-ahead: several versions of a row look at its keys, and only the kept one is written."""
+    model, policy = FAMILIES[family](), POLICIES[name]
+    sampler = samplers.lopa(threshold=0.5, branches=2, blocks=samplers.Fixed(8))
+    together = history(model, policy, sampler, prompts=[*PROMPTS, [30, 2]], new=20, batch_size=3)
+    for row, prompt in enumerate([*PROMPTS, [30, 2]]):
+        alone = history(model, policy, sampler, prompts=[prompt], new=20)
+        assert together.tokens[row] == alone.tokens[0]
+        assert together.counts[row].token_forwards == alone.counts[0].token_forwards

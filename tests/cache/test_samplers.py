@@ -22,7 +22,7 @@ SOME = {name: EXACT[name] for name in ("dual", "dkv_decode", "dllm", "window", "
 def pairs(name: str) -> dict[str, Any]:
     """The caches a sampler goes with."""
     refused = {
-        "lopa": set(EXACT),
+        "lopa": {"dllm", "sparse"},
         "dawn": set(EXACT),
         "klass": {"dllm"},
         "ccd": {"dllm"},
@@ -49,7 +49,9 @@ def test_one_layer_is_exact_with_every_sampler(name: str, family: str) -> None:
         assert all(model.description.mask_id not in tokens for tokens in cached.tokens)
         # A position without a fed row at the step before has no divergence yet, so KLASS may go its own way; an early
         # exit needs a forward that shows every open position.
-        if name not in LEAVING | {"klass"}:
+        # A row that is recomputed whole inside a block has no branches at that step.
+        fewer_branches = name == "lopa" and label in ("dkv_decode", "adaptive")
+        if name not in LEAVING | {"klass"} and not fewer_branches:
             assert cached.differs_at(exact, 1e-9) is None, label
 
 
