@@ -59,6 +59,8 @@ class DKVDecode(Policy):
 class DKVPrefill(Policy):
     """dKV-Cache-Prefill: the prompt is computed once; everything else at every step."""
 
+    pure = True
+
     def refreshes(self, row: Row) -> bool:
         return row.steps == 0
 

@@ -30,6 +30,11 @@ class Dual(Policy):
     def __post_init__(self) -> None:
         at_least(1, every=self.every)
 
+    @property
+    def pure(self) -> bool:  # type: ignore[override]
+        """Unless a count of steps refreshes it."""
+        return self.every is None
+
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0 or every_steps(row.block_steps, self.every)
 

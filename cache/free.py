@@ -23,6 +23,8 @@ class FreeCache(Policy):
     block is computed once more, in the first step of the next one, and frozen then.
     """
 
+    pure = True
+
     def init(self, canvas: Canvas) -> Int[Tensor, " B"]:
         return torch.zeros_like(canvas.start)
 

@@ -80,6 +80,8 @@ class Policy:
     Class attributes:
         steady: whether the candidates of a block are recomputed at every one of its steps.
         asks_ahead: whether it must know what a step commits before the forward.
+        pure: whether what a step computes depends on nothing but the row as it is and as it was when its block began
+            (drafting needs that).
         versions: whether several versions of a row can look at what it keeps (look-ahead branches).
         own_run: whether it keeps more than :class:`Run` does, so that no other policy can be laid around it.
     """
@@ -87,6 +89,7 @@ class Policy:
     stores = True
     steady = True
     asks_ahead = False
+    pure = False
     versions = True
     own_run = False
 

@@ -17,6 +17,8 @@ class Prefix(Policy):
     """Everything before the active block is computed once per block, at its first step; the block and all that follows
     it are recomputed at every step."""
 
+    pure = True
+
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0
 

@@ -52,6 +52,11 @@ class Window(Policy):
             )
 
     @property
+    def pure(self) -> bool:  # type: ignore[override]
+        """As the inner policy."""
+        return self.inner.pure
+
+    @property
     def needs(self) -> frozenset[Statistic]:
         return self.inner.needs
 

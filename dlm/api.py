@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dlm.canvas import Job
 from dlm.decoder import Decoder, StepEvent
+from dlm.drafting import FreeDave
 from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.noise import row_key
@@ -52,7 +53,7 @@ def generate(
     *,
     sampler: Sampler,
     cache: Cache | None = None,
-    drafter: None = None,
+    drafter: FreeDave | None = None,
     max_new_tokens: int = 128,
     seed: int = 0,
     batch_size: int = 8,
@@ -67,7 +68,7 @@ def generate(
             template) or lists of token ids. They may be of different lengths.
         sampler: which tokens are committed when, for example ``samplers.threshold(0.9)``.
         cache: which positions are recomputed; None recomputes all.
-        drafter: must be None: no drafter is built yet.
+        drafter: several steps from one forward, without changing the answer: ``dlm.drafting.FreeDave()``; None: none.
         max_new_tokens: positions to fill per prompt.
         seed: seeds the noise; used only by samplers that draw. Equal prompts in one call draw differently.
         batch_size: most rows decoded together. A long list of prompts keeps the batch full.
@@ -94,7 +95,7 @@ def infill(
     *,
     sampler: Sampler,
     cache: Cache | None = None,
-    drafter: None = None,
+    drafter: FreeDave | None = None,
     seed: int = 0,
     batch_size: int = 8,
     record: str | Sequence[str] | None = None,
@@ -120,7 +121,7 @@ def stream(
     *,
     sampler: Sampler,
     cache: Cache | None = None,
-    drafter: None = None,
+    drafter: FreeDave | None = None,
     max_new_tokens: int = 128,
     seed: int = 0,
     batch_size: int = 8,
@@ -146,19 +147,17 @@ class _Run:
         jobs: list[Job],
         sampler: Sampler,
         cache: Cache | None,
-        drafter: object,
+        drafter: FreeDave | None,
         seed: int,
         batch_size: int,
     ) -> None:
-        if drafter is not None:
-            raise SettingsError("no drafter is available yet: leave drafter=None (drafting=none)")
         if batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
         self.jobs = keyed(jobs, seed)
         self.batch_size = batch_size
         bound = sampler.bind(model.tokenizer, model.description.valid_vocab)
-        self.decoder = Decoder(model.backbone, model.description, bound, cache)
+        self.decoder = Decoder(model.backbone, model.description, bound, cache, drafter)
 
     def __iter__(self) -> Iterator[StepEvent | RowResult]:
         return self.decoder.run(self.jobs, self.batch_size, self.model.device)

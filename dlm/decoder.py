@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlm.batch import Batch, Place
 from dlm.canvas import Canvas, Job, SpecialIds, pack_positions
+from dlm.drafting.freedave import FreeDave, Turn
 from dlm.errors import SettingsError
 from dlm.forward import Pass, Seen, Stopwatch
 from dlm.lookahead import branch
@@ -55,13 +56,23 @@ class Decoder:
     """
 
     def __init__(
-        self, model: Backbone, description: ModelDescription, sampler: Sampler, cache: Cache | None = None
+        self,
+        model: Backbone,
+        description: ModelDescription,
+        sampler: Sampler,
+        cache: Cache | None = None,
+        drafter: FreeDave | None = None,
     ) -> None:
         self.model = model
         self.description = description
         self.sampler = sampler
         self.cache = cache if cache is not None else FullCanvas()
         self.cache.check(sampler, description)
+        self.drafter = drafter
+        if drafter is not None:
+            if not isinstance(drafter, FreeDave):
+                raise SettingsError(f"{type(drafter).__name__} is no drafter: pass dlm.drafting.FreeDave(), or None")
+            drafter.check(sampler, self.cache)
         self.needs = sampler.needs | self.cache.needs
         # Asking a protocol is slow; what the parts are able to do is asked once.
         self._lookers: list[Looks] = sampler.able(Looks)
@@ -154,6 +165,8 @@ class Decoder:
             wanted = plan.wanted
         elif leaving is not None:
             wanted = wanted | leaving
+        if self.drafter is not None:
+            return self._drafted(batch, clock, plan, opened, count, states)
         positions = pack_positions(wanted, canvas.columns, self._most(batch, count))
         view, forced, seen = self._look(canvas, clock, plan, positions, eligible, states)
         if forced is not None:
@@ -173,6 +186,24 @@ class Decoder:
         filled = self._close(batch, view, chosen, leaving, plan)
         view, chosen = self._leave(batch, view, chosen, leaving, seen)
         return StepEvent(tuple(batch.rows), view, chosen, remasked, filled)
+
+    def _drafted(
+        self,
+        batch: Batch,
+        clock: Clock,
+        plan: ForwardPlan,
+        opened: Bool[Tensor, " B"] | None,
+        count: int,
+        states: dict,
+    ) -> StepEvent:
+        """The rest of a step whose forward also answers for states that may come next: several steps at once."""
+        assert self.drafter is not None
+        view, chosen = self.drafter.step(Turn(self, batch, clock, opened, plan, count), states)
+        batch.states = states
+        filled = self._close(batch, view, chosen, None, plan)
+        # To whoever listens a step is a forward.
+        view = view.with_(clock=replace(view.clock, step=states["forwards"] - 1))
+        return StepEvent(tuple(batch.rows), view, chosen, None, filled)
 
     def _may_leave(self, batch: Batch, plan: ForwardPlan) -> Bool[Tensor, " B"]:
         """Rows whose forward showed every open position: what was not fed cannot be committed."""
@@ -324,6 +355,9 @@ class Decoder:
     def _fed(self, rows: Sequence[Row], plan: ForwardPlan) -> list[int]:
         """Positions that each row's own forward took: the padding of a ragged batch is not its doing."""
         fed = list(plan.counts)
+        if self.drafter is not None:
+            drafts = [0 if slot in plan.refreshed else row.drafts for slot, row in enumerate(rows)]
+            fed = [n * (1 + more) for n, more in zip(fed, drafts, strict=True)]
         if "shadow" in self.needs:
             fed = [n + min(self._block, row.job.end - row.job.start) for n, row in zip(fed, rows, strict=True)]
         if self.sampler.lookahead is not None:
@@ -357,6 +391,8 @@ class Decoder:
             report["leaving"] = leaving
         if self._cuts_off is not None:
             report["reach"] = self._cuts_off.reach(canvas, batch.states["selector"])
+        if self.drafter is not None:
+            report |= {"drafts": batch.states["drafts"].number, "taken": batch.states["taken"]}
         own = len(report)
         report |= batch.cache.end(view, chosen)
         self.watch.mark("end")

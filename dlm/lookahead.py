@@ -18,8 +18,9 @@ from torch import Tensor
 from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.forward import Hidden, Pass
-from dlm.plan import Feed, ForwardPlan, Peek
+from dlm.plan import ForwardPlan
 from dlm.proposal import Proposal
+from dlm.versions import canvas_of, clock_of, feed_of
 from dlm.view import Clock, StepView
 
 
@@ -83,12 +84,11 @@ def branch(
         refreshed = torch.tensor([row in plan.refreshed for row in range(rows)], device=owner.device)[:, None]
         candidates = candidates._replace(position=candidates.position.masked_fill(refreshed, canvas.trash))
     many = _spread(canvas, candidates, owner)
-    fed, peeks = zip(*(_versions(feed, many, owner, k + 1) for feed in plan.feeds), strict=True)
+    fed, peeks = zip(*(feed_of(feed, many, owner, k + 1) for feed in plan.feeds), strict=True)
     run.watch.mark("forward")
     hidden = Hidden(fed, tuple(run.feed(many, feed)[0] for feed in fed), many)
     run.watch.mark("sampler")
-    clocks = Clock(*(getattr(clock, name)[owner] for name in Clock.__annotations__))
-    proposal = run.propose(many, clocks, hidden, positions[owner], eligible[owner], {})
+    proposal = run.propose(many, clock_of(clock, owner), hidden, positions[owner], eligible[owner], {})
 
     extra = torch.cat([torch.full_like(candidates.position[:, :1], canvas.trash), candidates.position], dim=1).flatten()
     own = (positions[owner] == extra[:, None]) & eligible[owner]
@@ -108,37 +108,10 @@ def branch(
     return replace(proposal, token=token, prob=prob), forced
 
 
-def _versions(feed: Feed, many: Canvas, owner: Int[Tensor, " R"], each: int) -> tuple[Feed, Peek | None]:
-    """A feed for every branch, and the memory that waits to hear which are kept."""
-    if feed.memory is None:
-        tokens, valid = many.tokens[:, : feed.tokens.shape[1]], None if feed.valid is None else feed.valid[owner]
-        return replace(feed, tokens=tokens, valid=valid), None
-    if feed.stored is None:
-        slots = torch.arange(feed.tokens.shape[0], device=owner.device) if feed.slots is None else feed.slots
-        return replace(feed, slots=slots * each), None
-    assert feed.positions is not None
-    positions, reach = feed.positions[owner], feed.stored
-    hidden = torch.ones_like(many.writable).scatter(1, positions, False)[:, :reach]
-    valid = torch.cat([hidden if feed.valid is None else hidden & feed.valid[owner], positions != many.trash], dim=1)
-    peek = feed.memory.peeking(owner)
-    tokens = many.tokens.gather(1, positions)
-    return Feed(tokens, positions, valid, peek, reach + positions.shape[1]), peek
-
-
 def _spread(canvas: Canvas, candidates: Candidates, owner: Int[Tensor, " R"]) -> Canvas:
     """A canvas with every branch as a row of its own; row 0 of each group is the row as it stands."""
-    tokens = canvas.tokens[owner]
     rows, k = candidates.position.shape
     first = torch.full_like(candidates.position[:, :1], canvas.trash)
     position = torch.cat([first, candidates.position], dim=1).view(rows * (k + 1), 1)
     token = torch.cat([torch.zeros_like(first), candidates.token], dim=1).view(rows * (k + 1), 1)
-    return replace(
-        canvas,
-        tokens=tokens.scatter(1, position, token),
-        writable=canvas.writable[owner],
-        commit_step=canvas.commit_step[owner],
-        commit_confidence=canvas.commit_confidence[owner],
-        start=canvas.start[owner],
-        end=canvas.end[owner],
-        key=canvas.key[owner],
-    )
+    return canvas_of(canvas, canvas.tokens[owner].scatter(1, position, token), owner)

@@ -26,6 +26,7 @@ class Counts:
         seconds_refresh, seconds_step, seconds_sampler: full cache refreshes, other forwards, and everything
             outside the forward.
         tokens_per_second: ``tokens`` / ``seconds``.
+        accepted_drafts: steps of the sampler that needed no forward of their own (FreeDave).
     """
 
     forwards: int
@@ -38,6 +39,7 @@ class Counts:
     seconds_step: float
     seconds_sampler: float
     tokens_per_second: float
+    accepted_drafts: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def _count(row: Row, useful: int, steps: list[int], forwards_per_step: int) -> C
         seconds_step=row.seconds_step,
         seconds_sampler=row.seconds_sampler,
         tokens_per_second=len(content) / seconds if seconds else 0.0,
+        accepted_drafts=row.taken,
     )
 
 

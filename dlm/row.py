@@ -26,6 +26,8 @@ class Row:
         block_steps: forwards since its block was opened.
         seconds_refresh, seconds_step, seconds_sampler: its share of the time spent in forwards that recomputed whole
             rows for a cache, in other forwards, and outside them.
+        drafts: states that its next forward evaluates beside its own.
+        taken: steps that needed no forward of their own.
         cache: what the cache reported of the row at the last step.
     """
 
@@ -40,6 +42,8 @@ class Row:
     seconds_sampler: float = 0.0
     reach: int = 0
     leaving: bool = False
+    drafts: int = 0
+    taken: int = 0
     cache: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,7 +53,8 @@ class Row:
         """One step more.
 
         Args:
-            status: what the device reported: ``open``, ``block_open``, and where they apply ``leaving`` and ``reach``.
+            status: what the device reported: ``open``, ``block_open``, and where they apply ``leaving``, ``reach``,
+                ``drafts`` and ``taken``.
             positions: how many it was fed.
             seconds: its share of the step's ``refresh``, ``forward`` and ``sampler`` time.
         """
@@ -58,6 +63,7 @@ class Row:
         self.reach = min(status.get("reach", self.job.end), self.job.end)
         self.steps += 1
         self.block_steps += 1
+        self.drafts, self.taken = status.get("drafts", 0), self.taken + status.get("taken", 0)
         self.token_forwards += positions
         self.seconds_refresh += seconds["refresh"]
         self.seconds_step += seconds["forward"]

@@ -36,7 +36,7 @@ def test_every_choice_composes_and_builds(group: str, choice: str) -> None:
     composed = dlm.compose([f"{group}={choice}", *extra])
     assert isinstance(composed.sampler, dlm.Sampler)
     assert composed.cache is not None
-    assert composed.drafter is None
+    assert (composed.drafter is None) == (group != "drafting" or choice == "none")
     assert composed.model_config == composed.config["model"]
     if group == "model":
         assert composed.model_config["name_or_path"] == HUB_IDS[choice]

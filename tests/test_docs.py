@@ -79,3 +79,14 @@ def test_every_cache_is_described(name: str) -> None:
     settings = yaml.safe_load((ROOT / "conf" / "cache" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert [key for key in settings if key != "_target_" and f"`{key}`" not in found[0]] == []
     assert f"| `{name}` |" in CACHES
+
+
+def test_the_examples_of_drafting_run(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "drafting.md").read_text(encoding="utf-8")
+    (command,), (code,) = blocks(text, "sh"), blocks(text, "python")
+    assert '"accepted_drafts"' in shell(command, tmp_path)
+    (tmp_path / "use.py").write_text(code, encoding="utf-8")
+    answer, forwards, accepted = shell(f"'{sys.executable}' use.py", tmp_path).split()
+    assert answer.endswith("132")
+    assert int(forwards) + int(accepted) == 32
+    assert int(forwards) < 20

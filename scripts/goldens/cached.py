@@ -170,3 +170,25 @@ def dream_adablock(case: Case, s: Settings, plan: Plan) -> Plan:
     forced = replace(plan.sampler, selector=FirstForced(plan.sampler.selector))
     fault = Fault(("first token forced",), forced, Unshifted(dual=True))
     return replace(plan, cache=cache.dual(), faults=(fault,))
+
+
+def freedave(case: Case, s: Settings) -> Plan:
+    """cychomatica/FreeDave generation/core.py: its sequential decoder and FreeDave over it, with its own prefix or dual
+    cache. The reference ranks by float32 probabilities."""
+    s.only("temperature", 0.0)
+    s.only("token_per_step", None, 1)
+    if s.get("alg_temp") is not None:
+        raise UntranslatedError(f"alg_temp={s.get('alg_temp')}: it fills from the left, which none of our presets does")
+    if s.get("eager_acceptance_mode", False):
+        raise UntranslatedError(
+            "eager acceptance, which is not lossless with these caches (reference bug 19), is not built"
+        )
+    s.get("decoding_steps")  # the loop goes on until the block is full
+    s.get("draft_mode")  # drafts along the batch or along the sequence: the same states
+    new, block = s.get("max_gen_length"), s.get("block_length")
+    blocks, threshold = samplers.Fixed(block), s.get("confidence_threshold")
+    sampler = samplers.topk(blocks=blocks) if threshold is None else samplers.threshold(threshold, blocks=blocks)
+    policy = cache.dual() if s.get("dual_cache", False) else cache.prefix()
+    precise = replace(sampler, proposer=replace(sampler.proposer, precision="float64"))
+    tie = Fault(("float32 tie",), sampler=precise)
+    return Plan(sampler, new, block, cache=policy, draft_length=s.get("draft_steps"), faults=(tie,))

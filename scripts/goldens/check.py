@@ -14,6 +14,7 @@ from dlm.models.backbone import ModelDescription
 from dlm.models.language_model import LanguageModel
 from dlm.parts import Stateless
 from dlm.result import Generation
+from scripts.goldens import drafted
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Replay, Verdict
 from scripts.goldens.judge import judge
@@ -52,6 +53,8 @@ class Checker:
         except UntranslatedError as error:
             return Verdict("skipped", details=(str(error),))
         model = self._model(case, plan)
+        if plan.draft_length is not None and case.error is None:
+            return drafted.judge(case, model, plan)
         if plan.cache is not None and case.error is None:
             return _judge(case, model, plan)
         try:

@@ -55,6 +55,7 @@ class Plan:
         pinned: generated position -> token that stands there from the beginning.
         dtype: the number format the reference was run in.
         spans: the blocks the reference reports, as sizes; None: blocks of ``block``.
+        draft_length: states per forward of FreeDave; None: no drafts.
         stops_at_end: whether the reference ends after a block with the end of the text, leaving masks behind it.
         cache: our cache; None: the reference has none, and feeds whole rows.
         faults: what may explain a difference of a cached run, simplest first.
@@ -72,6 +73,7 @@ class Plan:
     dtype: Literal["float32", "float64"] = "float32"
     spans: tuple[int, ...] | None = None
     stops_at_end: bool = False
+    draft_length: int | None = None
     cache: Cache | None = None
     faults: tuple[Fault, ...] = ()
 

@@ -78,6 +78,16 @@ RULES: dict[str, str] = {
         "The same, but the reference, although told not to stop early, leaves the loop after a block with the end of "
         "the text and returns masks behind it. Ours writes the end id there."
     ),
+    "float32 tie": (
+        "Two positions have the same probability in float32 and the reference leaves their order to torch.topk. With "
+        "confidences in float64, or with the higher of two equal positions first, our run equals the record: tokens, "
+        "steps and forwards."
+    ),
+    "subset accepted": (
+        "FreeDave++ accepts a draft that holds a part of what the threshold commits at a step. Tokens and forwards are "
+        "equal, and the only other difference is that the record books a part of such a joint step one call earlier. "
+        "Ours accepts whole steps, which is what the undrafted run takes."
+    ),
     "idle block call": (
         "Fast-dLLM's first version and dParallel's copy of it look whether a block is full only after a call "
         "inside it: a block that its first call has completed costs one more, which commits nothing. With such a "

@@ -173,6 +173,7 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("dllmcache", with_cache(_llada, cached.features)),
     ("dkv_decode", with_cache(_llada, cached.dkv_decode)),
     ("dkv_greedy", with_cache(_llada, cached.dkv_greedy)),
+    ("freedave*", cached.freedave),
     ("dream_confidence_threshold", _dream_confidence_threshold),
     ("dream_entropy", _dream),
     ("dream_maskgit_plus", _dream),
