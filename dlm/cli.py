@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dlm.commands.generate", "answer prompts with any model, sampler, blocks and cache"),
     "compare": ("dlm.commands.compare", "samplers side by side on the same held-out questions"),
     "drift": ("dlm.commands.drift", "how far a cache's answers are from the exact ones, step by step"),
+    "train-filter": ("dlm.commands.train_filter", "train the filter of sampler=learn2pd on a model's own answers"),
     "bench": ("dlm.commands.bench", "measure a step: inside the model, outside it, beside a naive decoder"),
 }
 

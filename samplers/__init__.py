@@ -16,6 +16,8 @@ from samplers.budgets.time_grid import TimeGrid
 from samplers.budgets.uniform import Uniform
 from samplers.exits.answer_gap import AnswerGap, Smooth, Stages
 from samplers.exits.regions import AnswerRegion
+from samplers.learn2pd.oracle import Oracle
+from samplers.learn2pd.selector import Learn2PD
 from samplers.modifiers.certainty_prior import CertaintyPrior
 from samplers.modifiers.end_rejection import EndRejection
 from samplers.modifiers.suppress_end import SuppressEnd
@@ -32,6 +34,7 @@ from samplers.presets.eoser import ass, eoser, eoser_ass
 from samplers.presets.fast_dllm import factor, frechet, threshold
 from samplers.presets.hierarchy import hierarchy, hierarchy_remask
 from samplers.presets.klass import klass
+from samplers.presets.learn2pd import learn2pd, oracle
 from samplers.presets.llada import entropy, margin, random, topk
 from samplers.presets.local_leap import localleap
 from samplers.presets.lopa import lopa
@@ -111,6 +114,7 @@ PRESETS = (
     "rcr",
     "dawn",
     "lopa",
+    "learn2pd",
 )
 
 __all__ = [
@@ -141,6 +145,7 @@ __all__ = [
     "HierarchyRemask",
     "Intersect",
     "Klass",
+    "Learn2PD",
     "LocalLeap",
     "Margin",
     "MeanThreshold",
@@ -148,6 +153,7 @@ __all__ = [
     "NegativeEntropy",
     "Options",
     "OrElse",
+    "Oracle",
     "Probability",
     "Random",
     "RemaskDoubtful",
@@ -188,9 +194,11 @@ __all__ = [
     "hierarchy",
     "hierarchy_remask",
     "klass",
+    "learn2pd",
     "localleap",
     "lopa",
     "margin",
+    "oracle",
     "pc",
     "prophet",
     "random",

@@ -16,6 +16,7 @@ import dlm
 import samplers
 from dlm.errors import NumericsError, OutOfMemoryError, ProgressError, PromptError, SettingsError
 from dlm.parts import Stateless
+from dlm.training.filter_file import Filter
 from tests.doubles import T6, random_dream, random_llada, table_model
 from tests.oracle import at_least, naive_decode, top_k
 
@@ -59,6 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "rcr": {"tokens_per_step": 2},
     "dawn": {"sure": 0.5, "induced": 0.3, "low": 0.2, "edge": 0.1, "sink": 0.2},
     "lopa": {"threshold": 0.5, "branches": 2},
+    "learn2pd": {"filter": Filter.of_threshold(0.3)},
 }
 # These plan the whole canvas.
 WHOLE = {name for name in PRESETS if name.startswith("dream_")} | {"dimple", "ccd", "ccd_ds", "ass", "eoser_ass"}
@@ -161,6 +163,8 @@ def test_ends_full_and_clean(name: str, prompts: list[list[int]], new: int, temp
     sampler = preset(name, temperature=temperature) if new >= 4 else getattr(samplers, name)(temperature=temperature)
     if name == "adablock" and new < 4:
         sampler = samplers.adablock(delimiters=[5], temperature=temperature)
+    if name == "learn2pd":
+        sampler = samplers.learn2pd(**PRESETS[name], temperature=temperature)
     answers = dlm.generate(MODELS["llada"], prompts, sampler=sampler, max_new_tokens=new)
     for prompt, answer in zip(prompts, answers, strict=True):
         assert answer.prompt_tokens == prompt

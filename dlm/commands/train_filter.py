@@ -1,0 +1,231 @@
+"""``dlm train-filter``: a filter for ``sampler=learn2pd``, from a model's own answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from dlm.commands.common import answered_help, split_texts, write_whole, yaml_of
+from dlm.commands.compare import read_list
+from dlm.configuration import build, compose_config
+from dlm.errors import SettingsError
+
+if TYPE_CHECKING:
+    from dlm.api import Prompt
+    from dlm.training.filter import FilterTraining, Judgement
+    from dlm.training.filter_data import Portion, Records, Walk
+    from dlm.training.filter_file import Filter
+
+HELP = """dlm train-filter: a filter for sampler=learn2pd, from a model's own answers.
+
+usage: dlm train-filter out=DIR [key=value ...]
+
+  model=tiny                      any model; it answers one position a step, then walks to those answers
+  data=all                        tasks: all, one, or a list (data=[waiting_line/copy,text/story]); or a file:
+                                  FILE.txt, a prompt a line, or FILE.jsonl, a JSON string or chat a line
+  n=160                           prompts per task, or of the file
+  block_length=32  shorter=[]     the longest block the filter judges; further lengths to learn
+  inputs=masked_probability       what it is shown; also probability (LLaDA's) and negative_entropy (Dream's)
+  training.steps=4000             and the other settings of dlm.training.filter.FilterTraining
+  out=DIR                         filter.safetensors, README.md (its card), judgement.json, calibration.png
+  pictures=true                   false: no picture; it needs matplotlib (pip install 'dlm[plot]')
+
+A run that is killed goes on where it stopped when it is started again with the same settings.
+
+groups:
+{groups}
+
+examples:
+  dlm train-filter out=filters/tiny n=20
+  dlm train-filter model=llada-8b-instruct data=prompts.jsonl max_new_tokens=256 out=filters/llada
+  dlm generate 'prompt=47+85=' sampler=learn2pd sampler.filter=filters/tiny/filter.safetensors
+"""
+TEXT_KEYS = ("data", "out")
+
+
+def run(overrides: list[str]) -> int:
+    """Run the command; returns the exit status."""
+    texts, overrides = split_texts(overrides, TEXT_KEYS)
+
+    def shown(config: Any) -> str:
+        config.merge_with(texts)
+        return yaml_of(config)
+
+    if answered_help(overrides, HELP, "train_filter", shown):
+        return 0
+    config = compose_config("train_filter", overrides)
+    config.merge_with(texts)
+    out, portions, training = _prepare(config)
+    walk = _walk(config)
+    from dlm.training.filter import train
+    from dlm.training.filter_data import Records, collect
+
+    files = len(portions) * (1 + len(walk.shorter))
+    made = collect(walk, portions, out / "records")
+    bar = track(
+        made, "collecting", total=files, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
+    records = Records.cat(list(bar))
+    filter, judgement = train(records, training, walk.inputs, out / "training.safetensors")
+    told = _told(config, walk, records, training)
+    _write(out, filter, judgement, told, config.pictures)
+    _print(filter, judgement, out)
+    return 0
+
+
+def _prepare(config: Any) -> tuple[Path, list[Portion], FilterTraining]:
+    """Check everything that needs no model.
+
+    Raises:
+        SettingsError: no folder, settings out of range, unknown tasks, a file without prompts.
+    """
+    from hydra.utils import instantiate
+
+    if not config.out:
+        raise SettingsError("out is not given: add out=DIR, where the filter and its records go")
+    out = Path(str(config.out)).expanduser()
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"out={out} is a file: name a folder")
+    for key in ("n", "portion", "max_new_tokens"):
+        optional = key != "portion" and config[key] is None
+        if not optional and (type(config[key]) is not int or config[key] < 1):
+            raise SettingsError(f"{key} must be a whole number of at least 1, got {config[key]!r}")
+    if not isinstance(config.pictures, bool):
+        raise SettingsError(f"pictures must be true or false, got {config.pictures!r}")
+    if config.pictures:
+        from dlm.evaluation.pictures import check_matplotlib
+
+        check_matplotlib()
+    training: FilterTraining = build(instantiate, config.training)
+    return out, _portions(str(config.data), config.n, config.portion, config.max_new_tokens), training
+
+
+def _portions(data: str, n: int | None, size: int, max_new_tokens: int | None) -> list[Portion]:
+    """The prompts, cut into files."""
+    from dlm import tasks
+    from dlm.training.evaluation import canvas_for
+    from dlm.training.filter_data import Portion
+
+    if data.endswith((".txt", ".jsonl")):
+        sources: list[tuple[str, Sequence[Prompt], int]] = [
+            ("prompts", _from_file(Path(data).expanduser())[:n], max_new_tokens or 256)
+        ]
+    else:
+        names = tasks.names() if data == "all" else read_list(data)
+        if not names:
+            raise SettingsError("data names none: all, a list of tasks, or a .txt or .jsonl file")
+        count = 160 if n is None else n
+        sources = [(name.replace("/", "-"), _asked(name, count), max_new_tokens or canvas_for(name)) for name in names]
+    portions: list[Portion] = []
+    first = 0
+    for name, prompts, new in sources:
+        for begin in range(0, len(prompts), size):
+            part = prompts[begin : begin + size]
+            portions.append(Portion(f"{name}-{begin}", part, first + begin, new))
+        first += len(prompts)
+    return portions
+
+
+def _asked(name: str, n: int) -> list[Prompt]:
+    """Questions of a task that the model was trained on too; the held-out ones stay for comparisons."""
+    from dlm import tasks
+
+    task = tasks.get(name)
+    return [[{"role": "user", "content": task.instance(i, "train").prompt}] for i in range(n)]
+
+
+def _from_file(path: Path) -> list[Prompt]:
+    if not path.is_file():
+        raise SettingsError(f"there is no file {path} to take prompts from")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise SettingsError(f"{path} holds no prompt: give one a line")
+    if path.suffix == ".txt":
+        return list(lines)
+    prompts: list[Prompt] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompt = json.loads(line)
+        except ValueError as error:
+            raise SettingsError(f"{path}, line {number} is not JSON ({error}): a string or a chat per line") from error
+        if not isinstance(prompt, str | list) or not prompt:
+            raise SettingsError(f"{path}, line {number} is neither a string nor a chat")
+        prompts.append(prompt)
+    return prompts
+
+
+def _walk(config: Any) -> Walk:
+    """The model, and how it is walked with."""
+    from hydra.utils import instantiate
+
+    from dlm.training.filter_data import Walk
+
+    settings = {
+        "block_length": config.block_length, "shorter": tuple(config.shorter), "inputs": config.inputs,
+        "levels": tuple(config.levels), "seed": config.seed,
+    }  # fmt: skip
+    static, oracle = build(instantiate, config.static), build(instantiate, config.oracle)
+    schedule = build(instantiate, config.blocks)
+    walk = Walk(None, static, oracle, lambda length: schedule(usual=length), **settings)  # type: ignore[arg-type]
+    node = {key: value for key, value in config.model.items() if key != "path"}
+    return replace(walk, model=build(instantiate, node))
+
+
+def _told(config: Any, walk: Walk, records: Records, training: FilterTraining) -> dict[str, Any]:
+    """What the card and the file say of the filter's making."""
+    from dlm import __version__
+    from dlm.training.filter_file import vocabulary_of
+
+    return {
+        "dlm": __version__,
+        "model": walk.model.name,
+        "vocabulary": vocabulary_of(walk.model.tokenizer),
+        "data": f"{config.data}, {config.n} each" if config.n else str(config.data),
+        "prompts": len(records.prompt.unique()),
+        "lines": len(records),
+        "lengths": [walk.block_length, *walk.shorter],
+        "levels": list(walk.levels),
+        "seed": walk.seed,
+        "training": asdict(training),
+    }
+
+
+def _write(out: Path, filter: Filter, judgement: Judgement, told: dict[str, Any], picture: bool) -> None:
+    """The filter and everything beside it, each file whole."""
+    from dlm.training.filter_card import card_of, draw_calibration, figures_of
+    from dlm.training.filter_file import write_filter
+
+    write_filter(out / "filter.safetensors", replace(filter, card=told))
+    write_whole(out / "README.md", card_of(filter, judgement, told, "filter.safetensors"))
+    write_whole(out / "judgement.json", figures_of(judgement, {**told, "threshold": filter.threshold}))
+    if picture:
+        draw_calibration(judgement, out / "calibration.png")
+
+
+def _print(filter: Filter, judgement: Judgement, out: Path) -> None:
+    from dlm.training.filter_card import shown_levels
+
+    console = Console(file=sys.stdout)
+    title = f"{judgement.lines} held-out lines, {judgement.positions} open positions"
+    table = Table(title=Text(title), title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for heading in ("threshold", "commits", "precision", "recall"):
+        table.add_column(heading, justify="right")
+    for level in shown_levels(judgement, filter.threshold):
+        mark = " *" if level.threshold == filter.threshold else ""
+        cells = (f"{level.accepted:.1%}", f"{level.precision:.2%}", f"{level.recall:.1%}")
+        table.add_row(f"{level.threshold}{mark}", *cells)
+    console.print(table)
+    console.print(
+        Text(f"loss {judgement.loss:.4f} nats; advised threshold (*) {filter.threshold}; {out}/filter.safetensors"),
+        soft_wrap=True,
+    )

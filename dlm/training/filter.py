@@ -1,0 +1,276 @@
+"""Training of the learned filter: seeded, resumable, judged on prompts it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from dlm.errors import SettingsError
+from dlm.training.checkpoint import read_checkpoint, write_checkpoint
+from dlm.training.filter_data import Records
+from dlm.training.filter_file import Filter, Inputs
+
+LEVELS = tuple(round(0.5 + 0.01 * i, 2) for i in range(50))
+
+
+@dataclass(frozen=True)
+class FilterTraining:
+    """Settings of a training run.
+
+    Attributes:
+        hidden: width of the hidden layer.
+        steps, batch: updates, and lines per update.
+        lr, weight_decay: of AdamW.
+        loss_on: ``masked``: positions that were open; ``all``: the whole block, as the reference.
+        wrong_weight: how much dearer a wrong proposal is than a right one.
+        held_out: share of the prompts that only judge.
+        false_accepts: the largest share of wrong ones among what is committed at the advised threshold.
+        check_every: updates between two looks at the held-out lines; the best state of all looks is kept.
+        seed: of weights, split and batches.
+
+    Raises:
+        SettingsError: a number out of range.
+    """
+
+    hidden: int = 64
+    steps: int = 4000
+    batch: int = 512
+    lr: float = 3e-3
+    weight_decay: float = 0.01
+    loss_on: Literal["masked", "all"] = "masked"
+    wrong_weight: float = 5.0
+    held_out: float = 0.1
+    false_accepts: float = 0.0001
+    check_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "steps", "batch", "check_every"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
+        for name in ("held_out", "false_accepts"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise SettingsError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not (self.lr > 0 and self.wrong_weight > 0 and self.weight_decay >= 0):
+            raise SettingsError("lr and wrong_weight must be above 0, weight_decay 0 or more")
+        if self.loss_on not in ("masked", "all"):
+            raise SettingsError(f"loss_on must be masked or all, got {self.loss_on!r}")
+
+
+@dataclass(frozen=True)
+class Level:
+    """What committing everything above a probability would do on the held-out lines.
+
+    Attributes:
+        threshold: the probability.
+        accepted: share of the open positions that are committed.
+        precision: share of right ones among them; 1 where there are none.
+        recall: share of the right ones that are committed.
+    """
+
+    threshold: float
+    accepted: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Held-out open positions with a prediction in ``[low, high)``: their number, mean prediction, share right."""
+
+    low: float
+    high: float
+    count: int
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A filter on held-out lines.
+
+    Attributes:
+        lines, positions: how many lines, and open positions in them.
+        loss: mean binary cross-entropy over the open positions, nats.
+        base_loss: of the probability itself taken as the prediction; NaN for other inputs.
+        levels: what each threshold would do.
+        bins: how well the predictions are calibrated.
+    """
+
+    lines: int
+    positions: int
+    loss: float
+    base_loss: float
+    levels: tuple[Level, ...]
+    bins: tuple[Bin, ...]
+
+    def advised(self, false_accepts: float) -> float:
+        """The lowest threshold whose wrong ones are at most this share of what is committed; the highest if none."""
+        good = [level.threshold for level in self.levels if 1 - level.precision <= false_accepts]
+        return min(good, default=LEVELS[-1])
+
+
+def split(records: Records, share: float, seed: int) -> tuple[Records, Records]:
+    """Lines to train on and lines to judge by, no prompt in both.
+
+    Raises:
+        SettingsError: too few prompts for two parts.
+    """
+    prompts = records.prompt.unique()
+    if len(prompts) < 2:
+        raise SettingsError(f"a filter needs at least 2 prompts, one of them to judge it by, got {len(prompts)}")
+    order = prompts[torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed))]
+    judging = torch.isin(records.prompt, order[: max(1, min(len(prompts) - 1, round(share * len(prompts))))])
+    return _lines(records, ~judging), _lines(records, judging)
+
+
+def _lines(records: Records, where: Bool[Tensor, " R"]) -> Records:
+    return Records(*(getattr(records, name)[where] for name in Records.__annotations__))
+
+
+def train(records: Records, how: FilterTraining, inputs: Inputs, state: Path | None = None) -> tuple[Filter, Judgement]:
+    """Train a filter, judge it, and give it the threshold it advises.
+
+    ``state``: a file the run writes at every look and goes on from; the result is the same as that of an unbroken run.
+
+    Raises:
+        SettingsError: too few prompts; the state belongs to other settings or records.
+    """
+    own, held_out = split(records, how.held_out, how.seed)
+    if not len(own) or not bool(own.masked.any()):
+        raise SettingsError("the records hold no open position to learn from: collect them again")
+    run = _Run(own, held_out, how, inputs)
+    if state is not None and state.is_file():
+        run.restore(state)
+    while run.step < how.steps:
+        run.update()
+        if run.step % how.check_every == 0 or run.step == how.steps:
+            run.look()
+            if state is not None:
+                run.save(state)
+    judgement = judge(run.filter(), held_out)
+    return run.filter(judgement.advised(how.false_accepts)), judgement
+
+
+class _Run:
+    """A training run: weights, optimiser, and the best weights so far. Batches depend on seed and step alone."""
+
+    def __init__(self, own: Records, held_out: Records, how: FilterTraining, inputs: Inputs) -> None:
+        self.own, self.held_out, self.how, self.inputs = own, held_out, how, inputs
+        n, noise = own.inputs.shape[1], torch.Generator().manual_seed(how.seed)
+        self.weights = [
+            _uniform((how.hidden, n), n, noise), _uniform((how.hidden,), n, noise),
+            _uniform((n, how.hidden), how.hidden, noise), _uniform((n,), how.hidden, noise),
+        ]  # fmt: skip
+        if how.hidden >= n:  # every output begins with a view of its own confidence, by far the best single sign
+            with torch.no_grad():
+                self.weights[0][:n], self.weights[1][:n] = 2 * torch.eye(n), 0.0
+                self.weights[2][:, :n] = 2 * torch.eye(n)
+        self.optimiser = torch.optim.AdamW(self.weights, lr=how.lr, weight_decay=how.weight_decay)
+        self.best = [weight.detach().clone() for weight in self.weights]
+        self.best_loss, self.step = float("inf"), 0
+
+    def update(self) -> None:
+        """One step of AdamW."""
+        noise = torch.Generator().manual_seed(self.how.seed * 1_000_003 + self.step)
+        lines = torch.randint(len(self.own), (min(self.how.batch, len(self.own)),), generator=noise)
+        # The rate falls to nothing, so that the last weights are no accident of the last batch.
+        self.optimiser.param_groups[0]["lr"] = self.how.lr * (1 - self.step / self.how.steps)
+        self.optimiser.zero_grad()
+        self._loss(self.own, lines).backward()
+        self.optimiser.step()
+        self.step += 1
+
+    def look(self) -> None:
+        """Keep the weights if they are the best so far."""
+        with torch.no_grad():
+            loss = float(self._loss(self.held_out, torch.arange(len(self.held_out))))
+        if loss < self.best_loss:
+            self.best_loss, self.best = loss, [weight.detach().clone() for weight in self.weights]
+
+    def _loss(self, records: Records, lines: Tensor) -> Tensor:
+        where = (records.masked if self.how.loss_on == "masked" else records.inside)[lines].float()
+        right = records.right[lines].float()
+        weight = where * torch.where(right > 0, 1.0, self.how.wrong_weight)
+        logits = _logits(self.weights, records.inputs[lines])
+        loss: Tensor = binary_cross_entropy_with_logits(logits, right, weight, reduction="sum")
+        return loss / weight.sum().clamp_min(1.0)
+
+    def filter(self, threshold: float | None = None) -> Filter:
+        """The best weights."""
+        weight1, bias1, weight2, bias2 = self.best
+        return Filter(weight1, bias1, weight2, bias2, self.inputs, threshold)
+
+    def save(self, path: Path) -> None:
+        """Everything the run needs to go on, as one whole file."""
+        tensors = {f"weight{i}": w.detach() for i, w in enumerate(self.weights)}
+        tensors |= {f"best{i}": w for i, w in enumerate(self.best)}
+        for i, weight in enumerate(self.weights):
+            tensors |= {f"{name}{i}": value for name, value in self.optimiser.state[weight].items()}
+        write_checkpoint(path, tensors, {"step": self.step, "best_loss": self.best_loss, **self._told()})
+
+    def restore(self, path: Path) -> None:
+        """Go on where :meth:`save` was."""
+        tensors, progress = read_checkpoint(path)
+        if {key: progress.get(key) for key in self._told()} != self._told():
+            raise SettingsError(f"{path} belongs to a training with other settings or records: remove it to start anew")
+        self.step, self.best_loss = progress["step"], progress["best_loss"]
+        for i, weight in enumerate(self.weights):
+            weight.data.copy_(tensors[f"weight{i}"])
+            self.best[i] = tensors[f"best{i}"]
+            self.optimiser.state[weight] = {name: tensors[f"{name}{i}"] for name in ("step", "exp_avg", "exp_avg_sq")}
+
+    def _told(self) -> dict[str, object]:
+        return {"settings": asdict(self.how), "inputs": self.inputs, "lines": [len(self.own), len(self.held_out)]}
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int, noise: torch.Generator) -> Tensor:
+    """torch's usual start of a linear layer."""
+    bound = fan_in**-0.5
+    return (torch.rand(shape, generator=noise) * 2 * bound - bound).requires_grad_()
+
+
+def _logits(weights: list[Tensor], confidences: Float[Tensor, "R n"]) -> Float[Tensor, "R n"]:
+    hidden = torch.relu(torch.nn.functional.linear(confidences, weights[0], weights[1]))
+    return torch.nn.functional.linear(hidden, weights[2], weights[3])
+
+
+def judge(filter: Filter, records: Records) -> Judgement:
+    """Precision, recall and calibration of a filter at the open positions of some lines."""
+    with torch.no_grad():
+        logits = filter(records.inputs)[records.masked]
+    right, prob = records.right[records.masked].float(), torch.sigmoid(logits)
+    base = float("nan")
+    if filter.inputs != "negative_entropy" and len(right):
+        raw = records.inputs[records.masked].clamp(1e-6, 1 - 1e-6)
+        base = float(torch.nn.functional.binary_cross_entropy(raw, right))
+    loss = float(binary_cross_entropy_with_logits(logits, right)) if len(right) else float("nan")
+    return Judgement(
+        len(records), len(right), loss, base,
+        tuple(_level(threshold, prob, right) for threshold in LEVELS),
+        tuple(_bin(i / 10, (i + 1) / 10, prob, right) for i in range(10)),
+    )  # fmt: skip
+
+
+def _level(threshold: float, prob: Float[Tensor, " P"], right: Float[Tensor, " P"]) -> Level:
+    accepted = prob > threshold
+    hits, taken = float(right[accepted].sum()), int(accepted.sum())
+    return Level(
+        threshold,
+        taken / max(1, len(prob)),
+        hits / taken if taken else 1.0,
+        hits / max(1.0, float(right.sum())),
+    )
+
+
+def _bin(low: float, high: float, prob: Float[Tensor, " P"], right: Float[Tensor, " P"]) -> Bin:
+    here = (prob >= low) & ((prob < high) if high < 1 else (prob <= 1))
+    count = int(here.sum())
+    mean = (lambda x: float(x[here].mean())) if count else (lambda x: float("nan"))
+    return Bin(low, high, count, mean(prob), mean(right))
