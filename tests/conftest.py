@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from hypothesis import settings
 
+import dlm
+
 # Machines are shared and slow at times: what is tested is the answer, never how long it took.
 settings.register_profile("dlm", deadline=None)
 settings.load_profile("dlm")
+
+# The package looks its names up when they are first used; a test that replaces the loader must not be the first.
+assert callable(dlm.load)
 
 # One thread per test process: the models are tiny, and the processes share the machine.
 torch.set_num_threads(1)

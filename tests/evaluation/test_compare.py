@@ -206,8 +206,9 @@ def test_settings_refused_while_decoding_are_listed_too(capsys: pytest.CaptureFi
 def test_refused_before_anything_is_decoded(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlm.models.load", None)  # reaching the model would fail otherwise
+    # Reaching the model would fail. The package's own name first: it is looked up when it is first used.
     monkeypatch.setattr("dlm.load", None)
+    monkeypatch.setattr("dlm.models.load", None)
     assert compare(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""

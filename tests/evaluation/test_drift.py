@@ -351,8 +351,9 @@ def test_refused_before_anything_is_loaded(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dlm.models.load", None)  # reaching the model would fail otherwise
+    # Reaching the model would fail. The package's own name first: it is looked up when it is first used.
     monkeypatch.setattr("dlm.load", None)
+    monkeypatch.setattr("dlm.models.load", None)
     assert main(["drift", *arguments, f"out={tmp_path}/new"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
