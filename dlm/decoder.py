@@ -14,6 +14,7 @@ from dlm.canvas import Canvas, Job, SpecialIds, pack_positions
 from dlm.drafting.freedave import FreeDave, Turn
 from dlm.errors import SettingsError
 from dlm.forward import Pass, Seen, Stopwatch
+from dlm.leaving import commit_rest, shown_whole
 from dlm.lookahead import branch
 from dlm.models.backbone import Backbone, ModelDescription
 from dlm.plan import ForwardPlan, Layout, Now
@@ -153,7 +154,7 @@ class Decoder:
         canvas, states = batch.canvas, dict(batch.states)
         clock, opened, count = self._open_blocks(batch, states)
         eligible = canvas.masked & clock.block
-        wanted, leaving = self._wanted(canvas, clock, eligible)
+        wanted, leaving = self.wanted(canvas, clock, eligible)
         if self._cuts_off is not None:
             fed = canvas.columns < self._cuts_off.reach(canvas, states["selector"])[:, None]
             eligible, wanted = eligible & fed, wanted & fed
@@ -167,24 +168,27 @@ class Decoder:
             wanted = wanted | leaving
         if self.drafter is not None:
             return self._drafted(batch, clock, plan, opened, count, states)
-        positions = pack_positions(wanted, canvas.columns, self._most(batch, count))
+        positions = pack_positions(wanted, canvas.columns, self.most(batch, count))
         view, forced, seen = self._look(canvas, clock, plan, positions, eligible, states)
         if forced is not None:
             # The branch that was kept is the row with one more token.
             batch.cache.accept(
                 canvas.tokens.scatter(1, positions.masked_fill(~forced, canvas.trash), view.proposal.token)
             )
-        view = self._narrow(view.with_(most=count), opened, states)
-        view, chosen, leaving = self._select(view, forced, states)
+        view = self.narrow(view.with_(most=count), opened, states)
+        view, chosen, leaving = self.select(view, forced, states)
         if leaving is not None:
-            leaving = leaving & self._may_leave(batch, plan)
+            leaving = leaving & shown_whole(self.model, canvas, plan)
+            if self._cuts_off is not None:
+                leaving = leaving & (self._cuts_off.reach(canvas, batch.states["selector"]) >= canvas.end)
             chosen = chosen | (leaving[:, None] & view.eligible)
 
         canvas.commit(positions, view.proposal.token, chosen, clock.step, view.proposal.prob)
         remasked = self._revise(view, chosen, leaving, states)
         batch.states = states
         filled = self._close(batch, view, chosen, leaving, plan)
-        view, chosen = self._leave(batch, view, chosen, leaving, seen)
+        if leaving is not None and seen is not None:
+            view, chosen = commit_rest(self.forward, batch, view, chosen, leaving, seen)
         return StepEvent(tuple(batch.rows), view, chosen, remasked, filled)
 
     def _drafted(
@@ -205,17 +209,6 @@ class Decoder:
         view = view.with_(clock=replace(view.clock, step=states["forwards"] - 1))
         return StepEvent(tuple(batch.rows), view, chosen, None, filled)
 
-    def _may_leave(self, batch: Batch, plan: ForwardPlan) -> Bool[Tensor, " B"]:
-        """Rows whose forward showed every open position: what was not fed cannot be committed."""
-        canvas = batch.canvas
-        whole = torch.ones_like(canvas.start, dtype=torch.bool)
-        if self._cuts_off is not None:
-            whole = self._cuts_off.reach(canvas, batch.states["selector"]) >= canvas.end
-        if plan.fed is not None:
-            source = self.model.source(canvas.columns.expand_as(canvas.tokens))
-            whole = whole & ~(canvas.masked & ~plan.fed.gather(1, source)).any(dim=1)
-        return whole
-
     def _foreseen(
         self, canvas: Canvas, clock: Clock, eligible: Bool[Tensor, "B W"], count: int, states: dict
     ) -> Bool[Tensor, "B W"]:
@@ -224,7 +217,7 @@ class Decoder:
         nothing = torch.zeros_like(positions, dtype=torch.float32)
         unknown = Proposal(positions, nothing)
         view = StepView(canvas, clock, positions, eligible.gather(1, positions), unknown, most=count)
-        view, chosen, _ = self._select(view, None, dict(states))
+        view, chosen, _ = self.select(view, None, dict(states))
         return view.on_canvas(chosen, False)
 
     def _open_blocks(self, batch: Batch, states: dict) -> tuple[Clock, Bool[Tensor, " B"] | None, int]:
@@ -244,7 +237,7 @@ class Decoder:
         clock = replace(clock, block_start=start, block_end=end).opened(opened, block, (masked & block).sum(dim=1))
         return clock, opened, min(self._block, max(row.open for row in batch.rows))
 
-    def _wanted(
+    def wanted(
         self, canvas: Canvas, clock: Clock, eligible: Bool[Tensor, "B W"]
     ) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"] | None]:
         """Positions to propose for: the eligible ones and those a part looks at; and those an early exit looks at."""
@@ -257,7 +250,7 @@ class Decoder:
                 eligible = eligible | part.looks_at(canvas, clock)
         return eligible, leaving
 
-    def _most(self, batch: Batch, eligible: int) -> int:
+    def most(self, batch: Batch, eligible: int) -> int:
         """The most positions a row proposes for, known on the host."""
         if not self._lookers:
             return eligible
@@ -286,7 +279,7 @@ class Decoder:
         view = StepView(canvas, clock, positions, here, seen.proposal, shadow=shadow, attention=seen.attention)
         return view, None, seen
 
-    def _narrow(self, view: StepView, opened: Bool[Tensor, " B"] | None, states: dict) -> StepView:
+    def narrow(self, view: StepView, opened: Bool[Tensor, " B"] | None, states: dict) -> StepView:
         """Let the schedule settle the blocks it has just opened, now that the forward is known."""
         if opened is None or self._narrows is None:
             return view
@@ -298,7 +291,7 @@ class Decoder:
         clock = replace(clock, block_end=end, block=block, block_masks=masks)
         return view.with_(clock=clock, eligible=view.eligible & view.here(block))
 
-    def _select(
+    def select(
         self, view: StepView, forced: Bool[Tensor, "B N"] | None, states: dict
     ) -> tuple[StepView, Bool[Tensor, "B N"], Bool[Tensor, " B"] | None]:
         """Scores, budget and choice, and the rows that would commit all they have. A row that may commit something
@@ -411,42 +404,6 @@ class Decoder:
         for slot, (row, now, positions) in enumerate(zip(rows, status, self._fed(rows, plan), strict=True)):
             row.book(now, positions, {**shared, "refresh": refresh if slot in refreshed else 0.0})
             row.check(bool(now["broken"]), self.sampler.idle_steps)
-
-    def _leave(
-        self,
-        batch: Batch,
-        view: StepView,
-        chosen: Bool[Tensor, "B N"],
-        leaving: Bool[Tensor, " B"] | None,
-        seen: Seen | None,
-    ) -> tuple[StepView, Bool[Tensor, "B M"]]:
-        """Commit what rows that exit early still have open, from the forward that made them exit."""
-        rows = [row for row in batch.rows if row.leaving and row.open]
-        if leaving is None or seen is None or not rows:
-            return view, chosen
-        canvas = view.canvas
-        left = canvas.masked & leaving[:, None]
-        positions = pack_positions(left, canvas.columns, max(row.open for row in rows))
-        here = left.gather(1, positions)
-        proposal = self.forward.propose(canvas, view.clock, seen.hidden, positions, here, dict(batch.states))
-        canvas.commit(positions, proposal.token, here, view.clock.step, proposal.prob)
-        self.watch.mark("end")
-        if positions.is_cuda:
-            torch.cuda.synchronize()
-        seconds = self.watch.read()
-        for row in rows:
-            row.open = row.block_open = 0
-            row.seconds_step += seconds["forward"] / len(rows)
-            row.seconds_sampler += seconds["sampler"] / len(rows)
-        assert view.scores is not None
-        nothing = torch.full_like(proposal.prob, -torch.inf, dtype=view.scores.dtype)
-        view = view.with_(
-            positions=torch.cat([view.positions, positions], dim=1),
-            eligible=torch.cat([view.eligible, here], dim=1),
-            proposal=Proposal.cat([view.proposal, proposal], dim=1),
-            scores=torch.cat([view.scores, nothing], dim=1),
-        )
-        return view, torch.cat([chosen, here], dim=1)
 
     def _finish(self, batch: Batch) -> Iterator[RowResult]:
         finished = [slot for slot, row in enumerate(batch.rows) if not row.open]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,6 +80,17 @@ class StepView:
     def with_(self, **changes: object) -> StepView:
         """A copy with some fields filled in."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+    def beside(self, others: Sequence[StepView]) -> StepView:
+        """This view with the proposals of ``others``, of the same rows, to the right of its own."""
+        views = [self, *others]
+        scores = [view.scores for view in views if view.scores is not None]
+        return self.with_(
+            positions=torch.cat([view.positions for view in views], dim=1),
+            eligible=torch.cat([view.eligible for view in views], dim=1),
+            proposal=Proposal.cat([view.proposal for view in views], dim=1),
+            scores=torch.cat(scores, dim=1) if len(scores) == len(views) else None,
+        )
 
     @property
     def real(self) -> Bool[Tensor, "B N"]:

@@ -158,7 +158,9 @@ class FreeDave:
         final = answers.view(batch.canvas, last, kept, turn.most)
         states["drafts"] = self._draft(turn.decoder, final, states)
         states["forwards"], states["taken"] = forwards + 1, best
-        return _together([view for view, _ in steps], last), torch.cat([chosen for _, chosen in steps], dim=1)
+        first, *others = (view for view, _ in steps)
+        view = first.beside(others).with_(clock=last, budget=first.budget if not others else None)
+        return view, torch.cat([chosen for _, chosen in steps], dim=1)
 
     def _walk(
         self, turn: Turn, answers: Answers, states_ahead: tuple[Tensor, Tensor, Tensor], states: dict[str, Any]
@@ -175,10 +177,10 @@ class FreeDave:
             view = answers.view(canvas, _later(clock, i), answers.version(torch.full_like(best, i)), turn.most)
             view = view.with_(eligible=view.eligible & alive[:, None])
             if i == 0:  # a row that has just opened its block has no drafts; its schedule may settle the block now
-                view = decoder._narrow(view, turn.opened, states)
+                view = decoder.narrow(view, turn.opened, states)
                 clock = view.clock
             trial = dict(states)
-            view, chosen, _ = decoder._select(view, None, trial)
+            view, chosen, _ = decoder.select(view, None, trial)
             chosen = chosen & alive[:, None]
             canvas.commit(view.positions, view.proposal.token, chosen, forwards, view.proposal.prob)
             for role in decoder.sampler.parts:
@@ -216,7 +218,7 @@ class FreeDave:
         for j in range(1, self.draft_length):
             open_ = final.eligible & canvas.masked.gather(1, final.positions)
             view = StepView(canvas, _later(clock, j), final.positions, open_, final.proposal, most=final.most)
-            view, chosen, _ = decoder._select(view, None, trial)
+            view, chosen, _ = decoder.select(view, None, trial)
             target = view.positions.masked_fill(~chosen, canvas.trash)
             canvas = replace(canvas, tokens=canvas.tokens.scatter(1, target, view.proposal.token))
             going = going & chosen.any(dim=1) & (canvas.masked & clock.block).any(dim=1)
@@ -234,8 +236,8 @@ def _evaluate(turn: Turn, tokens: Int[Tensor, "B E W"], states: dict[str, Any]) 
     nth = torch.arange(each, device=tokens.device).repeat(rows)
     many, clock = canvas_of(canvas, tokens.flatten(0, 1), owner), _later(clock_of(turn.clock, owner), nth)
     eligible = many.masked & clock.block
-    wanted, _ = decoder._wanted(many, clock, eligible)
-    positions = pack_positions(wanted, canvas.columns, decoder._most(turn.batch, turn.most))
+    wanted, _ = decoder.wanted(many, clock, eligible)
+    positions = pack_positions(wanted, canvas.columns, decoder.most(turn.batch, turn.most))
     here = eligible.gather(1, positions)
     run = decoder.forward
     fed, peeks = zip(*(feed_of(feed, many, owner, each) for feed in turn.plan.feeds), strict=True)
@@ -249,18 +251,3 @@ def _evaluate(turn: Turn, tokens: Int[Tensor, "B E W"], states: dict[str, Any]) 
 def _later(clock: Clock, steps: Int[Tensor, " B"] | int) -> Clock:
     """The clock so many steps later in the same block."""
     return replace(clock, step=clock.step + steps, block_step=clock.block_step + steps)
-
-
-def _together(views: list[StepView], clock: Clock) -> StepView:
-    """One view of several steps, side by side."""
-    if len(views) == 1:
-        return views[0].with_(clock=clock)
-    scores = [view.scores for view in views if view.scores is not None]
-    return views[0].with_(
-        clock=clock,
-        positions=torch.cat([view.positions for view in views], dim=1),
-        eligible=torch.cat([view.eligible for view in views], dim=1),
-        proposal=Proposal.cat([view.proposal for view in views], dim=1),
-        scores=torch.cat(scores, dim=1),
-        budget=None,
-    )

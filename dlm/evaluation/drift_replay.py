@@ -148,18 +148,18 @@ class Replaying(Decoder):
         self._pair = _Pair(exact, cached, gaps, self._stale_keys(canvas))
         return exact, forced, seen
 
-    def _select(
+    def select(
         self, view: StepView, forced: Bool[Tensor, "B N"] | None, states: dict
     ) -> tuple[StepView, Bool[Tensor, "B N"], Bool[Tensor, " B"] | None]:
         """The exact choice; before it, what the sampler would have chosen from the cached answers."""
         pair = self._pair
         if pair is None or view.proposal is not pair.exact.proposal:  # a choice that is foreseen, without a forward
-            return super()._select(view, forced, states)
+            return super().select(view, forced, states)
         # The schedule may have settled the block after the exact forward.
         here = pair.cached.eligible & pair.cached.here(view.clock.block)
         cached = pair.cached.with_(clock=view.clock, eligible=here, most=view.most)
-        cached, would, _ = super()._select(cached, None, dict(states))
-        view, chosen, leaving = super()._select(view, forced, states)
+        cached, would, _ = super().select(cached, None, dict(states))
+        view, chosen, leaving = super().select(view, forced, states)
         same = (view.on_canvas(chosen, False) == cached.on_canvas(would, False)).all(dim=1)
         self._pair = replace(pair, cached=cached, same=same)
         return view, chosen, leaving

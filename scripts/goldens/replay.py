@@ -302,7 +302,7 @@ class Teacher(Decoder):
         view = StepView(canvas, clock, positions, eligible.gather(1, positions), proposal.reshape(1, -1))
         decoder = Decoder(self.model, self.description, self._sampler(variant, drawn))
         states = {role: part.init(canvas) for role, part in decoder.sampler.parts.items()}
-        view, chosen, leaving = decoder._select(view, None, states)
+        view, chosen, leaving = decoder.select(view, None, states)
         decision = _decision(view, chosen)
         if leaving is not None and bool(leaving[0]):
             rest = canvas.masked[0].nonzero().flatten()
