@@ -23,6 +23,7 @@ adaptive       ours: vicinity, recent commits, refresh by doubt and by tokens
 ============== ========================================================================================================
 """
 
+from cache.before import Before
 from cache.block_causal import BlockCausal
 from cache.dkv import DKVPD, DKVDecode, DKVPrefill
 from cache.dllm import DLLM
@@ -31,9 +32,10 @@ from cache.entropy import Entropy
 from cache.free import FreeCache
 from cache.greedy import DKVGreedy, Recap
 from cache.none import none
-from cache.policy import Before, Policy, Run
+from cache.policy import Policy
 from cache.prefix import Prefix
 from cache.presets import adaptive
+from cache.run import Run
 from cache.sparse import Sparse
 from cache.vicinity import Vicinity
 from cache.window import Window

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.policy import Before, Policy
+from cache.before import Before
+from cache.policy import Policy
 from dlm.models.backbone import ModelDescription
 from dlm.protocols import State
 from dlm.row import Row
@@ -20,6 +21,8 @@ class BlockCausal(Policy):
     """A finished attention block never changes again, so it is computed once with all its tokens, together with the
     first step of what follows it (which saves the separate forward of the published loops). Blocks behind the active
     one are seen by nobody and never fed."""
+
+    foretold = crosses = exact = True
 
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         if not description.attention_block:

@@ -8,7 +8,8 @@ from typing import Literal
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.policy import Before, Policy
+from cache.before import Before
+from cache.policy import Policy
 from cache.settings import at_least, every_steps
 from cache.vicinity import window
 from dlm.errors import SettingsError
@@ -36,11 +37,18 @@ class DKVDecode(Policy):
     cadence: Literal["seeded", "reference"] = "seeded"
     ahead: int | None = None
 
+    foretold = True
+
     def __post_init__(self) -> None:
         at_least(1, interval=self.interval)
         at_least(0, ahead=self.ahead)
         if self.cadence not in ("seeded", "reference"):
             raise SettingsError(f"cadence must be 'seeded' or 'reference', got {self.cadence!r}")
+
+    @property
+    def crosses(self) -> bool:  # type: ignore[override]
+        """By the seeded cadence a new block is nothing special."""
+        return self.cadence == "seeded"
 
     @property
     def widths(self) -> dict[str, int | None]:
@@ -59,7 +67,7 @@ class DKVDecode(Policy):
 class DKVPrefill(Policy):
     """dKV-Cache-Prefill: the prompt is computed once; everything else at every step."""
 
-    pure = True
+    foretold = even = crosses = True
 
     def refreshes(self, row: Row) -> bool:
         return row.steps == 0
@@ -80,6 +88,8 @@ class DKVPD(Policy):
     """
 
     interval: int = 4
+
+    foretold = crosses = True
 
     def __post_init__(self) -> None:
         at_least(1, interval=self.interval)

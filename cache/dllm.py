@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cache.policy import Before, Policy, Run
+from cache.before import Before
+from cache.policy import Policy
+from cache.run import Run
 from cache.settings import at_least, every_steps
 from cache.store import Access, KeepAll, Store, flat, move_up
 from dlm.canvas import pack_positions
@@ -148,7 +150,7 @@ class DLLMRun(Run):
         slots = {
             whole: [s for s, row in enumerate(now.rows) if self.policy.refreshes(row) == whole] for whole in (0, 1)
         }
-        feeds = [self._refresh(now, slots[True])] if slots[True] else []
+        feeds = [self.refresh(now, slots[True])] if slots[True] else []
         return (*feeds, self._chosen(now, slots[False])) if slots[False] else tuple(feeds)
 
     def refreshing(self, now: Now, slots: Int[Tensor, " R"] | None) -> Access:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.policy import Before, Policy
+from cache.before import Before
+from cache.policy import Policy
 from cache.settings import at_least, every_steps
 from dlm.protocols import State
 from dlm.row import Row
@@ -27,13 +28,10 @@ class Dual(Policy):
 
     every: int | None = None
 
+    foretold = even = True
+
     def __post_init__(self) -> None:
         at_least(1, every=self.every)
-
-    @property
-    def pure(self) -> bool:  # type: ignore[override]
-        """Unless a count of steps refreshes it."""
-        return self.every is None
 
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0 or every_steps(row.block_steps, self.every)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.policy import Before, Policy, recent
+from cache.before import Before, recent
+from cache.policy import Policy
 from cache.settings import at_least
 from cache.vicinity import window
 from dlm.canvas import Canvas

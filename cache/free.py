@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.policy import Before, Policy
+from cache.before import Before
+from cache.policy import Policy
 from dlm.canvas import Canvas
 from dlm.protocols import State
 from dlm.row import Row
@@ -23,7 +24,7 @@ class FreeCache(Policy):
     block is computed once more, in the first step of the next one, and frozen then.
     """
 
-    pure = True
+    foretold = crosses = True
 
     def init(self, canvas: Canvas) -> Int[Tensor, " B"]:
         return torch.zeros_like(canvas.start)

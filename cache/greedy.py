@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cache.policy import Before, Policy
+from cache.before import Before
+from cache.policy import Policy
 from cache.settings import at_least, every_steps
 from dlm.canvas import Canvas
 from dlm.protocols import State

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.policy import Before, Policy
+from cache.before import Before
+from cache.policy import Policy
 from dlm.protocols import State
 from dlm.row import Row
 
@@ -17,7 +18,7 @@ class Prefix(Policy):
     """Everything before the active block is computed once per block, at its first step; the block and all that follows
     it are recomputed at every step."""
 
-    pure = True
+    foretold = even = True
 
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0

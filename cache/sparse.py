@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cache.policy import Before, Policy, Run
+from cache.before import Before
+from cache.policy import Policy
+from cache.run import Run
 from cache.settings import share
 from cache.store import Access, Refreshing, Writing, move_up
 from dlm.canvas import pack_positions

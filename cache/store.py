@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.models.transformer import Block, Exchange, Rope
+from dlm.plan import Beside
 
 
 @dataclass
@@ -89,12 +90,14 @@ class Access:
         """See :class:`dlm.plan.Memory`."""
         return replace(self, extra=extra)
 
-    def doubled(self) -> Access:
-        """See :class:`dlm.plan.Memory`. The second stream has the second half of the store's rows."""
+    def along_sequence(
+        self, order: Beside, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
+    ) -> tuple[Access, Bool[Tensor, "B Q K"]]:
+        """See :class:`dlm.plan.Memory`; for versions that only look (:class:`cache.peek.Peeking`)."""
         raise NotImplementedError
 
-    def peeking(self, owner: Int[Tensor, " N"]) -> Peeking:
-        """See :class:`dlm.plan.Memory`."""
+    def doubled(self) -> Access:
+        """See :class:`dlm.plan.Memory`. The second stream has the second half of the store's rows."""
         raise NotImplementedError
 
 
@@ -146,46 +149,6 @@ class Writing(Access):
     def doubled(self) -> Writing:
         """The same positions of both streams."""
         return replace(self, positions=torch.cat([self.positions, self.positions]))
-
-    def peeking(self, owner: Int[Tensor, " N"]) -> Peeking:
-        """The same positions of the rows ``owner``."""
-        return Peeking(self.store, 0, self.positions[owner], self.reach, owner)
-
-
-@dataclass(frozen=True)
-class Peeking(Writing):
-    """As :class:`Writing`, but the store is left alone: fresh entries are attended to instead of the stored ones at
-    their positions, and can be accepted afterwards.
-
-    Several feeds may look at one row (drafts): ``owner`` says which. The mask of the feed must hide the stored entries
-    of the fed positions, and is over ``reach`` stored columns followed by the fed entries.
-
-    Attributes:
-        owner: the store's row each fed row looks at. ``[R]``
-        fresh: per layer the keys and values of the feed, filled by the forward.
-    """
-
-    owner: Any = None
-    fresh: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def exchange(self, layer: int, block: Block, x: Tensor) -> Exchange:
-        """Attend to stored and fresh entries side by side."""
-        keys, values = self.store.layer(layer, block, x)
-
-        def peek(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-            self.fresh.append((k, v))
-            stored = (buffer[self.owner, : self.reach] for buffer in (keys, values))
-            key, value = (torch.cat(pair, dim=1) for pair in zip(stored, (k, v), strict=True))
-            return key, value, mask
-
-        return peek
-
-    def accept(self, branches: Int[Tensor, " A"]) -> None:
-        """Write what the fed rows ``branches`` computed, as a storing forward of them would have."""
-        rows = (self.owner[branches][:, None] * self.store.columns + self.positions[branches]).flatten()
-        for layer, (k, v) in enumerate(self.fresh):
-            for buffer, new in ((self.store.keys[layer], k), (self.store.values[layer], v)):
-                flat(buffer).index_copy_(0, rows, new[branches].flatten(0, 1).flatten(1))
 
 
 @dataclass

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.policy import Before, Policy
+from cache.before import Before
+from cache.policy import Policy
 from cache.settings import at_least, every_steps
 from dlm.protocols import State
 from dlm.row import Row
@@ -31,6 +32,8 @@ class Vicinity(Policy):
     after: int | None = 16
     warmup: int = 4
     every: int | None = None
+
+    foretold = even = True
 
     def __post_init__(self) -> None:
         at_least(0, before=self.before, after=self.after, warmup=self.warmup)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from jaxtyping import Bool
 from torch import Tensor
 
+from cache.before import Before
 from cache.dual import Dual
-from cache.policy import Before, Policy
+from cache.policy import Policy
 from cache.settings import at_least
 from dlm.canvas import Canvas
 from dlm.errors import SettingsError
@@ -52,13 +53,18 @@ class Window(Policy):
             )
 
     @property
-    def pure(self) -> bool:  # type: ignore[override]
+    def foretold(self) -> bool:  # type: ignore[override]
         """As the inner policy."""
-        return self.inner.pure
+        return self.inner.foretold
 
     @property
     def needs(self) -> frozenset[Statistic]:
         return self.inner.needs
+
+    @property
+    def crosses(self) -> bool:  # type: ignore[override]
+        """As the inner policy."""
+        return self.inner.crosses
 
     @property
     def widths(self) -> dict[str, int | None]:

@@ -214,7 +214,7 @@ class _Run:
                     provisional[position] = token
             yield StreamStep(
                 index=row.job.index,
-                step=row.steps - 1,
+                step=row.forwards - 1,
                 committed=committed,
                 canvas=canvas,
                 provisional=provisional,

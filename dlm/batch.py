@@ -80,7 +80,7 @@ class Batch:
         Raises:
             OutOfMemoryError: there is only one row.
         """
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
         if len(self.rows) == 1:
             row = self.rows[0]
@@ -122,13 +122,14 @@ class Batch:
             block_masks=clock.block_masks.masked_fill(fresh, 0),
             block=clock.block & ~fresh[:, None],
             block_number=clock.block_number.masked_fill(fresh, 0),
+            opened_end=torch.where(fresh, self.canvas.start, clock.opened_end),
         )
         self.cache.renew(slots)
         for role, part in self.parts.items():
             self.states[role] = renew_state(self.states[role], part.init(self.canvas), fresh)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error says that memory ran out (the CPU allocator raises a bare RuntimeError)."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (

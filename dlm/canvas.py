@@ -59,7 +59,9 @@ class Canvas:
         writable: positions the decoder may fill. ``[B, L+1]``
         commit_step: 0-based step of the row at which a position was committed, -1 if it was not. ``[B, L+1]``
         commit_confidence: probability of the committed token at that step, NaN if none. ``[B, L+1]``
-        start, end: the generated region ``[start, end)`` of each row. ``[B]``
+        start, end: the generated region ``[start, end)`` of each row; a stop rule may lower the end. ``[B]``
+        asked: the end that was asked for. ``[B]``
+        cut_away: masked positions that a stop rule filled. ``[B]``
         key: noise key of each row. ``[B]``
         mask_id: the id that stands for "not yet filled".
         end_ids: the ids that end an answer, the filler (end of text) first.
@@ -72,6 +74,8 @@ class Canvas:
     commit_confidence: Float[Tensor, "B W"]
     start: Int[Tensor, " B"]
     end: Int[Tensor, " B"]
+    asked: Int[Tensor, " B"]
+    cut_away: Int[Tensor, " B"]
     key: Int[Tensor, " B"]
     mask_id: int
     end_ids: tuple[int, ...]
@@ -96,6 +100,8 @@ class Canvas:
             commit_confidence=torch.full(shape, torch.nan, dtype=torch.float32, device=device),
             start=per_row,
             end=per_row.clone(),
+            asked=per_row.clone(),
+            cut_away=per_row.clone(),
             key=per_row.clone(),
             mask_id=ids.mask_id,
             end_ids=ids.end_ids,
@@ -112,6 +118,11 @@ class Canvas:
         """Positions that are still to be filled."""
         return self.writable & (self.tokens == self.mask_id)
 
+    @property
+    def region(self) -> Int[Tensor, " B"]:
+        """Generated positions that were asked for, which is what schedules are laid out over."""
+        return self.asked - self.start
+
     def place(self, slot: int, job: Job) -> None:
         """Put a fresh row into ``slot``; whatever was there is gone."""
         device = self.tokens.device
@@ -122,6 +133,7 @@ class Canvas:
         self.commit_step[slot] = -1
         self.commit_confidence[slot] = torch.nan
         self.start[slot], self.end[slot], self.key[slot] = job.start, job.end, job.key
+        self.asked[slot], self.cut_away[slot] = job.end, 0
 
     def keep(self, slots: list[int]) -> None:
         """Drop every row that is not in ``slots`` (row compaction)."""
@@ -148,6 +160,26 @@ class Canvas:
         self.tokens.scatter_(1, target, tokens)
         self.commit_step.scatter_(1, target, step[:, None].expand_as(target))
         self.commit_confidence.scatter_(1, target, confidence.float())
+
+    def fill(self, where: Bool[Tensor, "B W"], token: int | Int[Tensor, " B"]) -> None:
+        """A stop rule writes ``token`` into all of ``where``: no step has committed it."""
+        where = where & self.writable
+        self.cut_away = self.cut_away + (where & (self.tokens == self.mask_id)).sum(dim=1)
+        filler = token[:, None] if isinstance(token, Tensor) else self.tokens.new_full((), token)
+        self.tokens = torch.where(where, filler, self.tokens)
+        self.commit_step = self.commit_step.masked_fill(where, -1)
+        self.commit_confidence = self.commit_confidence.masked_fill(where, torch.nan)
+
+    def shorten(self, end: Int[Tensor, " B"]) -> None:
+        """Let rows end at ``end`` where that is earlier; what lies behind becomes the end-of-text id.
+
+        A given token, of a prompt or an infill, is never cut off: the row keeps all up to its last one.
+        """
+        given = (self.columns < self.end[:, None]) & ~self.writable
+        least = (self.columns + 1).expand_as(given).masked_fill(~given, 0).amax(dim=1)
+        last = torch.minimum(self.end, torch.maximum(end, least))
+        self.fill(self.inside(last, self.end), self.end_ids[0])
+        self.end = last
 
     def remask(self, where: Bool[Tensor, "B W"]) -> None:
         """Take committed tokens back: the positions are masked again and forget when they were committed."""

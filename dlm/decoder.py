@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dlm.batch import Batch, Place
 from dlm.canvas import Canvas, Job, SpecialIds, pack_positions
-from dlm.drafting.freedave import FreeDave, Turn
+from dlm.drafting.drafting import Turn
+from dlm.drafting.freedave import FreeDave
 from dlm.errors import SettingsError
 from dlm.forward import Pass, Seen, Stopwatch
 from dlm.leaving import commit_rest, shown_whole
@@ -19,7 +20,7 @@ from dlm.lookahead import branch
 from dlm.models.backbone import Backbone, ModelDescription
 from dlm.plan import ForwardPlan, Layout, Now
 from dlm.proposal import Proposal, Vocabulary
-from dlm.protocols import Cache, CacheRun, Checks, CutsOff, Forgets, Looks, Narrows, RowSize
+from dlm.protocols import Accepts, Cache, CacheRun, Checks, CutsOff, CutsShort, Forgets, Looks, Narrows, RowSize
 from dlm.result import RowResult
 from dlm.row import Row
 from dlm.sampler import Sampler
@@ -37,6 +38,7 @@ class StepEvent:
         chosen: which of ``view.positions`` were committed. ``[B, N]``
         remasked: canvas positions that a reviser took back; None without one. ``[B, W]``
         filled: the id a stop rule filled the rest of the row with, -1 where it did not; None without one. ``[B]``
+        cut: where a stop rule has let the row end, -1 where it did not; None without one. ``[B]``
     """
 
     rows: Sequence[Row]
@@ -44,6 +46,7 @@ class StepEvent:
     chosen: Bool[Tensor, "B N"]
     remasked: Bool[Tensor, "B W"] | None
     filled: Int[Tensor, " B"] | None
+    cut: Int[Tensor, " B"] | None = None
 
 
 class Decoder:
@@ -77,6 +80,12 @@ class Decoder:
         self.needs = sampler.needs | self.cache.needs
         # Asking a protocol is slow; what the parts are able to do is asked once.
         self._lookers: list[Looks] = sampler.able(Looks)
+        self._cuts_short = sampler.stop if isinstance(sampler.stop, CutsShort) else None
+        if self.cache.stores and self._cuts_short is not None:
+            # What it looks at ahead of the block would have to be recomputed at every step.
+            self._lookers = [part for part in self._lookers if part is not sampler.stop]
+        asked = self._cuts_short is not None and self._cuts_short.asks_accepted
+        self._accepts = sampler.selector if asked and isinstance(sampler.selector, Accepts) else None
         self._cuts_off = sampler.selector if isinstance(sampler.selector, CutsOff) else None
         self._narrows = sampler.blocks if isinstance(sampler.blocks, Narrows) else None
         self._forgetful = [(role, part) for role, part in sampler.parts.items() if isinstance(part, Forgets)]
@@ -106,7 +115,8 @@ class Decoder:
         place = Place(SpecialIds(self.description.mask_id, self.description.eos_ids), device)
         batch = Batch.start(jobs, batch_size, self.sampler.parts, place, self._open_cache)
         self.watch = Stopwatch(device)
-        self.forward = Pass(self.model, self.sampler, self.needs, self._vocabulary(), self.watch, self._block)
+        self.forward = Pass(self.model, self.sampler, self.needs, self._vocabulary(), self.watch, self.longest)
+        self.drafting = None if self.drafter is None else self.drafter.open(self, device)
         while batch.rows:
             yield from self._finish(batch)
             if not batch.rows:
@@ -121,10 +131,10 @@ class Decoder:
     def _check(self, jobs: Sequence[Job]) -> None:
         """What can be said before the first forward; each row is asked about, since rows may differ in length."""
         regions = {job.end - job.start for job in jobs}
-        self._block = self.sampler.blocks.longest(max(regions))
+        self.longest = self.sampler.blocks.longest(max(regions))
         for region in sorted(regions):
             for part in self.sampler.able(Checks):
-                part.check(region, min(self._block, region))
+                part.check(region, min(self.longest, region))
 
     def _open_cache(self, canvas: Canvas) -> CacheRun:
         return self.cache.open(
@@ -159,22 +169,18 @@ class Decoder:
             fed = canvas.columns < self._cuts_off.reach(canvas, states["selector"])[:, None]
             eligible, wanted = eligible & fed, wanted & fed
             leaving = None if leaving is None else leaving & fed
+        ahead = None if self.drafting is None else self.drafting.ahead(canvas, clock)
         upcoming = self._foreseen(canvas, clock, eligible, count, states) if self.cache.asks_ahead else None
-        plan = batch.cache.plan(Now(canvas, clock, eligible, wanted, batch.rows, leaving, upcoming))
+        plan = batch.cache.plan(Now(canvas, clock, eligible, wanted, batch.rows, leaving, upcoming, ahead))
         eligible = eligible if plan.eligible is None else plan.eligible
         if plan.wanted is not None:
             wanted = plan.wanted
         elif leaving is not None:
             wanted = wanted | leaving
-        if self.drafter is not None:
-            return self._drafted(batch, clock, plan, opened, count, states)
+        if self.drafting is not None:
+            return self._drafted(Turn(batch, clock, opened, count, plan, eligible, wanted, ahead), states)
         positions = pack_positions(wanted, canvas.columns, self.most(batch, count))
-        view, forced, seen = self._look(canvas, clock, plan, positions, eligible, states)
-        if forced is not None:
-            # The branch that was kept is the row with one more token.
-            batch.cache.accept(
-                canvas.tokens.scatter(1, positions.masked_fill(~forced, canvas.trash), view.proposal.token)
-            )
+        view, forced, seen = self._look(batch, clock, plan, positions, eligible, states)
         view = self.narrow(view.with_(most=count), opened, states)
         view, chosen, leaving = self.select(view, forced, states)
         if leaving is not None:
@@ -185,29 +191,24 @@ class Decoder:
 
         canvas.commit(positions, view.proposal.token, chosen, clock.step, view.proposal.prob)
         remasked = self._revise(view, chosen, leaving, states)
+        ends = canvas.end
+        view = self.cut(view, chosen)
         batch.states = states
         filled = self._close(batch, view, chosen, leaving, plan)
         if leaving is not None and seen is not None:
             view, chosen = commit_rest(self.forward, batch, view, chosen, leaving, seen)
-        return StepEvent(tuple(batch.rows), view, chosen, remasked, filled)
+        return StepEvent(tuple(batch.rows), view, chosen, remasked, filled, self.shortened(canvas, ends))
 
-    def _drafted(
-        self,
-        batch: Batch,
-        clock: Clock,
-        plan: ForwardPlan,
-        opened: Bool[Tensor, " B"] | None,
-        count: int,
-        states: dict,
-    ) -> StepEvent:
+    def _drafted(self, turn: Turn, states: dict) -> StepEvent:
         """The rest of a step whose forward also answers for states that may come next: several steps at once."""
-        assert self.drafter is not None
-        view, chosen = self.drafter.step(Turn(self, batch, clock, opened, plan, count), states)
+        assert self.drafting is not None
+        batch, ends = turn.batch, turn.batch.canvas.end
+        view, chosen, counts = self.drafting.step(turn, states)
         batch.states = states
-        filled = self._close(batch, view, chosen, None, plan)
+        filled = self._close(batch, view, chosen, None, replace(turn.plan, counts=counts))
         # To whoever listens a step is a forward.
         view = view.with_(clock=replace(view.clock, step=states["forwards"] - 1))
-        return StepEvent(tuple(batch.rows), view, chosen, None, filled)
+        return StepEvent(tuple(batch.rows), view, chosen, None, filled, self.shortened(batch.canvas, ends))
 
     def _foreseen(
         self, canvas: Canvas, clock: Clock, eligible: Bool[Tensor, "B W"], count: int, states: dict
@@ -228,6 +229,11 @@ class Decoder:
             row.block_steps = row.block_steps if row.block_open else 0
         if all(row.block_open for row in batch.rows):
             return clock, None, max(row.block_open for row in batch.rows)
+        clock, opened = self.open_blocks(canvas, clock, states)
+        return clock, opened, min(self.longest, max(row.open for row in batch.rows))
+
+    def open_blocks(self, canvas: Canvas, clock: Clock, states: dict) -> tuple[Clock, Bool[Tensor, " B"]]:
+        """Open the next block of every row whose block is full; and which rows these are."""
         masked = canvas.masked
         opened = ~(masked & clock.block).any(dim=1)
         start, end, states["blocks"] = self.sampler.blocks.step(canvas, states["blocks"])
@@ -235,7 +241,7 @@ class Decoder:
         end = torch.where(opened, end, clock.block_end)
         block = canvas.inside(start, end)
         clock = replace(clock, block_start=start, block_end=end).opened(opened, block, (masked & block).sum(dim=1))
-        return clock, opened, min(self._block, max(row.open for row in batch.rows))
+        return clock, opened
 
     def wanted(
         self, canvas: Canvas, clock: Clock, eligible: Bool[Tensor, "B W"]
@@ -255,13 +261,13 @@ class Decoder:
         if not self._lookers:
             return eligible
         region = max(row.job.end - row.job.start for row in batch.rows)
-        size = RowSize(region, self._block, max(row.job.end for row in batch.rows))
+        size = RowSize(region, self.longest, max(row.job.end for row in batch.rows))
         beyond = sum(max(0, part.most_looked_at(eligible, size) - eligible) for part in self._lookers)
         return min(eligible + beyond, size.row)
 
     def _look(
         self,
-        canvas: Canvas,
+        batch: Batch,
         clock: Clock,
         plan: ForwardPlan,
         positions: Int[Tensor, "B N"],
@@ -269,10 +275,11 @@ class Decoder:
         states: dict,
     ) -> tuple[StepView, Bool[Tensor, "B N"] | None, Seen | None]:
         """The forward, and what it shows. With look-ahead also the positions whose tokens are settled by it."""
+        canvas = batch.canvas
         here = eligible.gather(1, positions)
         candidates = states.get("lookahead")
         if self.sampler.lookahead is not None and candidates is not None:
-            proposal, forced = branch(self.forward, canvas, clock, plan, positions, here, candidates)
+            proposal, forced = branch(self.forward, batch, clock, plan, (positions, here), candidates)
             return StepView(canvas, clock, positions, here & ~forced, proposal), forced, None
         seen = self.forward(canvas, clock, plan, positions, here, states)
         shadow = self.forward.shadow(canvas, clock, seen)
@@ -288,7 +295,8 @@ class Decoder:
         end = torch.where(opened, torch.minimum(end, clock.block_end), clock.block_end)
         block = canvas.inside(clock.block_start, end)
         masks = torch.where(opened, (canvas.masked & block).sum(dim=1), clock.block_masks)
-        clock = replace(clock, block_end=end, block=block, block_masks=masks)
+        until = torch.where(opened, end, clock.opened_end)
+        clock = replace(clock, block_end=end, block=block, block_masks=masks, opened_end=until)
         return view.with_(clock=clock, eligible=view.eligible & view.here(block))
 
     def select(
@@ -307,6 +315,8 @@ class Decoder:
         if sampler.budget is not None:
             budget, states["budget"] = sampler.budget.step(view, states["budget"])
             view = view.with_(budget=budget)
+        if self._accepts is not None:
+            view = view.with_(accepted=self._accepts.accepted(view))
         chosen, states["selector"] = sampler.selector.step(view, states["selector"])
         chosen = chosen & self._allowed(view)
         if not sampler.idle_steps:
@@ -345,14 +355,29 @@ class Decoder:
             states[role] = part.forget(again, states[role])
         return again
 
+    def cut(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> StepView:
+        """After the commits of a step: rows whose stop rule has seen the end of the text end there, and so does their
+        block. Waits for nothing; the host learns of it with the report of :meth:`_close`."""
+        if self._cuts_short is None:
+            return view
+        canvas, clock = view.canvas, view.clock
+        canvas.shorten(self._cuts_short.cut(view, chosen))
+        block = clock.block & (canvas.columns < canvas.end[:, None])
+        # Schedules go on as if the block had been opened with that end.
+        masks = torch.minimum(clock.block_masks, (canvas.writable & block).sum(dim=1))
+        end = torch.maximum(torch.minimum(clock.block_end, canvas.end), clock.block_start)
+        return view.with_(clock=replace(clock, block_end=end, block=block, block_masks=masks))
+
+    def shortened(self, canvas: Canvas, before: Int[Tensor, " B"]) -> Int[Tensor, " B"] | None:
+        """The new ends of the rows that a stop rule has shortened since their ends were these, -1 for the others; None
+        without such a rule."""
+        return None if self._cuts_short is None else torch.where(canvas.end < before, canvas.end, -1)
+
     def _fed(self, rows: Sequence[Row], plan: ForwardPlan) -> list[int]:
         """Positions that each row's own forward took: the padding of a ragged batch is not its doing."""
         fed = list(plan.counts)
-        if self.drafter is not None:
-            drafts = [0 if slot in plan.refreshed else row.drafts for slot, row in enumerate(rows)]
-            fed = [n * (1 + more) for n, more in zip(fed, drafts, strict=True)]
         if "shadow" in self.needs:
-            fed = [n + min(self._block, row.job.end - row.job.start) for n, row in zip(fed, rows, strict=True)]
+            fed = [n + min(self.longest, row.job.end - row.job.start) for n, row in zip(fed, rows, strict=True)]
         if self.sampler.lookahead is not None:
             most = self.sampler.lookahead.branches
             branches = [0 if slot in plan.refreshed else min(most, row.block_open) for slot, row in enumerate(rows)]
@@ -375,7 +400,7 @@ class Decoder:
             closed = block_open == 0 if leaving is None else (block_open == 0) & ~leaving
             fill = self.sampler.stop.after_block(canvas, clock, closed)
             ended = masked & (fill >= 0)[:, None]
-            canvas.tokens = torch.where(ended, fill[:, None], canvas.tokens)
+            canvas.fill(ended, fill)
             masked = masked & ~ended
         batch.clock = replace(clock, step=clock.step + 1, block_step=clock.block_step + 1)
         bad = (view.proposal.prob.isnan() & view.eligible).any(dim=1)
@@ -383,9 +408,11 @@ class Decoder:
         if leaving is not None:
             report["leaving"] = leaving
         if self._cuts_off is not None:
-            report["reach"] = self._cuts_off.reach(canvas, batch.states["selector"])
-        if self.drafter is not None:
-            report |= {"drafts": batch.states["drafts"].number, "taken": batch.states["taken"]}
+            report["reach"] = torch.minimum(self._cuts_off.reach(canvas, batch.states["selector"]), canvas.end)
+        elif self._cuts_short is not None:
+            report["reach"] = canvas.end
+        if self.drafting is not None:
+            report |= self.drafting.report(view, batch.states)
         own = len(report)
         report |= batch.cache.end(view, chosen)
         self.watch.mark("end")
@@ -398,10 +425,14 @@ class Decoder:
     def _account(self, rows: Sequence[Row], status: list[dict[str, int]], plan: ForwardPlan) -> None:
         """Book the step on every row, and raise what went wrong."""
         seconds, refreshed = self.watch.read(), plan.refreshed
+        if self.drafting is not None:
+            self.drafting.timed(rows, status, seconds)
         # What is not a refresh is shared by all: the other rows' forward, and the head.
         shared = {name: seconds[name] / len(rows) for name in ("forward", "sampler")}
         refresh = seconds.get("refresh", 0.0) / max(1, len(refreshed))
         for slot, (row, now, positions) in enumerate(zip(rows, status, self._fed(rows, plan), strict=True)):
+            if self.drafting is not None:
+                self.drafting.note(row, now)
             row.book(now, positions, {**shared, "refresh": refresh if slot in refreshed else 0.0})
             row.check(bool(now["broken"]), self.sampler.idle_steps)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dlm.api import StreamStep
 from dlm.models import LanguageModel
-from dlm.result import Generation
+from dlm.result import Counts, Generation
 
 MASKED = "░"
 FILLER = "·"  # end tokens, and tokens without a visible form
@@ -147,12 +147,15 @@ def card(answers: list[Generation]) -> Panel:
     table.add_column(justify="right")
     seconds = sum(c.seconds for c in counts)
     filled, useful = sum(len(a.tokens) for a in answers), sum(c.tokens for c in counts)
+    cut = sum(c.positions_cut for c in counts)
     rows = [
         ("prompt tokens", f"{sum(len(a.prompt_tokens) for a in answers)}"),
         ("positions filled", f"{filled}"),
         ("  answer tokens", f"{useful}"),
         ("  trimmed at the end", f"{filled - useful}"),
+        *([("  cut away by a stop rule", f"{cut}")] if cut else []),
         ("forwards", f"{sum(c.forwards for c in counts)}"),
+        *_accepted(counts),
         ("tokens per forward", f"{sum(c.tokens_per_forward for c in counts) / n:.2f}"),
         ("  counting filler", f"{sum(c.canvas_tokens_per_forward for c in counts) / n:.2f}"),
         ("seconds", f"{seconds:.2f}"),
@@ -164,6 +167,17 @@ def card(answers: list[Generation]) -> Panel:
     for name, value in rows:
         table.add_row(name, value)
     return Panel(table, title=_answers(answers), expand=False)
+
+
+def _accepted(counts: list[Counts]) -> list[tuple[str, str]]:
+    """Drafts accepted, and how many forwards accepted 0, 1, 2, ... of them; nothing when there were none."""
+    most = max((len(c.acceptance) for c in counts), default=0)
+    if not most:
+        return []
+    forwards = [sum(c.acceptance[number] for c in counts if number < len(c.acceptance)) for number in range(most)]
+    largest = max(forwards)
+    bars = [(f"  {number} in one forward", f"{'▇' * round(8 * n / largest)} {n}") for number, n in enumerate(forwards)]
+    return [("  drafts accepted", f"{sum(c.accepted_drafts for c in counts)}"), *bars]
 
 
 def one_line(answers: list[Generation]) -> str:

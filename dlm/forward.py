@@ -23,7 +23,7 @@ from dlm.shadow import lay_out, slots_of, with_shadow
 from dlm.view import Clock
 
 # Logits that exist at one time, in elements: 64 rows of a 126,464-word vocabulary.
-_CHUNK_ELEMENTS = 64 * 126_464
+CHUNK_ELEMENTS = 64 * 126_464
 # What a CPU works on at one time after the head: a few rows of a large vocabulary, which its caches hold.
 _CACHED_ELEMENTS = 2**20
 
@@ -322,4 +322,4 @@ class Pass:
         return max(1, _CACHED_ELEMENTS // logits.shape[1])
 
     def _chunk_rows(self) -> int:
-        return max(1, _CHUNK_ELEMENTS // max(1, self.vocabulary.width))
+        return max(1, CHUNK_ELEMENTS // max(1, self.vocabulary.width))

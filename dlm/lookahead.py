@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.batch import Batch
 from dlm.canvas import Canvas
 from dlm.errors import SettingsError
 from dlm.forward import Hidden, Pass
 from dlm.plan import ForwardPlan
 from dlm.proposal import Proposal
-from dlm.versions import canvas_of, clock_of, feed_of
+from dlm.versions import Versions
 from dlm.view import Clock, StepView
 
 
@@ -66,29 +67,37 @@ class Lookahead:
 
 def branch(
     run: Pass,
-    canvas: Canvas,
+    batch: Batch,
     clock: Clock,
     plan: ForwardPlan,
-    positions: Int[Tensor, "B N"],
-    eligible: Bool[Tensor, "B N"],
+    where: tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"]],
     candidates: Candidates,
 ) -> tuple[Proposal, Bool[Tensor, "B N"]]:
     """Feed every branch and keep the best of each row. A row that a cache recomputes whole has no branches then.
 
-    Returns the proposals of the kept branches, with the token that made a branch in its place, and which positions
-    those tokens stand at: they must be committed with this step.
+    Args:
+        run: the forward.
+        batch, clock: the rows as they stand.
+        plan: what the cache has planned for them.
+        where: the positions to propose for, and which of them may be committed.
+        candidates: what the branches add.
+
+    Returns:
+        The proposals of the kept branches, with the token that made a branch in its place, and which positions those
+        tokens stand at: they must be committed with this step.
     """
-    rows, k = candidates.position.shape
-    owner = torch.arange(rows, device=positions.device).repeat_interleave(k + 1)
+    (positions, eligible), canvas, (rows, k) = where, batch.canvas, candidates.position.shape
     if plan.refreshed and plan.feeds[-1].memory is not None:
-        refreshed = torch.tensor([row in plan.refreshed for row in range(rows)], device=owner.device)[:, None]
+        refreshed = torch.tensor([row in plan.refreshed for row in range(rows)], device=positions.device)[:, None]
         candidates = candidates._replace(position=candidates.position.masked_fill(refreshed, canvas.trash))
-    many = _spread(canvas, candidates, owner)
-    fed, peeks = zip(*(feed_of(feed, many, owner, k + 1) for feed in plan.feeds), strict=True)
+    wanted = canvas.masked & clock.block
+    versions = Versions.alike(canvas, _spread(canvas, candidates), clock, wanted, k + 1)
+    owner, many = versions.owner, versions.canvas
+    feeds = batch.cache.spread(versions).feeds
     run.watch.mark("forward")
-    hidden = Hidden(fed, tuple(run.feed(many, feed)[0] for feed in fed), many)
+    hidden = Hidden(feeds, tuple(run.feed(many, feed)[0] for feed in feeds), many)
     run.watch.mark("sampler")
-    proposal = run.propose(many, clock_of(clock, owner), hidden, positions[owner], eligible[owner], {})
+    proposal = run.propose(many, versions.clock, hidden, positions[owner], eligible[owner], {})
 
     extra = torch.cat([torch.full_like(candidates.position[:, :1], canvas.trash), candidates.position], dim=1).flatten()
     own = (positions[owner] == extra[:, None]) & eligible[owner]
@@ -102,16 +111,14 @@ def branch(
     which = (best - 1).clamp_min(0)[:, None]
     token = torch.where(forced, candidates.token.gather(1, which), proposal.token)
     prob = torch.where(forced, candidates.prob.gather(1, which), proposal.prob)
-    for peek in peeks:
-        if peek is not None:
-            peek.accept(kept)
+    batch.cache.accept(kept)
     return replace(proposal, token=token, prob=prob), forced
 
 
-def _spread(canvas: Canvas, candidates: Candidates, owner: Int[Tensor, " R"]) -> Canvas:
-    """A canvas with every branch as a row of its own; row 0 of each group is the row as it stands."""
+def _spread(canvas: Canvas, candidates: Candidates) -> Int[Tensor, "V W"]:
+    """The tokens of every branch; the first of each row is the row as it stands."""
     rows, k = candidates.position.shape
     first = torch.full_like(candidates.position[:, :1], canvas.trash)
     position = torch.cat([first, candidates.position], dim=1).view(rows * (k + 1), 1)
     token = torch.cat([torch.zeros_like(first), candidates.token], dim=1).view(rows * (k + 1), 1)
-    return canvas_of(canvas, canvas.tokens[owner].scatter(1, position, token), owner)
+    return canvas.tokens.repeat_interleave(k + 1, dim=0).scatter(1, position, token)

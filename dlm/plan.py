@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,8 @@ class Now:
             None: there is no early exit, or it looks at nothing. ``[B, W]``
         upcoming: positions this step will commit, where the sampler can tell before the forward; None where it cannot
             or nobody asks. ``[B, W]``
+        ahead: positions behind the block that drafts would like to see proposals for; they may not change what is
+            computed for the others. None: there are none. ``[B, W]``
     """
 
     canvas: Canvas
@@ -61,6 +63,21 @@ class Now:
     rows: Sequence[Row]
     leaving: Bool[Tensor, "B W"] | None = None
     upcoming: Bool[Tensor, "B W"] | None = None
+    ahead: Bool[Tensor, "B W"] | None = None
+
+
+class Beside(NamedTuple):
+    """How the versions of rows lie one behind the other in one feed.
+
+    Attributes:
+        grid: the versions of each row, the first one where a row has fewer. ``[B, E]``
+        there: which of them are meant. ``[B, E]``
+        back: the place of each version in the flattened grid. ``[R]``
+    """
+
+    grid: Int[Tensor, "B E"]
+    there: Bool[Tensor, "B E"]
+    back: Int[Tensor, " R"]
 
 
 class Memory(Protocol):
@@ -79,17 +96,11 @@ class Memory(Protocol):
         """For a feed that has every row twice, the second time in its own stream."""
         ...
 
-    def peeking(self, owner: Int[Tensor, " N"]) -> Peek:
-        """For a feed of several versions of the rows ``owner``, at the same positions: nothing is kept for now."""
-        ...
-
-
-class Peek(Memory, Protocol):
-    """A memory that several versions of a row look at. The mask of its feed is over the stored columns, those of the
-    fed positions hidden, followed by the fed entries."""
-
-    def accept(self, versions: Int[Tensor, " A"]) -> None:
-        """Keep what these rows of the feed computed, as if they alone had been fed."""
+    def along_sequence(
+        self, order: Beside, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
+    ) -> tuple[Memory, Bool[Tensor, "B Q K"]]:
+        """For versions that were to be rows of a feed and now lie one behind the other; and the mask that keeps them
+        apart, over what is stored and what is fed."""
         ...
 
 
@@ -123,7 +134,7 @@ class ForwardPlan:
     Attributes:
         feeds: calls of the model; a row that is in two of them counts in the later.
         counts: positions each row is fed, known on the host.
-        refreshed: slots that are recomputed whole for a cache.
+        refreshed: slots that are recomputed whole for a cache, in a call of their own.
         fed: positions that are recomputed; None: every one that can be. ``[B, W]``
         eligible, wanted: what may be committed and proposed for after the cache has had its say; None: all of it.
             ``[B, W]``

@@ -18,6 +18,8 @@ from torch import Tensor
 from dlm.canvas import Canvas
 from dlm.plan import ForwardPlan, Layout, Now
 from dlm.proposal import Statistic
+from dlm.row import Row
+from dlm.versions import Spread, Versions
 from dlm.view import Clock, StepView
 
 State = Any
@@ -259,6 +261,31 @@ class CutsOff(Protocol):
 
 
 @runtime_checkable
+class CutsShort(Protocol):
+    """A stop rule that takes away what lies behind the end of the text, while the rest of the row is still open
+    (end-of-text prediction)."""
+
+    @property
+    def asks_accepted(self) -> bool:
+        """Whether it reads ``view.accepted``."""
+        ...
+
+    def cut(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> Int[Tensor, " B"]:
+        """The new end of each row, absolute and exclusive; ``view.canvas.end`` to go on. ``view.canvas`` holds what
+        this step has ``chosen`` already. A row that has chosen nothing may be one whose step was not taken."""
+        ...
+
+
+@runtime_checkable
+class Accepts(Protocol):
+    """A selector that accepts some positions for their own sake and commits others only so that there is progress."""
+
+    def accepted(self, view: StepView) -> Bool[Tensor, "B N"]:
+        """The accepted ones, from what :meth:`Selector.step` is shown."""
+        ...
+
+
+@runtime_checkable
 class Cache(Protocol):
     """Which positions are recomputed at a step, and what stands in for the others. Settings only."""
 
@@ -275,6 +302,17 @@ class Cache(Protocol):
     @property
     def asks_ahead(self) -> bool:
         """Whether :meth:`CacheRun.plan` reads ``now.upcoming``."""
+        ...
+
+    @property
+    def foretold(self) -> bool:
+        """Whether what a step feeds follows from the row's tokens, its clock and its count of steps (drafts need
+        that)."""
+        ...
+
+    @property
+    def crosses(self) -> bool:
+        """Whether a block begins without everything being recomputed, so that drafts may reach into the next one."""
         ...
 
     def check(self, sampler: Any, description: Any) -> None:
@@ -300,8 +338,18 @@ class CacheRun(Protocol):
         one synchronisation, as ``row.cache``."""
         ...
 
-    def accept(self, tokens: Int[Tensor, "B W"]) -> None:
-        """The planned forward was fed these tokens instead of the canvas's: versions of the rows that were kept."""
+    def evaluable(self, row: Row) -> int:
+        """How many of the row's drafts (``row.ahead``) its next forward can evaluate: those before the next one at
+        which everything is recomputed."""
+        ...
+
+    def spread(self, versions: Versions) -> Spread:
+        """The forward just planned, for several versions of every row. Nothing is kept for now."""
+        ...
+
+    def accept(self, kept: Int[Tensor, " B"]) -> None:
+        """Keep what these versions computed, and those they follow, as if they alone had been fed, one after the
+        other."""
         ...
 
     def keep(self, slots: list[int]) -> None:

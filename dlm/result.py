@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from dlm.canvas import Canvas
@@ -26,7 +26,10 @@ class Counts:
         seconds_refresh, seconds_step, seconds_sampler: full cache refreshes, other forwards, and everything
             outside the forward.
         tokens_per_second: ``tokens`` / ``seconds``.
+        positions_cut: masked positions that a stop rule filled, so that no forward had to: what they would have cost at
+            one position a step.
         accepted_drafts: steps of the sampler that needed no forward of their own (FreeDave).
+        acceptance: how many forwards accepted 0, 1, 2, ... drafts, of those that evaluated any.
     """
 
     forwards: int
@@ -40,6 +43,8 @@ class Counts:
     seconds_sampler: float
     tokens_per_second: float
     accepted_drafts: int = 0
+    acceptance: tuple[int, ...] = ()
+    positions_cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class RowResult:
         confidence = canvas.commit_confidence[slot, job.start : job.end].tolist()
         filled = sum(step >= 0 for step in steps)
         counts = _count(row, first_end(tokens, canvas.end_ids), steps, forwards_per_step)
+        counts = replace(counts, positions_cut=int(canvas.cut_away[slot]))
         stop: StopReason = "filled" if filled == len(job.writable) else "end_token"
         stop = "early_exit" if row.leaving else stop
         return cls(job.index, whole[: job.start], tokens, steps, confidence, stop, counts)
@@ -89,7 +95,7 @@ def first_end(tokens: list[int], end_ids: tuple[int, ...]) -> int:
 def _count(row: Row, useful: int, steps: list[int], forwards_per_step: int) -> Counts:
     written = [i for i, step in enumerate(steps) if step >= 0]
     content = [i for i in written if i < useful]
-    forwards = forwards_per_step * row.steps
+    forwards = forwards_per_step * row.forwards
     needed = forwards_per_step * (max((steps[i] for i in content), default=-1) + 1)
     seconds = row.seconds_refresh + row.seconds_step + row.seconds_sampler
     return Counts(
@@ -103,7 +109,8 @@ def _count(row: Row, useful: int, steps: list[int], forwards_per_step: int) -> C
         seconds_step=row.seconds_step,
         seconds_sampler=row.seconds_sampler,
         tokens_per_second=len(content) / seconds if seconds else 0.0,
-        accepted_drafts=row.taken,
+        accepted_drafts=row.steps - row.forwards,
+        acceptance=tuple(row.accepted),
     )
 
 

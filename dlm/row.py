@@ -22,18 +22,22 @@ class Row:
         block_open: masked positions left in its block; 0 means a new block must be opened.
         leaving: whether a rule has just committed all it had.
         reach: positions fed at the next step, ``job.end`` unless the sampler cuts the row off.
-        steps, token_forwards: forwards seen so far and positions pushed through the body.
-        block_steps: forwards since its block was opened.
+        forwards, token_forwards: forwards seen so far and positions pushed through the body.
+        steps: steps of the sampler; more than forwards when drafts were accepted.
+        block_steps: those since its block was opened.
         seconds_refresh, seconds_step, seconds_sampler: its share of the time spent in forwards that recomputed whole
             rows for a cache, in other forwards, and outside them.
-        drafts: states that its next forward evaluates beside its own.
-        taken: steps that needed no forward of their own.
+        ahead: drafts at hand for its next forward, those that come first in front: the steps and the block's steps the
+            row would have taken by then.
+        drafts: states its last forward evaluated beside its own.
+        accepted: how many forwards accepted 0, 1, 2, ... drafts, of those that had any.
         cache: what the cache reported of the row at the last step.
     """
 
     job: Job
     open: int
     block_open: int = 0
+    forwards: int = 0
     steps: int = 0
     token_forwards: int = 0
     block_steps: int = 0
@@ -42,8 +46,9 @@ class Row:
     seconds_sampler: float = 0.0
     reach: int = 0
     leaving: bool = False
+    ahead: list[tuple[int, int]] = field(default_factory=list)
     drafts: int = 0
-    taken: int = 0
+    accepted: list[int] = field(default_factory=list)
     cache: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,16 +59,20 @@ class Row:
 
         Args:
             status: what the device reported: ``open``, ``block_open``, and where they apply ``leaving``, ``reach``,
-                ``drafts`` and ``taken``.
+                ``taken`` (steps beyond one) and ``block_steps``.
             positions: how many it was fed.
             seconds: its share of the step's ``refresh``, ``forward`` and ``sampler`` time.
         """
         self.open, self.block_open = status["open"], status["block_open"]
         self.leaving = bool(status.get("leaving"))
         self.reach = min(status.get("reach", self.job.end), self.job.end)
-        self.steps += 1
-        self.block_steps += 1
-        self.drafts, self.taken = status.get("drafts", 0), self.taken + status.get("taken", 0)
+        taken = status.get("taken", 0)
+        self.forwards += 1
+        self.steps += 1 + taken
+        self.block_steps = status.get("block_steps", self.block_steps + 1)
+        if self.drafts:
+            self.accepted += [0] * (taken + 1 - len(self.accepted))
+            self.accepted[taken] += 1
         self.token_forwards += positions
         self.seconds_refresh += seconds["refresh"]
         self.seconds_step += seconds["forward"]
@@ -78,12 +87,12 @@ class Row:
         """
         if broken:
             raise NumericsError(
-                f"prompt {self.job.index}: the model's logits are NaN at step {self.steps - 1}. Check the checkpoint,"
-                " or load it with a wider dtype (dtype=float32)"
+                f"prompt {self.job.index}: the model's logits are NaN at step {self.forwards - 1}. Check the"
+                " checkpoint, or load it with a wider dtype (dtype=float32)"
             )
         limit = MAX_FORWARDS_PER_POSITION * len(self.job.writable) + idle_steps
-        if self.open and not self.leaving and self.steps >= limit:
+        if self.open and not self.leaving and self.forwards >= limit:
             raise ProgressError(
-                f"prompt {self.job.index} still has {self.open} masked positions after {self.steps} forwards"
+                f"prompt {self.job.index} still has {self.open} masked positions after {self.forwards} forwards"
                 f" ({MAX_FORWARDS_PER_POSITION} per position): the reviser takes back what was committed; bound it"
             )

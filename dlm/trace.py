@@ -27,7 +27,9 @@ class TraceStep:
         block: the active block, ``[start, end)`` in canvas positions.
         positions, tokens, probs: what was committed, at which probability.
         remasked: positions a reviser took back.
-        filled: the token a stop rule wrote into every position that was still masked; None if it did not.
+        filled: the token a stop rule wrote into every position that was still masked, or, with ``cut``, into every
+            one that it let the row end before; None if it did not.
+        cut: canvas position at which a stop rule let the row end; None if it did not.
         confidence: position -> probability of the proposal, for every eligible position, when it was asked for.
     """
 
@@ -39,6 +41,7 @@ class TraceStep:
     remasked: list[int] = field(default_factory=list)
     filled: int | None = None
     confidence: dict[int, float] | None = None
+    cut: int | None = None
 
 
 @dataclass
@@ -67,7 +70,10 @@ class Trace:
             for position in step.remasked:
                 canvas[position] = self.mask_id
             if step.filled is not None:
-                canvas = [step.filled if token == self.mask_id else token for token in canvas]
+                # A cut takes committed tokens away too, but none that was given.
+                first, kept = (0, canvas) if step.cut is None else (step.cut, self.canvas)
+                open_ = (i >= first and token == self.mask_id for i, token in enumerate(kept))
+                canvas = [step.filled if now else token for now, token in zip(open_, canvas, strict=True)]
             yield list(canvas)
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,6 +148,8 @@ class Recorder:
                 )
                 confidence = dict(zip(places, probs, strict=True))
             filled = -1 if event.filled is None else int(event.filled[slot])
+            cut = -1 if event.cut is None else int(event.cut[slot])
+            filled = view.canvas.end_ids[0] if cut >= 0 else filled
             remasked = [] if event.remasked is None else event.remasked[slot].nonzero().flatten().tolist()
             self.traces[job.index].steps.append(
                 TraceStep(
@@ -153,5 +161,6 @@ class Recorder:
                     remasked=remasked,
                     filled=filled if filled >= 0 else None,
                     confidence=confidence,
+                    cut=cut if cut >= 0 else None,
                 )
             )

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from dlm.plan import Feed, ForwardPlan, Layout, Now, sees
 from dlm.proposal import Statistic
+from dlm.row import Row
+from dlm.versions import Spread, Versions
 from dlm.view import StepView
 
 
@@ -21,6 +23,8 @@ class FullCanvas:
     needs: frozenset[Statistic] = frozenset()
     stores: bool = False
     asks_ahead: bool = False
+    foretold: bool = True
+    crosses: bool = True
 
     def check(self, sampler: Any, description: Any) -> None:
         """Goes with everything."""
@@ -61,15 +65,25 @@ class FullCanvasRun:
     """:class:`FullCanvas` at work."""
 
     whole: WholeRows
+    reaches: list[int] = field(default_factory=list)
 
     def plan(self, now: Now) -> ForwardPlan:
-        reaches = [row.reach for row in now.rows]
+        self.reaches = reaches = [row.reach for row in now.rows]
         return ForwardPlan((self.whole.feed(now.canvas.tokens, reaches, now.canvas.columns),), reaches)
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Tensor]:
         return {}
 
-    def accept(self, tokens: Int[Tensor, "B W"]) -> None:
+    def evaluable(self, row: Row) -> int:
+        return len(row.ahead)
+
+    def spread(self, versions: Versions) -> Spread:
+        pairs = list(zip(versions.counts, self.reaches, strict=True))
+        reaches = [reach for count, reach in pairs for _ in range(count)]
+        feed = WholeRows(self.whole.attention_block).feed(versions.canvas.tokens, reaches, versions.canvas.columns)
+        return Spread((feed,), [count * reach for count, reach in pairs], None, range(len(pairs)))
+
+    def accept(self, kept: Int[Tensor, " B"]) -> None:
         return None
 
     def keep(self, slots: list[int]) -> None:

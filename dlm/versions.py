@@ -2,15 +2,73 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.canvas import Canvas
-from dlm.plan import Feed, Peek
+from dlm.plan import Feed
 from dlm.view import Clock
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions of the rows of a batch; those of one row follow each other, the row as it stands first.
+
+    A version may *follow* another one: it is a state that comes one step after. Then it sees what the other computed,
+    as it would one forward later.
+
+    Attributes:
+        canvas, clock: as of the batch, a version per row.
+        wanted: positions to propose for. ``[V, W]``
+        ahead: as in :class:`dlm.plan.Now`. ``[V, W]``
+        owner: the slot each is a version of. ``[V]``
+        parent: the version each follows; itself where it follows none. ``[V]``
+        first: the row as it stands. ``[B]``
+        levels: the versions that follow another, those that come first in front.
+        counts: how many there are of each row.
+    """
+
+    canvas: Canvas
+    clock: Clock
+    wanted: Bool[Tensor, "V W"]
+    ahead: Bool[Tensor, "V W"] | None
+    owner: Int[Tensor, " V"]
+    parent: Int[Tensor, " V"]
+    first: Int[Tensor, " B"]
+    levels: tuple[Int[Tensor, " L"], ...]
+    counts: Sequence[int]
+
+    @classmethod
+    def alike(
+        cls, canvas: Canvas, tokens: Int[Tensor, "V W"], clock: Clock, wanted: Bool[Tensor, "B W"], each: int
+    ) -> Versions:
+        """``each`` versions of every row with these tokens; none of them follows another."""
+        rows = canvas.tokens.shape[0]
+        owner = torch.arange(rows, device=tokens.device).repeat_interleave(each)
+        many, itself = canvas_of(canvas, tokens, owner), torch.arange(rows * each, device=tokens.device)
+        return cls(many, clock_of(clock, owner), wanted[owner], None, owner, itself, itself[::each], (), [each] * rows)
+
+
+class Spread(NamedTuple):
+    """What a forward of several versions is fed.
+
+    Attributes:
+        feeds: calls of the model; ``slots`` are versions.
+        counts: positions that the versions of each row take together, known on the host.
+        fed: positions that are recomputed; None: every one that can be. ``[V, W]``
+        slots: the rows whose versions are in the first call, all of them; another call has rows that are recomputed
+            whole.
+    """
+
+    feeds: tuple[Feed, ...]
+    counts: Sequence[int]
+    fed: Bool[Tensor, "V W"] | None
+    slots: Sequence[int]
 
 
 def canvas_of(canvas: Canvas, tokens: Int[Tensor, "R W"], owner: Int[Tensor, " R"]) -> Canvas:
@@ -23,6 +81,8 @@ def canvas_of(canvas: Canvas, tokens: Int[Tensor, "R W"], owner: Int[Tensor, " R
         commit_confidence=canvas.commit_confidence[owner],
         start=canvas.start[owner],
         end=canvas.end[owner],
+        asked=canvas.asked[owner],
+        cut_away=canvas.cut_away[owner],
         key=canvas.key[owner],
     )
 
@@ -30,23 +90,3 @@ def canvas_of(canvas: Canvas, tokens: Int[Tensor, "R W"], owner: Int[Tensor, " R
 def clock_of(clock: Clock, owner: Int[Tensor, " R"]) -> Clock:
     """The clocks of the rows ``owner``."""
     return Clock(*(getattr(clock, name)[owner] for name in Clock.__annotations__))
-
-
-def feed_of(feed: Feed, many: Canvas, owner: Int[Tensor, " R"], each: int) -> tuple[Feed, Peek | None]:
-    """A feed for ``each`` versions of every row, and the memory that waits to hear which are kept.
-
-    Rows that a cache recomputes whole are fed as they are: their first version stands for all.
-    """
-    if feed.memory is None:
-        tokens, valid = many.tokens[:, : feed.tokens.shape[1]], None if feed.valid is None else feed.valid[owner]
-        return replace(feed, tokens=tokens, valid=valid), None
-    if feed.stored is None:
-        slots = torch.arange(feed.tokens.shape[0], device=owner.device) if feed.slots is None else feed.slots
-        return replace(feed, slots=slots * each), None
-    assert feed.positions is not None
-    positions, reach = feed.positions[owner], feed.stored
-    hidden = torch.ones_like(many.writable).scatter(1, positions, False)[:, :reach]
-    valid = torch.cat([hidden if feed.valid is None else hidden & feed.valid[owner], positions != many.trash], dim=1)
-    peek = feed.memory.peeking(owner)
-    tokens = many.tokens.gather(1, positions)
-    return Feed(tokens, positions, valid, peek, reach + positions.shape[1]), peek

@@ -25,6 +25,7 @@ class Clock:
         block_masks: masked positions the block had when it was opened. ``[B]``
         block: the positions of the active block. ``[B, W]``
         block_number: how many blocks the row has opened, the active one included. ``[B]``
+        opened_end: the end the block was opened with; a stop rule may have cut it since. None: ``block_end``. ``[B]``
     """
 
     step: Int[Tensor, " B"]
@@ -34,6 +35,11 @@ class Clock:
     block_masks: Int[Tensor, " B"]
     block: Bool[Tensor, "B W"]
     block_number: Int[Tensor, " B"]
+    opened_end: Int[Tensor, " B"] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.opened_end is None:
+            object.__setattr__(self, "opened_end", self.block_end)
 
     def opened(self, rows: Bool[Tensor, " B"], block: Bool[Tensor, "B W"], masks: Int[Tensor, " B"]) -> Clock:
         """The clock after ``rows`` have opened ``block`` with so many masked positions."""
@@ -43,6 +49,7 @@ class Clock:
             block_masks=torch.where(rows, masks, self.block_masks),
             block=block,
             block_number=self.block_number + rows,
+            opened_end=torch.where(rows, self.block_end, self.opened_end),
         )
 
 
@@ -63,6 +70,8 @@ class StepView:
             unless a part needs ``"shadow"``. ``[B, W]``
         attention: attention of the last layers, mean over heads and layers, from query to key; None unless a part
             needs ``"attention"``. ``[B, T, T]``, T the fed positions
+        accepted: which of the proposed positions the selector accepted for their own sake, see
+            :class:`dlm.protocols.Accepts`; None unless a part asks. ``[B, N]``
         most: no row has more eligible positions; a plain number, known without asking the device.
     """
 
@@ -75,6 +84,7 @@ class StepView:
     budget: Int[Tensor, " B"] | None = None
     shadow: Float[Tensor, "B W"] | None = None
     attention: Float[Tensor, "B T T"] | None = None
+    accepted: Bool[Tensor, "B N"] | None = None
     most: int = 0
 
     def with_(self, **changes: object) -> StepView:
@@ -90,6 +100,7 @@ class StepView:
             eligible=torch.cat([view.eligible for view in views], dim=1),
             proposal=Proposal.cat([view.proposal for view in views], dim=1),
             scores=torch.cat(scores, dim=1) if len(scores) == len(views) else None,
+            accepted=None,
         )
 
     @property

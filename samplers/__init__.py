@@ -74,6 +74,7 @@ from samplers.selectors.threshold import Threshold
 from samplers.selectors.top_k import TopK
 from samplers.selectors.wide_in import WideIn
 from samplers.stops.end_block import EndBlock
+from samplers.stops.end_of_text import EndOfText
 from samplers.transforms.ban_end import BanEnd
 from samplers.transforms.credit import Credit
 
@@ -134,6 +135,7 @@ __all__ = [
     "Dawn",
     "Dimple",
     "EndBlock",
+    "EndOfText",
     "EndRejection",
     "EntropyBound",
     "EntropyThreshold",

@@ -24,7 +24,7 @@ from tests.models.checkpoints import SEEDS, write_checkpoint
 DATA = Path(__file__).parent / "data"
 CASES = DATA / "goldens"
 # What is known of the selection: these many agree in every token, step and forward.
-MATCHED = 89
+MATCHED = 95
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checker(checkpoints: Path) -> Checker:
-    return Checker(checkpoints, DATA)
+    return Checker(checkpoints, DATA / "filters")
 
 
 def case_of(method: str, name: str) -> Case:
@@ -65,7 +65,7 @@ def test_selection_is_fully_accounted_for(checker: Checker) -> None:
     rules = {name for verdict in verdicts.values() for name in verdict.rules}
     ends = {"end fill", "stops at end"}
     caches = {"idle block call", "last row stale", "window order", "first token forced", "grid per block"}
-    caches |= {"dkv un", "dkv un_right", "dkv right"}
+    caches |= {"dkv un", "dkv un_right", "dkv right", "stale suffix"}
     assert rules == {"prompt mask", "rows wait", "same draws", "reference raised"} | ends | caches
     assert not [name for name, verdict in verdicts.items() if verdict.status == "skipped"]
 
@@ -89,6 +89,9 @@ def test_selection_is_fully_accounted_for(checker: Checker) -> None:
         ("dkv_decode", "dkv_decode__llada_tiny__a_r2__p05"),
         ("d2_dualcache", "d2_dual__dream_tiny__bthr__batch2"),
         ("dreamblock_dual", "dreamblock_dual__a_thr0.5__p05"),
+        ("l2p_prefix", "l2p_prefix__llada_tiny__b_t0.96__p05"),
+        ("l2p_dual", "l2p_dual__llada_tiny__c_t0.6__p12"),
+        ("predict_eot", "predict_eot__llada_tiny__a__p12"),
     ],
 )
 def test_corrupted_record_is_unexplained(checker: Checker, method: str, name: str) -> None:
@@ -114,6 +117,8 @@ def test_corrupted_record_is_unexplained(checker: Checker, method: str, name: st
         ("dkv_greedy", "dkv_greedy__llada_tiny__c_r2_w3__p23"),
         ("dream_dkv", "dream_dkv__a_entropy_decoded4_right__p12"),
         ("d2_dllmcache", "d2_dllmcache__dream_tiny__a__p12"),
+        ("l2p_eot", "l2p_eot__llada_tiny__b_t0.6__p05"),
+        ("l2p_dual", "l2p_dual__llada_tiny__c_t0.6__p12"),
     ],
 )
 def test_other_positions_fed_are_unexplained(checker: Checker, method: str, name: str) -> None:
@@ -136,6 +141,7 @@ def test_other_positions_fed_are_unexplained(checker: Checker, method: str, name
         ("dkv_decode", "dkv_decode__llada_tiny__a_r2__p05", {"cache_reloading_step": 4}),
         ("dllmcache", "dllmcache__llada_tiny__a_p100_g7_r0.25__p23", {"transfer_ratio": 0.1}),
         ("d2_dualcache", "d2_dual__llada_tiny__bthr__batch2", {"use_dual": False}),
+        ("l2p_dual", "l2p_dual__llada_tiny__c_t0.6__p12", {"accept_thres": 0.96}),
     ],
 )
 def test_fault_of_another_setting_explains_nothing(checker: Checker, method: str, name: str, other: dict) -> None:

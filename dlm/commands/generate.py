@@ -46,6 +46,7 @@ examples:
   dlm generate 'prompt=47+85=' sampler=topk sampler.tokens_per_step=4 blocks.length=16 max_new_tokens=32
   dlm generate 'prompt=47+85=' sampler=topk drafting=freedave drafting.draft_length=8 max_new_tokens=32
   dlm generate 'prompt=47+85=' cache=dkv_decode cache.interval=4 max_new_tokens=64
+  dlm generate 'prompt=47+85=' sampler.stop_at_end=decoded max_new_tokens=64   cut behind the end of the text
   dlm generate prompts_file=prompts.jsonl sampler=factor batch_size=16 format=json output=answers.jsonl
   dlm generate model=llada-8b-instruct chat=true 'prompt=Why is the sky blue?'
   dlm generate model=local model.path=DIR sampler=dream_entropy sampler.steps=64 'prompt=...'

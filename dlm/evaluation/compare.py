@@ -79,7 +79,7 @@ class Line:
         n: number of questions.
         max_new_tokens: positions that were filled per question.
         accuracy, accuracy_low, accuracy_high: share of right answers, and its 95 % interval (Wilson).
-        forwards, token_forwards, tokens, tokens_per_forward, canvas_tokens_per_forward: means of
+        forwards, token_forwards, tokens, tokens_per_forward, canvas_tokens_per_forward, positions_cut: means of
             :class:`dlm.result.Counts`.
         overhead_ms_per_step: milliseconds outside the forward, summed / forwards, summed. A row bears its share of
             the time of its batch, so this falls as batches grow.
@@ -102,6 +102,7 @@ class Line:
     overhead_ms_per_step: float
     outside_share: float
     seconds: float
+    positions_cut: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def measure(questions: Questions, label: str, sampler: Sampler, how: Decoding) -
         overhead_ms_per_step=1000 * outside / forwards if forwards else 0.0,
         outside_share=outside / seconds if seconds else 0.0,
         seconds=seconds,
+        positions_cut=fmean(c.positions_cut for c in counts),
     )
 
 

@@ -15,22 +15,25 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.batch import Batch
 from dlm.canvas import Canvas, pack_positions
 from dlm.decoder import Decoder
 from dlm.errors import SettingsError
 from dlm.forward import Pass, Seen
 from dlm.models.backbone import Backbone, ModelDescription
-from dlm.plan import ForwardPlan, Now, Peek
+from dlm.plan import ForwardPlan, Now
 from dlm.protocols import Cache, CacheRun
+from dlm.row import Row
 from dlm.sampler import Sampler
 from dlm.uncached import FullCanvasRun, WholeRows
+from dlm.versions import Spread, Versions
 from dlm.view import Clock, StepView, rank
 
 # What a stored key can belong to: a given position; a token that stood there at the row's last refresh, or has been
 # committed since; a mask.
 KINDS = ("prompt", "decided_before", "decided_since", "masks")
 # Logits that are compared at one time, in elements.
-_CHUNK_ELEMENTS = 2**23
+CHUNK_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Replaying(Decoder):
 
     def _look(
         self,
-        canvas: Canvas,
+        batch: Batch,
         clock: Clock,
         plan: ForwardPlan,
         positions: Int[Tensor, "B N"],
@@ -132,14 +135,15 @@ class Replaying(Decoder):
         states: dict,
     ) -> tuple[StepView, Bool[Tensor, "B N"] | None, Seen | None]:
         """Both forwards; the exact one is what the decoder gets."""
+        canvas = batch.canvas
         now, asked = self._beside.now, self._beside.asked
         wanted = now.wanted if asked.wanted is None else asked.wanted
         narrowed = now.eligible if asked.eligible is None else asked.eligible
         places = pack_positions(wanted, canvas.columns, positions.shape[1])
         # Memories of the parts are the exact run's; only what is held against the step before is the cache's own.
         own = {**states, "previous": states.get("replayed")}
-        cached, _, answered = super()._look(canvas, clock, asked, places, narrowed, own)
-        exact, forced, seen = super()._look(canvas, clock, plan, positions, eligible, states)
+        cached, _, answered = super()._look(batch, clock, asked, places, narrowed, own)
+        exact, forced, seen = super()._look(batch, clock, plan, positions, eligible, states)
         if "previous" in states:
             states["replayed"] = own["previous"]
         assert answered is not None
@@ -278,8 +282,14 @@ class _Beside:
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
         return self.policy.end(*self.finished(view, chosen))
 
-    def accept(self, tokens: Int[Tensor, "B W"]) -> None:
-        raise AssertionError("branches of a row are not replayed")
+    def evaluable(self, row: Row) -> int:
+        return 0
+
+    def spread(self, versions: Versions) -> Spread:
+        raise AssertionError("versions of a row are not replayed")
+
+    def accept(self, kept: Int[Tensor, " B"]) -> None:
+        raise AssertionError("versions of a row are not replayed")
 
     def keep(self, slots: list[int]) -> None:
         self.policy.keep(slots)
@@ -321,9 +331,9 @@ class Fresh:
         """See :class:`dlm.plan.Memory`."""
         return self
 
-    def peeking(self, owner: Int[Tensor, " N"]) -> Peek:
+    def along_sequence(self, order: Any, valid: Any) -> Any:
         """See :class:`dlm.plan.Memory`."""
-        raise AssertionError("branches of a row are not replayed")
+        raise AssertionError("versions of a row are not replayed")
 
 
 def compare(
@@ -333,7 +343,7 @@ def compare(
     the entropy, all in float64 and of the model's own distributions, before transforms and temperature."""
     ours, theirs = (seen.hidden.rows(forward.model, positions) for seen in (exact, cached))
     vocabulary, parts = forward.vocabulary, []
-    chunk = max(1, _CHUNK_ELEMENTS // max(1, vocabulary.width))
+    chunk = max(1, CHUNK_ELEMENTS // max(1, vocabulary.width))
     for first in range(0, positions.numel(), chunk):
         part = slice(first, first + chunk)
         a, b = (forward.guided([rows[part] for rows in sets]).double().log_softmax(dim=1) for sets in (ours, theirs))

@@ -43,6 +43,8 @@ def block_inputs(view: StepView, inputs: Inputs, length: int, masked: Bool[Tenso
     filter; 1 where the forward did not show a committed position). ``negative_entropy``: in nats, 0 at committed
     positions (Dream's). ``masked_probability``: as the first, but 1 at every committed position, so that none of them
     has to be scored again (ours). ``masked``: what was open at the forward; an open position it did not show counts 0.
+
+    What a stop rule has cut away counts as committed, in ``probability`` as missing, as published.
     """
     clock, proposal = view.clock, view.proposal
     sure = 0.0 if inputs == "negative_entropy" else 1.0
@@ -55,7 +57,7 @@ def block_inputs(view: StepView, inputs: Inputs, length: int, masked: Bool[Tenso
     known = ~laid.isnan() if inputs == "probability" else ~laid.isnan() & masked
     laid = torch.where(known, laid, torch.where(masked, 0.0, sure))
     columns = clock.block_start[:, None] + torch.arange(length, device=laid.device)
-    inside = columns < clock.block_end[:, None]
+    inside = columns < (clock.block_end if inputs == "probability" else clock.opened_end)[:, None]
     return laid.gather(1, columns.clamp_max(view.canvas.trash)).masked_fill(~inside, 0.0)
 
 

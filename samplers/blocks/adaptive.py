@@ -84,4 +84,4 @@ class AdaptiveBlocks(Stateless):
 
     def _window(self, canvas: Canvas) -> Int[Tensor, " B"]:
         """How many positions are searched."""
-        return (self.window * (canvas.end - canvas.start) + 1e-9).floor().long()
+        return (self.window * canvas.region + 1e-9).floor().long()

@@ -37,7 +37,7 @@ class AscendingBlocks(Stateless):
         return region if self.count == 1 else max(region - 2 ** (steps - 1) + 1, 2 ** (steps - self.count + 1) - 1)
 
     def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
-        region = canvas.end - canvas.start
+        region = canvas.region
         steps = region.double().log2().floor().long()
         first = canvas.masked.int().argmax(dim=1) - canvas.start
         # Ends of the blocks, as offsets: 2^(S - count + 1) - 1, doubled and so on, and the end of the region.
@@ -47,4 +47,4 @@ class AscendingBlocks(Stateless):
         passed = first[:, None] >= ends
         end = torch.where(passed, region[:, None], ends).amin(dim=1)
         start = torch.where(passed, ends, 0).amax(dim=1)
-        return canvas.start + start, canvas.start + end, state
+        return canvas.start + start, torch.minimum(canvas.start + end, canvas.end), state

@@ -31,6 +31,6 @@ class Ascending(Stateless):
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
         canvas, j = view.canvas, view.clock.step
-        steps = (canvas.end - canvas.start).double().log2().floor().long()
+        steps = canvas.region.double().log2().floor().long()
         left = view.eligible.sum(dim=1)
         return torch.where(j < steps - 1, 2 ** j.clamp_max(62), left), state

@@ -59,8 +59,9 @@ class TimeGrid(Stateless):
 
         In float32 like the reference: rounding decides where a truncated number just misses an integer.
         """
-        masks, k = view.clock.block_masks, view.clock.step
-        steps = masks if self.steps is None else torch.full_like(masks, self.steps)
+        k = view.clock.step
+        # Not the masks of the block: a stop rule may cut it short, and the grid stays what it was.
+        steps = view.canvas.writable.sum(dim=1) if self.steps is None else torch.full_like(k, self.steps)
         left = 1.0 - self._time(k + 1, steps) / self._time(k, steps)
         return torch.where(k >= steps - 1, torch.ones_like(left), left)
 

@@ -52,7 +52,7 @@ class Uniform(Stateless):
         if self.steps is None:
             assert self.tokens_per_step is not None
             return torch.full_like(clock.step, self.tokens_per_step), state
-        start, region = view.canvas.start, view.canvas.end - view.canvas.start
+        start, region = view.canvas.start, view.canvas.region
         # Steps are cut where blocks are cut, so that the parts add up to the whole.
         done = (clock.block_start - start) * self.steps // region
         due = (clock.block_end - start) * self.steps // region

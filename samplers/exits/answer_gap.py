@@ -132,7 +132,7 @@ class AnswerGap(Stateless):
         here = view.here(self.region.where(canvas))
         count = here.sum(dim=1)
         mean = view.proposal.gap.double().masked_fill(~here, 0.0).sum(dim=1) / count.clamp_min(1)
-        region = canvas.end - canvas.start
+        region = canvas.region
         if self.progress == "filled":
             share = 1.0 - canvas.masked.sum(dim=1) / region
         else:

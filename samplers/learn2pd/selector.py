@@ -69,14 +69,18 @@ class Learn2PD(Stateless):
         return size.block if self.filter is not None and self.filter.inputs == "probability" else eligible
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
-        assert self.filter is not None
         assert view.scores is not None
         assert view.budget is not None
+        return self.accepted(view) | (rank(view.scores) < view.budget[:, None]), state
+
+    def accepted(self, view: StepView) -> Bool[Tensor, "B N"]:
+        """What the filter takes for final, without the budget."""
+        assert self.filter is not None
+        assert view.scores is not None
         n = self.filter.block_length
         sure = torch.sigmoid(self.filter(block_inputs(view, self.filter.inputs, n, view.canvas.masked)))
         place = (view.positions - view.clock.block_start[:, None]).clamp(0, n - 1)
-        final = (sure.gather(1, place) > self._level) & (view.scores > _PUT_LAST) & view.eligible
-        return final | (rank(view.scores) < view.budget[:, None]), state
+        return (sure.gather(1, place) > self._level) & (view.scores > _PUT_LAST) & view.eligible
 
     @property
     def _level(self) -> float:

@@ -54,7 +54,7 @@ class EndRejection(Stateless):
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.scores is not None
         clock, canvas = view.clock, view.canvas
-        region = (canvas.end - canvas.start).double()
+        region = canvas.region.double()
         j = (clock.block_step if self.compat == "reference" else clock.step).double()
         if self.schedule == "linear":
             per_step = torch.ceil(region / self.tokens_per_step)

@@ -13,6 +13,7 @@ from dlm.sampler import Sampler
 from samplers.blocks.fixed import Fixed
 from samplers.modifiers.suppress_end import SuppressEnd
 from samplers.stops.end_block import EndBlock
+from samplers.stops.end_of_text import RULES, EndOfText, Rule
 from samplers.transforms.ban_end import BanEnd
 
 _BUDGET_KEYS = {"steps", "tokens_per_step"}
@@ -31,9 +32,12 @@ class Options:
         ban_end: the end-of-text id is never proposed (LLaDA's ``logits_eos_inf``).
         suppress_end: end tokens are committed last (LLaDA's ``confidence_eos_eot_inf``). ``"reference"``: as the
             published code behaves, which takes them out of the softmax instead.
-        stop_at_end: a completed block with the end-of-text id ends the row.
+        stop_at_end: a completed block with the end-of-text id ends the row. Or a rule of :class:`samplers.EndOfText`,
+            ``decoded``, ``complete``, ``accepted`` or ``reference``: what lies behind the end of the text is taken
+            away at once.
         transforms, modifiers: further logit transforms and score modifiers, behind the preset's own.
         exit: an early exit (:class:`samplers.AnswerGap`); null is off.
+        stop: a stop rule in place of ``stop_at_end``; null is off.
     """
 
     blocks: Blocks | None = None
@@ -44,15 +48,21 @@ class Options:
     precision: Literal["float32", "float64"] = "float32"
     ban_end: bool = False
     suppress_end: bool | Literal["reference"] = False
-    stop_at_end: bool = False
+    stop_at_end: bool | Rule = False
     transforms: Sequence[LogitTransform] = ()
     modifiers: Sequence[ScoreModifier] = ()
     exit: EarlyExit | None = None
+    stop: StopRule | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ban_end", "stop_at_end"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if not isinstance(self.ban_end, bool):
+            raise SettingsError(f"ban_end must be true or false, got {self.ban_end!r}")
+        if not (isinstance(self.stop_at_end, bool) or self.stop_at_end in RULES):
+            raise SettingsError(
+                f"stop_at_end must be true, false or one of {', '.join(RULES)}, got {self.stop_at_end!r}"
+            )
+        if self.stop_at_end and self.stop is not None:
+            raise SettingsError("stop_at_end and stop= both say when a row ends: give one of them")
         if self.suppress_end not in (True, False, "reference"):
             raise SettingsError(f"suppress_end must be true, false or 'reference', got {self.suppress_end!r}")
 
@@ -83,16 +93,22 @@ class Options:
         )
         transforms: tuple[LogitTransform, ...] = (BanEnd(),) if self.ban_end else ()
         modifiers: tuple[ScoreModifier, ...] = (SuppressEnd(),) if self.suppress_end is True else ()
-        stop: StopRule | None = EndBlock() if self.stop_at_end else None
         return replace(
             sampler,
             proposer=proposer,
             transforms=(*transforms, *sampler.transforms, *self.transforms),
             modifiers=(*sampler.modifiers, *self.modifiers, *modifiers),
             exit=self.exit or sampler.exit,
-            stop=stop or sampler.stop,
+            stop=self.stop_rule or sampler.stop,
             guidance=self.guidance,
         )
+
+    @property
+    def stop_rule(self) -> StopRule | None:
+        """The stop rule asked for; None: none is."""
+        if self.stop is not None or not self.stop_at_end:
+            return self.stop
+        return EndBlock() if self.stop_at_end is True else EndOfText(self.stop_at_end)
 
     @property
     def block_schedule(self) -> Blocks:

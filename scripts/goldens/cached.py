@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 import cache
 import samplers
+from dlm.parts import Stateless
 from dlm.proposal import Proposer
 from dlm.sampler import Sampler
+from dlm.view import StepView
 from scripts.goldens.cases import Case
 from scripts.goldens.dream_faults import (
     BlockGrid,
@@ -172,22 +176,33 @@ def dream_adablock(case: Case, s: Settings, plan: Plan) -> Plan:
     return replace(plan, cache=cache.dual(), faults=(fault,))
 
 
+@dataclass(frozen=True)
+class LeftFirst(Stateless):
+    """Positions are filled from the left."""
+
+    def step(self, view: StepView, state: None) -> tuple[Tensor, None]:
+        return -view.positions.double(), state
+
+
 def freedave(case: Case, s: Settings) -> Plan:
     """cychomatica/FreeDave generation/core.py: its sequential decoder and FreeDave over it, with its own prefix or dual
     cache. The reference ranks by float32 probabilities."""
     s.only("temperature", 0.0)
     s.only("token_per_step", None, 1)
-    if s.get("alg_temp") is not None:
-        raise UntranslatedError(f"alg_temp={s.get('alg_temp')}: it fills from the left, which none of our presets does")
+    s.only("alg_temp", None, -1)
+    leftmost = s.get("alg_temp") == -1
     if s.get("eager_acceptance_mode", False):
         raise UntranslatedError(
-            "eager acceptance, which is not lossless with these caches (reference bug 19), is not built"
+            "eager acceptance with a cache that recomputes everything at the border of a block is not lossless"
+            " (reference bug 19); ours is refused there"
         )
     s.get("decoding_steps")  # the loop goes on until the block is full
     s.get("draft_mode")  # drafts along the batch or along the sequence: the same states
     new, block = s.get("max_gen_length"), s.get("block_length")
     blocks, threshold = samplers.Fixed(block), s.get("confidence_threshold")
     sampler = samplers.topk(blocks=blocks) if threshold is None else samplers.threshold(threshold, blocks=blocks)
+    if leftmost:
+        sampler = replace(sampler, modifiers=(LeftFirst(),))
     policy = cache.dual() if s.get("dual_cache", False) else cache.prefix()
     precise = replace(sampler, proposer=replace(sampler.proposer, precision="float64"))
     tie = Fault(("float32 tie",), sampler=precise)

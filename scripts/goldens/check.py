@@ -38,7 +38,7 @@ class Checker:
     """Checks cases against the checkpoints of a folder; every checkpoint is loaded once, in float32 on the
     CPU.
 
-    ``extra`` is the folder of further inputs (filters of learned samplers); no method reads it yet.
+    ``extra`` is the folder of further inputs (filters of learned samplers).
     ``models`` holds what is loaded, by the name of the checkpoint.
     """
 
@@ -49,7 +49,7 @@ class Checker:
     def check(self, case: Case) -> Verdict:
         """The verdict on one case."""
         try:
-            plan = translate(case)
+            plan = translate(case, self.extra)
         except UntranslatedError as error:
             return Verdict("skipped", details=(str(error),))
         model = self._model(case, plan)

@@ -43,7 +43,7 @@ def judge(case: Case, model: LanguageModel, plan: Plan) -> Verdict:
         return Verdict("matched")
     sampler = plan.sampler
     precise = replace(sampler, proposer=replace(sampler.proposer, precision="float64"))
-    for other in (precise, replace(sampler, modifiers=(HigherFirst(),))):
+    for other in (precise, replace(sampler, modifiers=(*sampler.modifiers, HigherFirst()))):
         if not _apart(case, model, replace(plan, sampler=other)):
             return Verdict("explained", ("float32 tie",))
     if isinstance(sampler.selector, samplers.Threshold) and _subset(case, model, plan):

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cache.policy import Before, Policy, Run
+from cache.before import Before
+from cache.policy import Policy
+from cache.run import Run
 from dlm.canvas import Canvas
 from dlm.parts import Stateless
 from dlm.plan import ForwardPlan, Layout, Now

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cache.before import Before
 from cache.greedy import DKVGreedy, near
-from cache.policy import Before, Policy, Run
+from cache.policy import Policy
+from cache.run import Run
 from dlm.parts import Stateless
 from dlm.plan import Layout, Now
 from dlm.protocols import State

@@ -12,6 +12,7 @@ from dlm.result import Generation
 from dlm.uncached import FullCanvas
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Verdict
+from scripts.goldens.learned import told
 from scripts.goldens.listen import Call, Listening
 from scripts.goldens.plan import Fault, Plan
 
@@ -85,7 +86,9 @@ def differences(case: Case, found: Account) -> list[str]:
         wrong.append(f"{len(found.fed)} forwards, recorded {case.nfe}")
     for name, ours, theirs in (("step", found.steps, case.commit_step), ("token", found.tokens, case.gen_ids)):
         for row, (own, recorded) in enumerate(zip(ours, theirs, strict=True)):
-            apart = [i for i, (a, b) in enumerate(zip(own, recorded, strict=True)) if a != b]
+            if len(own) != len(recorded):
+                wrong.append(f"row {row}: {len(own)} {name}s, recorded {len(recorded)}")
+            apart = [i for i, (a, b) in enumerate(zip(own, recorded, strict=False)) if a != b]
             wrong += [f"row {row}, generated position {i}: {name} {own[i]}, recorded {recorded[i]}" for i in apart[:3]]
     for call, (working, total) in enumerate(zip(found.fed, case.rows_per_call, strict=False)):
         if total not in (len(working), len(case.prompts)):
@@ -134,12 +137,15 @@ def run(case: Case, model: LanguageModel, plan: Plan, fault: Fault) -> Account:
         max_new_tokens=plan.new_tokens,
         batch_size=len(case.prompts),
         pinned=plan.pinned,
+        record="commits" if plan.shortens else None,
     )
     for row, one in enumerate(runs):
         calls = listening.heard[row]
         fed = sum(len(call.fed) for call in calls)
         if one.counts.forwards != len(calls) or (calls[0].fresh is None and one.counts.token_forwards != fed):
             raise CountError(f"row {row} counts {one.counts.token_forwards} positions, and was fed {fed}")
+    if plan.shortens:
+        runs = [told(one, model.description.eos_ids[0]) for one in runs]
     return account(runs, listening.heard, fault)
 
 

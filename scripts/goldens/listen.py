@@ -12,6 +12,8 @@ from cache.dllm import Chosen, Whole
 from dlm.plan import Feed, ForwardPlan, Layout, Now
 from dlm.proposal import Statistic
 from dlm.protocols import Cache, CacheRun
+from dlm.row import Row
+from dlm.versions import Spread, Versions
 from dlm.view import StepView
 
 
@@ -59,6 +61,16 @@ class Listening:
         """See :class:`dlm.protocols.Cache`."""
         return self.inner.asks_ahead
 
+    @property
+    def foretold(self) -> bool:
+        """See :class:`dlm.protocols.Cache`."""
+        return self.inner.foretold
+
+    @property
+    def crosses(self) -> bool:
+        """See :class:`dlm.protocols.Cache`."""
+        return self.inner.crosses
+
     def check(self, sampler: Any, description: Any) -> None:
         """See :class:`dlm.protocols.Cache`."""
         self.inner.check(sampler, description)
@@ -94,8 +106,14 @@ class _ListeningRun:
             self.heard.setdefault(index, []).append(Call(fed, (start, end), place, fresh))
         return self.inner.end(view, chosen)
 
-    def accept(self, tokens: Tensor) -> None:
-        self.inner.accept(tokens)
+    def evaluable(self, row: Row) -> int:
+        return self.inner.evaluable(row)
+
+    def spread(self, versions: Versions) -> Spread:
+        return self.inner.spread(versions)
+
+    def accept(self, kept: Tensor) -> None:
+        self.inner.accept(kept)
 
     def keep(self, slots: list[int]) -> None:
         self.inner.keep(slots)

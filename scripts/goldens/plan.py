@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from dlm.protocols import Cache
@@ -56,6 +57,7 @@ class Plan:
         dtype: the number format the reference was run in.
         spans: the blocks the reference reports, as sizes; None: blocks of ``block``.
         draft_length: states per forward of FreeDave; None: no drafts.
+        shortens: whether the reference returns rows that it has cut short.
         stops_at_end: whether the reference ends after a block with the end of the text, leaving masks behind it.
         cache: our cache; None: the reference has none, and feeds whole rows.
         faults: what may explain a difference of a cached run, simplest first.
@@ -72,6 +74,7 @@ class Plan:
     pinned: dict[int, int] = field(default_factory=dict)
     dtype: Literal["float32", "float64"] = "float32"
     spans: tuple[int, ...] | None = None
+    shortens: bool = False
     stops_at_end: bool = False
     draft_length: int | None = None
     cache: Cache | None = None
@@ -91,15 +94,23 @@ class Plan:
 
 @dataclass
 class Settings:
-    """A case's settings, with a note of what has been read."""
+    """A case's settings, with a note of what has been read.
+
+    ``extra`` is the folder of further inputs.
+    """
 
     values: dict[str, Any]
+    extra: Path = Path()
     seen: set[str] = field(default_factory=lambda: {"attention_mask", "pad_id"})  # read by Case.pads
 
     def get(self, name: str, default: Any = None) -> Any:
         """The setting, or ``default`` where it is absent."""
         self.seen.add(name)
         return self.values.get(name, default)
+
+    def file(self, name: str) -> Path:
+        """A file of further inputs; its name is the first word of the setting."""
+        return self.extra / Path(self.get(name).split()[0]).name
 
     def only(self, name: str, *accepted: Any) -> None:
         """Refuse the case when a setting is present with a value that has no translation."""

@@ -177,10 +177,6 @@ def _broken_wino(case: Case, s: Settings) -> Plan:
     )
 
 
-def _predict_eot(case: Case, s: Settings) -> Plan:
-    raise UntranslatedError("end-of-text prediction shortens rows; it comes with Learn2PD (issue 5)")
-
-
 Translation = Callable[[Case, Settings], Plan]
 
 TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
@@ -200,5 +196,4 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("d2_klass", _d2),
     ("d2_certainty_prior", _d2),
     ("d2_wino", _broken_wino),
-    ("predict_eot", _predict_eot),
 )

@@ -137,6 +137,11 @@ RULES: dict[str, str] = {
         "does not use, and returns the masks. A run of ours that fills the first position of every block, with a "
         "call without work behind each, equals the record. Ours fills every block."
     ),
+    "stale suffix": (
+        "Learn2PD's dual cache, after a cut at a predicted end of the text, goes on attending to the stored keys of "
+        "positions that are gone, until the next block. With that, our run equals the record. Ours does not attend "
+        "to them any more from the next forward on."
+    ),
     "reference raised": (
         "The reference ended with an exception. Ours completes every row, without masks, and each row of "
         "the batch equals its single run."

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import samplers
 from dlm.proposal import Proposer
 from dlm.sampler import Sampler
-from scripts.goldens import cached, published
+from scripts.goldens import cached, learned, published
 from scripts.goldens.cached import with_cache
 from scripts.goldens.cases import Case
 from scripts.goldens.plan import DREAM_TOP_K, Draw, Plan, Settings, UntranslatedError
@@ -174,6 +175,8 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("dkv_decode", with_cache(_llada, cached.dkv_decode)),
     ("dkv_greedy", with_cache(_llada, cached.dkv_greedy)),
     ("freedave*", cached.freedave),
+    ("l2p*", learned.learn2pd),
+    ("predict_eot", learned.predict_end),
     ("dream_confidence_threshold", _dream_confidence_threshold),
     ("dream_entropy", _dream),
     ("dream_maskgit_plus", _dream),
@@ -209,8 +212,8 @@ def _method_of(case: Case) -> str:
     return case.method
 
 
-def translate(case: Case) -> Plan:
-    """Our sampler and the reference's loop for a case.
+def translate(case: Case, extra: Path = Path()) -> Plan:
+    """Our sampler and the reference's loop for a case; ``extra`` is the folder of further inputs.
 
     Raises:
         UntranslatedError: the method, or one of its settings, has no translation yet.
@@ -218,7 +221,7 @@ def translate(case: Case) -> Plan:
     method = _method_of(case)
     for pattern, function in TRANSLATIONS:
         if fnmatchcase(method, pattern):
-            settings = Settings(case.settings)
+            settings = Settings(case.settings, extra)
             plan = function(case, settings)
             settings.close()
             return plan

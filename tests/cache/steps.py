@@ -9,10 +9,12 @@ import torch
 
 import samplers
 from dlm.canvas import Canvas, Job, SpecialIds
+from dlm.drafting.tree import along_sequence, beside
 from dlm.forward import Hidden, Pass, Stopwatch
 from dlm.plan import Layout, Now
 from dlm.proposal import Proposal, Vocabulary
 from dlm.row import Row
+from dlm.versions import Versions
 from dlm.view import Clock, StepView
 
 
@@ -55,15 +57,35 @@ class Stepper:
     @torch.inference_mode()
     def forward(self) -> torch.Tensor:
         """Logits of every position of the block. ``[B, block, V]``"""
-        eligible = self.canvas.masked & self.clock.block
-        self.plan = self.run.plan(Now(self.canvas, self.clock, eligible, eligible, self.rows))
+        self.ask()
         sets = tuple(self.body.feed(self.canvas, feed)[0] for feed in self.plan.feeds)
         self.hidden = Hidden(self.plan.feeds, sets, self.canvas)
-        block = int(self.clock.block_end[0] - self.clock.block_start[0])
-        wanted = self.clock.block_start[:, None] + torch.arange(block)
-        rows = self.hidden.rows(self.model.backbone, wanted)[0]
-        self.logits = self.model.backbone.head(rows).view(*wanted.shape, -1)
+        self.logits = self._logits(self.hidden, self.clock)
         return self.logits
+
+    def ask(self) -> None:
+        """Have the cache plan the next forward."""
+        eligible = self.canvas.masked & self.clock.block
+        self.plan = self.run.plan(Now(self.canvas, self.clock, eligible, eligible, self.rows))
+
+    @torch.inference_mode()
+    def evaluate(self, versions: Versions, layout: str) -> torch.Tensor:
+        """Logits of every position of the block of each version. ``[V, block, V]``"""
+        feeds, _, _, slots = self.run.spread(versions)
+        order = beside([versions.counts[slot] for slot in slots], torch.device("cpu"))
+        sets = [
+            along_sequence(self.body, versions.canvas, feed, order)
+            if layout == "tree" and number == 0
+            else self.body.feed(versions.canvas, feed)[0]
+            for number, feed in enumerate(feeds)
+        ]
+        return self._logits(Hidden(feeds, tuple(sets), versions.canvas), versions.clock)
+
+    def _logits(self, hidden: Hidden, clock: Clock) -> torch.Tensor:
+        block = int(clock.block_end[0] - clock.block_start[0])
+        wanted = clock.block_start[:, None] + torch.arange(block)
+        rows = hidden.rows(self.model.backbone, wanted)[0]
+        return self.model.backbone.head(rows).view(*wanted.shape, -1)
 
     def commit(self, tokens: dict[int, int], row: int = 0) -> None:
         """Write tokens into a row, as a step would."""

@@ -7,7 +7,7 @@ import torch
 import cache
 import dlm
 import samplers
-from cache.policy import BUCKETS
+from cache.run import BUCKETS
 from tests.cache.steps import Stepper
 from tests.doubles import random_llada
 

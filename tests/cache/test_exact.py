@@ -10,7 +10,8 @@ import torch
 
 import cache
 import samplers
-from cache.policy import Before, Run
+from cache.before import Before
+from cache.run import Run
 from tests.cache.runs import FAMILIES, PROMPTS, history, one_layer
 from tests.cache.steps import Stepper
 

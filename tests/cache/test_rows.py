@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import cache
 import samplers
-from cache.policy import Run
-from cache.store import Peeking
+from cache.run import Run
+from dlm.drafting.drafts import later
 from dlm.plan import Now
+from dlm.versions import Versions, canvas_of, clock_of
 from tests.cache.runs import FAMILIES, PROMPTS, history
 from tests.cache.steps import Stepper
 
@@ -153,42 +154,91 @@ def test_logits_of_what_was_asked_are_those_of_all(name: str, family: str) -> No
         stepper.commit({len(PROMPTS[0]) + 1: 4})
 
 
+@pytest.mark.parametrize("layout", ["batch", "tree"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_peek_changes_nothing_and_accepting_it_is_the_store_forward(family: str) -> None:
-    """Three drafts of one row in one forward; the accepted one leaves what a storing forward of it leaves."""
+def test_a_peek_changes_nothing_and_accepting_it_is_the_store_forward(family: str, layout: str) -> None:
+    """Three versions of one row in one forward; the accepted one leaves what a storing forward of it leaves."""
     model = FAMILIES[family]()
-    steppers = [Stepper(model, cache.dual(), [PROMPTS[0]]) for _ in range(2)]
-    for stepper in steppers:
+    peeking, storing = (Stepper(model, cache.dual(), [PROMPTS[0]]) for _ in range(2))
+    for stepper in (peeking, storing):
         stepper.forward()
         stepper.finish()
-    peeking, storing = steppers
     drafts = [{8: 1}, {8: 1, 9: 2}, {7: 3, 12: 4}]
     storing.commit(drafts[1])
     stored_logits = storing.forward()
 
-    feed = storing.plan.feeds[0]
-    positions = feed.positions.expand(3, -1)
-    tokens = peeking.canvas.tokens.expand(3, -1).clone()
+    peeking.ask()
+    tokens = peeking.canvas.tokens.repeat(3, 1)
     for branch, draft in enumerate(drafts):
         for place, token in draft.items():
             tokens[branch, place] = token
-    store = peeking.run.store
-    reach = feed.stored
-    before = [buffer.clone() for buffer in (*store.keys, *store.values)]
-    hidden_stored = torch.ones(3, reach, dtype=torch.bool).scatter(1, positions, False)
-    valid = torch.cat([hidden_stored, torch.ones_like(positions, dtype=torch.bool)], dim=1)
-    memory = Peeking(store, positions=positions, reach=reach, owner=torch.zeros(3, dtype=torch.long))
+    versions = Versions.alike(peeking.canvas, tokens, peeking.clock, peeking.clock.block & peeking.canvas.masked, 3)
+    before = buffers(peeking)
+    logits = peeking.evaluate(versions, layout)
+    assert all(torch.equal(a, b) for a, b in zip(before, buffers(peeking), strict=True))
+    assert torch.allclose(logits[1], stored_logits[0], atol=1e-9)
     with torch.inference_mode():
-        hidden = model.backbone.hidden(tokens.gather(1, positions), positions, valid, memory)
-        assert all(torch.equal(a, b) for a, b in zip(before, (*store.keys, *store.values), strict=True))
-        first = int(storing.clock.block_start[0]) - model.description.shift
-        columns = [positions[0].tolist().index(first + i) for i in range(8)]
-        assert torch.allclose(model.backbone.head(hidden[1, columns]), stored_logits[0], atol=1e-9)
-        memory.accept(torch.tensor([1]))
-    for mine, theirs in zip(
-        (*store.keys, *store.values), (*storing.run.store.keys, *storing.run.store.values), strict=True
-    ):
+        peeking.run.accept(torch.tensor([1]))
+    for mine, theirs in zip(buffers(peeking), buffers(storing), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", ["batch", "tree"])
+@pytest.mark.parametrize("name", ["dual", "prefix", "vicinity", "dkv_decode", "dkv_pd", "freecache", "window"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_versions_that_follow_each_other_are_the_forwards_that_follow_each_other(
+    family: str, name: str, layout: str
+) -> None:
+    """A row and three states after it, fed at once, against four forwards; and what is left in the store and stamps."""
+    model, policy = FAMILIES[family](), POLICIES[name]
+    together, single = (Stepper(model, policy, [PROMPTS[0], PROMPTS[1]]) for _ in range(2))
+    first = len(PROMPTS[0])
+    for stepper in (together, single):
+        for place in range(3):  # past the warm-up
+            stepper.forward()
+            stepper.commit({first + place: 2})
+            stepper.finish()
+    states = [{}, {first + 5: 1}, {first + 3: 4}, {first + 6: 3}]
+    together.ask()
+    tokens, owner = [], []
+    for row in range(2):
+        now = together.canvas.tokens[row].clone()
+        for state in states if row == 0 else states[:1]:
+            for place, token in state.items():
+                now[place] = token
+            tokens.append(now.clone())
+            owner.append(row)
+    slot = torch.tensor(owner)
+    many = canvas_of(together.canvas, torch.stack(tokens), slot)
+    depth = torch.tensor([0, 1, 2, 3, 0])
+    clock = later(clock_of(together.clock, slot), depth)
+    versions = Versions(
+        canvas=many, clock=clock, wanted=many.masked & clock.block, ahead=None, owner=slot,
+        parent=torch.tensor([0, 0, 1, 2, 4]), first=torch.tensor([0, 4]),
+        levels=tuple(torch.tensor([place]) for place in (1, 2, 3)), counts=[4, 1],
+    )  # fmt: skip
+    logits = together.evaluate(versions, layout)
+    for place, state in enumerate(states):
+        single.commit(state)
+        alone = single.forward()
+        open_ = single.canvas.masked[0, first : first + 8]
+        assert torch.allclose(logits[place][open_], alone[0][open_], atol=1e-9), place
+        if place == 0:
+            assert torch.allclose(logits[4], alone[1], atol=1e-9)
+        single.finish()
+    with torch.inference_mode():
+        together.run.accept(torch.tensor([3, 4]))
+    together.commit({place: token for state in states for place, token in state.items()})
+    together.finish()
+    assert torch.equal(together.run.stamps, single.run.stamps)
+    rows = slice(0, 1)  # the other row has taken one step here and four there
+    for mine, theirs in zip(buffers(together), buffers(single), strict=True):
+        assert torch.allclose(mine[rows, :-1], theirs[rows, :-1], atol=1e-9)
+
+
+def buffers(stepper: Stepper) -> list[torch.Tensor]:
+    store = stepper.run.store
+    return [buffer.clone() for buffer in (*store.keys, *store.values)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,233 @@
+"""A cache policy at work on one batch: stamps, buffer, and the policy's memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from cache.before import Before
+from cache.spread import spread
+from cache.store import Access, Refreshing, Store, Writing
+from dlm.batch import map_state, renew_state
+from dlm.canvas import pack_positions
+from dlm.errors import SettingsError
+from dlm.plan import Feed, ForwardPlan, Layout, Now, sees
+from dlm.protocols import State
+from dlm.row import Row
+from dlm.uncached import WholeRows
+from dlm.versions import Spread, Versions
+from dlm.view import StepView
+
+if TYPE_CHECKING:
+    from cache.policy import Policy
+
+# Numbers of fed positions that compiled code may see; beyond the last one, multiples of it.
+BUCKETS = (1, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+class Asked(NamedTuple):
+    """The last question, and the answer.
+
+    Attributes:
+        now: the question.
+        active, seen: positions fed, and those that may be attended to. ``[B, W]``
+        whole: rows that the policy recomputes whole.
+        counts: positions fed to each row.
+    """
+
+    now: Now
+    active: Bool[Tensor, "B W"]
+    seen: Bool[Tensor, "B W"]
+    whole: tuple[bool, ...]
+    counts: list[int]
+
+
+class Run:
+    """A policy at work: stamps, buffer and the policy's memory.
+
+    Rows that refresh and rows that do not are fed in two calls, so that each row is recomputed when its own clock says
+    so and never because of its neighbours.
+    """
+
+    def __init__(self, policy: Policy, layout: Layout) -> None:
+        for name, width in policy.widths.items():
+            if width is not None and width >= layout.columns:
+                raise SettingsError(
+                    f"cache {type(policy).__name__}: {name}={width} is wider than the canvas of"
+                    f" {layout.columns - 1} positions (prompt and new tokens); lower it"
+                )
+        self.policy, self.layout = policy, layout
+        self.store = Store(layout.streams * layout.rows, layout.columns)
+        self.stamps = torch.full((layout.rows, layout.columns), -1, dtype=torch.long, device=layout.device)
+        self.whole = WholeRows(layout.attention_block)
+        self.state: State = None
+        self.started = False
+
+    def plan(self, now: Now) -> ForwardPlan:
+        """See :class:`dlm.protocols.CacheRun`. Waits for the device once, for the number of fed positions; what waits
+        there is little, since the step before has just been waited for."""
+        canvas, reaches = now.canvas, [row.reach for row in now.rows]
+        if not self.started:
+            self.state, self.started = self.policy.init(canvas), True
+        before = self._before(now)
+        full = [self.policy.refreshes(row) for row in now.rows]
+        eligible, wanted = self._narrowed(before, full)
+        needed = self.needed(wanted, now.ahead)
+        seen, self.narrow = self.in_sight(before, needed)
+        active = seen
+        if not all(full):
+            active = (self.policy.active(before, self.state) | before.changed | needed) & seen
+            if any(full):
+                active = torch.where(torch.tensor(full, device=active.device)[:, None], seen, active)
+        if now.leaving is not None:
+            # A row can only leave when every open position is shown; elsewhere what an exit looks at is not computed.
+            shown = ~(self.answering(canvas.masked) & ~active).any(dim=1, keepdim=True)
+            wanted = wanted | (now.leaving & shown)
+            active = active | (self.answering(now.leaving) & shown & seen)
+        counts = reaches if all(full) and not self.narrow else active.sum(dim=1).tolist()
+        self.asked = Asked(now, active, seen, tuple(full), counts)
+        self._pending = canvas.tokens.clone(), active
+        full = [whole or count == reach for whole, count, reach in zip(full, counts, reaches, strict=True)]
+        feeds = self._feeds(now, active, seen if self.narrow else None, full, counts)
+        refreshed = frozenset(slot for slot, whole in enumerate(full) if whole)
+        return ForwardPlan(feeds, counts, refreshed, active, eligible, wanted)
+
+    def evaluable(self, row: Row) -> int:
+        """See :class:`dlm.protocols.CacheRun`."""
+        if self.policy.refreshes(row):
+            return 0
+        for number, (steps, block_steps) in enumerate(row.ahead):
+            if self.policy.refreshes(replace(row, steps=steps, block_steps=block_steps)):
+                return number
+        return len(row.ahead)
+
+    def spread(self, versions: Versions) -> Spread:
+        """See :class:`dlm.protocols.CacheRun`. Waits for the device once more where the positions fed are not those of
+        the step before."""
+        feeds, self.looks = spread(self, versions)
+        return feeds
+
+    def in_sight(self, before: Before, needed: Bool[Tensor, "B W"]) -> tuple[Bool[Tensor, "B W"], bool]:
+        """What may be attended to, and whether that is not simply every live position."""
+        visible = self.policy.visible(before)
+        return (before.live, False) if visible is None else (before.live & (visible | needed), True)
+
+    def needed(self, wanted: Bool[Tensor, "B W"], ahead: Bool[Tensor, "B W"] | None) -> Bool[Tensor, "B W"]:
+        """Rows that must be fed for proposals; for those ``ahead`` only where that changes nothing else."""
+        return self.answering(wanted if ahead is None or not self.policy.exact else wanted | ahead)
+
+    def answering(self, wanted: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
+        """The rows that score the positions ``wanted``."""
+        return torch.nn.functional.pad(wanted[:, self.layout.shift :], (0, self.layout.shift))
+
+    def _before(self, now: Now) -> Before:
+        canvas = now.canvas
+        live = canvas.columns < canvas.end[:, None]
+        if any(row.reach < row.job.end for row in now.rows):
+            reaches = torch.tensor([row.reach for row in now.rows], device=live.device)
+            live = canvas.columns < reaches[:, None]
+        changed = (self.stamps != canvas.tokens) & live
+        return Before(now, changed, live, self.layout.shift, self.layout.attention_block)
+
+    def _narrowed(self, before: Before, full: list[bool]) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"]]:
+        """What may be committed, and proposed for, when the policy looks at some candidates only."""
+        now = before.now
+        candidates = self.policy.candidates(before, self.state)
+        if candidates is None:
+            return now.eligible, now.wanted
+        free = torch.tensor(full, device=candidates.device)[:, None]
+        eligible = now.eligible & (candidates | free)
+        return eligible, eligible | (now.wanted & ~now.eligible)
+
+    def _feeds(
+        self,
+        now: Now,
+        active: Bool[Tensor, "B W"],
+        seen: Bool[Tensor, "B W"] | None,
+        full: list[bool],
+        counts: list[int],
+    ) -> tuple[Feed, ...]:
+        """One call for the rows that are recomputed whole, one for the others."""
+        feeds: list[Feed] = []
+        if seen is not None:  # what is recomputed whole is not the whole row: all rows alike
+            return (self._partial(now, active, seen, max(counts)),)
+        if not all(full):
+            others = active & ~torch.tensor(full, device=active.device)[:, None]
+            most = max(count for count, whole in zip(counts, full, strict=True) if not whole)
+            feeds.append(self._partial(now, others, None, most))
+        if any(full):
+            feeds.append(self.refresh(now, [slot for slot, whole in enumerate(full) if whole]))
+        return tuple(feeds)
+
+    def refresh(self, now: Now, slots: list[int]) -> Feed:
+        """The call for rows that are recomputed whole."""
+        tokens, reaches = now.canvas.tokens, [now.rows[slot].reach for slot in slots]
+        if len(slots) == len(now.rows):
+            return replace(self.whole.feed(tokens, reaches, now.canvas.columns), memory=self.refreshing(now, None))
+        index = torch.tensor(slots, device=tokens.device)
+        feed = WholeRows(self.layout.attention_block).feed(tokens[index], reaches, now.canvas.columns)
+        return replace(feed, memory=self.refreshing(now, index), slots=index)
+
+    def _partial(self, now: Now, active: Bool[Tensor, "B W"], seen: Bool[Tensor, "B W"] | None, most: int) -> Feed:
+        canvas, reaches = now.canvas, [row.reach for row in now.rows]
+        positions = pack_positions(active, canvas.columns, self.rounded(most))
+        reach = max(reaches)
+        valid = None if seen is None else seen[:, :reach]
+        if seen is None and min(reaches) < reach:
+            valid = self._before(now).live[:, :reach]
+        if self.layout.attention_block:
+            valid = sees(positions, canvas.columns[:reach], self.layout.attention_block, valid)
+        return Feed(
+            tokens=canvas.tokens.gather(1, positions),
+            positions=positions,
+            valid=valid,
+            memory=self.writing(now, positions, reach),
+            stored=reach,
+        )
+
+    def refreshing(self, now: Now, slots: Int[Tensor, " R"] | None) -> Access:
+        """What a refresh does to the store."""
+        return Refreshing(self.store, slots=slots)
+
+    def writing(self, now: Now, positions: Int[Tensor, "B T"], reach: int) -> Access:
+        """What another step does to the store."""
+        return Writing(self.store, positions=positions, reach=reach)
+
+    def rounded(self, count: int) -> int:
+        """The number of entries that are fed for ``count`` positions."""
+        if not self.layout.static:
+            return max(1, count)
+        largest = BUCKETS[-1]
+        fitting = next((size for size in BUCKETS if size >= count), -(-count // largest) * largest)
+        return min(fitting, self.layout.columns)
+
+    def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
+        """See :class:`dlm.protocols.CacheRun`."""
+        tokens, fed = self._pending
+        self.stamps = torch.where(fed, tokens, self.stamps)
+        self.state, report = self.policy.remember(view, chosen, self.state)
+        return report
+
+    def accept(self, kept: Int[Tensor, " B"]) -> None:
+        """See :class:`dlm.protocols.CacheRun`."""
+        stamps = self.looks.accept(kept)
+        self._pending = stamps, torch.ones_like(stamps, dtype=torch.bool)
+
+    def keep(self, slots: list[int]) -> None:
+        """See :class:`dlm.protocols.CacheRun`."""
+        rows = self.stamps.shape[0]
+        index = torch.tensor(slots, dtype=torch.long, device=self.stamps.device)
+        self.stamps = self.stamps.index_select(0, index)
+        self.state = map_state(lambda x: x.index_select(0, index), self.state)
+        self.store.keep([stream * rows + slot for stream in range(self.layout.streams) for slot in slots])
+
+    def renew(self, slots: list[int]) -> None:
+        """See :class:`dlm.protocols.CacheRun`."""
+        self.stamps[slots] = -1
+        fresh = torch.zeros(self.stamps.shape[0], dtype=torch.bool, device=self.stamps.device)
+        fresh[slots] = True
+        self.state = renew_state(self.state, map_state(torch.zeros_like, self.state), fresh)

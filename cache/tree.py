@@ -1,0 +1,77 @@
+"""Versions of a row one behind the other in one feed: the store is read where it is, and a mask says who sees what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from cache.sight import Sight
+from cache.store import Access
+from dlm.models.transformer import Block, Exchange
+from dlm.plan import Beside
+
+
+@dataclass(frozen=True)
+class Tree(Access):
+    """Stored entries of a row followed by those of all its versions.
+
+    Attributes:
+        slot: the store's row each fed row looks at. ``[B]``
+        reach: how many stored columns are attended to.
+        back: where each version stands in the feed, counted in versions. ``[R]``
+        each: versions of a row in the feed.
+        fresh: per layer the keys and values of every version, ``[R, T, ...]``, filled by the forward.
+    """
+
+    slot: Int[Tensor, " B"] = field(kw_only=True)
+    reach: int = field(kw_only=True)
+    back: Int[Tensor, " R"] = field(kw_only=True)
+    each: int = field(kw_only=True)
+    fresh: list[tuple[Tensor, Tensor]] = field(kw_only=True)
+
+    def exchange(self, layer: int, block: Block, x: Tensor) -> Exchange:
+        """Attend to stored and fresh entries side by side."""
+        keys, values = self.store.layer(layer, block, x)
+
+        def look(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+            self.fresh.append((self._versions(k), self._versions(v)))
+            slot = self.slot.to(keys.device)
+            stored = (buffer[:, : self.reach].index_select(0, slot) for buffer in (keys, values))
+            key, value = (torch.cat(pair, dim=1) for pair in zip(stored, (k, v), strict=True))
+            return key, value, mask
+
+        return look
+
+    def doubled(self) -> Tree:
+        """The same in both streams."""
+        second = self.back + self.each * self.slot.shape[0]
+        slot = torch.cat([self.slot, self.slot + self.store.rows // 2])
+        return replace(self, slot=slot, back=torch.cat([self.back, second]))
+
+    def _versions(self, entries: Tensor) -> Tensor:
+        apart = entries.reshape(entries.shape[0] * self.each, -1, *entries.shape[2:])
+        return apart[self.back.to(entries.device)]
+
+
+def visible(
+    sight: Sight, order: Beside, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
+) -> Bool[Tensor, "B Q K"]:
+    """From query to key: stored columns that no version on the way was fed, and the latest entry of all others."""
+    (own, each), (rows, length), reach = order.grid.shape, sight.positions.shape, sight.reach
+    if valid is None:
+        valid = torch.ones(rows, reach, dtype=torch.bool, device=sight.positions.device)
+    seen = (valid if valid.dim() == 3 else valid[:, None])[order.grid]  # [B, E, T or 1, S]
+    latest = sight.latest[order.grid]  # [B, E, W]
+    stored = seen & (latest[..., :reach] < 0)[:, :, None]
+    # The entries of every version: where they stand, and whose they are.
+    where = sight.positions[order.grid].flatten(1)
+    whose = torch.where(order.there, order.grid, -2).repeat_interleave(length, dim=1)
+    inside = (where < reach)[:, None]
+    at = where.clamp_max(reach - 1)[:, None].expand(own, each, -1)
+    mine = inside & (latest.gather(2, at) == whose[:, None])
+    fresh = seen.gather(3, at[:, :, None].expand(own, each, seen.shape[2], -1)) & mine[:, :, None]
+    mask = torch.cat([stored, fresh], dim=3).expand(own, each, length, -1)
+    return mask.flatten(1, 2)

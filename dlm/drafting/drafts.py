@@ -1,0 +1,146 @@
+"""Drafts: the states a row will go through if the model's answers stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dlm.canvas import Canvas
+from dlm.view import Clock, StepView
+
+if TYPE_CHECKING:
+    from dlm.decoder import Decoder
+
+# The fields of a clock that are one number per row; its block follows from them.
+COUNTERS = ("step", "block_start", "block_end", "block_step", "block_masks", "block_number", "opened_end")
+
+
+class Drafts(NamedTuple):
+    """States that may come after the present one, those that come first in front.
+
+    Attributes:
+        tokens: the whole canvas of each. ``[B, D, W]``
+        parent: what each follows: 0 the row as it stands, n the n-th draft. ``[B, D]``
+        clocks: the clock of the step from it, a column for each of ``COUNTERS``. ``[B, D, 7]``
+        number: how many of them there are. ``[B]``
+    """
+
+    tokens: Int[Tensor, "B D W"]
+    parent: Int[Tensor, "B D"]
+    clocks: Int[Tensor, "B D C"]
+    number: Int[Tensor, " B"]
+
+    def clock(self, canvas: Canvas, slot: Int[Tensor, " V"], place: Int[Tensor, " V"]) -> Clock:
+        """The clocks of some drafts; ``canvas`` has a row for each."""
+        return clock_from(self.clocks[slot, place], canvas)
+
+
+class Chain(NamedTuple):
+    """What one set of answers leads to.
+
+    Attributes:
+        tokens: the canvas after one step more each. ``[B, L, W]``
+        clocks: as in :class:`Drafts`. ``[B, L, 7]``
+        there: which of them are drafts. ``[B, L]``
+    """
+
+    tokens: Int[Tensor, "B L W"]
+    clocks: Int[Tensor, "B L C"]
+    there: Bool[Tensor, "B L"]
+
+
+@dataclass(frozen=True)
+class Draftsman:
+    """Makes drafts.
+
+    Attributes:
+        decoder: whose steps they are.
+        crosses: whether a draft may complete its block and go on in the next one.
+    """
+
+    decoder: Decoder
+    crosses: bool
+
+    def chain(self, view: StepView, states: dict[str, Any], length: int) -> Chain:
+        """Step from the answers of ``view`` over and over, as if they were those to every state arrived at.
+
+        A state that completes the block is no draft, unless the next block begins there: no answer to it is needed.
+
+        Args:
+            view: positions and answers; its canvas is the present state, its clock that of the step that led there.
+            states: the parts' memories at the present state.
+            length: states to draft.
+        """
+        if not length:
+            nothing = view.canvas.tokens[:, None][:, :0]
+            return Chain(nothing, counters(view.clock)[:, None][:, :0], nothing[..., 0].bool())
+        decoder, canvas = self.decoder, replace(view.canvas, tokens=view.canvas.tokens.clone())
+        clock, trial = later(view.clock, 1), dict(states)
+        going = torch.ones_like(clock.step, dtype=torch.bool)
+        clock, opened = decoder.open_blocks(canvas, clock, trial) if self.crosses else (clock, None)
+        tokens, clocks, there = [], [], []
+        for _ in range(length):
+            open_ = canvas.masked & clock.block
+            eligible = open_.gather(1, view.positions) & view.real
+            going = going & eligible.any(dim=1) & (eligible.sum(dim=1) == open_.sum(dim=1))
+            at = StepView(canvas, clock, view.positions, eligible, view.proposal, most=view.most)
+            at, chosen, _ = decoder.select(decoder.narrow(at, opened, trial), None, trial)
+            target = at.positions.masked_fill(~chosen, canvas.trash)
+            canvas = replace(canvas, tokens=canvas.tokens.scatter(1, target, at.proposal.token))
+            clock = later(at.clock, 1)
+            if self.crosses:
+                clock, opened = decoder.open_blocks(canvas, clock, trial)
+            going = going & chosen.any(dim=1) & (canvas.masked & clock.block).any(dim=1)
+            tokens.append(canvas.tokens)
+            clocks.append(counters(clock))
+            there.append(going)
+        return Chain(torch.stack(tokens, dim=1), torch.stack(clocks, dim=1), torch.stack(there, dim=1))
+
+
+def merge(chains: Sequence[Chain]) -> Drafts:
+    """All different drafts of several chains from one state: a tree, one state counted once for every way to it."""
+    if len(chains) == 1:
+        (chain,) = chains
+        rows, length = chain.there.shape
+        parent = torch.arange(length, device=chain.there.device).expand(rows, length)
+        return Drafts(chain.tokens, parent, chain.clocks, chain.there.sum(dim=1))
+    tokens, clocks, there = (torch.stack(part, dim=2) for part in zip(*chains, strict=True))  # [B, L, S, ...]
+    rows, length, sources = there.shape
+    # Which chain stands for each chain at a depth: the first one that has come the same way.
+    same_state = (tokens[:, :, :, None] == tokens[:, :, None, :])[..., :-1].all(dim=-1)
+    same_clock = (clocks[:, :, :, None] == clocks[:, :, None, :]).all(dim=-1)
+    alike = same_state & same_clock & there[:, :, :, None] & there[:, :, None, :]
+    alike = alike.long().cumprod(dim=1).bool()
+    first = alike.long().argmax(dim=3)
+    own = torch.arange(sources, device=there.device)
+    new = there & (first == own)
+    order = (~new).flatten(1).long().sort(dim=1, stable=True).indices
+    place = order.argsort(dim=1).view(rows, length, sources)
+    above = place[:, :-1].gather(2, first[:, :-1]) + 1
+    parent = torch.cat([torch.zeros_like(place[:, :1]), above], dim=1)
+    row = torch.arange(rows, device=there.device)[:, None]
+    tokens, parent, clocks = (
+        part[row, order] for part in (tokens.flatten(1, 2), parent.flatten(1), clocks.flatten(1, 2))
+    )
+    return Drafts(tokens, parent, clocks, new.flatten(1).sum(dim=1))
+
+
+def later(clock: Clock, steps: Int[Tensor, " B"] | int) -> Clock:
+    """The clock so many steps later in the same block."""
+    return replace(clock, step=clock.step + steps, block_step=clock.block_step + steps)
+
+
+def counters(clock: Clock) -> Int[Tensor, "B C"]:
+    """A clock as numbers."""
+    return torch.stack([getattr(clock, name) for name in COUNTERS], dim=1)
+
+
+def clock_from(numbers: Int[Tensor, "B C"], canvas: Canvas) -> Clock:
+    """And back; ``canvas`` has a row for each."""
+    values = dict(zip(COUNTERS, numbers.unbind(dim=1), strict=True))
+    return Clock(**values, block=canvas.inside(values["block_start"], values["block_end"]))
