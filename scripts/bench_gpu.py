@@ -19,6 +19,7 @@ import cache
 import samplers
 from dlm.bench.caches import CachesBenchSettings, bench_caches
 from dlm.bench.command import BenchSettings, bench
+from dlm.bench.drafting import DraftingBenchSettings, bench_drafting
 from dlm.bench.samplers import SamplersBenchSettings, bench_samplers
 
 
@@ -55,6 +56,24 @@ def every_cache(
     return bench_caches(settings, ready, samplers.topk(), samplers.random())
 
 
+def every_draft(
+    shape: str,
+    prompt: int,
+    generation: int,
+    batch: int,
+    device: str = "cuda",
+    dtype: str = "bfloat16",
+) -> dict[str, Any]:
+    """What drafting saves and costs, and what a forward of several versions takes; a decode at a time."""
+    settings = DraftingBenchSettings(
+        models=(shape,), batches=(batch,), prompt=prompt, generation=generation, draft_lengths=(2, 4, 8, "auto"),
+        turn=None, device=device, dtype=dtype,
+    )  # fmt: skip
+    blocks = samplers.Fixed(min(32, generation))
+    ways = {"topk": samplers.topk(blocks=blocks), "threshold:threshold=0.9": samplers.threshold(0.9, blocks=blocks)}
+    return bench_drafting(settings, ways, {"none": cache.none(), "dual": cache.dual()}, samplers.topk(blocks=blocks))
+
+
 # A long question with a short answer, and the other way round (specs/caches.md 1.3).
 PARTS: dict[str, Callable[[], Any]] = {
     "decode": every_decode,
@@ -63,6 +82,8 @@ PARTS: dict[str, Callable[[], Any]] = {
     "caches/llada-8b/64+512": partial(every_cache, "llada-8b", 64, 512),
     "caches/dream-7b/800+256": partial(every_cache, "dream-7b", 800, 256),
     "caches/dream-7b/64+512": partial(every_cache, "dream-7b", 64, 512),
+    "drafting/llada-8b/x1": partial(every_draft, "llada-8b", 256, 64, 1),
+    "drafting/llada-8b/x4": partial(every_draft, "llada-8b", 256, 64, 4),
 }
 
 

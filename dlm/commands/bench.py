@@ -11,6 +11,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "decode": ("dlm.commands.bench_decode", "a step inside the model and outside it (without a word, too)"),
     "samplers": ("dlm.commands.bench_samplers", "what each sampler costs beside the threshold rule"),
     "caches": ("dlm.commands.bench_caches", "what each cache saves beside no cache"),
+    "drafting": ("dlm.commands.bench_drafting", "what drafts save beside no drafts"),
 }
 
 HELP = """measurements (dlm bench WORD --help explains one):
