@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.canvas import Canvas
+from dlm.rules import Rules
 from dlm.view import Clock, StepView
-
-if TYPE_CHECKING:
-    from dlm.decoder import Decoder
 
 # The fields of a clock that are one number per row; its block follows from them.
 COUNTERS = ("step", "block_start", "block_end", "block_step", "block_masks", "block_number", "opened_end")
@@ -59,11 +57,11 @@ class Draftsman:
     """Makes drafts.
 
     Attributes:
-        decoder: whose steps they are.
+        rules: whose steps they are.
         crosses: whether a draft may complete its block and go on in the next one.
     """
 
-    decoder: Decoder
+    rules: Rules
     crosses: bool
 
     def chain(self, view: StepView, states: dict[str, Any], length: int) -> Chain:
@@ -79,22 +77,22 @@ class Draftsman:
         if not length:
             nothing = view.canvas.tokens[:, None][:, :0]
             return Chain(nothing, counters(view.clock)[:, None][:, :0], nothing[..., 0].bool())
-        decoder, canvas = self.decoder, replace(view.canvas, tokens=view.canvas.tokens.clone())
+        rules, canvas = self.rules, replace(view.canvas, tokens=view.canvas.tokens.clone())
         clock, trial = later(view.clock, 1), dict(states)
         going = torch.ones_like(clock.step, dtype=torch.bool)
-        clock, opened = decoder.open_blocks(canvas, clock, trial) if self.crosses else (clock, None)
+        clock, opened = rules.open_blocks(canvas, clock, trial) if self.crosses else (clock, None)
         tokens, clocks, there = [], [], []
         for _ in range(length):
             open_ = canvas.masked & clock.block
             eligible = open_.gather(1, view.positions) & view.real
             going = going & eligible.any(dim=1) & (eligible.sum(dim=1) == open_.sum(dim=1))
             at = StepView(canvas, clock, view.positions, eligible, view.proposal, most=view.most)
-            at, chosen, _ = decoder.select(decoder.narrow(at, opened, trial), None, trial)
+            at, chosen, _ = rules.select(rules.narrow(at, opened, trial), None, trial)
             target = at.positions.masked_fill(~chosen, canvas.trash)
             canvas = replace(canvas, tokens=canvas.tokens.scatter(1, target, at.proposal.token))
             clock = later(at.clock, 1)
             if self.crosses:
-                clock, opened = decoder.open_blocks(canvas, clock, trial)
+                clock, opened = rules.open_blocks(canvas, clock, trial)
             going = going & chosen.any(dim=1) & (canvas.masked & clock.block).any(dim=1)
             tokens.append(canvas.tokens)
             clocks.append(counters(clock))
