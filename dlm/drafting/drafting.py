@@ -117,21 +117,41 @@ class Drafting:
         batch, clock = turn.batch, turn.clock
         drafts: Drafts | None = states.get("drafts")
         for row in batch.rows:
-            row.drafts = batch.cache.evaluable(row)
-        answers = self._evaluate(turn, drafts, dict.fromkeys(states))
+            row.drafts = batch.cache.evaluable(row) if row.ahead else 0
+        length = self.length if self.pace is None else self.pace.length(self._load(turn))
         forwards = torch.where(clock.step > 0, states.get("forwards", clock.step), 0)
+        if length == 1 and not any(row.drafts for row in batch.rows):
+            return self._alone(turn, forwards, states)
+        answers = self._evaluate(turn, drafts, dict.fromkeys(states))
         walk = self._walk(turn, answers, drafts, forwards, states)
         if answers.numbers is not None:
             batch.cache.accept(walk.path[:, -1])
-        states["drafts"] = self._draft(turn, answers, walk, states)
+        states["drafts"] = self._draft(turn, answers, walk, length, states)
         states["forwards"], states["taken"] = forwards + 1, walk.taken
         (first, chosen), *others = walk.steps
         view = first.beside([view for view, _ in others]).with_(clock=walk.last)
         return view, torch.cat([chosen, *(more for _, more in others)], dim=1), answers.counts
 
+    def _alone(
+        self, turn: Turn, forwards: Int[Tensor, " B"], states: dict[str, Any]
+    ) -> tuple[StepView, Bool[Tensor, "B N"], Sequence[int]]:
+        """A step without drafts before or after it: what the undrafted loop does, and nothing else."""
+        decoder, (batch, clock, plan) = self.decoder, (turn.batch, turn.clock, turn.plan)
+        canvas = batch.canvas
+        positions = pack_positions(turn.wanted, canvas.columns, decoder.most(batch, turn.most))
+        here = turn.eligible.gather(1, positions)
+        proposal = decoder.forward(canvas, clock, plan, positions, here, dict.fromkeys(states)).proposal
+        view = StepView(canvas, clock, positions, here, proposal, most=turn.most)
+        view, chosen, _ = decoder.select(decoder.narrow(view, turn.opened, states), None, states)
+        canvas.commit(positions, proposal.token, chosen, forwards, proposal.prob)
+        states["drafts"], states["forwards"] = None, forwards + 1
+        return decoder.cut(view, chosen), chosen, plan.counts
+
     def report(self, view: StepView, states: dict[str, Any]) -> dict[str, Int[Tensor, " B"]]:
         """What the host must know: steps taken, the block's clock, and the clocks of the drafts at hand."""
-        drafts: Drafts = states["drafts"]
+        drafts: Drafts | None = states["drafts"]
+        if drafts is None:
+            return {}
         steps, block_steps = (drafts.clocks[..., COUNTERS.index(name)] for name in ("step", "block_step"))
         report = {"taken": states["taken"], "block_steps": view.clock.block_step + 1, "drafts": drafts.number}
         for place in range(drafts.tokens.shape[1]):
@@ -149,13 +169,13 @@ class Drafting:
             return
         for row, now in zip(rows, status, strict=True):
             # With several sources a step has more drafts than one; what counts is how far they reach.
-            self.pace.learn(row.ahead[row.drafts - 1][0] - row.steps if row.drafts else 0, now["taken"])
+            self.pace.learn(row.ahead[row.drafts - 1][0] - row.steps if row.drafts else 0, now.get("taken", 0))
         versions = 1 + max(row.drafts for row in rows)
         self.pace.timed(self.load, versions, seconds["forward"] + seconds.get("refresh", 0.0), seconds["sampler"])
 
     def note(self, row: Row, status: dict[str, int]) -> None:
         """The drafts a row has now, as reported."""
-        number = status["drafts"]
+        number = status.get("drafts", 0)
         row.ahead = [(status[f"steps{place}"], status[f"block_steps{place}"]) for place in range(number)]
 
     def _evaluate(self, turn: Turn, drafts: Drafts | None, states: dict[str, Any]) -> Answers:
@@ -279,9 +299,8 @@ class Drafting:
         clock, opened = self.decoder.open_blocks(canvas, later(clock, 1), states)
         return alive, clock, opened
 
-    def _draft(self, turn: Turn, answers: Answers, walk: Walk, states: dict[str, Any]) -> Drafts:
+    def _draft(self, turn: Turn, answers: Answers, walk: Walk, length: int, states: dict[str, Any]) -> Drafts:
         """The next drafts, from the answers to the present state and to those that led to it."""
-        length = self.length if self.pace is None else self.pace.length(self._load(turn))
         chains, rows = [], torch.arange(walk.path.shape[0], device=walk.path.device)
         for back in range(min(self.how.sources, walk.path.shape[1])):
             at = walk.taken - back
