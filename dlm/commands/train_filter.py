@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -32,7 +31,9 @@ usage: dlm train-filter out=DIR [key=value ...]
 
   model=tiny                      any model; it answers one position a step, then walks to those answers
   data=all                        tasks: all, one, or a list (data=[waiting_line/copy,text/story]); or a file:
-                                  FILE.txt, a prompt a line, or FILE.jsonl, a JSON string or chat a line
+                                  FILE.txt, a prompt a line, FILE.jsonl, a JSON string or chat a line; or a dataset:
+                                  FILE.parquet, FILE.csv, a folder of Dataset.save_to_disk, hf:OWNER/NAME[:CONFIG]
+  column=prompt split=train       where a dataset has its prompts
   n=160                           prompts per task, or of the file
   block_length=32  shorter=[]     the longest block the filter judges; further lengths to learn
   inputs=masked_probability       what it is shown; also probability (LLaDA's) and negative_entropy (Dream's)
@@ -107,25 +108,26 @@ def _prepare(config: Any) -> tuple[Path, list[Portion], FilterTraining]:
 
         check_matplotlib()
     training: FilterTraining = build(instantiate, config.training)
-    return out, _portions(str(config.data), config.n, config.portion, config.max_new_tokens), training
+    return out, _portions(config), training
 
 
-def _portions(data: str, n: int | None, size: int, max_new_tokens: int | None) -> list[Portion]:
+def _portions(config: Any) -> list[Portion]:
     """The prompts, cut into files."""
     from dlm import tasks
     from dlm.training.evaluation import canvas_for
     from dlm.training.filter_data import Portion
+    from dlm.training.prompts import is_source, read_prompts
 
-    if data.endswith((".txt", ".jsonl")):
-        sources: list[tuple[str, Sequence[Prompt], int]] = [
-            ("prompts", _from_file(Path(data).expanduser())[:n], max_new_tokens or 256)
-        ]
+    data, n, size, new_tokens = str(config.data), config.n, config.portion, config.max_new_tokens
+    if is_source(data):
+        found = read_prompts(data, n, config.column, config.split)
+        sources: list[tuple[str, Sequence[Prompt], int]] = [("prompts", found, new_tokens or 256)]
     else:
         names = tasks.names() if data == "all" else read_list(data)
         if not names:
-            raise SettingsError("data names none: all, a list of tasks, or a .txt or .jsonl file")
+            raise SettingsError("data names none: all, a list of tasks, a file, a folder, or hf:OWNER/NAME")
         count = 160 if n is None else n
-        sources = [(name.replace("/", "-"), _asked(name, count), max_new_tokens or canvas_for(name)) for name in names]
+        sources = [(name.replace("/", "-"), _asked(name, count), new_tokens or canvas_for(name)) for name in names]
     portions: list[Portion] = []
     first = 0
     for name, prompts, new in sources:
@@ -142,26 +144,6 @@ def _asked(name: str, n: int) -> list[Prompt]:
 
     task = tasks.get(name)
     return [[{"role": "user", "content": task.instance(i, "train").prompt}] for i in range(n)]
-
-
-def _from_file(path: Path) -> list[Prompt]:
-    if not path.is_file():
-        raise SettingsError(f"there is no file {path} to take prompts from")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not lines:
-        raise SettingsError(f"{path} holds no prompt: give one a line")
-    if path.suffix == ".txt":
-        return list(lines)
-    prompts: list[Prompt] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            prompt = json.loads(line)
-        except ValueError as error:
-            raise SettingsError(f"{path}, line {number} is not JSON ({error}): a string or a chat per line") from error
-        if not isinstance(prompt, str | list) or not prompt:
-            raise SettingsError(f"{path}, line {number} is neither a string nor a chat")
-        prompts.append(prompt)
-    return prompts
 
 
 def _walk(config: Any) -> Walk:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -274,18 +275,50 @@ def test_a_killed_command_goes_on(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "training.safetensors")[1]["step"] == 30
 
 
-def test_prompts_from_files(tmp_path: Path) -> None:
+def asked(data: Any, n: int | None = None, portion: int = 9, new: int | None = None, **more: Any) -> Any:
     from dlm.commands.train_filter import _portions
 
+    settings = {"column": "prompt", "split": "train"} | more
+    return _portions(SimpleNamespace(data=str(data), n=n, portion=portion, max_new_tokens=new, **settings))
+
+
+def test_prompts_from_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo\nthree\n", encoding="utf-8")
-    found = _portions(str(tmp_path / "a.txt"), None, 2, None)
+    found = asked(tmp_path / "a.txt", None, 2)
     assert [(p.name, list(p.prompts), p.first, p.max_new_tokens) for p in found] == [
         ("prompts-0", ["one", "two"], 0, 256),
         ("prompts-2", ["three"], 2, 256),
     ]
     chat = [{"role": "user", "content": "x"}]
     (tmp_path / "b.jsonl").write_text(json.dumps("one") + "\n" + json.dumps(chat) + "\n", encoding="utf-8")
-    assert [list(p.prompts) for p in _portions(str(tmp_path / "b.jsonl"), 2, 9, 8)] == [["one", chat]]
+    assert [list(p.prompts) for p in asked(tmp_path / "b.jsonl", 2, 9, 8)] == [["one", chat]]
+
+
+def test_prompts_from_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    from datasets import Dataset, DatasetDict
+
+    load = datasets.load_dataset
+    table = Dataset.from_dict({"question": ["one", "two", "three"], "answer": ["1", "2", "3"]})
+    table.to_csv(tmp_path / "a.csv")
+    table.to_parquet(tmp_path / "a.parquet")
+    table.save_to_disk(tmp_path / "plain")
+    DatasetDict(test=table).save_to_disk(tmp_path / "split")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: table if a[0] == "o/n" else load(*a, **k))
+    for data, more in (("a.csv", {}), ("a.parquet", {}), ("plain", {}), ("split", {"split": "test"})):
+        (portion,) = asked(tmp_path / data, 2, column="question", **more)
+        assert list(portion.prompts) == ["one", "two"], data
+    (portion,) = asked("hf:o/n:main", None, column="question")
+    assert list(portion.prompts) == ["one", "two", "three"]
+    with pytest.raises(SettingsError, match=r"has no column 'prompt': set column= to one of 'question', 'answer'"):
+        asked(tmp_path / "plain")
+    for missing in (tmp_path / "no.csv", tmp_path):
+        with pytest.raises(SettingsError, match="cannot be read as a dataset: "):
+            asked(missing)
+    Dataset.from_dict({"prompt": ["one", ""]}).save_to_disk(tmp_path / "holes")
+    with pytest.raises(SettingsError, match="row 1: column 'prompt' holds neither a text nor a chat"):
+        asked(tmp_path / "holes")
 
 
 @pytest.mark.parametrize(

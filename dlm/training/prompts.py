@@ -1,0 +1,89 @@
+"""Prompts from a file or a dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlm.errors import SettingsError
+
+if TYPE_CHECKING:
+    from dlm.api import Prompt
+
+HUB = "hf:"
+TABLES = {".parquet": "parquet", ".csv": "csv"}
+
+
+def is_source(data: str) -> bool:
+    """Whether ``data`` names a file, a folder or a dataset of the hub, and not tasks."""
+    return data.startswith(HUB) or data.endswith((".txt", ".jsonl", *TABLES)) or Path(data).expanduser().is_dir()
+
+
+def read_prompts(data: str, n: int | None, column: str, split: str) -> Sequence[Prompt]:
+    """The first ``n`` prompts (None: all).
+
+    Args:
+        data: ``FILE.txt`` (a prompt a line), ``FILE.jsonl`` (a JSON string or chat a line), ``FILE.parquet``,
+            ``FILE.csv``, a folder written by ``Dataset.save_to_disk``, or ``hf:OWNER/NAME[:CONFIGURATION]`` of the
+            Hugging Face hub.
+        n: how many.
+        column: where a dataset keeps its prompts: texts, or chats.
+        split: which part of a dataset is read.
+
+    Raises:
+        SettingsError: there is nothing of that kind, or what is there holds no prompts.
+    """
+    if data.endswith((".txt", ".jsonl")):
+        return _lines(Path(data).expanduser())[:n]
+    rows = _dataset(data, split)
+    columns = list(rows.column_names or [])
+    if column not in columns:
+        raise SettingsError(f"{data} has no column {column!r}: set column= to one of {', '.join(map(repr, columns))}")
+    prompts = [row[column] for row in islice(rows, n)]
+    wrong = next((i for i, prompt in enumerate(prompts) if not isinstance(prompt, str | list) or not prompt), None)
+    if wrong is not None:
+        raise SettingsError(f"{data}, row {wrong}: column {column!r} holds neither a text nor a chat")
+    if not prompts:
+        raise SettingsError(f"{data} holds no prompt")
+    return prompts
+
+
+def _dataset(data: str, split: str) -> Any:
+    import datasets  # slow to import, and needed for nothing else here
+
+    path = Path(data).expanduser()
+    kind = TABLES.get(path.suffix)
+    try:
+        if data.startswith(HUB):
+            name, _, configuration = data.removeprefix(HUB).partition(":")
+            return datasets.load_dataset(name, configuration or None, split=split)
+        if kind is not None:
+            return datasets.load_dataset(kind, data_files=str(path), split="train")
+        found = datasets.load_from_disk(str(path))
+        return found[split] if isinstance(found, datasets.DatasetDict) else found
+    except Exception as error:  # the library raises a dozen kinds, from connection errors to its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SettingsError(f"data={data} (split={split}) cannot be read as a dataset: {reason}") from error
+
+
+def _lines(path: Path) -> list[Prompt]:
+    if not path.is_file():
+        raise SettingsError(f"there is no file {path} to take prompts from")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise SettingsError(f"{path} holds no prompt: give one a line")
+    if path.suffix == ".txt":
+        return list(lines)
+    prompts: list[Prompt] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompt = json.loads(line)
+        except ValueError as error:
+            raise SettingsError(f"{path}, line {number} is not JSON ({error}): a string or a chat per line") from error
+        if not isinstance(prompt, str | list) or not prompt:
+            raise SettingsError(f"{path}, line {number} is neither a string nor a chat")
+        prompts.append(prompt)
+    return prompts
