@@ -113,6 +113,11 @@ def _way(run: Run, versions: Versions) -> Way:
     asked, canvas, clock, owner = run.asked, versions.canvas, versions.clock, versions.owner
     fed, stamps = asked.active[owner], run.stamps[owner]
     before, seen = torch.full_like(stamps, -1), asked.seen[owner]
+    if run.policy.even and versions.levels:  # then every version is fed what the row is
+        above = versions.parent
+        follows = fed & (above != torch.arange(above.shape[0], device=above.device))[:, None]
+        stamps = torch.where(follows, canvas.tokens[above], stamps)
+        return Way(stamps, fed, torch.where(follows, above[:, None], before), seen)
     state = _rows(run.state, owner)
     live = canvas.columns < canvas.end[:, None]
     for level in versions.levels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -259,10 +259,10 @@ class Drafting:
     ) -> Walk:
         """Step from the answers for as long as the state arrived at is one that was evaluated."""
         decoder, canvas, most = self.decoder, turn.batch.canvas, self._most(turn)
-        clock, opened, last = turn.clock, turn.opened, turn.clock
+        clock, opened = turn.clock, turn.opened
         version, taken = answers.first, torch.zeros_like(answers.first)
         alive = torch.ones_like(version, dtype=torch.bool)
-        path, steps = [version], []
+        path, steps, clocks = [version], [], []
         deepest = max((row.ahead[row.drafts - 1][0] - row.steps for row in turn.batch.rows if row.drafts), default=0)
         for number in range(deepest + 1):
             view = answers.view(canvas, clock, version, most)
@@ -274,7 +274,7 @@ class Drafting:
             for role in decoder.sampler.parts:
                 states[role] = renew_state(states[role], trial[role], alive)
             clock = decoder.cut(view, chosen).clock
-            last = _clock_where(alive, clock, last)
+            clocks.append(counters(clock))
             taken = torch.where(alive, number, taken)
             steps.append((view, chosen))
             if number == deepest:
@@ -282,9 +282,12 @@ class Drafting:
             alive, clock, opened = self._onward(canvas, clock, alive, states)
             found, following = _match(answers, drafts, version, canvas, clock)
             alive = alive & found
+            if not bool(alive.any()):  # waiting for the device is cheaper than a step for nobody
+                break
             version = torch.where(alive, following, version)
             path.append(version)
-        return Walk(steps, torch.stack(path, dim=1), taken, last)
+        rows = torch.arange(taken.shape[0], device=taken.device)
+        return Walk(steps, torch.stack(path, dim=1), taken, clock_from(torch.stack(clocks, dim=1)[rows, taken], canvas))
 
     def _onward(
         self, canvas: Canvas, clock: Clock, alive: Bool[Tensor, " B"], states: dict[str, Any]
@@ -327,9 +330,3 @@ def _match(
     same = same & (drafts.clocks == counters(clock)[:, None]).all(dim=2)
     right = there & same
     return right.any(dim=1), answers.first + 1 + right.long().argmax(dim=1)
-
-
-def _clock_where(rows: Bool[Tensor, " B"], new: Clock, old: Clock) -> Clock:
-    """``new`` for ``rows``, ``old`` for all others."""
-    fields = {name: torch.where(rows, getattr(new, name), getattr(old, name)) for name in COUNTERS}
-    return replace(new, **fields, block=torch.where(rows[:, None], new.block, old.block))

@@ -97,6 +97,8 @@ class Draftsman:
             tokens.append(canvas.tokens)
             clocks.append(counters(clock))
             there.append(going)
+            if not bool(going.any()):  # waiting for the device is cheaper than a step for nobody
+                break
         return Chain(torch.stack(tokens, dim=1), torch.stack(clocks, dim=1), torch.stack(there, dim=1))
 
 
@@ -107,7 +109,9 @@ def merge(chains: Sequence[Chain]) -> Drafts:
         rows, length = chain.there.shape
         parent = torch.arange(length, device=chain.there.device).expand(rows, length)
         return Drafts(chain.tokens, parent, chain.clocks, chain.there.sum(dim=1))
-    tokens, clocks, there = (torch.stack(part, dim=2) for part in zip(*chains, strict=True))  # [B, L, S, ...]
+    longest = max(chain.there.shape[1] for chain in chains)
+    parts = zip(*(_padded(chain, longest) for chain in chains), strict=True)
+    tokens, clocks, there = (torch.stack(part, dim=2) for part in parts)  # [B, L, S, ...]
     rows, length, sources = there.shape
     # Which chain stands for each chain at a depth: the first one that has come the same way.
     same_state = (tokens[:, :, :, None] == tokens[:, :, None, :])[..., :-1].all(dim=-1)
@@ -126,6 +130,15 @@ def merge(chains: Sequence[Chain]) -> Drafts:
         part[row, order] for part in (tokens.flatten(1, 2), parent.flatten(1), clocks.flatten(1, 2))
     )
     return Drafts(tokens, parent, clocks, new.flatten(1).sum(dim=1))
+
+
+def _padded(chain: Chain, length: int) -> Chain:
+    """The chain with so many states, the last ones not there."""
+    missing = length - chain.there.shape[1]
+    pad = torch.nn.functional.pad
+    return Chain(
+        pad(chain.tokens, (0, 0, 0, missing)), pad(chain.clocks, (0, 0, 0, missing)), pad(chain.there, (0, missing))
+    )
 
 
 def later(clock: Clock, steps: Int[Tensor, " B"] | int) -> Clock:
