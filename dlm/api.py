@@ -84,8 +84,8 @@ def generate(
             answers that were done before.
     """
     fixed = _pinned_ids(model, pinned, max_new_tokens)
-    jobs = [_prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(_listed(prompts))]
-    run = _Run(model, jobs, sampler, cache, drafter, seed, batch_size)
+    jobs = [prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(listed(prompts))]
+    run = Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.collect(Recorder(record))
 
 
@@ -111,7 +111,7 @@ def infill(
     """
     rows = [texts] if isinstance(texts, str) else list(texts)
     jobs = [_infill_job(model, i, row) for i, row in enumerate(rows)]
-    run = _Run(model, jobs, sampler, cache, drafter, seed, batch_size)
+    run = Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.collect(Recorder(record), whole_text=True)
 
 
@@ -133,12 +133,12 @@ def stream(
     Yields a :class:`StreamStep` per live row and step, and ``(index, Generation)`` when a row is finished.
     """
     fixed = _pinned_ids(model, pinned, max_new_tokens)
-    jobs = [_prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(_listed(prompts))]
-    run = _Run(model, jobs, sampler, cache, drafter, seed, batch_size)
+    jobs = [prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(listed(prompts))]
+    run = Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.steps(Recorder(record))
 
 
-class _Run:
+class Run:
     """One call: jobs with their noise keys, a decoder, and the way back from rows to generations."""
 
     def __init__(
@@ -239,7 +239,8 @@ class _Run:
         return "".join(pieces[:-1])
 
 
-def _listed(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+def listed(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    """The prompts, unless they are a single text. Raises PromptError."""
     if isinstance(prompts, str):
         raise PromptError("prompts must be a list; for one prompt pass [prompt]")
     return prompts
@@ -294,7 +295,13 @@ def _pinned_ids(model: LanguageModel, pinned: Mapping[int, int | str] | None, ne
     return found
 
 
-def _prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int, pinned: Mapping[int, int]) -> Job:
+def prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int, pinned: Mapping[int, int]) -> Job:
+    """The row for a prompt: its tokens, then ``new`` positions to fill, some of them given (``pinned``, by place).
+
+    Raises:
+        SettingsError: ``new`` below 1.
+        PromptError: the prompt does not fit the model.
+    """
     if new < 1:
         raise SettingsError(f"max_new_tokens must be at least 1, got {new}")
     ids, mask, context = (

@@ -40,7 +40,7 @@ def test_equals_the_cpu_in_float64(name: str, family: Any) -> None:
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"slowfast"}))  # it tells the host where to cut
 def test_a_step_waits_for_the_device_once(name: str) -> None:
     model = on_gpu(random_llada())
-    jobs = dlm.api.keyed([dlm.api._prompt_job(model, 0, [1, 2, 3], 32, {})], 0)  # type: ignore[attr-defined]
+    jobs = dlm.api.keyed([dlm.api.prompt_job(model, 0, [1, 2, 3], 32, {})], 0)  # type: ignore[attr-defined]
     steps = Decoder(model.backbone, model.description, preset(name)).run(jobs, 1, model.device)
     assert isinstance(next(steps), StepEvent)
     torch.cuda.set_sync_debug_mode("warn")
@@ -76,7 +76,7 @@ def test_a_cache_equals_the_cpu_in_float64(name: str, family: Any) -> None:
 def test_a_cached_step_waits_for_the_device_twice(name: str) -> None:
     """For the number of fed positions, right after the last step was waited for, and at its end."""
     model = on_gpu(random_llada())
-    jobs = dlm.api.keyed([dlm.api._prompt_job(model, 0, [1, 2, 3], 32, {})], 0)  # type: ignore[attr-defined]
+    jobs = dlm.api.keyed([dlm.api.prompt_job(model, 0, [1, 2, 3], 32, {})], 0)  # type: ignore[attr-defined]
     decoder = Decoder(model.backbone, model.description, preset("topk"), CACHES[name])
     steps = decoder.run(jobs, 1, model.device)
     assert isinstance(next(steps), StepEvent)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from dlm.api import Prompt, _listed, _prompt_job, keyed
+from dlm.api import Prompt, keyed, listed, prompt_job
 from dlm.canvas import Job
 from dlm.decoder import Decoder, StepEvent
 from dlm.errors import SettingsError
@@ -121,7 +121,7 @@ def measure(
     """
     if not prompts:
         raise SettingsError("there are no prompts: give at least one")
-    jobs = keyed([_prompt_job(model, i, p, max_new_tokens, {}) for i, p in enumerate(_listed(prompts))], seed)
+    jobs = keyed([prompt_job(model, i, p, max_new_tokens, {}) for i, p in enumerate(listed(prompts))], seed)
     sampler = sampler.bind(model.tokenizer, model.description.valid_vocab)
     replaying = Replaying(model.backbone, model.description, sampler, cache)
     exact = _History.of(replaying, jobs, model, batch_size)

@@ -93,11 +93,11 @@ def _apart(case: Case, model: LanguageModel, plan: Plan) -> list[str]:
 
 def _run(model: LanguageModel, prompt: list[int], plan: Plan) -> tuple[list[Forward], list[int]]:
     """Our forwards and the tokens they led to."""
-    from dlm.api import _prompt_job, _Run  # the steps of a forward are not told apart any further out
+    from dlm.api import Run, prompt_job  # the steps of a forward are not told apart any further out
 
-    job = _prompt_job(model, 0, prompt, plan.new_tokens, {})
+    job = prompt_job(model, 0, prompt, plan.new_tokens, {})
     assert plan.draft_length is not None
-    run = _Run(model, [job], plan.sampler, plan.cache, FreeDave(plan.draft_length), 0, 1)
+    run = Run(model, [job], plan.sampler, plan.cache, FreeDave(plan.draft_length), 0, 1)
     forwards: list[Forward] = []
     for event in run:
         if isinstance(event, dlm.StepEvent):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import samplers
-from dlm.api import _prompt_job, _Run
+from dlm.api import Run, prompt_job
 from dlm.decoder import StepEvent
 from tests.doubles import random_dream, random_llada
 
@@ -59,8 +59,8 @@ def history(
 ) -> History:
     """Decode and keep every step."""
     sampler = sampler or samplers.topk(blocks=samplers.Fixed(8))
-    jobs = [_prompt_job(model, i, prompt, new, {}) for i, prompt in enumerate(prompts)]
-    run = _Run(model, jobs, sampler, cache, None, 0, batch_size)
+    jobs = [prompt_job(model, i, prompt, new, {}) for i, prompt in enumerate(prompts)]
+    run = Run(model, jobs, sampler, cache, None, 0, batch_size)
     steps: list[list[Step]] = [[] for _ in prompts]
     tokens: list[list[int]] = [[] for _ in prompts]
     counts: list[Any] = [None for _ in prompts]
