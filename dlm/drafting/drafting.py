@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from dlm.decoder import Decoder
     from dlm.drafting.freedave import FreeDave
 
+# The most forwards for which drafting rests when nothing can be drafted.
+LONGEST_REST = 15
+
 
 class Turn(NamedTuple):
     """What a step starts from.
@@ -95,6 +98,8 @@ class Drafting:
 
     def __init__(self, how: FreeDave, decoder: Decoder, pace: Pace | None) -> None:
         self.how, self.decoder, self.pace = how, decoder, pace
+        # Without a draft to show for it so many times, and forwards until the next attempt.
+        self.futile = self.rest = 0
         self.draftsman = Draftsman(decoder, how.crosses)
         self.length = pace.longest if pace is not None else int(how.draft_length)
         # Drafts can get so many positions behind their block when each commits one; more, and they end there.
@@ -118,7 +123,7 @@ class Drafting:
         drafts: Drafts | None = states.get("drafts")
         for row in batch.rows:
             row.drafts = batch.cache.evaluable(row) if row.ahead else 0
-        length = self.length if self.pace is None else self.pace.length(self._load(turn))
+        length = self._length(turn)
         forwards = torch.where(clock.step > 0, states.get("forwards", clock.step), 0)
         if length == 1 and not any(row.drafts for row in batch.rows):
             return self._alone(turn, forwards, states)
@@ -158,6 +163,16 @@ class Drafting:
             report |= {f"steps{place}": steps[:, place], f"block_steps{place}": block_steps[:, place]}
         return report
 
+    def _length(self, turn: Turn) -> int:
+        """States that the next forward should evaluate of each row."""
+        if self.pace is None:
+            return self.length
+        length = self.pace.length(self._load(turn))
+        if self.rest:
+            self.rest -= 1
+            return 1
+        return length
+
     def _load(self, turn: Turn) -> Load:
         rows, streams = len(turn.batch.rows), 2 if self.decoder.sampler.guidance else 1
         self.load = Load(rows, streams * sum(turn.plan.counts) / rows, streams * turn.most)
@@ -170,6 +185,10 @@ class Drafting:
         for row, now in zip(rows, status, strict=True):
             # With several sources a step has more drafts than one; what counts is how far they reach.
             self.pace.learn(row.ahead[row.drafts - 1][0] - row.steps if row.drafts else 0, now.get("taken", 0))
+        made = [now["drafts"] for now in status if "drafts" in now]
+        if made:  # rows whose blocks end with every step have nothing to draft; asking costs all the same
+            self.futile = 0 if any(made) else min(2 * self.futile + 1, LONGEST_REST)
+            self.rest = self.futile
         versions = 1 + max(row.drafts for row in rows)
         self.pace.timed(self.load, versions, seconds["forward"] + seconds.get("refresh", 0.0), seconds["sampler"])
 

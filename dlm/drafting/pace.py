@@ -4,7 +4,7 @@ A forward that evaluates V versions of every row (the row and V - 1 drafts) take
 rows alone, and takes every row as many steps further as drafts are accepted, and one. The choice is the V with the most
 steps per second. Three rules keep a wrong estimate from being expensive:
 
-- A loss limit: a forward with drafts is only made when the run, should none of them be accepted, is still at most 3 %
+- A loss limit: a forward with drafts is only made when the run, should none of them be accepted, is still at most 2 %
   slower than without any draft so far.
 - Small strides: at most twice as many versions as have been timed.
 - Trials beyond the choice, which find out that circumstances have changed, take at most 2 % of the time.
@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from dlm.errors import SettingsError
 
 # Lost at most, as a part of the time so far: by drafts that are not accepted, and by trials alone.
-_LOSS = 0.03
+_LOSS = 0.02
 _TRIAL = 0.02
 # Drafting begins when it promises to be this much faster, and ends when it no longer promises to be faster at all.
 _BEGIN = 1.05
