@@ -162,13 +162,14 @@ class Rules:
             states[role] = part.forget(again, states[role])
         return again
 
-    def cut(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> StepView:
-        """After the commits of a step: rows whose stop rule has seen the end of the text end there, and so does their
-        block. Waits for nothing; the host learns of it with the next report."""
+    def cut(self, view: StepView, chosen: Bool[Tensor, "B N"], rows: Bool[Tensor, " B"] | None = None) -> StepView:
+        """After the commits of a step: those of ``rows`` (None: all) whose stop rule has seen the end of the text end
+        there, and so does their block. Waits for nothing; the host learns of it with the next report."""
         if self._cuts_short is None:
             return view
         canvas, clock = view.canvas, view.clock
-        canvas.shorten(self._cuts_short.cut(view, chosen))
+        end = self._cuts_short.cut(view, chosen)
+        canvas.shorten(end if rows is None else torch.where(rows, end, canvas.end))
         block = clock.block & (canvas.columns < canvas.end[:, None])
         # Schedules go on as if the block had been opened with that end.
         masks = torch.minimum(clock.block_masks, (canvas.writable & block).sum(dim=1))

@@ -59,6 +59,7 @@ class Answers:
     Attributes:
         positions, eligible: as in a :class:`dlm.view.StepView`, per version. ``[V, N]``
         proposal: each ``[V, N]``
+        asked: entries an undrafted forward would show too; None: all of them. ``[V, N]``
         first: the version that is the row as it stands. ``[B]``
         numbers: drafts evaluated of each row; None: none of any.
         counts: positions fed for each row, known on the host.
@@ -67,12 +68,20 @@ class Answers:
     positions: Int[Tensor, "V N"]
     eligible: Bool[Tensor, "V N"]
     proposal: Proposal
+    asked: Bool[Tensor, "V N"] | None
     first: Int[Tensor, " B"]
     numbers: Int[Tensor, " B"] | None
     counts: Sequence[int]
 
     def view(self, canvas: Canvas, clock: Clock, version: Int[Tensor, " B"], most: int) -> StepView:
-        """The view of a step from these versions."""
+        """The view of a step from these versions: what an undrafted forward would have shown."""
+        view = self.guess(canvas, clock, version, most)
+        if self.asked is None:
+            return view
+        return view.with_(positions=view.positions.masked_fill(~self.asked[version], canvas.trash))
+
+    def guess(self, canvas: Canvas, clock: Clock, version: Int[Tensor, " B"], most: int) -> StepView:
+        """The same with what was shown for the sake of drafts."""
         proposal = self.proposal.gather(version)
         return StepView(canvas, clock, self.positions[version], self.eligible[version], proposal, most=most)
 
@@ -209,7 +218,8 @@ class Drafting:
             here = turn.eligible.gather(1, positions)
             proposal = run(canvas, turn.clock, turn.plan, positions, here, states).proposal
             first = torch.arange(len(batch.rows), device=positions.device)
-            return Answers(positions, here, proposal, first, None, turn.plan.counts)
+            asked = None if turn.ahead is None else turn.wanted.gather(1, positions)
+            return Answers(positions, here, proposal, asked, first, None, turn.plan.counts)
         versions = self._versions(turn, drafts)
         many, clock = versions.canvas, versions.clock
         eligible = many.masked & clock.block
@@ -228,7 +238,8 @@ class Drafting:
         run.watch.mark("sampler")
         proposal = run.propose(many, clock, Hidden(feeds, tuple(sets), many), positions, here, states)
         numbers = torch.tensor([row.drafts for row in batch.rows], device=positions.device)
-        return Answers(positions, here, proposal, versions.first, numbers, counts)
+        asked = None if versions.ahead is None else versions.wanted.gather(1, positions)
+        return Answers(positions, here, proposal, asked, versions.first, numbers, counts)
 
     def _shown(
         self, wanted: Bool[Tensor, "V W"], ahead: Bool[Tensor, "V W"] | None, fed: Bool[Tensor, "V W"] | None
@@ -292,7 +303,7 @@ class Drafting:
             canvas.commit(view.positions, view.proposal.token, chosen, forwards, view.proposal.prob)
             for role in decoder.sampler.parts:
                 states[role] = renew_state(states[role], trial[role], alive)
-            clock = decoder.cut(view, chosen).clock
+            clock = decoder.cut(view, chosen, alive).clock
             clocks.append(counters(clock))
             taken = torch.where(alive, number, taken)
             steps.append((view, chosen))
@@ -326,7 +337,7 @@ class Drafting:
         chains, rows = [], torch.arange(walk.path.shape[0], device=walk.path.device)
         for back in range(min(self.how.sources, walk.path.shape[1])):
             at = walk.taken - back
-            view = answers.view(turn.batch.canvas, walk.last, walk.path[rows, at.clamp_min(0)], self._most(turn))
+            view = answers.guess(turn.batch.canvas, walk.last, walk.path[rows, at.clamp_min(0)], self._most(turn))
             chain = self.draftsman.chain(view, states, length - 1)
             chains.append(chain._replace(there=chain.there & (at >= 0)[:, None]))
         return merge(chains)

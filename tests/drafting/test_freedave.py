@@ -326,20 +326,22 @@ def test_eager_acceptance_saves_what_small_blocks_do_not(policy: Any) -> None:
 
 
 @pytest.mark.parametrize("acceptance", ["standard", "eager"])
-@pytest.mark.parametrize("rule", [True, "decoded", "complete"])
+@pytest.mark.parametrize("rule", [True, "decoded", "complete", "accepted", "reference"])
 def test_rows_that_end_early_end_where_they_would(rule: Any, acceptance: Any) -> None:
-    """Spec T9: whatever lies behind the end was drafted."""
+    """Spec T9: whatever lies behind the end was drafted; and rows of a batch go on for different numbers of steps."""
     ended = 0
     for build in (random_llada, random_dream):
-        model, sampler = build(), samplers.topk(blocks=samplers.Fixed(3))
-        common = Counter(t for a in run(model, sampler, None, None, max_new_tokens=18) for t in a.tokens[3:])
-        end = common.most_common(1)[0][0]
-        model.description = model.backbone.description = replace(model.description, eos_ids=(end,))
-        sampler = samplers.topk(blocks=samplers.Fixed(3), stop_at_end=rule)
-        for policy in (None, cache.freecache()):
-            plain = run(model, sampler, policy, None, max_new_tokens=18)
-            lossless(plain, run(model, sampler, policy, FreeDave(5, acceptance=acceptance), max_new_tokens=18), 5)
-            ended += sum(a.stop == "end_token" for a in plain)
+        model, sampler = build(), samplers.topk(blocks=samplers.Fixed(6))
+        common = Counter(t for a in run(model, sampler, None, None, max_new_tokens=18) for t in a.tokens)
+        for end, _ in common.most_common(4):
+            model.description = model.backbone.description = replace(model.description, eos_ids=(end,))
+            sampler = samplers.topk(blocks=samplers.Fixed(6), stop_at_end=rule)
+            for policy in (None, cache.freecache()):
+                plain = run(model, sampler, policy, None, max_new_tokens=18)
+                drafted = run(model, sampler, policy, FreeDave(5, acceptance=acceptance), max_new_tokens=18)
+                lossless(plain, drafted, 5)
+                assert [a.counts.positions_cut for a in drafted] == [a.counts.positions_cut for a in plain]
+                ended += sum(a.stop == "end_token" for a in plain)
     assert ended > 0
 
 
