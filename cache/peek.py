@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.sight import Sight
+from cache.sight import Fresh, Sight
 from cache.store import Access, flat
 from cache.tree import Tree, visible
 from dlm.canvas import pack_positions
@@ -35,14 +36,15 @@ class Peeking(Access):
     """
 
     sight: Sight = field(kw_only=True)
-    fresh: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    fresh: list[Fresh] = field(default_factory=list)
 
     def exchange(self, layer: int, block: Block, x: Tensor) -> Exchange:
         """Attend to a copy of the store's rows with the versions' entries in it."""
         keys, values = self.store.layer(layer, block, x)
         device = keys.device
         own, lent = (Source(*(t.to(device) for t in source)) for source in (self._own, self._lent))
-        return PeekThere(keys, values, self.sight.slot.to(device), self.sight.reach, own, lent, self.fresh)
+        self.fresh.append(Fresh())
+        return PeekThere(keys, values, self.sight.slot.to(device), self.sight.reach, own, lent, self.fresh[-1])
 
     def along_sequence(
         self, order: Beside, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
@@ -56,14 +58,14 @@ class Peeking(Access):
         """The same versions in both streams."""
         return replace(self, sight=self.sight.doubled(self.store.rows // 2))
 
-    @property
+    @cached_property
     def _own(self) -> Source:
         """A version's own entries."""
         rows, fed = self.sight.positions.shape
         row = torch.arange(rows, device=self.sight.positions.device)[:, None] * self.store.columns
         return Source((row + self.sight.positions).flatten(), torch.arange(rows * fed, device=row.device))
 
-    @property
+    @cached_property
     def _lent(self) -> Source:
         """Entries of versions it follows."""
         return self._at(torch.arange(self.sight.fed.shape[0], device=self.sight.fed.device), self.sight.borrowed)
@@ -79,7 +81,7 @@ class Peeking(Access):
     def accept(self, kept: Int[Tensor, " A"], most: int) -> None:
         """Write what these versions, and those they follow, computed: at most ``most`` positions of each."""
         versions = self.sight.fed.shape[0]
-        if self.fresh and self.fresh[0][0].shape[0] == 2 * versions:  # two streams were fed
+        if self.fresh and self.fresh[0].keys.shape[0] == 2 * versions:  # two streams were fed
             self.doubled()._write(torch.cat([kept, kept + versions]), most)
         else:
             self._write(kept, most)
@@ -90,8 +92,8 @@ class Peeking(Access):
         positions = pack_positions(latest >= 0, columns, most)
         entries = self._at(kept, positions).entries
         places = (self.sight.slot[kept][:, None] * self.store.columns + positions).flatten()
-        for layer, (k, v) in enumerate(self.fresh):
-            for buffer, new in ((self.store.keys[layer], k), (self.store.values[layer], v)):
+        for layer, fresh in enumerate(self.fresh):
+            for buffer, new in ((self.store.keys[layer], fresh.keys), (self.store.values[layer], fresh.values)):
                 flat(buffer).index_copy_(0, places.to(buffer.device), flat(new)[entries.to(buffer.device)])
 
 
@@ -105,11 +107,11 @@ class PeekThere:
     reach: int
     own: Source
     lent: Source
-    fresh: list[tuple[Tensor, Tensor]]
+    fresh: Fresh
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         k, v = k.contiguous(), v.contiguous()
-        self.fresh.append((k, v))
+        self.fresh.keys, self.fresh.values = k, v
         return self._seen(self.key, k), self._seen(self.value, v), mask
 
     def _seen(self, buffer: Tensor, new: Tensor) -> Tensor:

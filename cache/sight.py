@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+
+@dataclass
+class Fresh:
+    """Keys and values that one layer computed for versions, to be kept if they are: ``[R, T, ...]`` each.
+
+    A holder per layer, so that compiled layers all look alike.
+    """
+
+    keys: Any = None
+    values: Any = None
 
 
 @dataclass(frozen=True)
@@ -30,13 +43,13 @@ class Sight:
     borrowed: Int[Tensor, "R X"]
     reach: int
 
-    @property
+    @cached_property
     def latest(self) -> Int[Tensor, "R W"]:
         """The version whose entry each version sees at a position; -1: the store's."""
         own = torch.arange(self.fed.shape[0], device=self.fed.device)
         return torch.where(self.fed, own[:, None], self.before)
 
-    @property
+    @cached_property
     def entry(self) -> Int[Tensor, "R W"]:
         """Where in its feed each version has a position; 0 where it has not."""
         entries = torch.arange(self.positions.shape[1], device=self.positions.device).expand_as(self.positions)

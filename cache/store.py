@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -140,7 +141,7 @@ class Writing(Access):
         key, value = self.store.layer(layer, block, x)
         return WriteThere(key, value, self.places.to(key.device), self.reach, self.extra)
 
-    @property
+    @cached_property
     def places(self) -> Int[Tensor, " P"]:
         """The fed entries' places in the flattened store."""
         rows = torch.arange(self.positions.shape[0], device=self.positions.device)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.sight import Sight
+from cache.sight import Fresh, Sight
 from cache.store import Access
 from dlm.models.transformer import Block, Exchange
 from dlm.plan import Beside
@@ -30,20 +30,14 @@ class Tree(Access):
     reach: int = field(kw_only=True)
     back: Int[Tensor, " R"] = field(kw_only=True)
     each: int = field(kw_only=True)
-    fresh: list[tuple[Tensor, Tensor]] = field(kw_only=True)
+    fresh: list[Fresh] = field(kw_only=True)
 
     def exchange(self, layer: int, block: Block, x: Tensor) -> Exchange:
         """Attend to stored and fresh entries side by side."""
-        keys, values = self.store.layer(layer, block, x)
-
-        def look(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-            self.fresh.append((self._versions(k), self._versions(v)))
-            slot = self.slot.to(keys.device)
-            stored = (buffer[:, : self.reach].index_select(0, slot) for buffer in (keys, values))
-            key, value = (torch.cat(pair, dim=1) for pair in zip(stored, (k, v), strict=True))
-            return key, value, mask
-
-        return look
+        key, value = self.store.layer(layer, block, x)
+        self.fresh.append(Fresh())
+        slot, back = self.slot.to(key.device), self.back.to(key.device)
+        return LookBeside(key, value, slot, self.reach, (back, self.each), self.fresh[-1])
 
     def doubled(self) -> Tree:
         """The same in both streams."""
@@ -51,9 +45,28 @@ class Tree(Access):
         slot = torch.cat([self.slot, self.slot + self.store.rows // 2])
         return replace(self, slot=slot, back=torch.cat([self.back, second]))
 
-    def _versions(self, entries: Tensor) -> Tensor:
-        apart = entries.reshape(entries.shape[0] * self.each, -1, *entries.shape[2:])
-        return apart[self.back.to(entries.device)]
+
+@dataclass
+class LookBeside:
+    """The exchange of :class:`Tree`, one layer of it; ``versions``: where they stand, and how many a row has."""
+
+    key: Tensor
+    value: Tensor
+    slot: Tensor
+    reach: int
+    versions: tuple[Tensor, int]
+    fresh: Fresh
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        self.fresh.keys, self.fresh.values = self._apart(k), self._apart(v)
+        return self._seen(self.key, k), self._seen(self.value, v), mask
+
+    def _seen(self, buffer: Tensor, new: Tensor) -> Tensor:
+        return torch.cat([buffer[:, : self.reach].index_select(0, self.slot), new], dim=1)
+
+    def _apart(self, entries: Tensor) -> Tensor:
+        back, each = self.versions
+        return entries.reshape(entries.shape[0] * each, -1, *entries.shape[2:])[back]
 
 
 def visible(

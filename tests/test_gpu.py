@@ -12,6 +12,7 @@ import cache
 import dlm
 import samplers
 from dlm.decoder import Decoder, StepEvent
+from dlm.drafting import FreeDave
 from dlm.models import random_model
 from tests.doubles import random_dream, random_llada
 from tests.test_decoder import FAMILIES, PRESETS, preset
@@ -89,6 +90,20 @@ def test_a_cached_step_waits_for_the_device_twice(name: str) -> None:
             assert len(waits) <= 2, [str(w.message) for w in waits]
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("layout", ["batch", "tree"])
+@pytest.mark.parametrize("name", ["none", "dual", "dkv_decode", "freecache", "window"])
+@pytest.mark.parametrize("family", [random_llada, random_dream])
+def test_drafts_change_nothing_in_float64(name: str, family: Any, layout: Any) -> None:
+    prompts = [[1, 2, 3], [4] * 9, [5, 6, 7, 8, 9]]
+    options = {"sampler": samplers.topk(blocks=samplers.Fixed(8)), "max_new_tokens": 16, "batch_size": 2}
+    options["cache"] = CACHES.get(name)
+    plain = dlm.generate(on_gpu(family()), prompts, **options)
+    for drafter in (FreeDave(4, layout), FreeDave("auto", layout)):
+        drafted = dlm.generate(on_gpu(family()), prompts, drafter=drafter, **options)
+        assert [a.tokens for a in drafted] == [a.tokens for a in plain]
+        assert [a.counts.forwards + a.counts.accepted_drafts for a in drafted] == [a.counts.forwards for a in plain]
 
 
 def test_compiled_layers_give_the_same_tokens() -> None:
