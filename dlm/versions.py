@@ -40,7 +40,7 @@ class Versions:
     owner: Int[Tensor, " V"]
     parent: Int[Tensor, " V"]
     first: Int[Tensor, " B"]
-    levels: tuple[Int[Tensor, " L"], ...]
+    levels: tuple[Int[Tensor, " _"], ...]  # of different lengths
     counts: Sequence[int]
 
     @classmethod

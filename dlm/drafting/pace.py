@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from math import log2
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from dlm.errors import SettingsError
 
@@ -39,6 +39,7 @@ _RENEW = 50
 _SOON, _LATE = 4, 16
 
 
+@runtime_checkable
 class Speed(Protocol):
     """What is known of the machine beforehand; :class:`dlm.drafting.machine.Machine` is one."""
 

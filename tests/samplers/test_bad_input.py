@@ -340,3 +340,30 @@ def test_delimiters_are_single_tokens(delimiter: str | int, message: str) -> Non
     model, chosen = dlm.load("tiny"), samplers.adablock(delimiters=["\n", delimiter])
     with pytest.raises(SettingsError, match=message):
         dlm.generate(model, ["47+85="], sampler=chosen, max_new_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rule": "paper"}, "rule must be one of decoded, complete, accepted, reference"),
+        ({"rule": "reference", "choice": "first"}, "choice must be"),
+        ({"rule": "reference", "min_confidence": 1.5}, "min_confidence is a probability"),
+        ({"rule": "reference", "min_confidence": float("nan")}, "min_confidence is a probability"),
+        ({"choice": "leftmost"}, "belong to rule=reference"),
+        ({"rule": "complete", "min_confidence": 0.5}, "belong to rule=reference"),
+    ],
+)
+def test_ends_of_text_that_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        samplers.EndOfText(**settings)
+
+
+def test_options_of_the_end_that_are_refused() -> None:
+    for wrong in ("yes", "block", 1.0, None):
+        with pytest.raises(SettingsError, match="must be true, false or one of decoded, complete, accepted"):
+            samplers.topk(stop_at_end=wrong)
+    with pytest.raises(SettingsError, match="give one of them"):
+        samplers.topk(stop_at_end=True, stop=samplers.EndOfText())
+    assert samplers.topk(stop=samplers.EndBlock()) == samplers.topk(stop_at_end=True)
+    with pytest.raises(SettingsError, match="stop_at_end must be"):
+        dlm.compose(["sampler.stop_at_end=soon"])
