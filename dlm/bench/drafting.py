@@ -107,6 +107,20 @@ class Contest(NamedTuple):
     contenders: Sequence[Contender]
 
 
+class Measured(NamedTuple):
+    """All figures so far, and what could not be measured, with the reason."""
+
+    figures: list[DraftFigures]
+    forwards: list[ForwardFigures]
+    flips: list[FlipFigures]
+    refused: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        lists = {name: [asdict(f) for f in getattr(self, name)] for name in ("figures", "forwards", "flips")}
+        return {**lists, "refused": self.refused}
+
+
 class Source(NamedTuple):
     """Prompts: what they are called, one list per round, and positions to fill."""
 
@@ -145,47 +159,50 @@ def bench_drafting(
     console = Console()
     limits = measure(device, dtype)
     console.print(machine_line(device, dtype, limits), soft_wrap=True)
-    figures: list[DraftFigures] = []
-    forwards: list[ForwardFigures] = []
-    flips: list[FlipFigures] = []
+    found = Measured([], [], [], refused)
     for name in settings.models:
         model = built(name, device, dtype)
         for batch in settings.batches:
-            for source in sources(model, settings, batch):
-                here, refusals = measure_source((model, name, batch), source, contest, settings, limits)
-                refused |= refusals
-                figures += here
-                console.print(forwards_table(here), "", seconds_table(here), "")
-            knee = knees((model, name, batch), contest, settings, limits)
-            forwards += knee
-            if knee:
-                console.print(knee_table(knee), "")
+            _measure_batch((model, name, batch), contest, settings, limits, found)
         trained = model.tokenizer is not None
         del model
         gc.collect()
         if trained and settings.flip_dtypes:
-            here_flips = flips_in(name, contest, settings, limits)
-            flips += here_flips
-            console.print(flips_table(here_flips), "")
-    for name, why in refused.items():
+            flips = flips_in(name, contest, settings, limits)
+            found.flips.extend(flips)
+            console.print(flips_table(flips), "")
+    for name, why in found.refused.items():
         console.print(Text(f"refused: {name}: {why}"), soft_wrap=True)
-    told = verdicts(figures, flips, forwards)
+    told = verdicts(found.figures, found.flips, found.forwards)
     console.print(*told, sep="\n", soft_wrap=True, highlight=False)
-    result = {
-        "device": device_name(device),
-        "dtype": str(dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "limits": asdict(limits),
-        "settings": asdict(settings),
-        "figures": [asdict(f) for f in figures],
-        "forwards": [asdict(f) for f in forwards],
-        "flips": [asdict(f) for f in flips],
-        "refused": refused,
-        "verdicts": told,
-    }
+    machine = {
+        "device": device_name(device), "dtype": str(dtype).removeprefix("torch."), "torch": torch.__version__,
+        "threads": torch.get_num_threads(), "limits": asdict(limits),
+    }  # fmt: skip
+    result = {**machine, "settings": asdict(settings), **found.as_dict(), "verdicts": told}
     print(json.dumps(result))
     return result
+
+
+def _measure_batch(
+    where: tuple[LanguageModel, str, int],
+    contest: Contest,
+    settings: DraftingBenchSettings,
+    limits: Limits,
+    found: Measured,
+) -> None:
+    """All sources of prompts for one model and batch size, and the knee; prints their tables."""
+    model, _, batch = where
+    console = Console()
+    for source in sources(model, settings, batch):
+        figures, refusals = measure_source(where, source, contest, settings, limits)
+        found.refused.update(refusals)
+        found.figures.extend(figures)
+        console.print(forwards_table(figures), "", seconds_table(figures), "")
+    knee = knees(where, contest, settings, limits)
+    found.forwards.extend(knee)
+    if knee:
+        console.print(knee_table(knee), "")
 
 
 def contenders_of(layouts: Sequence[str], lengths: Sequence[int | str], again: bool = True) -> list[Contender]:
