@@ -28,7 +28,7 @@ import dlm.tasks
 import samplers
 from dlm.models.checkpoint import resolve
 from dlm.training.card import write_card
-from dlm.training.evaluation import canvas_for, evaluate_task
+from dlm.training.evaluation import evaluate_task
 
 BLOCK = 16
 COLUMNS = {
@@ -40,7 +40,7 @@ COLUMNS = {
 def measure(folder: str, n: int, task: str) -> dict[str, Any]:
     """Every column for one task; runs in its own process."""
     torch.set_num_threads(1)
-    model, canvas = dlm.load(folder), canvas_for(task)
+    model, canvas = dlm.load(folder), dlm.tasks.get(task).canvas
     scores = {
         name: asdict(evaluate_task(model, task, make(blocks=samplers.Fixed(BLOCK)), n=n, max_new_tokens=canvas))
         for name, make in COLUMNS.items()

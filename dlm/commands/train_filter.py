@@ -114,7 +114,6 @@ def _prepare(config: Any) -> tuple[Path, list[Portion], FilterTraining]:
 def _portions(config: Any) -> list[Portion]:
     """The prompts, cut into files."""
     from dlm import tasks
-    from dlm.training.evaluation import canvas_for
     from dlm.training.filter_data import Portion
     from dlm.training.prompts import is_source, read_prompts
 
@@ -127,7 +126,9 @@ def _portions(config: Any) -> list[Portion]:
         if not names:
             raise SettingsError("data names none: all, a list of tasks, a file, a folder, or hf:OWNER/NAME")
         count = 160 if n is None else n
-        sources = [(name.replace("/", "-"), _asked(name, count), new_tokens or canvas_for(name)) for name in names]
+        sources = [
+            (name.replace("/", "-"), _asked(name, count), new_tokens or tasks.get(name).canvas) for name in names
+        ]
     portions: list[Portion] = []
     first = 0
     for name, prompts, new in sources:

@@ -15,8 +15,7 @@ from dlm.models import LanguageModel
 from dlm.protocols import Cache
 from dlm.result import Generation
 from dlm.sampler import Sampler
-from dlm.tasks import Instance, Task
-from dlm.training.evaluation import canvas_for
+from dlm.tasks import Generated, Instance
 
 WARM_UP = 4  # questions decoded before anything is timed
 
@@ -47,7 +46,7 @@ class Questions:
         max_new_tokens: positions to fill per question.
     """
 
-    task: Task
+    task: Generated
     instances: tuple[Instance, ...]
     max_new_tokens: int
 
@@ -61,7 +60,7 @@ class Questions:
         task = tasks.get(name)
         if n < 1:
             raise SettingsError(f"n must be at least 1, got {n}")
-        canvas = canvas_for(name) if max_new_tokens is None else max_new_tokens
+        canvas = task.canvas if max_new_tokens is None else max_new_tokens
         return cls(task, tuple(task.instance(i, "test") for i in range(n)), canvas)
 
     @property

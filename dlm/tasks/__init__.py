@@ -2,7 +2,7 @@
 
 from dlm.errors import SettingsError
 from dlm.tasks.arithmetic import Addition
-from dlm.tasks.base import Family, Instance, Stream, Task, split_of
+from dlm.tasks.base import Family, Generated, Instance, Stream, Task, Template, Verdict, split_of
 from dlm.tasks.puzzles import LatinSquare, Sudoku
 from dlm.tasks.story import Story
 from dlm.tasks.waiting_line import OPERATIONS, WaitingLine
@@ -16,7 +16,7 @@ _FAMILIES: list[Family] = [
     WordProblem(),
     Story(),
 ]
-_TASKS = {family.name: Task(family) for family in _FAMILIES}
+_TASKS = {family.name: Generated(family) for family in _FAMILIES}
 
 
 def names() -> list[str]:
@@ -24,7 +24,7 @@ def names() -> list[str]:
     return list(_TASKS)
 
 
-def get(name: str) -> Task:
+def get(name: str) -> Generated:
     """The task of that name.
 
     Raises:
@@ -35,4 +35,4 @@ def get(name: str) -> Task:
     return _TASKS[name]
 
 
-__all__ = ["Instance", "Stream", "Task", "get", "names", "split_of"]
+__all__ = ["Generated", "Instance", "Stream", "Task", "Template", "Verdict", "get", "names", "split_of"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dlm.tasks.base import Draft, Instance, Stream
+from dlm.tasks.base import Draft, Instance, Stream, Verdict
 
 
 def written_out(a: int, b: int) -> str:
@@ -25,12 +25,13 @@ class Addition:
     """Two numbers of two or three digits each; the answer writes out every column and ends with the sum."""
 
     name: str = "arithmetic/addition"
+    canvas: int = 32
 
     def draw(self, stream: Stream) -> Draft:
         digits = stream.between(2, 3)
         a, b = (stream.between(10 ** (digits - 1), 10**digits - 1) for _ in range(2))
         return Draft((a, b), f"{a}+{b}=", written_out(a, b), {"sum": a + b})
 
-    def score(self, instance: Instance, output: str) -> float:
+    def judge(self, instance: Instance, output: str) -> Verdict:
         numbers = re.findall(r"\d+", output)
-        return float(bool(numbers) and int(numbers[-1]) == instance.meta["sum"])
+        return Verdict(float(bool(numbers) and int(numbers[-1]) == instance.meta["sum"]))

@@ -1,4 +1,4 @@
-"""What a task is: a counter-based generator of instances and a scorer."""
+"""What a task is: instances that are asked of a model, and a judge of the answers."""
 
 from __future__ import annotations
 
@@ -68,6 +68,20 @@ class Draft:
     prompt: str
     target: str
     meta: dict[str, Any] = field(default_factory=dict)
+    template: Template | None = None
+
+
+@dataclass(frozen=True)
+class Template:
+    """An answer with open slots, for decoding in infill form (specs/parallelbench.md 1.8).
+
+    Attributes:
+        pieces: the given text before, between and behind the slots; one more than there are slots.
+        items: what a slot may hold. As many mask tokens stand for a slot as the longest of them has tokens.
+    """
+
+    pieces: tuple[str, ...]
+    items: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -77,9 +91,11 @@ class Instance:
     Attributes:
         instance_id: hash of prompt and answer specification.
         task: the task's name.
-        prompt: the question, plain text.
+        prompt: the question, plain text: the last turn of the user.
         target: one right answer.
         meta: what the scorer needs.
+        shots: worked examples that come before it, as (question, answer).
+        template: the answer with open slots; None: the task has no infill form.
     """
 
     instance_id: str
@@ -87,6 +103,66 @@ class Instance:
     prompt: str
     target: str
     meta: dict[str, Any]
+    shots: tuple[tuple[str, str], ...] = ()
+    template: Template | None = None
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation up to the question: worked examples, then the prompt."""
+        turns = [turn for shot in self.shots for turn in zip(("user", "assistant"), shot, strict=True)]
+        return [{"role": role, "content": content} for role, content in [*turns, ("user", self.prompt)]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a task says of an answer.
+
+    Attributes:
+        score: the headline, in [0, 1].
+        strict: the same with the strict parser; None where the task has only one.
+        error: in one word what is wrong; None: nothing.
+        parsed: what was read out of the answer, as plain JSON values; None: nothing.
+        parts: further figures by name (the components of a text's score, say).
+    """
+
+    score: float
+    strict: float | None = None
+    error: str | None = None
+    parsed: Any = None
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """What the evaluation asks of a task."""
+
+    @property
+    def name(self) -> str:
+        """``group/task``."""
+        ...
+
+    @property
+    def canvas(self) -> int:
+        """Positions to fill that hold any answer, unless the user wants another number."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """How many instances there are; None: as many as one likes."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What questions and scores depend on beside the name and the options: hashes of data files, versions of
+        scorers. Plain JSON values."""
+        ...
+
+    def instance(self, index: int) -> Instance:
+        """The ``index``-th question, counted from 0; the same on every machine."""
+        ...
+
+    def judge(self, instance: Instance, output: str) -> Verdict:
+        """Score an answer: any text, of any length."""
+        ...
 
 
 class Family(Protocol):
@@ -101,13 +177,18 @@ class Family(Protocol):
         """A fresh question."""
         ...
 
-    def score(self, instance: Instance, output: str) -> float:
-        """1.0 when ``output`` answers the question, else 0.0."""
+    @property
+    def canvas(self) -> int:
+        """Positions that hold any answer, counted in the packaged model's tokens."""
+        ...
+
+    def judge(self, instance: Instance, output: str) -> Verdict:
+        """What to say of an answer."""
         ...
 
 
 @dataclass(frozen=True)
-class Task:
+class Generated:
     """A family with splits: an instance depends on (suite version, task, split, index) and nothing else.
 
     A tenth of all contents, by hash, belong to the test split and never occur in training.
@@ -120,6 +201,21 @@ class Task:
         """Name of the task, ``group/task``."""
         return self.family.name
 
+    @property
+    def canvas(self) -> int:
+        """Positions that hold any answer, counted in the packaged model's tokens."""
+        return self.family.canvas
+
+    @property
+    def size(self) -> int | None:
+        """None: there is no end of them."""
+        return None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The version of the generators."""
+        return {"suite": SUITE_VERSION}
+
     def instance(self, index: int, split: Split = "test") -> Instance:
         """The ``index``-th instance of a split."""
         return self.draw(split, index)
@@ -131,12 +227,16 @@ class Task:
             draft = self.family.draw(Stream(SUITE_VERSION, self.name, split, *address, attempt))
             if split_of(self.name, draft.content) == split:
                 key = hashlib.sha256(repr((self.name, draft.prompt, draft.meta)).encode()).hexdigest()[:16]
-                return Instance(key, self.name, draft.prompt, draft.target, draft.meta)
+                return Instance(key, self.name, draft.prompt, draft.target, draft.meta, template=draft.template)
             attempt += 1
+
+    def judge(self, instance: Instance, output: str) -> Verdict:
+        """What to say of an answer."""
+        return self.family.judge(instance, output)
 
     def score(self, instance: Instance, output: str) -> float:
         """1.0 when ``output`` answers ``instance``, else 0.0."""
-        return self.family.score(instance, output)
+        return self.judge(instance, output).score
 
 
 def split_of(task: str, content: object) -> Split:

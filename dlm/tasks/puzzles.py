@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from functools import cache
 
-from dlm.tasks.base import Draft, Instance, Stream
+from dlm.tasks.base import Draft, Instance, Stream, Verdict
 
 Grid = tuple[tuple[int, ...], ...]
 SYMBOLS = "ABCDEFGH"
@@ -41,6 +41,7 @@ class Sudoku:
     """4 to 8 empty cells, exactly one solution. Whole solution grids are held out for the test split."""
 
     name: str = "puzzle/sudoku"
+    canvas: int = 32
 
     def draw(self, stream: Stream) -> Draft:
         grid = stream.choice(all_grids())
@@ -50,10 +51,10 @@ class Sudoku:
             if len(solutions(puzzle)) == 1:
                 return Draft(grid, f"Solve the sudoku:\n{show(puzzle)}", show(grid), {"puzzle": puzzle})
 
-    def score(self, instance: Instance, output: str) -> float:
+    def judge(self, instance: Instance, output: str) -> Verdict:
         lines = [line.replace(" ", "").replace(",", "") for line in output.splitlines()]
         rows = [line for line in lines if len(line) == 4 and line.isdigit()]
-        return float("\n".join(rows) == instance.target)
+        return Verdict(float("\n".join(rows) == instance.target))
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class LatinSquare:
     """Any 4x4 square in which every row and column holds each of four given symbols once."""
 
     name: str = "puzzle/latin_square"
+    canvas: int = 48
 
     def draw(self, stream: Stream) -> Draft:
         symbols = stream.sample(SYMBOLS, 4)
@@ -70,8 +72,8 @@ class LatinSquare:
         prompt = f"Write a Latin square of {','.join(symbols)}:"
         return Draft(tuple(sorted(symbols)), prompt, target, {"symbols": symbols})
 
-    def score(self, instance: Instance, output: str) -> float:
+    def judge(self, instance: Instance, output: str) -> Verdict:
         symbols = set(instance.meta["symbols"])
         rows = [[cell.strip() for cell in line.split(",")] for line in output.splitlines()]
         rows = [row for row in rows if set(row) == symbols and len(row) == 4][:4]
-        return float(len(rows) == 4 and all({row[c] for row in rows} == symbols for c in range(4)))
+        return Verdict(float(len(rows) == 4 and all({row[c] for row in rows} == symbols for c in range(4))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dlm.tasks.base import Draft, Instance, Stream
+from dlm.tasks.base import Draft, Instance, Stream, Verdict
 from dlm.tasks.waiting_line import NAMES
 
 ANIMALS = ("cat", "dog", "horse", "bird", "fox", "rabbit")
@@ -18,6 +18,7 @@ class Story:
     """Who and which animal are given; place and mood are free, but must be the same wherever they are named."""
 
     name: str = "text/story"
+    canvas: int = 48
 
     def draw(self, stream: Stream) -> Draft:
         who, animal, place, mood = (stream.choice(s) for s in (NAMES, ANIMALS, PLACES, MOODS))
@@ -31,9 +32,9 @@ class Story:
             f" {who} stayed with the {mood} {animal} all day."
         )
 
-    def score(self, instance: Instance, output: str) -> float:
+    def judge(self, instance: Instance, output: str) -> Verdict:
         found = re.match(r"\w+ went to the (\w+)\..*? was (\w+)\. ", output.strip())
         if found is None or found[1] not in PLACES or found[2] not in MOODS:
-            return 0.0
+            return Verdict(0.0)
         told = self._tell(instance.meta["who"], instance.meta["animal"], found[1], found[2])
-        return float(output.strip() == told)
+        return Verdict(float(output.strip() == told))

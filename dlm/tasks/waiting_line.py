@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dlm.tasks.base import Draft, Instance, Stream
+from dlm.tasks.base import Draft, Instance, Stream, Verdict
 
 # fmt: off
 NAMES = [
@@ -128,6 +128,7 @@ class WaitingLine:
     """One of the ten operations."""
 
     operation: str
+    canvas: int = 32
 
     @property
     def name(self) -> str:
@@ -138,6 +139,6 @@ class WaitingLine:
         instruction, target, meta = OPERATIONS[self.operation](stream, x, w)
         return Draft(tuple(x), f"{instruction}: {render(x)}", render(target), {"x": x, **meta})
 
-    def score(self, instance: Instance, output: str) -> float:
+    def judge(self, instance: Instance, output: str) -> Verdict:
         meta = instance.meta
-        return float(valid(self.operation, meta["x"], meta, parse(instance.target), parse(output)))
+        return Verdict(float(valid(self.operation, meta["x"], meta, parse(instance.target), parse(output))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dlm.tasks.base import Draft, Instance, Stream
+from dlm.tasks.base import Draft, Instance, Stream, Verdict
 from dlm.tasks.waiting_line import NAMES
 
 THINGS = ("apples", "books", "coins", "pens", "cards", "stamps", "eggs", "shells")
@@ -25,6 +25,7 @@ class WordProblem:
     """Somebody has some things, two things happen, how many are left? The answer is stated as ``The answer is N.``"""
 
     name: str = "math/word_problem"
+    canvas: int = 48
 
     def draw(self, stream: Stream) -> Draft:
         who, thing = stream.choice(NAMES), stream.choice(THINGS)
@@ -47,6 +48,6 @@ class WordProblem:
         n = stream.between(1, 20) if sign > 0 else stream.between(1, max(1, value - 1))
         return value + sign * n, n
 
-    def score(self, instance: Instance, output: str) -> float:
+    def judge(self, instance: Instance, output: str) -> Verdict:
         found = re.search(r"The answer is (-?\d+)", output)
-        return float(found is not None and int(found[1]) == instance.meta["answer"])
+        return Verdict(float(found is not None and int(found[1]) == instance.meta["answer"]))

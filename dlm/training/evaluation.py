@@ -53,11 +53,8 @@ def evaluate_task(
     )
 
 
-def canvas_for(task: str) -> int:
-    """Positions that hold any answer of a task, in whole blocks of 16."""
-    return {"math/word_problem": 48, "text/story": 48, "puzzle/latin_square": 48}.get(task, 32)
-
-
 def accuracies(model: LanguageModel, names: Sequence[str], sampler: Sampler, n: int) -> dict[str, float]:
     """Accuracy per task."""
-    return {name: evaluate_task(model, name, sampler, n=n, max_new_tokens=canvas_for(name)).accuracy for name in names}
+    return {
+        name: evaluate_task(model, name, sampler, n=n, max_new_tokens=tasks.get(name).canvas).accuracy for name in names
+    }

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import samplers
+from dlm import tasks
 from dlm.errors import CheckpointError
 from dlm.models import load
 from dlm.training.card import write_card
-from dlm.training.evaluation import accuracies, canvas_for, evaluate_task
+from dlm.training.evaluation import accuracies, evaluate_task
 from dlm.training.export import export
 
 
@@ -69,5 +70,5 @@ def test_evaluation_decodes_held_out_instances_with_the_given_sampler(run):
     assert score.forwards == 2
     assert 0 <= score.accuracy <= 1
     assert score.n == 3
-    assert canvas_for("waiting_line/copy") == 32
+    assert tasks.get("waiting_line/copy").canvas == 32
     assert set(accuracies(model, ["text/story"], samplers.topk(tokens_per_step=32), 2)) == {"text/story"}
