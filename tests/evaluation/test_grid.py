@@ -1,0 +1,114 @@
+"""Grids expand to what they say, in an order that never changes."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlm.configuration import config_dir
+from dlm.errors import SettingsError
+from dlm.evaluation.grid import expand, holds, load_grid, overrides_of
+
+values = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b.c", "d"]), values, min_size=1))
+def test_a_product_holds_every_combination_once_in_order(axes: dict[str, list[int]]) -> None:
+    points = expand({"product": axes})
+    assert [tuple(p.values()) for p in points] == list(itertools.product(*axes.values()))
+
+
+def test_zip_goes_side_by_side() -> None:
+    points = expand({"set": {"x": 0}, "zip": {"a": [1, 2], "b": [3, 4]}})
+    assert points == [{"x": 0, "a": 1, "b": 3}, {"x": 0, "a": 2, "b": 4}]
+
+
+def test_union_adds_and_each_multiplies() -> None:
+    grid = {
+        "each": [
+            {"union": [{"product": {"t": [1, 2]}}, {"set": {"t": 3}}]},
+            {"product": {"s": ["a", "b"]}},
+        ]
+    }
+    assert [(p["t"], p["s"]) for p in expand(grid)] == [(t, s) for t in (1, 2, 3) for s in "ab"]
+
+
+def test_what_is_set_gives_way_to_what_is_said_below() -> None:
+    points = expand({"set": {"blocks": "fixed", "a": 0}, "union": [{"set": {"blocks": "whole"}}, {"set": {"b": 1}}]})
+    assert points == [{"blocks": "whole", "a": 0}, {"blocks": "fixed", "a": 0, "b": 1}]
+
+
+def test_points_that_are_given_twice_stand_once() -> None:
+    assert expand({"union": [{"product": {"a": [1, 2]}}, {"product": {"a": [2, 3]}}]}) == [{"a": i} for i in (1, 2, 3)]
+
+
+def test_conditions_of_the_grid_and_of_the_caller_filter() -> None:
+    grid = {"product": {"blocks.length": [1, 2, 4, 8], "m": [4, 8]}, "where": ["m % blocks.length == 0"]}
+    assert len(expand(grid)) == 7
+    assert expand(grid, ["blocks.length < m", "m == 4"]) == [{"blocks.length": 1, "m": 4}, {"blocks.length": 2, "m": 4}]
+
+
+@pytest.mark.parametrize(
+    ("condition", "truth"),
+    [
+        ("a <= b.c", True),
+        ("a + 1 == b.c and not a > 2", True),
+        ("a in [3, 4] or name == 'x'", True),
+        ("0 < a < b.c", True),
+        ("a // 2 * 2 == a", False),
+        ("-a >= 0", False),
+    ],
+)
+def test_conditions(condition: str, truth: bool) -> None:
+    assert holds(condition, {"a": 1, "b.c": 2, "name": "x"}) is truth
+
+
+@pytest.mark.parametrize(
+    "condition", ["__import__('os').system('true')", "a if a else b", "a <=", "[x for x in a]", "a.b()", "f'{a}'"]
+)
+def test_conditions_call_nothing(condition: str) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read|names"):
+        holds(condition, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"prodct": {}}, "not prodct"),
+        ({"product": {"a": 3}}, "grid.product.a must be a list"),
+        ({"zip": {"a": [1], "b": [1, 2]}}, "one length"),
+        ({"zip": {"a": [1]}, "product": {"a": [2]}}, "sets a twice"),
+        ({"union": [3]}, r"grid.union\[0\] must be a mapping"),
+        ({"product": {"a": [1]}, "where": ["b == 1"]}, "names 'b'; the point sets a"),
+        ({"product": {"a": ["x"]}, "where": ["a < 1"]}, "does not fit"),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_said(grid: dict, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        expand(grid)
+
+
+def test_the_published_grid_has_the_published_counts() -> None:
+    points = expand(load_grid("parallelbench", config_dir() / "grid"))
+    counts = Counter(p["task"] for p in points)
+    assert len(points) == 2823  # per model, as the paper's configuration lists
+    assert sorted(counts.values()) == [150] * 10 + [189] * 7
+    copy = [p for p in points if p["task"].endswith("/copy")]
+    samplers = Counter(p["sampler"] for p in copy)
+    assert samplers == {"random": 21, "topk": 21, "margin": 21, "entropy": 21, "threshold": 36, "factor": 30}
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("about: mine\nproduct: {seeds: [[0, 1], null], flag: [true]}\n")
+    points = expand(load_grid(str(tmp_path / "mine.yaml"), tmp_path / "nowhere"))
+    assert [overrides_of(p) for p in points] == [["seeds=[0,1]", "flag=true"], ["seeds=null", "flag=true"]]
+    with pytest.raises(SettingsError, match=r"unknown grid 'other'.* one of mine"):
+        load_grid("other", tmp_path)
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(SettingsError, match="is no YAML"):
+        load_grid("broken", tmp_path)
