@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-shapes test-slow test-gpu lint bench help
+.PHONY: demo test test-shapes test-slow test-gpu test-browser lint bench bench-quality help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test-slow: $(VENV)/.ready  ## the long tests
 test-gpu: $(VENV)/.ready  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
+test-browser: $(VENV)/.ready  ## the HTML pages in a headless Chromium (Debian: chromium chromium-driver)
+	$(BIN)/python -m pytest -m browser
+
 lint: $(VENV)/.ready  ## style, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +40,13 @@ lint: $(VENV)/.ready  ## style, types, import rules
 
 bench: $(VENV)/.ready  ## seconds per forward and outside it, beside a naive decoder
 	$(BIN)/dlm bench
+
+QUALITY ?= runs/quality
+LIMIT ?= 50
+WORKERS ?= 2
+bench-quality: $(VENV)/.ready  ## every task x sampler on the tiny model; renews docs/parallelbench.md (resumable)
+	$(BIN)/dlm eval grid=tiny task.limit=$(LIMIT) workers=$(WORKERS) out=$(QUALITY)
+	$(BIN)/python scripts/bench_quality.py $(QUALITY)
 
 # torch alone and first: on a machine with a CPU build at hand pip takes that, and nothing later replaces it.
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -72,7 +72,8 @@ def generate(
         max_new_tokens: positions to fill per prompt.
         seed: seeds the noise; used only by samplers that draw. Equal prompts in one call draw differently.
         batch_size: most rows decoded together. A long list of prompts keeps the batch full.
-        record: None, ``"commits"`` or ``("commits", "confidence")``: fills ``Generation.trace``.
+        record: what ``Generation.trace`` is filled with, one or several of ``order``, ``confidence``, ``candidates``,
+            ``all_candidates``, ``logits``, ``cache`` (:class:`dlm.trace.Recorder`); None: nothing.
         pinned: tokens the answer must contain: generated position -> token id, or a text whose tokens stand from there
             on. They are written before the first forward and never changed (the constraints of Prophet, arXiv
             2508.19982).
@@ -164,6 +165,7 @@ class Run:
 
     def collect(self, recorder: Recorder, whole_text: bool = False) -> list[Generation]:
         done: dict[int, Generation] = {}
+        recorder.prepare(self.decoder)
         try:
             for event in self:
                 if isinstance(event, StepEvent):
@@ -176,6 +178,7 @@ class Run:
         return [done[job.index] for job in self.jobs]
 
     def steps(self, recorder: Recorder) -> Iterator[StreamStep | tuple[int, Generation]]:
+        recorder.prepare(self.decoder)
         for event in self:
             if isinstance(event, RowResult):
                 yield event.index, self._generation(event, recorder)

@@ -13,10 +13,17 @@ from dlm.errors import DlmError, SettingsError
 # Command -> (module with a `run(overrides)` and a `HELP`, one line for the overview). Imported when called.
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dlm.commands.generate", "answer prompts with any model, sampler, blocks and cache"),
+    "eval": ("dlm.commands.eval", "ask a task's questions and keep every answer; sweeps (-m, grid=)"),
+    "report": ("dlm.commands.report", "tables, pictures and a page of what `dlm eval` has kept"),
+    "tasks": ("dlm.commands.tasks", "the tasks there are, and what a question looks like"),
     "compare": ("dlm.commands.compare", "samplers side by side on the same held-out questions"),
+    "trace": ("dlm.commands.trace", "replay what a run recorded: in the terminal, as a page, as heat maps"),
     "drift": ("dlm.commands.drift", "how far a cache's answers are from the exact ones, step by step"),
+    "lm-eval": ("dlm.commands.lm_eval", "the tasks of lm-evaluation-harness with any model, sampler and cache"),
+    "oracle": ("dlm.commands.oracle", "samplers against closed forms, on a model that knows the truth"),
     "train-filter": ("dlm.commands.train_filter", "train the filter of sampler=learn2pd on a model's own answers"),
     "bench": ("dlm.commands.bench", "measure a step: inside the model, outside it, beside a naive decoder"),
+    "doctor": ("dlm.commands.doctor", "what works on this machine, and what is missing for the rest"),
 }
 
 HELP = """dlm decodes masked diffusion language models in parallel.
@@ -31,6 +38,9 @@ Everything is a Hydra override: groups are chosen (sampler=threshold), settings 
 examples:
   dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32
   dlm generate 'prompt=47+85=' sampler=topk sampler.tokens_per_step=2 max_new_tokens=32 format=json
+  dlm eval task=waiting_line/shuffle task.limit=100 sampler=threshold out=runs
+  dlm eval -m sampler=threshold,credit sampler.threshold=0.7,0.8,0.9 task=waiting_line/copy,puzzle/sudoku out=runs
+  dlm report runs
   dlm compare task=waiting_line/copy 'samplers=[threshold,topk,factor]' n=20
   dlm drift cache=dual n=4 max_new_tokens=32 out=drift
   dlm bench bench.shapes=[tiny,narrow]

@@ -130,14 +130,15 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
 
 
 class Composer:
-    """Composes many configurations of one kind: what differs only in settings shares the work on its groups.
+    """Composes many configurations of one kind: every choice of a group is read once.
 
-    It gives what :func:`compose_config` gives with ``chosen``, about fifty times as fast.
+    It gives what :func:`compose_config` gives with ``chosen``, about fifty times as fast. (A choice of ours writes
+    below its own group only, so choices can be put together one by one.)
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._choices: dict[str, DictConfig] = {}  # by override; "" for none
         self._read: dict[str, tuple[str, Any]] = {}
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
@@ -149,15 +150,28 @@ class Composer:
         settings = [o for o in overrides if o not in groups]
         if any(o.startswith(("+", "~", "hydra")) or "{" in o or "@" in o for o in overrides):
             return compose_config(self._name, overrides, chosen=True)
-        if groups not in self._bases:
-            self._bases[groups] = compose_config(self._name, groups, chosen=True)
-        config = copy.deepcopy(self._bases[groups])
+        config = self._chosen(groups)
         try:
             for setting in settings:
                 key, value = self._setting(setting)
                 OmegaConf.update(config, key, value, merge=True, force_add=False)
         except (OmegaConfBaseException, AttributeError, TypeError, ValueError):
             return compose_config(self._name, overrides, chosen=True)  # which says what is wrong
+        return config
+
+    def _chosen(self, groups: Sequence[str]) -> DictConfig:
+        """The configuration with these choices and no settings."""
+        from omegaconf import open_dict
+
+        for override in ("", *groups):
+            if override not in self._choices:
+                self._choices[override] = compose_config(self._name, [override] if override else [], chosen=True)
+        config = copy.deepcopy(self._choices[""])
+        with open_dict(config):
+            for override in groups:
+                group = override.partition("=")[0]
+                config[group] = copy.deepcopy(self._choices[override][group])
+                config.choices[group] = self._choices[override].choices[group]
         return config
 
     def _setting(self, override: str) -> tuple[str, Any]:
@@ -261,7 +275,9 @@ def _unreadable(override: str, text: str) -> str:
 
 def _missing_value(error: Exception) -> str:
     if found := re.search(r"[Mm]issing mandatory value: (\S+)", str(error)):
-        return f"{found[1]} is not given: add {found[1]}=VALUE"
+        # An interpolation names the whole key of what is missing; a value by itself only its last part.
+        key = found[1] if "." in found[1] else getattr(error, "full_key", None) or found[1]
+        return f"{key} is not given: add {key}=VALUE"
     return _first_line(error)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ from dlm.batch import Batch, Place
 from dlm.canvas import Canvas, Job, SpecialIds, pack_positions
 from dlm.drafting.drafting import Turn
 from dlm.drafting.freedave import FreeDave
-from dlm.errors import SettingsError
+from dlm.errors import DlmError, NumericsError, OutOfMemoryError, ProgressError, SettingsError
 from dlm.forward import Pass, Seen, Stopwatch
 from dlm.leaving import commit_rest, shown_whole
 from dlm.lookahead import branch
@@ -40,6 +40,8 @@ class StepEvent:
         remasked: canvas positions that a reviser took back; None without one. ``[B, W]``
         filled: the id a stop rule filled the rest of the row with, -1 where it did not; None without one. ``[B]``
         cut: where a stop rule has let the row end, -1 where it did not; None without one. ``[B]``
+        refreshed: slots that a cache recomputed whole.
+        recomputed: positions that the forward recomputed; None: every one that could be. ``[B, W]``
     """
 
     rows: Sequence[Row]
@@ -48,6 +50,8 @@ class StepEvent:
     remasked: Bool[Tensor, "B W"] | None
     filled: Int[Tensor, " B"] | None
     cut: Int[Tensor, " B"] | None = None
+    refreshed: frozenset[int] = frozenset()
+    recomputed: Bool[Tensor, "B W"] | None = None
 
 
 class Decoder(Rules):
@@ -93,15 +97,25 @@ class Decoder(Rules):
             )
 
     @torch.inference_mode()
-    def run(self, jobs: Sequence[Job], batch_size: int, device: torch.device) -> Iterator[StepEvent | RowResult]:
+    def run(
+        self,
+        jobs: Sequence[Job],
+        batch_size: int,
+        device: torch.device,
+        failed: Callable[[int, DlmError], None] | None = None,
+    ) -> Iterator[StepEvent | RowResult]:
         """Decode ``jobs``, at most ``batch_size`` at a time.
 
         Yields a :class:`StepEvent` after every step and a :class:`RowResult` whenever a row is finished, in the
         order in which rows finish. A batch that runs out of memory is halved and goes on.
+
+        With ``failed`` a row that goes wrong (NaN, no end, no memory for it alone) ends nothing: it is taken out, and
+        ``failed`` is told of it.
         """
         if not jobs:
             return
         self.fit(jobs)
+        self.failed = failed
         place = Place(SpecialIds(self.description.mask_id, self.description.eos_ids), device)
         batch = Batch.start(jobs, batch_size, self.sampler.parts, place, self._open_cache)
         self.watch = Stopwatch(device)
@@ -114,7 +128,10 @@ class Decoder(Rules):
             try:
                 event = self._step(batch)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                batch.shrink(error)
+                try:
+                    batch.shrink(error)
+                except OutOfMemoryError as full:
+                    self._fail(batch.rows[0], full)
                 continue
             yield event
 
@@ -179,7 +196,8 @@ class Decoder(Rules):
         filled = self._close(batch, view, chosen, leaving, plan)
         if leaving is not None and seen is not None:
             view, chosen = commit_rest(self.forward, batch, view, chosen, leaving, seen)
-        return StepEvent(tuple(batch.rows), view, chosen, remasked, filled, self.shortened(canvas, ends))
+        cut = self.shortened(canvas, ends)
+        return StepEvent(tuple(batch.rows), view, chosen, remasked, filled, cut, plan.refreshed, plan.fed)
 
     def _drafted(self, turn: Turn, states: dict) -> StepEvent:
         """The rest of a step whose forward also answers for states that may come next: several steps at once."""
@@ -190,7 +208,8 @@ class Decoder(Rules):
         filled = self._close(batch, view, chosen, None, replace(turn.plan, counts=counts))
         # To whoever listens a step is a forward.
         view = view.with_(clock=replace(view.clock, step=states["forwards"] - 1))
-        return StepEvent(tuple(batch.rows), view, chosen, None, filled, self.shortened(batch.canvas, ends))
+        cut, plan = self.shortened(batch.canvas, ends), turn.plan
+        return StepEvent(tuple(batch.rows), view, chosen, None, filled, cut, plan.refreshed, plan.fed)
 
     def _open_blocks(self, batch: Batch, states: dict) -> tuple[Clock, Bool[Tensor, " B"] | None, int]:
         """The clock with a block for every row, the rows that have just opened one (None: none has), and the most
@@ -285,11 +304,23 @@ class Decoder(Rules):
             if self.drafting is not None:
                 self.drafting.note(row, now)
             row.book(now, positions, {**shared, "refresh": refresh if slot in refreshed else 0.0})
-            row.check(bool(now["broken"]), self.sampler.idle_steps)
+            try:
+                row.check(bool(now["broken"]), self.sampler.idle_steps)
+            except (NumericsError, ProgressError) as error:
+                self._fail(row, error)
+
+    def _fail(self, row: Row, error: DlmError) -> None:
+        """A row has gone wrong: it leaves the batch, or ends the run where nobody is told."""
+        if self.failed is None:
+            raise error
+        self.failed(row.job.index, error)
+        row.failed = True
 
     def _finish(self, batch: Batch) -> Iterator[RowResult]:
-        finished = [slot for slot, row in enumerate(batch.rows) if not row.open]
+        finished = [slot for slot, row in enumerate(batch.rows) if row.failed or not row.open]
         for slot in finished:
+            if batch.rows[slot].failed:
+                continue
             yield RowResult.of(
                 batch.rows[slot], batch.canvas, slot, forwards_per_step=2 if self.sampler.guidance else 1
             )

@@ -41,3 +41,11 @@ class ProgressError(DlmError):
 
 class OutOfMemoryError(DlmError):
     """The device ran out of memory at the smallest batch that could be tried."""
+
+
+class StorageError(DlmError):
+    """Results cannot be written: the disk is full, or another process writes the same files."""
+
+
+class SandboxError(DlmError):
+    """Generated code cannot be confined on this machine, or its sandbox did not start."""

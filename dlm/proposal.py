@@ -12,7 +12,7 @@ Rules that hold for every sampler (specs/samplers.md P2, P3, section 5):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,12 +21,16 @@ from torch import Tensor
 
 from dlm.errors import SettingsError
 
-# What a part may ask for beyond token and probability. The last four cost an own pass: raw logits before the
-# transforms (gap), a second head pass (kl), a longer forward (shadow), and attention maps (attention).
-Statistic = Literal["prob", "margin", "entropy", "gap", "kl", "shadow", "attention"]
+# What a part may ask for beyond token and probability. The last five cost an own pass: raw logits before the
+# transforms (gap), a second head pass (kl), a longer forward (shadow), attention maps (attention), and the likeliest
+# tokens (candidates).
+Statistic = Literal["prob", "margin", "entropy", "gap", "kl", "shadow", "attention", "candidates"]
 
 # Low enough for exp() to give exactly 0, finite so that 0 * BANNED is 0 and not NaN.
 BANNED = -1e30
+
+# How many candidates are told.
+CANDIDATES = 5
 
 # Width of a bucket of the two-level cumulative distribution.
 _BUCKET = 512
@@ -104,6 +108,8 @@ class Proposal:
         gap: largest minus second-largest raw logit, before any transform (Prophet). ``[*R]``
         kl: KL(now || the row's previous forward) of the raw distribution, in nats; inf where there was none
             (KLASS). ``[*R]``
+        top_token, top_prob, top_logit: the likeliest ids that may be proposed, the best first, with probability and
+            logit after the transforms, before temperature and truncation (``candidates``). ``[*R, K]``
     """
 
     token: Int[Tensor, "*R"]
@@ -112,10 +118,14 @@ class Proposal:
     entropy: Float[Tensor, "*R"] | None = None
     gap: Float[Tensor, "*R"] | None = None
     kl: Float[Tensor, "*R"] | None = None
+    top_token: Int[Tensor, "*R K"] | None = None
+    top_prob: Float[Tensor, "*R K"] | None = None
+    top_logit: Float[Tensor, "*R K"] | None = None
 
     def reshape(self, *shape: int) -> Proposal:
-        """The same proposal with its row axis reshaped."""
-        return Proposal(*(None if x is None else x.view(shape) for x in self._columns()))  # type: ignore[arg-type]
+        """The same proposal, fresh from :func:`propose`, with its row axis reshaped."""
+        shaped = (None if x is None else x.view(*shape, *x.shape[1:]) for x in self._columns())
+        return Proposal(*shaped)  # type: ignore[arg-type]
 
     def gather(self, rows: Int[Tensor, " B"]) -> Proposal:
         """Row ``rows[b]`` of the first axis in place ``b``."""
@@ -131,7 +141,10 @@ class Proposal:
         return cls(*joined)  # type: ignore[arg-type]
 
     def _columns(self) -> tuple[Tensor | None, ...]:
-        return (self.token, self.prob, self.margin, self.entropy, self.gap, self.kl)
+        return (
+            self.token, self.prob, self.margin, self.entropy, self.gap, self.kl,
+            self.top_token, self.top_prob, self.top_logit,
+        )  # fmt: skip
 
 
 def propose(
@@ -147,6 +160,10 @@ def propose(
     A row of NaN logits gives NaN statistics; the decoder turns those into an error.
     """
     x = logits.double() if proposer.precision == "float64" else wide(logits)
+    if "candidates" in needs:
+        tokens, probs, best = _candidates(x, vocabulary)
+        proposal = propose(x, vocabulary, proposer, needs - {"candidates"}, uniforms)
+        return replace(proposal, top_token=tokens, top_prob=probs, top_logit=best)
     if not proposer.filters:
         token = _choose(x, vocabulary, proposer.temperature, uniforms) if proposer.temperature > 0 else None
         return _measure(x, vocabulary, token, needs)
@@ -167,6 +184,21 @@ def divergence(logits: Float[Tensor, "R V"], before: Float[Tensor, "R V"]) -> Fl
     """KL(softmax(logits) || softmax(before)) of each row, in nats and in at least float32."""
     now, then = wide(logits).log_softmax(dim=1), wide(before).log_softmax(dim=1)
     return (now.exp() * now.sub(then)).sum(dim=1)
+
+
+def _candidates(
+    x: Float[Tensor, "R V"], vocabulary: Vocabulary
+) -> tuple[Int[Tensor, "R K"], Float[Tensor, "R K"], Float[Tensor, "R K"]]:
+    """The likeliest ids that may be proposed, with probability and logit; of equal ones the lower id first. Leaves the
+    logits as they were."""
+    total = x.logsumexp(dim=1, keepdim=True)
+    mask_logit = x[:, vocabulary.mask_id].clone()
+    x[:, vocabulary.mask_id] = BANNED
+    allowed = vocabulary.valid - (vocabulary.mask_id < vocabulary.valid)
+    token = x[:, : vocabulary.valid].topk(min(CANDIDATES, allowed), dim=1).indices.sort(dim=1).values
+    x[:, vocabulary.mask_id] = mask_logit
+    logit, order = x.gather(1, token).sort(dim=1, descending=True, stable=True)
+    return token.gather(1, order), (logit - total).exp(), logit
 
 
 def wide(x: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ class Row:
         drafts: states its last forward evaluated beside its own.
         accepted: how many forwards accepted 0, 1, 2, ... drafts, of those that had any.
         cache: what the cache reported of the row at the last step.
+        failed: whether it went wrong and leaves the batch without an answer.
     """
 
     job: Job
@@ -50,6 +51,7 @@ class Row:
     drafts: int = 0
     accepted: list[int] = field(default_factory=list)
     cache: dict[str, int] = field(default_factory=dict)
+    failed: bool = False
 
     def __post_init__(self) -> None:
         self.reach = self.job.end

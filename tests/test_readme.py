@@ -27,7 +27,10 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "model=" not in c and "prompts_file" not in c])
-def test_the_command_lines_run(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lines_run(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(shlex.split(line)[1:]) == 0
     assert capsys.readouterr().out.strip()
 

@@ -1,9 +1,8 @@
-"""What every command does with its arguments before Hydra sees them, and with its files."""
+"""What every command does with its arguments before Hydra sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from dlm.configuration import choices, compose_config
@@ -44,10 +43,3 @@ def yaml_of(config: Any) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write the file so that it appears complete or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

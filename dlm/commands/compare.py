@@ -19,9 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, write_whole, yaml_of
+from dlm.commands.common import answered_help, split_texts, yaml_of
 from dlm.configuration import build, choices, compose_config, parts_of
 from dlm.errors import SettingsError
+from dlm.files import write_whole
 
 if TYPE_CHECKING:
     from dlm.evaluation.compare import Decoding, Line, Questions, Refused

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, write_whole, yaml_of
+from dlm.commands.common import answered_help, split_texts, yaml_of
 from dlm.commands.compare import read_list
 from dlm.configuration import Composed, compose_config, parts_of
 from dlm.errors import SettingsError
+from dlm.files import write_whole
 
 if TYPE_CHECKING:
     from dlm.api import Prompt

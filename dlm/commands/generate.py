@@ -6,17 +6,21 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dlm.commands.common import answered_help, split_texts, write_whole, yaml_of
+from dlm.commands.common import answered_help, split_texts, yaml_of
 from dlm.configuration import compose_config, parts_of
 from dlm.errors import PromptError, SettingsError
+from dlm.files import write_whole
 
 if TYPE_CHECKING:
     from dlm.api import Prompt
+    from dlm.configuration import Composed
+    from dlm.models import LanguageModel
     from dlm.result import Generation
 
 HELP = """dlm generate: answer prompts.
@@ -36,6 +40,9 @@ settings:
   runtime.compile=true     compile the model's layers: slow at first, worth it on long runs
   format=auto|live|text|json   live redraws the canvas as it fills and ends with a card; json is one object a line
   output=FILE              write the answers there (the file appears whole or not at all)
+  trace=FILE               write what happened at each step there; dlm trace show|html|plot FILE replays it
+  record=[order,confidence,candidates,cache]   what is kept for it (this unless said otherwise): order|confidence|
+                           candidates|all_candidates|logits|cache; without trace= it is a part of format=json
 
 groups (GROUP.KEY=VALUE sets what a choice knows; dlm generate --cfg job shows all of it):
 {groups}
@@ -47,11 +54,12 @@ examples:
   dlm generate 'prompt=47+85=' sampler=topk drafting=freedave drafting.draft_length=8 max_new_tokens=32
   dlm generate 'prompt=47+85=' cache=dkv_decode cache.interval=4 max_new_tokens=64
   dlm generate 'prompt=47+85=' sampler.stop_at_end=decoded max_new_tokens=64   cut behind the end of the text
+  dlm generate 'prompt=47+85=' max_new_tokens=32 trace=run.jsonl   then: dlm trace html run.jsonl
   dlm generate prompts_file=prompts.jsonl sampler=factor batch_size=16 format=json output=answers.jsonl
   dlm generate model=llada-8b-instruct chat=true 'prompt=Why is the sky blue?'
   dlm generate model=local model.path=DIR sampler=dream_entropy sampler.steps=64 'prompt=...'
 """
-TEXT_KEYS = ("prompt", "system", "prompts_file", "output")
+TEXT_KEYS = ("prompt", "system", "prompts_file", "output", "trace")
 FORMATS = ("auto", "live", "text", "json")
 
 
@@ -69,8 +77,10 @@ def run(overrides: list[str]) -> int:
     if settings["format"] not in FORMATS:
         raise SettingsError(f"format must be one of {', '.join(FORMATS)}, got {settings['format']!r}")
     prompts = read_prompts(settings)
-    if settings["output"] is not None:
-        _check_output(Path(settings["output"]))
+    for key in ("output", "trace"):
+        if settings[key] is not None:
+            _check_output(key, Path(settings[key]))
+    record = _record(settings)
     model = parts.load_model()
     console = Console(file=sys.stdout)
     shape = settings["format"]
@@ -80,7 +90,7 @@ def run(overrides: list[str]) -> int:
     events = stream(
         model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
         max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
-        pinned=_pinned(settings["pinned"]),
+        record=record, pinned=_pinned(settings["pinned"]),
     )  # fmt: skip
     if shape == "live":
         finished = watch(model, events, console)
@@ -91,7 +101,11 @@ def run(overrides: list[str]) -> int:
         _collect(finished, done, len(prompts), progress=shape != "live" and len(prompts) > 1)
     except BaseException:
         _salvage(done, prompts, settings["output"])
+        if settings["trace"] is not None and done:
+            _write_traces(Path(f"{settings['trace']}.partial"), model, parts, prompts, done)
         raise
+    if settings["trace"] is not None:
+        _write_traces(Path(settings["trace"]), model, parts, prompts, done)
     answers = [done[i] for i in range(len(prompts))]
     if shape == "json":
         lines = _json_lines(done, prompts)
@@ -232,9 +246,47 @@ def _json_lines(done: dict[int, Generation], prompts: list[Prompt]) -> list[str]
     ]
 
 
-def _check_output(path: Path) -> None:
+def _check_output(key: str, path: Path) -> None:
     """Refuse a place that cannot be written to before any decoding is done for it."""
     if path.is_dir() or not path.name:
-        raise SettingsError(f"output={path} is a folder: give a file name in it")
+        raise SettingsError(f"{key}={path} is a folder: give a file name in it")
     if not path.parent.is_dir():
-        raise SettingsError(f"output={path}: the folder {path.parent} does not exist; make it first")
+        raise SettingsError(f"{key}={path}: the folder {path.parent} does not exist; make it first")
+
+
+def _record(settings: dict[str, Any]) -> tuple[str, ...] | None:
+    """What to record: what is asked for, all that the player shows when only a file is named."""
+    from dlm.trace import EVERYTHING, Recorder
+
+    record = settings["record"]
+    if record is None:
+        return EVERYTHING if settings["trace"] is not None else None
+    names = tuple(map(str, record)) if isinstance(record, list) else (str(record),)
+    Recorder(names)
+    if settings["trace"] is None and settings["format"] != "json":
+        raise SettingsError("record= has nowhere to go: add trace=FILE, or format=json")
+    return names
+
+
+def _write_traces(
+    path: Path, model: LanguageModel, parts: Composed, prompts: list[Prompt], done: dict[int, Generation]
+) -> None:
+    """One line an answer, with what the players show beside it."""
+    from dlm.trace import pieces_of, save_traces
+
+    names: dict[str, Any] = {"model": model.name, "sampler": parts.sampler.name, "seed": parts.seed}
+    for key in ("cache", "drafting"):
+        target = str(parts.config[key].get("_target_", "none")).rpartition(".")[2]
+        names |= {key: target.lower()} if target != "none" else {}
+    traces = []
+    for index, answer in sorted(done.items()):
+        trace, counts = answer.trace, answer.counts
+        assert trace is not None
+        prompt, known = prompts[index], model.tokenizer is not None
+        text = model.decode(answer.prompt_tokens) if known and not isinstance(prompt, str) else prompt
+        about: dict[str, Any] = {"index": index, "prompt": text if isinstance(text, str) else None}
+        about |= {"text": answer.text, "stop": answer.stop, "forwards": counts.forwards, "tokens": counts.tokens}
+        about["tokens_per_forward"] = round(counts.tokens_per_forward, 3)
+        pieces = pieces_of(model, trace.tokens)
+        traces.append(replace(trace, about={**about, **names}, pieces=pieces))
+    save_traces(path, traces)

@@ -14,10 +14,11 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, write_whole, yaml_of
+from dlm.commands.common import answered_help, split_texts, yaml_of
 from dlm.commands.compare import read_list
 from dlm.configuration import build, compose_config
 from dlm.errors import SettingsError
+from dlm.files import write_whole
 
 if TYPE_CHECKING:
     from dlm.api import Prompt

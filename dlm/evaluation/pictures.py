@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlm.errors import SettingsError
-from dlm.evaluation.compare import Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from dlm.evaluation.compare import Line
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, bottom, right, top
@@ -72,7 +73,7 @@ def draw(lines: Sequence[Line], path: Path) -> None:
             axes.scatter([points[i][0] for i in chosen], [points[i][1] for i in chosen],
                          color=color, s=size, label=name, zorder=3)  # fmt: skip
     axes.legend(loc="lower left", fontsize=8)
-    _label(axes, points, [line.sampler for line in lines])
+    label_points(axes, points, [line.sampler for line in lines])
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png")
     partial.replace(path)
@@ -92,7 +93,7 @@ def _frame(axes: Axes, lines: Sequence[Line], points: Sequence[Point]) -> None:
     axes.set_title(f"{lines[0].task}: {lines[0].n} held-out questions, 95 % intervals", fontsize=10)
 
 
-def _label(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> None:
+def label_points(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> None:
     """Put the names beside their points where they cover neither other names nor points.
 
     Points that lie on one another share a label with a name a line.

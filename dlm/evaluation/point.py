@@ -10,6 +10,8 @@ from typing import Any
 
 # What a run may choose without changing any answer: left out of the identity, written down in the manifest.
 FREE = ("device", "device_map", "path")
+# Where a task's data lies; what is in it stands, hashed, in the task's identity.
+PLACES = ("path", "shots_path", "dir", "data")
 PARTS = ("model", "task", "sampler", "blocks", "cache", "drafting")
 IDENTITY_VERSION = 1
 
@@ -20,7 +22,7 @@ class Point:
 
     Attributes:
         config: plain values: the parts ``model``, ``task``, ``sampler``, ``blocks``, ``cache``, ``drafting``, each with
-            the ``choice`` its group was set to; ``max_new_tokens`` (None: the task's canvas); ``form``; and
+            the ``choice`` its group was set to; ``max_new_tokens`` (None: the template says it); ``form``; and
             ``identity``, what the task says of its data and scorers.
     """
 
@@ -34,7 +36,8 @@ class Point:
     def identity(self) -> dict[str, Any]:
         """What is hashed: the configuration without what cannot change an answer."""
         model = {key: value for key, value in self.config["model"].items() if key not in FREE}
-        return {**self.config, "model": model, "version": IDENTITY_VERSION}
+        task = {key: value for key, value in self.config["task"].items() if key not in PLACES}
+        return {**self.config, "model": model, "task": task, "version": IDENTITY_VERSION}
 
     @property
     def task(self) -> str:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from dlm.tasks.base import Draft, Instance, Stream, Verdict
+from dlm.tasks.reading import kept
 
 
 def written_out(a: int, b: int) -> str:
@@ -33,5 +34,9 @@ class Addition:
         return Draft((a, b), f"{a}+{b}=", written_out(a, b), {"sum": a + b})
 
     def judge(self, instance: Instance, output: str) -> Verdict:
-        numbers = re.findall(r"\d+", output)
-        return Verdict(float(bool(numbers) and int(numbers[-1]) == instance.meta["sum"]))
+        numbers = re.findall(r"[0-9]+", output)
+        if not numbers:
+            return Verdict(0.0, error="unparsable")
+        last = numbers[-1].lstrip("0") or "0"  # compared as text: int() refuses thousands of digits
+        right = last == str(instance.meta["sum"])
+        return Verdict(float(right), error=None if right else "wrong", parsed=kept([last])[0])

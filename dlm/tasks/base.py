@@ -226,7 +226,7 @@ class Generated:
         while True:
             draft = self.family.draw(Stream(SUITE_VERSION, self.name, split, *address, attempt))
             if split_of(self.name, draft.content) == split:
-                key = hashlib.sha256(repr((self.name, draft.prompt, draft.meta)).encode()).hexdigest()[:16]
+                key = instance_id(self.name, draft.prompt, draft.meta)
                 return Instance(key, self.name, draft.prompt, draft.target, draft.meta, template=draft.template)
             attempt += 1
 
@@ -237,6 +237,11 @@ class Generated:
     def score(self, instance: Instance, output: str) -> float:
         """1.0 when ``output`` answers ``instance``, else 0.0."""
         return self.judge(instance, output).score
+
+
+def instance_id(task: str, prompt: str, meta: dict[str, Any]) -> str:
+    """Hash of a question and of what is right, 16 hexadecimal digits."""
+    return hashlib.sha256(repr((task, prompt, meta)).encode()).hexdigest()[:16]
 
 
 def split_of(task: str, content: object) -> Split:

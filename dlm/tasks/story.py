@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from dlm.tasks.base import Draft, Instance, Stream, Verdict
+from dlm.tasks.reading import kept
 from dlm.tasks.waiting_line import NAMES
 
 ANIMALS = ("cat", "dog", "horse", "bird", "fox", "rabbit")
@@ -34,7 +35,11 @@ class Story:
 
     def judge(self, instance: Instance, output: str) -> Verdict:
         found = re.match(r"\w+ went to the (\w+)\..*? was (\w+)\. ", output.strip())
-        if found is None or found[1] not in PLACES or found[2] not in MOODS:
-            return Verdict(0.0)
-        told = self._tell(instance.meta["who"], instance.meta["animal"], found[1], found[2])
-        return Verdict(float(output.strip() == told))
+        if found is None:
+            return Verdict(0.0, error="unparsable")
+        place, mood = found[1], found[2]
+        parsed = dict(zip(("place", "mood"), kept([place, mood]), strict=True))
+        if place not in PLACES or mood not in MOODS:
+            return Verdict(0.0, error="foreign", parsed=parsed)
+        right = output.strip() == self._tell(instance.meta["who"], instance.meta["animal"], place, mood)
+        return Verdict(float(right), error=None if right else "inconsistent", parsed=parsed)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlm.tasks.base import Draft, Instance, Stream, Verdict
+from dlm.tasks.lists import Asked, judge_list, open_list, render
+from dlm.tasks.reading import loose_list
 
 # fmt: off
 NAMES = [
@@ -24,17 +26,6 @@ NAMES = [
     "Karl", "Lucy", "Mark", "Nina",
 ]
 # fmt: on
-
-
-def render(items: list[str]) -> str:
-    """A list as it stands in prompts and answers."""
-    return "[" + ", ".join(f'"{item}"' for item in items) + "]"
-
-
-def parse(text: str) -> list[str]:
-    """The loose parser: what stands between the last ``[`` and the first ``]`` after it, split at commas."""
-    inside = text.rsplit("[", 1)[-1].split("]", 1)[0]
-    return [piece.strip(' "\n') for piece in inside.split(",") if piece.strip(' "\n')]
 
 
 def _pick(stream: Stream) -> tuple[list[str], str]:
@@ -109,20 +100,6 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def valid(operation: str, x: list[str], meta: dict[str, Any], target: list[str], y: list[str]) -> bool:
-    """Whether ``y`` is a right answer for queue ``x`` (the validity sets of specs/parallelbench.md 1.6)."""
-    w = meta.get("w")
-    if operation == "shuffle":
-        return sorted(y) == sorted(x) and y != x
-    if operation == "replace_random":
-        return any(y == [*x[:i], w, *x[i + 1 :]] for i in range(len(x)))
-    if operation == "insert_random":
-        return any(y == [*x[:i], w, *x[i:]] for i in range(len(x) + 1))
-    if operation == "remove_random":
-        return any(y == [*x[:i], *x[i + 1 :]] for i in range(len(x)))
-    return y == target
-
-
 @dataclass(frozen=True)
 class WaitingLine:
     """One of the ten operations."""
@@ -137,8 +114,9 @@ class WaitingLine:
     def draw(self, stream: Stream) -> Draft:
         x, w = _pick(stream)
         instruction, target, meta = OPERATIONS[self.operation](stream, x, w)
-        return Draft(tuple(x), f"{instruction}: {render(x)}", render(target), {"x": x, **meta})
+        template = open_list(len(target), [*x, *target])
+        return Draft(tuple(x), f"{instruction}: {render(x)}", render(target), {"x": x, **meta}, template)
 
     def judge(self, instance: Instance, output: str) -> Verdict:
         meta = instance.meta
-        return Verdict(float(valid(self.operation, meta["x"], meta, parse(instance.target), parse(output))))
+        return judge_list(Asked(self.operation, meta["x"], meta.get("w", ""), loose_list(instance.target)), output)

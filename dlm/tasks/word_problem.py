@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from dlm.tasks.base import Draft, Instance, Stream, Verdict
+from dlm.tasks.reading import kept
 from dlm.tasks.waiting_line import NAMES
 
 THINGS = ("apples", "books", "coins", "pens", "cards", "stamps", "eggs", "shells")
@@ -49,5 +50,9 @@ class WordProblem:
         return value + sign * n, n
 
     def judge(self, instance: Instance, output: str) -> Verdict:
-        found = re.search(r"The answer is (-?\d+)", output)
-        return Verdict(float(found is not None and int(found[1]) == instance.meta["answer"]))
+        found = re.search(r"The answer is (-?)0*(\d+)", output)
+        if found is None:
+            return Verdict(0.0, error="unparsable")
+        stated = found[1] + found[2]  # compared as text: int() refuses thousands of digits
+        right = stated == str(instance.meta["answer"])
+        return Verdict(float(right), error=None if right else "wrong", parsed=kept([stated])[0])

@@ -6,15 +6,13 @@ import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlm.errors import SettingsError
+from dlm.tasks.records import HUB, TABLES, open_dataset
 
 if TYPE_CHECKING:
     from dlm.api import Prompt
-
-HUB = "hf:"
-TABLES = {".parquet": "parquet", ".csv": "csv"}
 
 
 def is_source(data: str) -> bool:
@@ -38,7 +36,7 @@ def read_prompts(data: str, n: int | None, column: str, split: str) -> Sequence[
     """
     if data.endswith((".txt", ".jsonl")):
         return _lines(Path(data).expanduser())[:n]
-    rows = _dataset(data, split)
+    rows = open_dataset(data, split, "data")
     columns = list(rows.column_names or [])
     if column not in columns:
         raise SettingsError(f"{data} has no column {column!r}: set column= to one of {', '.join(map(repr, columns))}")
@@ -49,24 +47,6 @@ def read_prompts(data: str, n: int | None, column: str, split: str) -> Sequence[
     if not prompts:
         raise SettingsError(f"{data} holds no prompt")
     return prompts
-
-
-def _dataset(data: str, split: str) -> Any:
-    import datasets  # slow to import, and needed for nothing else here
-
-    path = Path(data).expanduser()
-    kind = TABLES.get(path.suffix)
-    try:
-        if data.startswith(HUB):
-            name, _, configuration = data.removeprefix(HUB).partition(":")
-            return datasets.load_dataset(name, configuration or None, split=split)
-        if kind is not None:
-            return datasets.load_dataset(kind, data_files=str(path), split="train")
-        found = datasets.load_from_disk(str(path))
-        return found[split] if isinstance(found, datasets.DatasetDict) else found
-    except Exception as error:  # the library raises a dozen kinds, from connection errors to its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SettingsError(f"data={data} (split={split}) cannot be read as a dataset: {reason}") from error
 
 
 def _lines(path: Path) -> list[Prompt]:

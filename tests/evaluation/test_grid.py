@@ -103,6 +103,13 @@ def test_the_published_grid_has_the_published_counts() -> None:
     assert samplers == {"random": 21, "topk": 21, "margin": 21, "entropy": 21, "threshold": 36, "factor": 30}
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in (config_dir() / "grid").glob("*.yaml")))
+def test_every_grid_of_the_package_expands(name: str) -> None:
+    grid = load_grid(name, config_dir() / "grid")
+    assert len(grid["about"]) > 20
+    assert len(expand(grid)) > 100
+
+
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("about: mine\nproduct: {seeds: [[0, 1], null], flag: [true]}\n")
     points = expand(load_grid(str(tmp_path / "mine.yaml"), tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""The list parser and the validity sets, as truth tables (specs/parallelbench.md 1.5, 1.6)."""
+"""The validity sets as truth tables (specs/parallelbench.md 1.6), and the short forms of the list tasks."""
 
 import itertools
 
@@ -6,34 +6,16 @@ import pytest
 
 from dlm import tasks
 from dlm.tasks.base import Instance
-from dlm.tasks.waiting_line import NAMES, OPERATIONS, parse, render, valid
+from dlm.tasks.lists import render
+from dlm.tasks.reading import loose_list
+from dlm.tasks.rules import right_list
+from dlm.tasks.waiting_line import NAMES, OPERATIONS
 
 X = ["Anna", "Bob", "Cleo"]
 
 
 def test_the_pool_has_64_different_names():
     assert len(NAMES) == len(set(NAMES)) == 64
-
-
-@pytest.mark.parametrize(
-    ("text", "items"),
-    [
-        ('["Anna", "Bob"]', ["Anna", "Bob"]),
-        ('Sure: ["Zoe"] or rather ["Anna", "Bob"] I think', ["Anna", "Bob"]),
-        ('["Anna","Bob"', ["Anna", "Bob"]),
-        ("Anna, Bob", ["Anna", "Bob"]),
-        ('["Anna", , "Bob", ]', ["Anna", "Bob"]),
-        ('[\n"Anna",\n"Bob"\n]', ["Anna", "Bob"]),
-        ("[]", []),
-        ("", []),
-    ],
-)
-def test_the_loose_parser(text, items):
-    assert parse(text) == items
-
-
-def test_rendering_is_parsed_back():
-    assert parse(render(X)) == X
 
 
 # operation, everything that is right for X (w = Zoe), and near misses
@@ -48,7 +30,7 @@ CANDIDATES = [list(y) for n in range(5) for y in itertools.product([*X, "Zoe", "
 
 @pytest.mark.parametrize("operation", list(RIGHT))
 def test_the_validity_set_is_exactly_this(operation):
-    accepted = [y for y in CANDIDATES if valid(operation, X, {"w": "Zoe"}, [], y)]
+    accepted = [y for y in CANDIDATES if right_list(operation, X, "Zoe", [], y)]
     assert sorted(accepted) == sorted(RIGHT[operation])
 
 
@@ -56,7 +38,7 @@ def test_the_validity_set_is_exactly_this(operation):
 def test_operations_with_one_answer_accept_one(operation):
     task = tasks.get(f"waiting_line/{operation}")
     instance = task.instance(3)
-    target = parse(instance.target)
+    target = loose_list(instance.target)
     accepted = [y for y in itertools.permutations(target) if task.score(instance, render(list(y)))]
     assert accepted == [tuple(target)]
     assert task.score(instance, render([*target, target[-1]])) == 0
@@ -78,7 +60,7 @@ def test_index_operations_count_from_one():
                     expected[place] = name
                 else:
                     expected.insert(place, name)
-            assert parse(instance.target) == expected
+            assert loose_list(instance.target) == expected
 
 
 def test_the_loose_score_forgives_missing_quotes():

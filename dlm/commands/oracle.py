@@ -1,0 +1,212 @@
+"""``dlm oracle``: decoding with exact marginals beside the formulas for it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.commands.compare import read_list
+from dlm.configuration import GROUPS, build, compose_config
+from dlm.errors import SettingsError
+from dlm.files import write_whole
+
+if TYPE_CHECKING:
+    from dlm.oracle.cells import Cell
+    from dlm.oracle.check import Checked
+    from dlm.sampler import Sampler
+
+HELP = """dlm oracle: decoding with exact marginals beside the formulas for it.
+
+usage: dlm oracle [key=value ...]
+
+  task=all                        or some of: {tasks}
+  n=[3,4,5,6]                     items of the given list: one number, or a list
+  rollouts=1000                   how often each cell is decoded; 200 at most where the accuracy must be 0 or 1
+  seed=0  batch_size=250
+  json=true                       the table as JSON on stdout
+  out=DIR                         write oracle.csv and oracle.json
+
+The model is one that knows the right answers and gives their exact marginals. Its accuracy under a sampler is then a
+matter of arithmetic, and the decode loop, the sampler and the scorer together must arrive at that number: within four
+standard deviations and one rollout, exactly where it is 0 or 1. Where forwards are settled too they must agree as well.
+The exit status is 1 when a cell does not.
+
+"drawn": tokens are drawn from the marginals; "best": the most probable one, equal ones told apart at random; "lowest
+id": equal ones not told apart. "all orders": the given order counts as an answer, which the task's scorer refuses.
+
+examples:
+  dlm oracle task=shuffle n=4
+  dlm oracle 'task=[insert_random,remove_random]' 'n=[3,4]' rollouts=20000
+  dlm oracle rollouts=20000 out=oracle
+"""
+TEXT_KEYS = ("task", "out")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for, checked, before anything is decoded.
+
+    Attributes:
+        cells: what is decoded, each with its sampler.
+        rollouts, seed, batch_size: how.
+        json: whether the table is JSON.
+        out: where files go; None for none.
+    """
+
+    cells: list[tuple[Cell, Sampler]]
+    rollouts: int
+    seed: int
+    batch_size: int
+    json: bool
+    out: Path | None
+
+
+def run(overrides: list[str]) -> int:
+    """Run the command; returns the exit status: 1 when a cell is not what it must be."""
+    from dlm.oracle.cells import TASKS
+
+    texts, overrides = split_texts(overrides, TEXT_KEYS)
+
+    def shown(config: Any) -> str:
+        config.merge_with(texts)
+        return yaml_of(config)
+
+    if answered_help(overrides, HELP.replace("{tasks}", ", ".join(TASKS)), "oracle", shown):
+        return 0
+    plan = _prepare(texts, overrides)
+    checked = list(_checked(plan))
+    if plan.out is not None:
+        _write(checked, plan.out)
+    if plan.json:
+        print(json.dumps([one.record for one in checked], indent=1))
+    else:
+        console = Console(file=sys.stdout)
+        console.print(_table(checked))
+        console.print(Text(_summary(checked)), soft_wrap=True)
+    return 0 if all(one.ok for one in checked) else 1
+
+
+def _prepare(texts: dict[str, str], overrides: list[str]) -> Plan:
+    """Check everything and build the samplers.
+
+    Raises:
+        SettingsError: unknown tasks, numbers out of range, a file where a folder should be.
+    """
+    from omegaconf import OmegaConf
+
+    from dlm.oracle.cells import TASKS, cells
+
+    keys = [o.partition("=")[0].lstrip("+~").partition(".")[0] for o in overrides]
+    if group := next((key for key in keys if key in GROUPS), None):
+        raise SettingsError(f"oracle brings its own model and a sampler for each cell: leave {group} out")
+    config = compose_config("oracle", overrides)
+    for key in ("rollouts", "batch_size"):
+        if type(config[key]) is not int or config[key] < 1:
+            raise SettingsError(f"{key} must be a whole number of at least 1, got {config[key]!r}")
+    if type(config.seed) is not int:
+        raise SettingsError(f"seed must be a whole number, got {config.seed!r}")
+    if not isinstance(config.json, bool):
+        raise SettingsError(f"json must be true or false, got {config.json!r}")
+    names = read_list(texts.get("task", str(config.task)))
+    if not names:
+        raise SettingsError(f"task names none: all, or some of {', '.join(TASKS)}")
+    lengths: list[Any] = list(config.n) if OmegaConf.is_list(config.n) else [config.n]
+    found = cells(TASKS if names == ["all"] else names, lengths)
+    out = Path(texts["out"]).expanduser() if texts.get("out") else None
+    if out is not None and out.exists() and not out.is_dir():
+        raise SettingsError(f"out={out} is a file: name a folder")
+    return Plan(
+        with_samplers(found), config.rollouts, config.seed, config.batch_size, config.json, out
+    )  # fmt: skip
+
+
+def with_samplers(found: Sequence[Cell]) -> list[tuple[Cell, Sampler]]:
+    """Each cell with its sampler, made by Hydra as for any other command."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    samplers: dict[tuple[str, ...], Sampler] = {}
+    for cell in found:
+        if cell.overrides not in samplers:
+            groups = tuple(o for o in cell.overrides if "." not in o.partition("=")[0])
+            settings = OmegaConf.from_dotlist([o for o in cell.overrides if o not in groups])
+            config = OmegaConf.merge(_composed(groups), settings)
+            samplers[cell.overrides] = build(instantiate, config.sampler, _convert_="all")
+    return [(cell, samplers[cell.overrides]) for cell in found]
+
+
+@cache
+def _composed(groups: tuple[str, ...]) -> Any:
+    """The configuration with these group choices. A few of them serve hundreds of cells."""
+    return compose_config("oracle", groups)
+
+
+def _checked(plan: Plan) -> Iterator[Checked]:
+    """Decode cell after cell."""
+    from dlm.oracle.check import check
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with bar:
+        progress = bar.add_task("", total=len(plan.cells))
+        for cell, sampler in plan.cells:
+            bar.update(progress, description=escape(f"{cell.asked.task} n={cell.asked.n} {cell.way}"))
+            yield check(cell, sampler, plan.rollouts, plan.seed, plan.batch_size)
+            bar.advance(progress)
+
+
+def _table(checked: list[Checked]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("task", "n", "decoding"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("exact", "", "measured", "within", "forwards", "ok"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    last = ("", 0)
+    for one in checked:
+        cell, asked = one.cell, one.cell.asked
+        name = f"{asked.task}, {asked.law}" if asked.law else asked.task
+        if last not in (("", 0), (name, asked.n)):
+            table.add_section()
+        last = (name, asked.n)
+        fraction = str(cell.accuracy) if len(str(cell.accuracy)) <= 9 else ""
+        table.add_row(
+            name, str(asked.n), cell.way, fraction, f"{float(cell.accuracy):.6f}", f"{one.measured:.6f}",
+            f"{one.tolerance:.4f}" if one.tolerance else "exactly", ",".join(map(str, one.forwards)),
+            Text("ok", style="green") if one.ok else Text("WRONG", style="bold red"),
+        )  # fmt: skip
+    return table
+
+
+def _summary(checked: list[Checked]) -> str:
+    wrong = sum(not one.ok for one in checked)
+    count = "1 cell" if len(checked) == 1 else f"{len(checked)} cells"
+    rows, seconds = sum(one.rollouts for one in checked), sum(one.seconds for one in checked)
+    told = "all agree" if not wrong else f"{wrong} WRONG"
+    return f"{count}, {told}; {rows} outputs decoded in {seconds:.1f} s"
+
+
+def _write(checked: list[Checked], folder: Path) -> None:
+    """Both files, each whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [one.record for one in checked]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**record, "forwards": " ".join(map(str, record["forwards"]))} for record in records)
+    write_whole(folder / "oracle.csv", text.getvalue())
+    write_whole(folder / "oracle.json", json.dumps(records, indent=1) + "\n")

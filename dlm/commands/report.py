@@ -1,0 +1,200 @@
+"""``dlm report``: tables, pictures and a page from folders of results."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.configuration import compose_config
+from dlm.errors import SettingsError
+from dlm.files import write_whole
+
+if TYPE_CHECKING:
+    from dlm.report.pairs import PairLine
+    from dlm.report.summary import Options, Summary
+
+HELP = """dlm report: tables, pictures and a page from folders of results.
+
+usage: dlm report DIR [DIR ...] [key=value ...]
+
+  DIR                             what `dlm eval out=DIR` wrote; everything below it counts
+  out=DIR/report                  where the files go: report.html (one page with all of it), report.md, points.csv,
+                                  settings.csv, methods.csv, oracle.csv, tasks.csv, and pictures (PNG, SVG and the CSV
+                                  behind each)
+  pictures=true                   false: none; they need matplotlib (pip install 'dlm[plot]')
+  format=table                    what is printed: table, csv (a line per point), markdown or json
+  pbx=[70,75,80,90]               PBx: the largest tokens per forward at a mean score of x percent
+  rule=ours                       upstream: PBx as the published leaderboard has it: canvas tokens, and only adaptive
+                                  methods are interpolated
+  area=[LOW,HIGH]                 range of the area under score against log2 tokens per forward
+  at=SPEED                        tokens per forward of the heat map
+  'pair=[A,B]'                    a paired test on the same questions; A and B are folders of results, their hashes, or
+                                  settings as the table prints them: 'pair=[threshold threshold=0.9,topk]'
+
+A method is a sampler with its cache, drafter and blocks; what is swept within it is found in the configurations. Means
+over tasks are taken only where every task was measured. Scores have 95 % intervals: Wilson's for right or wrong, a
+bootstrap over questions otherwise. Points that are unfinished or have failures are listed and marked.
+
+examples:
+  dlm report runs
+  dlm report runs format=csv pictures=false > points.csv
+  dlm report runs/a runs/b out=report 'pair=[threshold threshold=0.9,factor factor=1.0]'
+  dlm report runs rule=upstream pbx=[70,80]
+"""
+TEXT_KEYS = ("dir", "out", "pair")
+FORMATS = ("table", "csv", "markdown", "json")
+WIDTH = 150  # of the tables where there is no terminal
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for, checked before anything is read.
+
+    Attributes:
+        folders: where results are.
+        out: where files go.
+        pair: names of two runs to test, or none.
+        format: what is printed.
+        pictures: whether pictures are drawn.
+        options: what is computed.
+    """
+
+    folders: list[Path]
+    out: Path
+    pair: list[str]
+    format: str
+    pictures: bool
+    options: Options
+
+
+def run(overrides: list[str]) -> int:
+    """Run the command; returns the exit status."""
+    named = [o for o in overrides if not o.startswith("-") and ("=" not in o or Path(o).is_dir())]
+    texts, rest = split_texts([o for o in overrides if o not in named], TEXT_KEYS)
+
+    def shown(config: Any) -> str:
+        config.merge_with(texts)
+        return yaml_of(config)
+
+    if answered_help(rest, HELP, "report", shown):
+        return 0
+    asked = _prepare(named, texts, rest)
+    from dlm.report.figures import figures_of
+    from dlm.report.methods import places_of
+    from dlm.report.pairs import compare
+    from dlm.report.reader import read_store
+    from dlm.report.summary import summary_of
+
+    results = read_store(asked.folders).results
+    places = places_of([result.point for result in results], [result.columns.steady for result in results])
+    figures = figures_of(results, places)
+    pairs = compare(figures, asked.pair) if asked.pair else []
+    summary = summary_of(figures, asked.options)
+    _print(summary, pairs, asked.format)
+    _write(summary, pairs, asked)
+    print(f"dlm: {len(figures)} points; see {asked.out}/report.html", file=sys.stderr)
+    return 0
+
+
+def read_names(text: str) -> list[str]:
+    """The entries of ``A`` or ``[A,'B, with a comma']``; unlike settings they may hold blanks and ``=``."""
+    inner = re.fullmatch(r"\s*\[(.*)\]\s*", text, flags=re.DOTALL)
+    line = inner[1] if inner else text
+    quote = '"' if '"' in line else "'"
+    return [name.strip() for row in csv.reader([line], quotechar=quote, skipinitialspace=True) for name in row if name]
+
+
+def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) -> Asked:
+    """Check everything that can be checked before results are read.
+
+    Raises:
+        SettingsError: no folder, settings out of range, no matplotlib where pictures are wanted.
+    """
+    from dlm.report.summary import Options
+
+    config = compose_config("report", overrides)
+    folders = [Path(name).expanduser() for name in [*named, *read_names(texts.get("dir", ""))]]
+    if not folders:
+        raise SettingsError("name a folder of results: dlm report DIR")
+    out = Path(texts["out"]).expanduser() if texts.get("out", "null") != "null" else folders[0] / "report"
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"out={out} is a file: name a folder")
+    if config.format not in FORMATS:
+        raise SettingsError(f"format must be one of {', '.join(FORMATS)}, got {config.format!r}")
+    if config.rule not in ("ours", "upstream"):
+        raise SettingsError(f"rule must be ours or upstream, got {config.rule!r}")
+    if not isinstance(config.pictures, bool):
+        raise SettingsError(f"pictures must be true or false, got {config.pictures!r}")
+    x = _numbers("pbx", config.pbx, "a list of percentages, as pbx=[70,80]")
+    if not all(0 < value <= 100 for value in x):
+        raise SettingsError(f"pbx must hold percentages above 0 and up to 100, got {list(x)}")
+    area = () if config.area is None else _numbers("area", config.area, "two speeds, as area=[1,32]")
+    if area and (len(area) != 2 or not 0 < area[0] < area[1]):
+        raise SettingsError(f"area must be two rising tokens per forward, as area=[1,32], got {list(area)}")
+    low, high = area or (None, None)
+    at = config.at
+    if at is not None and (isinstance(at, bool) or not isinstance(at, int | float) or at <= 0):
+        raise SettingsError(f"at must be a number of tokens per forward above 0, got {at!r}")
+    pair = read_names(texts["pair"]) if texts.get("pair", "null") != "null" else []
+    if config.pictures:
+        from dlm.evaluation.pictures import check_matplotlib
+
+        check_matplotlib()
+    options = Options(tuple(x), config.rule, low, high, None if at is None else float(at))
+    return Asked(folders, out, pair, config.format, config.pictures, options)
+
+
+def _numbers(key: str, values: Any, wanted: str) -> tuple[float, ...]:
+    items: list[Any] = [values] if isinstance(values, str | int | float | None) else list(values)
+    if not items or any(isinstance(v, bool) or not isinstance(v, int | float) for v in items):
+        raise SettingsError(f"{key} must be {wanted}, got {values!r}")
+    return tuple(float(v) for v in items)
+
+
+def _print(summary: Summary, pairs: Sequence[PairLine], how: str) -> None:
+    from dlm.report import tables
+
+    if how == "csv":
+        print(tables.csv_of([f.row for f in summary.figures]), end="")
+    elif how == "json":
+        print(tables.as_json(summary, pairs), end="")
+    elif how == "markdown":
+        print(tables.markdown(tables.sheets_of(summary, pairs)), end="")
+    else:
+        console = Console(file=sys.stdout)
+        if not console.is_terminal:
+            console = Console(file=sys.stdout, width=WIDTH)
+        for sheet in tables.sheets_of(summary, pairs, tables.LONGEST):
+            console.print(tables.rich_table(sheet))
+
+
+def _write(summary: Summary, pairs: Sequence[PairLine], asked: Asked) -> None:
+    """All files, each whole."""
+    from dlm.report import tables
+    from dlm.report.page import page
+
+    asked.out.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    if asked.pictures:
+        from dlm.report.plots import draw_all
+
+        pictures = draw_all(summary, asked.folders, asked.out)
+    heads, rows = tables.standing_lines(summary)
+    for name, text in (
+        ("points.csv", tables.csv_of([f.row for f in summary.figures])),
+        ("settings.csv", tables.csv_of(summary.means)),
+        ("methods.csv", tables.csv_of(rows, heads)),
+        ("oracle.csv", tables.csv_of(summary.oracles)),
+        ("tasks.csv", tables.csv_of(summary.mapped)),
+        ("report.md", tables.markdown(tables.sheets_of(summary, pairs), [(p.title, p.file) for p in pictures])),
+        ("report.html", page(summary, tables.sheets_of(summary, pairs), pictures)),
+    ):
+        write_whole(asked.out / name, text)

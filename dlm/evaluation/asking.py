@@ -1,0 +1,224 @@
+"""Questions to rows of the decoder, and the rows back to samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dlm.api import prompt_job
+from dlm.canvas import Job
+from dlm.decoder import Decoder
+from dlm.errors import DlmError, PromptError, SettingsError
+from dlm.evaluation.identity import instance_key
+from dlm.evaluation.sample import Sample
+from dlm.models.language_model import LanguageModel
+from dlm.result import RowResult, first_end
+from dlm.tasks.base import Instance, Task, Template, Verdict
+from dlm.trace import Recorder
+
+FORMS = ("auto", "chat", "text", "infill")
+# A run that ends with an error nobody foresaw: so many rows in turn may fail one by one before it is taken for one
+# that no row survives.
+SYSTEMATIC = 4
+
+
+@dataclass(frozen=True)
+class Question:
+    """An instance, asked with one seed.
+
+    Attributes:
+        instance: what is asked.
+        index: its place in the task.
+        seed: of the noise.
+        attempt: 1, or more after failures.
+    """
+
+    instance: Instance
+    index: int
+    seed: int
+    attempt: int = 1
+
+
+class Asker:
+    """Makes rows of questions, for one model and form.
+
+    Args:
+        model: answers them.
+        task: asks them.
+        form: ``chat``, ``text`` or ``infill``.
+        canvas: positions to fill; without meaning in infill form.
+        rank: the process this is.
+    """
+
+    def __init__(self, model: LanguageModel, task: Task, form: str, canvas: int, rank: int = 0) -> None:
+        self.model, self.task, self.form, self.canvas, self.rank = model, task, form, canvas, rank
+        self._rows: dict[int, Job] = {}
+
+    def job(self, number: int, question: Question) -> Job:
+        """The row of a question, under a number of its own.
+
+        Raises:
+            PromptError: it does not fit the model.
+        """
+        if question.index not in self._rows:  # several seeds ask the same
+            self._rows[question.index] = self._row(question)
+        key = instance_key(question.seed, question.instance.instance_id)
+        return replace(self._rows[question.index], index=number, key=key)
+
+    def _row(self, question: Question) -> Job:
+        instance = question.instance
+        prompt: Any = instance.messages
+        if self.form == "text" or (self.form == "infill" and not has_template(self.model)):
+            prompt = plain_text(self.task, instance)
+        if self.form != "infill":
+            return prompt_job(self.model, question.index, prompt, self.canvas, {})
+        if instance.template is None:
+            raise PromptError(f"prompt {question.index} has no infill form")
+        filled, open_ = slots(self.model, instance.template)
+        job = prompt_job(self.model, question.index, prompt, len(filled), {})
+        tokens = (*job.tokens[: job.start], *filled)
+        return replace(job, tokens=tokens, writable=tuple(job.start + place for place in open_))
+
+    def text(self, row: RowResult) -> str:
+        """What a row answers: up to its first end token, or the whole template."""
+        useful = len(row.tokens) if self.form == "infill" else first_end(row.tokens, self.model.description.eos_ids)
+        return self.model.decode(row.tokens[:useful]) if self.model.tokenizer is not None else ""
+
+    def sample(self, question: Question, row: RowResult, text: str, verdict: Verdict) -> Sample:
+        """What is kept of an answer.
+
+        Raises:
+            ValueError: a score outside [0, 1].
+        """
+        instance, counts = question.instance, row.counts
+        prompt = ",".join(map(str, row.prompt))
+        if not 0.0 <= verdict.score <= 1.0:
+            raise ValueError(f"the scorer gave {verdict.score!r}; scores are from 0 to 1")
+        return Sample(
+            instance_id=instance.instance_id,
+            index=question.index,
+            task=self.task.name,
+            seed=question.seed,
+            prompt_sha256=hashlib.sha256(prompt.encode()).hexdigest(),
+            prompt_tokens=len(row.prompt),
+            output_text=text,
+            output_ids=row.tokens,
+            target=instance.target,
+            parsed=verdict.parsed,
+            score=verdict.score,
+            score_strict=verdict.strict,
+            parts=verdict.parts,
+            error_type=verdict.error,
+            canvas=len(self._rows[question.index].writable),
+            forwards=counts.forwards,
+            content_forwards=round(counts.tokens / counts.tokens_per_forward) if counts.tokens else 0,
+            token_forwards=counts.token_forwards,
+            tokens=counts.tokens,
+            commit_step=row.commit_step,
+            confidence=[None if p != p else round(p, 4) for p in row.confidence],
+            accepted_drafts=counts.accepted_drafts,
+            positions_cut=counts.positions_cut,
+            stop=row.stop,
+            seconds=round(counts.seconds, 6),
+            seconds_model=round(counts.seconds_step + counts.seconds_refresh, 6),
+            attempt=question.attempt,
+            rank=self.rank,
+        )
+
+
+def has_template(model: LanguageModel) -> bool:
+    """Whether the model has a chat template."""
+    return model.tokenizer is not None and model.tokenizer.chat_template is not None
+
+
+def plain_text(task: Task, instance: Instance) -> str:
+    """A question without a chat: the task's own ``text``, else examples and question, blank lines between."""
+    own = getattr(task, "text", None)
+    if callable(own):
+        return str(own(instance))
+    shots = [f"{question}\n{answer}\n\n" for question, answer in instance.shots]
+    return "".join([*shots, instance.prompt if instance.prompt.endswith("\n") else f"{instance.prompt}\n"])
+
+
+def slots(model: LanguageModel, template: Template) -> tuple[list[int], list[int]]:
+    """A template as token ids with the mask id in its slots, and the places of the slots' positions."""
+    width = max(len(model.encode(item)) for item in template.items)
+    tokens: list[int] = []
+    open_: list[int] = []
+    for number, piece in enumerate(template.pieces):
+        if number:
+            open_ += range(len(tokens), len(tokens) + width)
+            tokens += [model.description.mask_id] * width
+        tokens += model.encode(piece) if piece else []
+    return tokens, open_
+
+
+def decoded(
+    decoder: Decoder,
+    jobs: Mapping[int, Job],
+    batch_size: int,
+    model: LanguageModel,
+    recorder: Recorder,
+    fail: Callable[[int, BaseException], None],
+) -> Iterator[RowResult]:
+    """The finished rows of all jobs; ``fail`` is told of those that go wrong, and the others go on.
+
+    After an error that ends the whole run the rows that were in the batch are decoded one by one, so that the one at
+    fault is found.
+
+    Raises:
+        SettingsError: the sampler does not fit the jobs.
+        Exception: an error that no row survives.
+    """
+    left = dict(jobs)
+    recorder.prepare(decoder)
+
+    def failed(number: int, error: BaseException) -> None:
+        recorder.traces.pop(number, None)
+        del left[number]
+        fail(number, error)
+
+    def rows(some: list[Job], size: int) -> Iterator[RowResult]:
+        for event in decoder.run(some, size, model.device, failed):
+            if isinstance(event, RowResult):
+                del left[event.index]
+                yield event
+            else:
+                recorder.take(event)
+
+    while left:
+        try:
+            yield from rows(list(left.values()), batch_size)
+        except SettingsError:
+            raise
+        except Exception:
+            yield from _one_by_one(rows, _live(left, batch_size), failed)
+
+
+def _live(left: Mapping[int, Job], batch_size: int) -> list[Job]:
+    """The rows that were in the batch: the decoder takes the longest first."""
+    return sorted(left.values(), key=lambda job: (-job.end, job.index))[:batch_size]
+
+
+def _one_by_one(
+    rows: Callable[[list[Job], int], Iterator[RowResult]],
+    live: list[Job],
+    failed: Callable[[int, BaseException], None],
+) -> Iterator[RowResult]:
+    faults: list[tuple[int, Exception]] = []
+    good = 0
+    for job in live:
+        try:
+            for row in rows([job], 1):
+                good += 1
+                yield row
+        except Exception as error:
+            faults.append((job.index, error))
+        if not good and len(faults) >= SYSTEMATIC:
+            raise DlmError(
+                f"decoding fails on every question: {type(faults[0][1]).__name__}: {faults[0][1]}"
+            ) from faults[0][1]
+    for number, fault in faults:
+        failed(number, fault)

@@ -1,0 +1,319 @@
+"""One point: what is still to be asked is asked, judged and kept.
+
+:func:`prepare` reads a configuration and checks it, without loading anything; :func:`run_point` does the rest. A point
+that is done loads nothing; one that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlm.configuration import Composed, build, choices, parts_of, plain_of
+from dlm.errors import SettingsError
+from dlm.evaluation import store as files
+from dlm.evaluation.identity import EVALUATION_KEYS, Questions, point_config
+from dlm.evaluation.lines import Busy
+from dlm.evaluation.point import Point, canonical
+from dlm.evaluation.shards import Group, group
+from dlm.evaluation.store import Store
+from dlm.tasks.base import Instance, Task
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from dlm.models.language_model import LanguageModel
+
+__all__ = ["Busy", "Models", "Outcome", "Ready", "Wanted", "point_of", "prepare", "progress_of", "run_point"]
+
+FORMS = ("auto", "chat", "text", "infill")
+DEFAULT_LIMIT = 100
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for beside the point itself; nothing of it changes an answer.
+
+    Attributes:
+        limit: questions of the task.
+        seeds: each question is asked once with every one of them.
+        out: results go to ``out/<task>/<sampler>-<hash>``.
+        batch_size: most rows decoded together.
+        retries: how often later runs ask a question again that failed.
+        record: what ``traces.jsonl`` keeps; empty: there is none.
+        overwrite: begin again.
+    """
+
+    limit: int
+    seeds: tuple[int, ...]
+    out: Path
+    batch_size: int = 32
+    retries: int = 2
+    record: tuple[str, ...] = ()
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A point that is resolved and checked; no model is loaded.
+
+    Attributes:
+        point: the configuration and its identity.
+        questions: the task, opened, and its instances.
+        parts: sampler, cache, drafter, and the way to the model.
+        form: ``auto``, ``chat``, ``text`` or ``infill``.
+        canvas: positions to fill; of an infill, the task's own figure.
+        wanted: how much of it, and where to.
+    """
+
+    point: Point
+    questions: Questions
+    parts: Composed
+    form: str
+    canvas: int
+    wanted: Wanted
+
+    @property
+    def folder(self) -> Path:
+        """Where its results are kept."""
+        return self.point.folder(self.wanted.out)
+
+    def instances(self) -> list[Instance]:
+        """The questions, each with an id of its own."""
+        return self.questions.first(self.wanted.limit)
+
+    def asked(self) -> dict[files.Key, tuple[int, Instance]]:
+        """Every question with every seed: its key, its place in the task, and the instance; seed by seed."""
+        listed = self.instances()
+        return {(one.instance_id, seed): (i, one) for seed in self.wanted.seeds for i, one in enumerate(listed)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a point.
+
+    Attributes:
+        point: which one.
+        folder: where its results are.
+        asked: answers that were wanted.
+        answers: those of them that are there now.
+        decoded: those that this run made.
+        failures: asked and without an answer.
+        given_up: those of them that failed too often to be asked again.
+        figures: what ``metrics.json`` holds; empty in processes other than the first.
+        outside: seconds of this run beside decoding / seconds of decoding; None when nothing was decoded.
+        notes: sentences for the user.
+    """
+
+    point: Point
+    folder: Path
+    asked: int
+    answers: int
+    decoded: int
+    failures: int
+    given_up: int
+    figures: dict[str, Any]
+    outside: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Models:
+    """The model that was used last, so that one process loads it once for all its points."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, LanguageModel] = {}
+
+    def get(self, parts: Composed, device: str | None = None) -> LanguageModel:
+        """The model of a configuration; ``device`` is where it goes unless the configuration says so."""
+        config = parts.model_config
+        if device is not None and config.get("device") is None and config.get("device_map") is None:
+            config["device"] = device
+        compiled = bool(parts.config.get("runtime", {}).get("compile"))
+        key = canonical([config, compiled])
+        if key not in self._held:
+            self._held.clear()  # two large models would not fit
+            self._held[key] = replace(parts, config={**parts.config, "model": config}).load_model()
+        return self._held[key]
+
+
+def prepare(config: DictConfig) -> Ready:
+    """Check a composed ``eval`` configuration and build its parts; nothing is loaded or written.
+
+    Args:
+        config: of :func:`dlm.configuration.compose_config` with ``chosen``, or of a Hydra application.
+
+    Raises:
+        SettingsError: an unknown task or option, a value out of range, a task without instances.
+    """
+    plain = plain_of(config)
+    chosen = plain.get("choices") or _hydra_choices()
+    if plain.get("task") is None:
+        raise SettingsError(f"task is not chosen: add task=NAME, one of {', '.join(choices('task'))}")
+    form = plain["task"].get("form", "auto")
+    if form not in FORMS:
+        raise SettingsError(f"task.form must be one of {', '.join(FORMS)}, got {form!r}")
+    questions = _open(plain["task"])
+    task = questions.task
+    asked_for = plain["max_new_tokens"]
+    if form == "infill":
+        if asked_for is not None:
+            raise SettingsError("task.form=infill fills the slots of a template: leave max_new_tokens out")
+        if task.instance(0).template is None:
+            raise SettingsError(f"{task.name} has no infill form: take task.form=auto")
+    elif asked_for is not None:
+        _at_least("max_new_tokens", asked_for, 1)
+    canvas = int(asked_for or task.canvas)
+    wanted = _wanted(plain, task)
+    config = config.copy()
+    config.max_new_tokens = canvas
+    parts = parts_of(config)
+    point = Point(point_config(plain, chosen, task, None if form == "infill" else canvas))
+    return Ready(point, questions, parts, form, canvas, wanted)
+
+
+def point_of(config: DictConfig) -> Point:
+    """The point of a composed ``eval`` configuration; see :func:`prepare`."""
+    return prepare(config).point
+
+
+def progress_of(ready: Ready) -> tuple[int, int]:
+    """How many answers a point asks for, and how many of them are there."""
+    asked = len(ready.instances()) * len(ready.wanted.seeds)
+    if not ready.folder.is_dir() or ready.wanted.overwrite:
+        return asked, 0
+    return asked, len(files.answered(ready.folder) & ready.asked().keys())
+
+
+def run_point(ready: Ready, models: Models, quiet: bool = False) -> Outcome:
+    """Ask what is still to be asked.
+
+    Args:
+        ready: of :func:`prepare`.
+        models: loads the model, or has it already.
+        quiet: show no progress.
+
+    Raises:
+        Busy: another run is writing to the folder.
+        SettingsError: the folder is of another configuration, a broken line, settings that do not fit the model.
+        StorageError: the disk is full.
+        DlmError: an error that no question survives.
+    """
+    from dlm.evaluation.session import Session
+
+    processes = group()
+    store = processes.together(lambda: _open_store(ready, processes) if processes.rank == 0 else None)
+    try:
+        pending = processes.together(lambda: _pending(ready, store) if store is not None else None)
+        plan = processes.gather(pending)[0]
+        assert plan is not None
+        if store is None:
+            store = processes.together(lambda: Store(ready.point, ready.folder, processes.rank, processes.world))
+        else:
+            processes.together(lambda: None)
+        return Session(ready, store, processes, plan).run(models, quiet)
+    finally:
+        if store is not None:
+            store.close()
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What is left of a point, as the first process found it.
+
+    Attributes:
+        left: seed, place in the task, and attempt of every question to ask.
+        given_up: questions that have failed too often.
+        notes: sentences for the user.
+    """
+
+    left: tuple[tuple[int, int, int], ...]
+    given_up: int
+    notes: tuple[str, ...]
+
+
+def _open_store(ready: Ready, processes: Group) -> Store:
+    return Store(ready.point, ready.folder, 0, processes.world)
+
+
+def _pending(ready: Ready, store: Store) -> Pending:
+    found = store.begin(ready.wanted.overwrite)
+    left, given_up = [], 0
+    for (name, seed), (index, _) in ready.asked().items():
+        attempts = found.failed[name, seed]
+        if (name, seed) in found.answered:
+            continue
+        if attempts > ready.wanted.retries:
+            given_up += 1
+        else:
+            left.append((seed, index, attempts + 1))
+    return Pending(tuple(left), given_up, found.notes)
+
+
+def _open(node: Mapping[str, Any]) -> Questions:
+    return _opened(canonical({key: value for key, value in node.items() if key not in EVALUATION_KEYS}))
+
+
+@lru_cache(maxsize=64)
+def _opened(node: str) -> Questions:
+    """Kept, because a sweep opens the same task for many points."""
+    from hydra.utils import instantiate
+
+    return Questions(build(instantiate, json.loads(node)))
+
+
+def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:
+    for key, least in (("batch_size", 1), ("retries", 0)):
+        _at_least(key, plain[key], least)
+    if not isinstance(plain["overwrite"], bool):
+        raise SettingsError(f"overwrite must be true or false, got {plain['overwrite']!r}")
+    seeds = [plain["seed"]] if plain.get("seeds") is None else plain["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise SettingsError(f"seeds is a list of whole numbers, as seeds=[0,1,2], got {seeds!r}")
+    if not isinstance(plain["out"], str) or not plain["out"]:
+        raise SettingsError(f"out must be a folder, got {plain['out']!r}")
+    return Wanted(
+        limit=_limit(plain["task"].get("limit", DEFAULT_LIMIT), task),
+        seeds=tuple(dict.fromkeys(seeds)),
+        out=Path(plain["out"]).expanduser(),
+        batch_size=plain["batch_size"],
+        retries=plain["retries"],
+        record=_recorded(plain.get("record")),
+        overwrite=plain["overwrite"],
+    )
+
+
+def _limit(asked: Any, task: Task) -> int:
+    if asked is not None:
+        _at_least("task.limit", asked, 1)
+    elif task.size is None:
+        raise SettingsError(f"{task.name} has no end: give task.limit=N")
+    limit = asked if task.size is None else min(task.size, asked if asked is not None else task.size)
+    if limit < 1:
+        raise SettingsError(f"{task.name} has no instances: give a task, or a file of one, that has some")
+    return int(limit)
+
+
+def _recorded(record: Any) -> tuple[str, ...]:
+    from dlm.trace import Recorder
+
+    wanted = [record] if isinstance(record, str) else record or []
+    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+        raise SettingsError(f"record is a name or a list of names, got {record!r}")
+    Recorder(wanted)
+    return tuple(wanted)
+
+
+def _at_least(key: str, value: Any, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise SettingsError(f"{key} must be a whole number of at least {least}, got {value!r}")
+
+
+def _hydra_choices() -> dict[str, Any]:
+    """What a Hydra application's groups were set to."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}

@@ -1,0 +1,292 @@
+"""One run of a point, in one process: decode, judge, keep."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from dlm.decoder import Decoder
+from dlm.errors import DlmError, PromptError, SettingsError, StorageError
+from dlm.evaluation import store as files
+from dlm.evaluation.asking import Asker, Question, decoded, has_template
+from dlm.evaluation.identity import fingerprint, machine
+from dlm.evaluation.progress import Board
+from dlm.evaluation.runner import Models, Outcome, Pending, Ready
+from dlm.evaluation.shards import Group
+from dlm.evaluation.store import Failure, Store
+from dlm.evaluation.tally import figures
+from dlm.models.language_model import LanguageModel
+from dlm.result import RowResult
+from dlm.tasks.base import Verdict
+from dlm.trace import Recorder, TraceWriter, pieces_of
+
+LOOKED_AT = 8  # right answers, the longest, that are compared with the canvas
+AHEAD = 64  # answers a slow judge may be behind, per thread
+
+
+class Session:
+    """Asks what is left of a point and keeps the answers.
+
+    Args:
+        ready: the point.
+        store: its folder, held by this process.
+        processes: this process and its like.
+        plan: what is left for all of them.
+    """
+
+    def __init__(self, ready: Ready, store: Store, processes: Group, plan: Pending) -> None:
+        self.ready, self.store, self.processes, self.plan = ready, store, processes, plan
+        self.decoded = 0
+        self.seconds = {"all": 0.0, "decoding": 0.0}
+        self.entry: dict[str, Any] = {}
+        self.model_files: str | None = None
+        self.notes = list(plan.notes)
+
+    def run(self, models: Models, quiet: bool) -> Outcome:
+        """Ask everything; returns what became of the point."""
+        mine = self._mine()
+        if self.plan.left:
+            self._check_model()
+            self.entry = self._entry()
+            self._manifest("running")
+            try:
+                self._ask(mine, models, quiet)
+            except BaseException as error:
+                with suppress(StorageError):
+                    self.entry["ended"] = type(error).__name__
+                    self._manifest("incomplete")
+                raise
+        return self._finish()
+
+    def _mine(self) -> list[Question]:
+        """This process's share of the questions."""
+        instances = self.ready.instances()
+        share = self.plan.left[self.processes.rank :: self.processes.world]
+        return [Question(instances[index], index, seed, attempt) for seed, index, attempt in share]
+
+    def _check_model(self, fetched: bool = False) -> None:
+        """Refuse a model whose files have changed since the first answer."""
+        now, before = fingerprint(self.ready.parts.model_config, fetched), self.store.manifest().get("model_files")
+        if now is not None and before is not None and now != before:
+            raise SettingsError(
+                f"the files of model {self.ready.parts.model_config.get('name_or_path')} have changed since"
+                f" {self.store.folder} was begun: give another out=, or overwrite=true to begin again"
+            )
+        self.model_files = now or before
+
+    def _ask(self, mine: list[Question], models: Models, quiet: bool) -> None:
+        model = models.get(self.ready.parts, self.processes.device)
+        if self.model_files is None:
+            self._check_model(fetched=True)
+        form = self.ready.form
+        if form == "auto":
+            form = "chat" if has_template(model) else "text"
+        self.entry |= {"form": form, "device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
+        self._manifest("running")
+        started = time.perf_counter()
+        if form != "infill":
+            self._check_canvas(model)
+        wanted, parts, rank = self.ready.wanted, self.ready.parts, self.processes.rank
+        asker = Asker(model, self.ready.questions.task, form, self.ready.canvas, rank)
+        bound = parts.sampler.bind(model.tokenizer, model.description.valid_vocab)
+        decoder = Decoder(model.backbone, model.description, bound, parts.cache, parts.drafter)
+        title = f"{self.ready.point.task} {self.ready.point.method}"
+        if self.processes.world > 1:
+            title += f" (process {rank} of {self.processes.world})"
+        traces = TraceWriter(self.store.folder / files.shard("traces", rank)) if wanted.record else nullcontext()
+        with Board(title, len(mine), quiet or rank > 0) as board, traces as writer:
+            work = _Work(self.store, asker, board, Recorder(wanted.record), writer)
+            work.go(decoder, mine, wanted.batch_size, self.seconds)
+        self.decoded = work.kept
+        self.seconds["all"] += time.perf_counter() - started
+
+    def _check_canvas(self, model: LanguageModel) -> None:
+        """Say so when right answers do not fit into the positions that are filled."""
+        if model.tokenizer is None:
+            return
+        targets = sorted((instance.target for instance in self.ready.instances()), key=len)[-LOOKED_AT:]
+        longest = max(len(model.encode(target)) for target in targets)
+        if longest > self.ready.canvas:
+            self.notes.append(
+                f"right answers have up to {longest} tokens, and only {self.ready.canvas} positions are filled: raise"
+                " max_new_tokens"
+            )
+
+    def _entry(self) -> dict[str, Any]:
+        wanted = self.ready.wanted
+        return {
+            "started": _now(),
+            "finished": None,
+            "processes": self.processes.world,
+            "limit": wanted.limit,
+            "seeds": list(wanted.seeds),
+            "batch_size": wanted.batch_size,
+            "compile": bool(self.ready.parts.config.get("runtime", {}).get("compile")),
+            "left": len(self.plan.left),
+            **machine(),
+        }
+
+    def _manifest(self, status: str) -> None:
+        """Write down how the point stands, by the first process alone."""
+        if self.processes.rank:
+            return
+        before = self.store.manifest()
+        sessions = [s for s in before.get("sessions", []) if s.get("started") != self.entry.get("started")]
+        wanted = self.ready.wanted
+        self.store.write(
+            files.MANIFEST,
+            {
+                "hash": self.ready.point.hash,
+                "status": status,
+                **machine(),
+                "device": self.entry.get("device"),
+                "dtype": self.entry.get("dtype"),
+                "form": self.entry.get("form"),
+                "model_files": self.model_files,
+                "started": before.get("started") or self.entry["started"],
+                "finished": self.entry["finished"],
+                "limit": wanted.limit,
+                "seeds": list(wanted.seeds),
+                "sessions": [*sessions, self.entry],
+            },
+        )
+
+    def _finish(self) -> Outcome:
+        """Wait for the others, then add everything up, by the first process alone."""
+        if self.processes.rank:
+            self.store.close()  # so that the first process sees its last line, on any file system
+        else:
+            self.store.samples.sync()
+        told = self.processes.gather((self.decoded, self.seconds))
+        started = time.perf_counter()
+        asked = self.ready.asked().keys()
+        found: dict[str, Any] = {}
+        if self.processes.rank == 0:
+            samples = list(files.read_samples(self.store.folder))
+            answers = len({sample.key for sample in samples} & asked)
+            found = figures(samples)
+            found |= {"asked": len(asked), "failures": len(asked) - answers, "given_up": self.plan.given_up}
+            self.store.write(files.METRICS, {"hash": self.ready.point.hash, **found})
+            if self.entry:
+                self.entry |= {"finished": _now(), "decoded": sum(n for n, _ in told), "seconds": self.seconds["all"]}
+                self.entry["notes"] = self.notes
+                self._manifest("done" if answers == len(asked) else "incomplete")
+        else:
+            answers = len(files.answered(self.store.folder) & asked)
+        self.seconds["all"] += time.perf_counter() - started
+        decoding = self.seconds["decoding"]
+        return Outcome(
+            point=self.ready.point,
+            folder=self.store.folder,
+            asked=len(asked),
+            answers=answers,
+            decoded=sum(n for n, _ in told),
+            failures=len(asked) - answers,
+            given_up=self.plan.given_up,
+            figures=found,
+            outside=(self.seconds["all"] - decoding) / decoding if decoding else None,
+            notes=tuple(self.notes),
+        )
+
+
+class _Work:
+    """From questions to lines of the store."""
+
+    def __init__(
+        self, store: Store, asker: Asker, board: Board, recorder: Recorder, writer: TraceWriter | None
+    ) -> None:
+        self.store, self.asker, self.board, self.recorder, self.writer = store, asker, board, recorder, writer
+        self.kept = 0
+        self.questions: dict[int, Question] = {}
+        self.judging: deque[tuple[RowResult, str, Future[Verdict]]] = deque()
+
+    def go(self, decoder: Decoder, mine: list[Question], batch_size: int, seconds: dict[str, float]) -> None:
+        """Decode all questions, and judge and keep each answer as it comes."""
+        jobs = {}
+        started = time.perf_counter()
+        for number, question in enumerate(mine):
+            self.questions[number] = question
+            try:
+                jobs[number] = self.asker.job(number, question)
+            except PromptError as error:
+                self.fail(number, error)
+        seconds["decoding"] += time.perf_counter() - started  # tokens are made of prompts without us too
+        rows = decoded(decoder, jobs, batch_size, self.asker.model, self.recorder, self.fail)
+        judge, judges = self.asker.task.judge, int(getattr(self.asker.task, "parallel", 1))
+        with ThreadPoolExecutor(judges) if judges > 1 else nullcontext() as pool:
+            for row, text in _timed(rows, self.asker.text, seconds):
+                instance = self.questions[row.index].instance
+                if pool is None:
+                    self.keep(row, text, partial(judge, instance, text))
+                else:
+                    self.judging.append((row, text, pool.submit(judge, instance, text)))
+                    self.collect(AHEAD * judges)
+            self.collect(0)
+
+    def collect(self, behind: int) -> None:
+        """Keep what the judges are done with; wait for them while more than ``behind`` answers are with them."""
+        while self.judging and (len(self.judging) > behind or self.judging[0][2].done()):
+            row, text, verdict = self.judging.popleft()
+            self.keep(row, text, verdict.result)
+
+    def keep(self, row: RowResult, text: str, verdict: Callable[[], Verdict]) -> None:
+        """Write an answer down, and its trace before it: a trace too many does no harm."""
+        question = self.questions[row.index]
+        try:
+            sample = self.asker.sample(question, row, text, verdict())
+            line = sample.line()
+            line.encode()
+        except Exception as error:  # whatever a scorer may raise, and a verdict that JSON has no words for
+            self.recorder.traces.pop(row.index, None)
+            self.fail(row.index, error, kind="scorer")
+            return
+        trace = self.recorder.traces.pop(row.index, None)
+        if self.writer is not None and trace is not None:
+            pieces = pieces_of(self.asker.model, trace.tokens)
+            about = {key: getattr(sample, key) for key in ("instance_id", "index", "seed", "task", "score")}
+            try:
+                self.writer.append(trace, pieces, **about, prompt=question.instance.prompt, output_text=text)
+            except OSError as error:
+                raise StorageError(f"{self.writer.path} cannot be written ({error.strerror}): make room") from error
+        self.store.samples.append(line)
+        self.kept += 1
+        self.board.take(sample)
+
+    def fail(self, number: int, error: BaseException, kind: str | None = None) -> None:
+        """Write down that a question got no answer."""
+        question = self.questions[number]
+        message = re.sub(r"^prompt \d+", f"question {question.index}", str(error))
+        if not isinstance(error, DlmError):
+            message = f"{type(error).__name__}: {message}"
+        self.store.fail(
+            Failure(
+                question.instance.instance_id, question.index, question.seed, question.attempt,
+                kind or type(error).__name__, message, self.store.rank,
+            )
+        )  # fmt: skip
+        self.board.fail()
+
+
+def _timed(
+    rows: Iterator[RowResult], text: Callable[[RowResult], str], seconds: dict[str, float]
+) -> Iterator[tuple[RowResult, str]]:
+    """The rows and their texts; the time until each of them is added up as that of decoding."""
+    while True:
+        started = time.perf_counter()
+        row = next(rows, None)
+        answer = None if row is None else (row, text(row))
+        seconds["decoding"] += time.perf_counter() - started
+        if answer is None:
+            return
+        yield answer
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,206 @@
+"""The figures of one point: what its samples say together (specs/parallelbench.md 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlm.report.methods import Place
+from dlm.report.order import Order, histogram, orders_of
+from dlm.report.reader import Columns, Result
+from dlm.report.statistics import Interval, interval_of
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration on one task; a line of ``points.csv``. Figures without a sample behind them are NaN.
+
+    Attributes:
+        task, model, method, setting: names; ``setting`` is what is swept within the method, as ``key=value``.
+        kind: ``static`` (a fixed number of tokens per forward) or ``adaptive``.
+        status: ``done``, ``unfinished`` or ``failures``.
+        asked, samples, questions, failures: how many were wanted (None: unknown), answered, over how many different
+            questions, and how many failed for good.
+        score, score_low, score_high, interval: mean in [0, 1], its 95 % interval, and how that was found.
+        score_strict: with the strict parser; over the samples that have one.
+        tokens_per_forward: the headline: mean over samples of tokens before the first end token / forwards until the
+            last of them was fixed.
+        tokens_per_forward_summed: the same as a ratio of sums.
+        canvas_tokens_per_forward, canvas_tokens_per_forward_summed: positions / forwards, padding included: the papers'
+            figure, as a mean of ratios and as a ratio of sums.
+        forwards, forwards_p50, forwards_p95: model evaluations a sample.
+        content_forwards: of these, until the last content token was fixed.
+        token_forwards, tokens, canvas, prompt_tokens: means.
+        tokens_per_second: content tokens, summed / seconds, summed.
+        seconds_p50, seconds_p95: latency of a sample; rows of a batch share its time equally.
+        outside_model: share of the seconds spent outside forwards.
+        steps, tokens_per_step_max: steps that fixed something, and the most positions one of them fixed, means.
+        kendall, spearman: correlation of step and position over the content, means over samples.
+        kendall_canvas, spearman_canvas: the same with the filler behind the content.
+        ar_ness, left_to_right: over the content; see :class:`dlm.report.order.Order`.
+        accepted_drafts, positions_cut: means.
+        errors: ``name=count`` of the error types, most frequent first.
+        parts: ``name=mean`` of further scores.
+        parameters: everything that was swept in the method, ``key=value``.
+        folder, hash: where the point is.
+    """
+
+    task: str
+    model: str
+    method: str
+    setting: str
+    kind: str
+    status: str
+    asked: int | None
+    samples: int
+    questions: int
+    failures: int
+    score: float
+    score_low: float
+    score_high: float
+    interval: str
+    score_strict: float
+    tokens_per_forward: float
+    tokens_per_forward_summed: float
+    canvas_tokens_per_forward: float
+    canvas_tokens_per_forward_summed: float
+    forwards: float
+    forwards_p50: float
+    forwards_p95: float
+    content_forwards: float
+    token_forwards: float
+    tokens: float
+    canvas: float
+    prompt_tokens: float
+    tokens_per_second: float
+    seconds_p50: float
+    seconds_p95: float
+    outside_model: float
+    steps: float
+    tokens_per_step_max: float
+    kendall: float
+    spearman: float
+    kendall_canvas: float
+    spearman_canvas: float
+    ar_ness: float
+    left_to_right: float
+    accepted_drafts: float
+    positions_cut: float
+    errors: str
+    parts: str
+    parameters: str
+    folder: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A point with its figures.
+
+    Attributes:
+        result: what was read.
+        place: method and setting.
+        row: the figures.
+        interval: of the score.
+        per_step: [steps] tokens fixed at each step, mean over all samples.
+    """
+
+    result: Result
+    place: Place
+    row: Row
+    interval: Interval
+    per_step: NDArray[np.float64] = field(repr=False)
+
+
+def figures_of(results: Sequence[Result], places: Sequence[Place]) -> list[Figures]:
+    """Count everything for every point."""
+    tables = [result.columns.commit_step for result in results]
+    orders = orders_of(tables, [result.columns["tokens"].astype(np.int64) for result in results])
+    return [_figures(*point) for point in zip(results, places, orders, strict=True)]
+
+
+def _figures(result: Result, place: Place, orders: tuple[Order, Order]) -> Figures:
+    columns = result.columns
+    interval = interval_of(columns["score"], columns.instance)
+    together = histogram(columns.commit_step)
+    row = Row(
+        task=place.task, model=place.model, method=place.method, setting=place.setting, kind=place.kind,
+        status=result.status, asked=result.asked, samples=len(columns),
+        questions=len(np.unique(columns.instance)), failures=result.failed,
+        score=interval.mean, score_low=interval.low, score_high=interval.high, interval=interval.kind,
+        score_strict=_mean(columns.strict),
+        **_speed(columns), **_steps(together), **_order(*orders),
+        accepted_drafts=_mean(columns["accepted_drafts"]), positions_cut=_mean(columns["positions_cut"]),
+        errors=_listed(dict(columns.errors.most_common())), parts=_listed(columns.parts),
+        parameters=_listed(place.values), folder=str(result.folder), hash=result.point.hash,
+    )  # fmt: skip
+    per_step = together.mean(axis=0) if len(together) else np.zeros(0)
+    return Figures(result, place, row, interval, per_step)
+
+
+def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Per sample; 0 where nothing was needed, as in :class:`dlm.result.Counts`."""
+    return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)
+
+
+def _speed(c: Columns) -> dict[str, float]:
+    seconds, forwards = c["seconds"], c["forwards"]
+    return {
+        "tokens_per_forward": _mean(ratio(c["tokens"], c["content_forwards"])),
+        "tokens_per_forward_summed": _sums(c["tokens"], c["content_forwards"]),
+        "canvas_tokens_per_forward": _mean(ratio(c["canvas"], forwards)),
+        "canvas_tokens_per_forward_summed": _sums(c["canvas"], forwards),
+        "forwards": _mean(forwards),
+        **_quantiles("forwards", forwards),
+        **{name: _mean(c[name]) for name in ("content_forwards", "token_forwards", "tokens", "canvas")},
+        "prompt_tokens": _mean(c["prompt_tokens"]),
+        "tokens_per_second": _sums(c["tokens"], seconds),
+        **_quantiles("seconds", seconds),
+        "outside_model": 1 - _sums(c["seconds_model"], seconds),
+    }
+
+
+def _steps(together: NDArray[np.int64]) -> dict[str, float]:
+    return {
+        "steps": _mean(np.count_nonzero(together, axis=1)),
+        "tokens_per_step_max": _mean(together.max(axis=1, initial=0)),
+    }
+
+
+def _order(whole: Order, content: Order) -> dict[str, float]:
+    return {
+        "kendall": _mean(content.kendall),
+        "spearman": _mean(content.spearman),
+        "kendall_canvas": _mean(whole.kendall),
+        "spearman_canvas": _mean(whole.spearman),
+        "ar_ness": _mean(content.ar_ness),
+        "left_to_right": _mean(content.left_to_right),
+    }
+
+
+def _mean(values: NDArray[Any]) -> float:
+    """The mean of what is defined."""
+    defined = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    return float(defined.mean()) if len(defined) else NAN
+
+
+def _sums(above: NDArray[np.float64], below: NDArray[np.float64]) -> float:
+    total = float(below.sum())
+    return float(above.sum()) / total if total > 0 else NAN
+
+
+def _quantiles(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    found = np.quantile(values, (0.5, 0.95)) if len(values) else (NAN, NAN)
+    return {f"{name}_p50": float(found[0]), f"{name}_p95": float(found[1])}
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
+    )

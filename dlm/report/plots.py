@@ -1,0 +1,234 @@
+"""The pictures of a report: each as PNG and SVG, with the figures behind it as CSV.
+
+Matplotlib is imported when they are drawn.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dlm.files import write_whole
+from dlm.report.summary import Summary
+from dlm.report.tables import csv_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart, without the yellow that is lost on white.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+OTHERS = "#9aa3ad"
+INK, LINE = "#1b1f24", "#dfe3e8"  # the page replaces these two by its own in light and dark
+DPI = 110
+Layout = Literal["constrained"]
+COLUMNS = 4  # panels side by side
+TITLE = 38  # letters over a panel
+MAP = "cividis"
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none", "font.size": 9.0, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.7, "axes.axisbelow": True, "axes.spines.top": False,
+    "axes.spines.right": False, "legend.frameon": False, "axes.titlesize": 9.5, "text.parse_math": False,
+    "svg.hashsalt": "dlm",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was drawn.
+
+    Attributes:
+        name: of its files, without ending.
+        title: what it shows, one line.
+        svg: the drawing, to be put into a page.
+    """
+
+    name: str
+    title: str
+    svg: str
+
+    @property
+    def file(self) -> str:
+        """Its PNG."""
+        return f"{self.name}.png"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure and what is behind it: CSV heads and rows."""
+
+    title: str
+    figure: Figure
+    heads: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def draw_all(summary: Summary, folders: Sequence[Path], out: Path) -> list[Picture]:
+    """Draw every picture there are figures for; files appear whole or not at all.
+
+    A ``closed_forms.csv`` (task, k, accuracy) in one of ``folders`` is drawn over the measured points.
+    """
+    import matplotlib
+
+    from dlm.report import plots_more, plots_speed
+
+    forms = [row for folder in folders for row in closed_forms(folder / "closed_forms.csv")]
+    drawings: dict[str, Callable[[], Drawn | None]] = {
+        "mean_front": lambda: plots_speed.mean_front(summary),
+        "score_by_speed": lambda: plots_speed.score_by_speed(summary),
+        "heat_map": lambda: plots_more.heat_map(summary),
+        "block_length": lambda: plots_speed.block_length(summary),
+        "task_map": lambda: plots_more.task_map(summary),
+        "forwards": lambda: plots_more.forwards(summary),
+        "decoding_order": lambda: plots_more.decoding_order(summary),
+        "closed_forms": lambda: plots_speed.closed_forms(summary, forms),
+    }
+    pictures = []
+    for name, draw in drawings.items():
+        with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": name}):
+            if (drawn := draw()) is not None:
+                pictures.append(_save(name, drawn, out))
+    return pictures
+
+
+def closed_forms(path: Path) -> list[tuple[str, float, float]]:
+    """(task, tokens per step, accuracy in [0, 1]) of a file with these columns; nothing where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [(row["task"], float(row["k"]), float(row["accuracy"])) for row in csv.DictReader(file)]
+
+
+def _save(name: str, drawn: Drawn, out: Path) -> Picture:
+    """Write PNG, SVG and CSV."""
+    partial = out / f"{name}.png.partial"
+    drawn.figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    partial.replace(out / f"{name}.png")
+    drawn.figure.set_layout_engine("none")  # all has its place by now; to find it again takes as long as to draw
+    text = io.StringIO()
+    drawn.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    write_whole(out / f"{name}.svg", svg)
+    write_whole(out / f"{name}.csv", csv_of(drawn.rows, drawn.heads))
+    return Picture(name, drawn.title, inline(name, svg))
+
+
+def inline(name: str, svg: str) -> str:
+    """An SVG for a page: no prolog, no fixed size, ids of its own, ink and lines in the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
+    return svg.replace(INK, "currentColor").replace(LINE, "var(--line)")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method looks."""
+
+    color: str
+    marker: str
+    order: int
+
+    @property
+    def strong(self) -> bool:
+        """Whether it has a colour of its own."""
+        return self.color != OTHERS
+
+
+def styles_of(methods: Iterable[str]) -> dict[str, Style]:
+    """Colours for the first few; the others are grey."""
+    styles = {}
+    for i, method in enumerate(dict.fromkeys(methods)):
+        inside = i < len(COLORS)
+        styles[method] = Style(COLORS[i] if inside else OTHERS, MARKERS[i] if inside else ".", 4 if inside else 2)
+    return styles
+
+
+def new_figure(width: float, height: float, layout: Layout | None = "constrained") -> Figure:
+    """An empty figure, inches; no window system is asked."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panels(count: int, height: float = 1.75, room: float = 0.0, legend: bool = True) -> tuple[Figure, list[Axes]]:
+    """``count`` panels in rows of at most four, ``height`` inches each.
+
+    Places are counted out: to let matplotlib find them takes seconds where there are many.
+
+    Args:
+        room: inches to keep free on the right.
+        legend: keep room for one above.
+    """
+    columns = min(COLUMNS, count)
+    rows = -(-count // columns)
+    across, gap, between, left, bottom, top = 2.3, 0.45, 0.65, 0.65, 0.55, 0.9 if legend else 0.48
+    width = max(5.0, left + columns * across + (columns - 1) * gap + 0.15 + room)
+    whole = bottom + rows * height + (rows - 1) * between + top
+    figure = new_figure(width, whole, layout=None)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(
+        left=left / width, right=1 - (0.15 + room) / width, bottom=bottom / whole, top=1 - top / whole,
+        wspace=gap / across, hspace=between / height,
+    )  # fmt: skip
+    flat = [axes for line in grid for axes in line]
+    for axes in flat[count:]:
+        axes.set_axis_off()
+    return figure, flat[:count]
+
+
+def name_panel(axes: Axes, name: str) -> None:
+    """The title of a panel, on two lines where it is long."""
+    lines = textwrap.wrap(name, TITLE)
+    if len(lines) > 2:
+        lines = [lines[0], f"... {lines[-1]}"]
+    axes.set_title("\n".join(lines), fontsize=8.5)
+
+
+def name_axes(figure: Figure, below: str, beside: str) -> None:
+    """One name for all horizontal axes and one for all vertical ones."""
+    width, height = figure.get_size_inches()
+    figure.text(0.5, 0.1 / height, below, ha="center", va="bottom", fontsize=9.5)
+    figure.text(0.08 / width, 0.5, beside, ha="left", va="center", rotation=90, fontsize=9.5)
+
+
+def log_speed(axes: Axes) -> None:
+    """Tokens per forward on a logarithmic axis to base 2."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def legend(figure: Figure, styles: dict[str, Style], line: Literal["-", ""] = "-") -> None:
+    """One legend above all panels; grey methods share a line of it."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=style.color, marker=style.marker, linestyle=line, markersize=5, linewidth=1.2, label=name)
+        for name, style in styles.items()
+        if style.strong
+    ]
+    if rest := sum(not style.strong for style in styles.values()):
+        handles.append(Line2D([], [], color=OTHERS, marker=".", linestyle=line, linewidth=0.8, label=f"{rest} others"))
+    place: Literal["upper center", "outside upper center"]
+    place = "upper center" if figure.get_layout_engine() is None else "outside upper center"
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(figure.get_size_inches()[0] / (0.55 + 0.075 * longest))))
+    figure.legend(handles=handles, loc=place, ncols=columns, fontsize=8.5)

@@ -1,0 +1,375 @@
+"""Over many points: means over tasks, standings of methods, the oracle over settings, the map of tasks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from math import log2
+from statistics import fmean
+
+import numpy as np
+
+from dlm.report import pbx
+from dlm.report.figures import Figures, ratio
+from dlm.report.methods import numeric
+from dlm.report.statistics import mean_interval
+
+NAN = float("nan")
+LENGTH = "blocks.length"
+USUAL_BUDGET = 2  # tokens per step at which block lengths are compared
+SPEEDS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A setting of a method over all tasks; the figures are NaN unless it was measured on every one of them.
+
+    Attributes:
+        method, setting, kind: as in :class:`dlm.report.figures.Row`.
+        tasks: tasks with samples.
+        missing: names of those without.
+        marks: ``unfinished`` and ``failures`` among its points, with how many.
+        score, score_low, score_high: unweighted mean over tasks, with its 95 % interval.
+        tokens_per_forward, canvas_tokens_per_forward, forwards, tokens_per_second: unweighted means over tasks.
+    """
+
+    method: str
+    setting: str
+    kind: str
+    tasks: int
+    missing: tuple[str, ...]
+    marks: str
+    score: float = NAN
+    score_low: float = NAN
+    score_high: float = NAN
+    tokens_per_forward: float = NAN
+    canvas_tokens_per_forward: float = NAN
+    forwards: float = NAN
+    tokens_per_second: float = NAN
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task is there."""
+        return not self.missing
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method over all its settings that were measured on every task.
+
+    Attributes:
+        method, kind: names.
+        settings, complete: how many settings there are, and how many of them on every task.
+        best: the highest mean score, NaN without a complete setting.
+        best_speed: tokens per forward there.
+        area: mean score over log2 tokens per forward in the report's range.
+        pbx: per x the measured and the interpolated value, or the published rule's alone.
+        oracle_score, oracle_speed: the best setting picked for every sample; means over tasks.
+    """
+
+    method: str
+    kind: str
+    settings: int
+    complete: int
+    best: float
+    best_speed: float
+    area: float
+    pbx: dict[float, tuple[float, ...]]
+    oracle_score: float = NAN
+    oracle_speed: float = NAN
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Per sample the best score any setting of a method reached, and of those the one with the fewest forwards.
+
+    Attributes:
+        method, task: names.
+        settings: how many there are to pick from.
+        samples: answers that every one of them has.
+        score, forwards, tokens_per_forward: means over these.
+        best_setting, best_score: the setting that is best for all of these samples together.
+    """
+
+    method: str
+    task: str
+    settings: int
+    samples: int
+    score: float
+    forwards: float
+    tokens_per_forward: float
+    best_setting: str
+    best_score: float
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Where a task lies on the map (specs/parallelbench.md 2.2).
+
+    Attributes:
+        task: its name.
+        parallelisability: sum of k x score / sum of scores over the budgets k of ``method``; lower is harder to decode
+            in parallel. NaN: nothing was right.
+        order: slope of the score in points per doubling of the block length; positive: larger blocks (a free order)
+            are better, negative: smaller ones (left to right). NaN: block lengths were not swept.
+        method, order_method: whose scores they are.
+    """
+
+    task: str
+    parallelisability: float
+    order: float
+    method: str
+    order_method: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """Scores of one group of points by block length, on one task: (length, score in [0, 1], low, high)."""
+
+    task: str
+    method: str
+    kind: str
+    budget: float
+    points: tuple[tuple[float, float, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the report is asked for.
+
+    Attributes:
+        x: scores of PBx, in percent.
+        rule: ``ours`` or ``upstream``.
+        low, high: range of the area; None: from the slowest to the fastest point of any method.
+        at: tokens per forward of the heat map; None: where most methods were measured.
+    """
+
+    x: tuple[float, ...] = (70.0, 75.0, 80.0, 90.0)
+    rule: pbx.Rule = "ours"
+    low: float | None = None
+    high: float | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything a report says, before it is laid out."""
+
+    options: Options
+    figures: list[Figures]
+    tasks: list[str]
+    means: list[Mean]
+    standings: list[Standing]
+    oracles: list[Oracle]
+    mapped: list[Mapped]
+    lengths: list[Line]
+    range: tuple[float, float]
+    at: float
+    heat: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, the best standing first."""
+        return [standing.method for standing in self.standings]
+
+
+def summary_of(figures: Sequence[Figures], options: Options) -> Summary:
+    """Put all points together."""
+    figures = sorted(figures, key=lambda f: (f.row.task, f.row.method, f.row.tokens_per_forward))
+    tasks = sorted({f.row.task for f in figures})
+    means = means_of(figures, tasks)
+    oracles = oracles_of(figures)
+    speeds = [speed for m in means if (speed := _speed(m, options)) > 0]
+    ends = options.low or min(speeds, default=1.0), options.high or max(speeds, default=1.0)
+    standings = []
+    for name in dict.fromkeys(m.method for m in means):
+        own, theirs = [m for m in means if m.method == name], [o for o in oracles if o.method == name]
+        standings.append(_standing(own, theirs, tasks, options, ends))
+    standings.sort(key=lambda s: (-_or(s.area, -1.0), s.method))
+    lengths = lengths_of(figures)
+    at = options.at or _usual_speed(figures)
+    return Summary(
+        options, figures, tasks, means, standings, oracles, _map(figures, tasks, lengths), lengths, ends, at,
+        heat_of(figures, at),
+    )  # fmt: skip
+
+
+def means_of(figures: Sequence[Figures], tasks: Sequence[str]) -> list[Mean]:
+    """Every setting over all tasks; never over some of them."""
+    groups: dict[tuple[str, str], list[Figures]] = {}
+    for f in figures:
+        groups.setdefault((f.row.method, f.row.setting), []).append(f)
+    means = []
+    for (method, setting), members in groups.items():
+        answered = [f for f in members if f.row.samples]
+        missing = tuple(task for task in tasks if task not in {f.row.task for f in answered})
+        counts = {status: sum(f.row.status == status for f in members) for status in ("unfinished", "failures")}
+        marks = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+        head = Mean(method, setting, members[0].row.kind, len(tasks) - len(missing), missing, marks)
+        means.append(head if missing else _filled(head, answered))
+    return sorted(means, key=lambda m: (_natural(m.method), _or(m.tokens_per_forward, 0.0), _natural(m.setting)))
+
+
+def _natural(name: str) -> list[tuple[float, str]]:
+    """A sorting key that puts 4 before 16."""
+    return [(float(piece), "") if i % 2 else (0.0, piece) for i, piece in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
+
+
+def _filled(head: Mean, members: Sequence[Figures]) -> Mean:
+    score, low, high = mean_interval([f.interval for f in members])
+    names = ("tokens_per_forward", "canvas_tokens_per_forward", "forwards", "tokens_per_second")
+    figures = {name: fmean(getattr(f.row, name) for f in members) for name in names}
+    return Mean(
+        head.method, head.setting, head.kind, head.tasks, head.missing, head.marks, score, low, high, **figures
+    )  # fmt: skip
+
+
+def _speed(mean: Mean, options: Options) -> float:
+    """What PBx and the area count: content tokens per forward; the published rule counts the canvas."""
+    return mean.canvas_tokens_per_forward if options.rule == "upstream" else mean.tokens_per_forward
+
+
+def _standing(
+    means: Sequence[Mean], oracles: Sequence[Oracle], tasks: Sequence[str], options: Options, ends: tuple[float, float]
+) -> Standing:
+    whole = [m for m in means if m.complete]
+    curve = [(_speed(m, options), 100 * m.score) for m in whole]
+    values: dict[float, tuple[float, ...]] = {}
+    for x in options.x:
+        if options.rule == "upstream":
+            values[x] = (pbx.upstream(curve, x, means[0].kind),)
+        else:
+            values[x] = (pbx.grid(curve, x), pbx.interpolated(curve, x))
+    best = max(whole, key=lambda m: (m.score, m.tokens_per_forward), default=None)
+    # An oracle over fewer settings is a weaker one: no mean over tasks whose settings differ.
+    covered = len(oracles) == len(tasks) and all(o.samples for o in oracles) and len({o.settings for o in oracles}) == 1
+    return Standing(
+        means[0].method, means[0].kind, len(means), len(whole),
+        best.score if best else NAN, best.tokens_per_forward if best else NAN,
+        pbx.area(curve, *ends) / 100 if whole else NAN, values if whole else {},
+        fmean(o.score for o in oracles) if covered else NAN,
+        fmean(o.tokens_per_forward for o in oracles) if covered else NAN,
+    )  # fmt: skip
+
+
+def oracles_of(figures: Sequence[Figures]) -> list[Oracle]:
+    """The oracle of every method with several settings, task by task."""
+    groups: dict[tuple[str, str], list[Figures]] = {}
+    for f in figures:
+        if f.row.samples:
+            groups.setdefault((f.row.method, f.row.task), []).append(f)
+    return [_oracle(group) for group in groups.values() if len(group) > 1]
+
+
+def _oracle(group: Sequence[Figures]) -> Oracle:
+    keys = [f.result.columns.keys for f in group]
+    shared = reduce(np.intersect1d, keys)
+    rows = [np.argsort(k)[np.searchsorted(np.sort(k), shared)] for k in keys]
+    columns = [f.result.columns for f in group]
+    score = np.array([c["score"][at] for c, at in zip(columns, rows, strict=True)])
+    forwards = np.array([c["forwards"][at] for c, at in zip(columns, rows, strict=True)])
+    speed = np.array([ratio(c["tokens"], c["content_forwards"])[at] for c, at in zip(columns, rows, strict=True)])
+    first = group[0].row
+    if not len(shared):
+        return Oracle(first.method, first.task, len(group), 0, NAN, NAN, NAN, "", NAN)
+    best = score.max(axis=0)
+    pick = np.where(score == best, forwards, np.inf).argmin(axis=0)
+    own = np.arange(len(shared))
+    totals = score.mean(axis=1)
+    alone = max(range(len(group)), key=lambda i: (totals[i], -forwards[i].mean()))
+    return Oracle(
+        first.method, first.task, len(group), len(shared), float(best.mean()), float(forwards[pick, own].mean()),
+        float(speed[pick, own].mean()), group[alone].row.setting, float(totals[alone]),
+    )  # fmt: skip
+
+
+def lengths_of(figures: Sequence[Figures]) -> list[Line]:
+    """Scores by block length where several lengths were measured and nothing else differs."""
+    groups: dict[tuple[str, str, tuple], list[Figures]] = {}
+    for f in figures:
+        if f.row.samples and numeric(f.place.values.get(LENGTH)) is not None:
+            rest = tuple((key, value) for key, value in f.place.values.items() if key != LENGTH)
+            groups.setdefault((f.row.task, f.place.parts, rest), []).append(f)
+    lines = []
+    for (task, parts, rest), members in groups.items():
+        points = sorted(
+            (float(f.place.values[LENGTH]), f.interval.mean, f.interval.low, f.interval.high) for f in members
+        )
+        if len({point[0] for point in points}) > 1:
+            name = " ".join([parts, *(f"{key}={value}" for key, value in rest)])
+            # The budget that was set; where steps were set, what came of it.
+            measured = fmean(f.row.canvas_tokens_per_forward for f in members)
+            budget = numeric(dict(rest).get("tokens_per_step")) or measured
+            lines.append(Line(task, name, members[0].row.kind, budget, tuple(points)))
+    return lines
+
+
+def at_one_budget(lines: Sequence[Line]) -> list[Line]:
+    """Of the static methods those at two tokens per step, or nearest to it; adaptive ones where there are no others."""
+    static = [line for line in lines if line.kind == "static"]
+    if not static:
+        return list(lines)
+    budget = min({line.budget for line in static}, key=lambda b: (abs(log2(b / USUAL_BUDGET)), b))
+    return [line for line in static if abs(line.budget - budget) < 1e-6]
+
+
+def _map(figures: Sequence[Figures], tasks: Sequence[str], lengths: Sequence[Line]) -> list[Mapped]:
+    method = _reference_method(figures)
+    chosen = at_one_budget(lengths)
+    counts = {name: sum(line.method == name for line in chosen) for name in sorted({line.method for line in chosen})}
+    order_method = max(counts, key=lambda name: counts[name], default="")
+    mapped = []
+    for task in tasks:
+        own = [f.row for f in figures if f.row.task == task and f.row.method == method and f.row.samples]
+        right = sum(row.score for row in own)
+        weighed = sum(row.canvas_tokens_per_forward * row.score for row in own) / right if right else NAN
+        slopes = [_slope(line.points) for line in chosen if (line.task, line.method) == (task, order_method)]
+        mapped.append(Mapped(task, weighed, 100 * slopes[0] if slopes else NAN, method, order_method))
+    return mapped
+
+
+def _reference_method(figures: Sequence[Figures]) -> str:
+    """The method whose budgets the map uses: a static one if there is one, then the one with most tasks and points."""
+    names = sorted({f.row.method for f in figures if f.row.samples})
+
+    def worth(name: str) -> tuple[bool, int, int]:
+        own = [f.row for f in figures if f.row.method == name and f.row.samples]
+        return own[0].kind == "static" and len(own) > 1, len({row.task for row in own}), len(own)
+
+    return max(names, key=worth, default="")
+
+
+def _slope(points: Sequence[tuple[float, ...]]) -> float:
+    """Least squares of score against log2 of the length."""
+    return float(np.polyfit([log2(p[0]) for p in points], [p[1] for p in points], 1)[0])
+
+
+def _curves(figures: Iterable[Figures]) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """(method, task) -> (tokens per forward, score) of its settings."""
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for f in figures:
+        if f.row.samples:
+            curves.setdefault((f.row.method, f.row.task), []).append((f.row.tokens_per_forward, f.row.score))
+    return curves
+
+
+def _usual_speed(figures: Sequence[Figures]) -> float:
+    """Where most methods were measured on most tasks; of equals the one nearest to two."""
+    curves = _curves(figures).values()
+
+    def worth(speed: float) -> tuple[int, float]:
+        return sum(pbx.score_at(c, speed) is not None for c in curves), -abs(log2(speed / USUAL_BUDGET))
+
+    return max(SPEEDS, key=worth)
+
+
+def heat_of(figures: Sequence[Figures], at: float) -> dict[tuple[str, str], float]:
+    """(method, task) -> score at a speed, interpolated; what was not measured on both sides of it is left out."""
+    found = {key: pbx.score_at(curve, at) for key, curve in _curves(figures).items()}
+    return {key: score for key, score in found.items() if score is not None}
+
+
+def _or(value: float, other: float) -> float:
+    return other if value != value else value

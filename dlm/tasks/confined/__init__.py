@@ -1,0 +1,1 @@
+"""What runs inside the sandbox: standard library only, started by :mod:`dlm.tasks.sandbox` without site packages."""

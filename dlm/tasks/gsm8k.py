@@ -1,0 +1,164 @@
+"""GSM8K (Cobbe et al., arXiv 2110.14168): word problems of a few steps, from a file or the hub.
+
+The answer ends with ``#### N``. Numbers are read and compared as the task ``gsm8k`` of lm-evaluation-harness does
+(specs/parallelbench.md 5.12): commas, dollar signs and one final dot are taken away, what is left is compared as text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlm.errors import SettingsError
+from dlm.tasks.base import Instance, Verdict, instance_id
+from dlm.tasks.records import Record, fingerprint, read_records
+
+INSTRUCTION = "Work it out step by step. End with a line that holds #### and the number alone."
+# Patterns without two ways to match: an answer may have 100,000 characters.
+_STRICT = re.compile(r"#### (-?[0-9.,]+)")
+_LOOSE = re.compile(r"-?[$0-9.,]+")
+_NEXT = re.compile(r"^[ \t]*Question:", re.MULTILINE)
+# Worked examples of our own, in the form of the data set's answers.
+EXAMPLES = (
+    (
+        "A baker fills 6 trays with 12 rolls each and sells 50 rolls. How many rolls are left?",
+        "The baker makes 6 * 12 = 72 rolls.\n72 - 50 = 22 rolls are left.\n#### 22",
+    ),
+    (
+        "Tickets cost $9 for an adult and $4 for a child. What do 2 adults and 5 children pay?",
+        "The adults pay 2 * 9 = $18.\nThe children pay 5 * 4 = $20.\nTogether they pay 18 + 20 = $38.\n#### 38",
+    ),
+    (
+        "A tank holds 240 litres and is a quarter full. A pump brings 15 litres a minute. After how many minutes is"
+        " the tank full?",
+        "There are 240 / 4 = 60 litres in the tank.\n240 - 60 = 180 litres are missing.\nThe pump needs 180 / 15 = 12"
+        " minutes.\n#### 12",
+    ),
+    (
+        "Ines reads 18 pages on Monday and twice as many on Tuesday. Her book has 120 pages. How many has she still to"
+        " read?",
+        "On Tuesday she reads 2 * 18 = 36 pages.\nOn both days she reads 18 + 36 = 54 pages.\n120 - 54 = 66 pages are"
+        " still to read.\n#### 66",
+    ),
+    (
+        "A coat costs $80. It is reduced by 25% and then by another $10. What does it cost now?",
+        "25% of 80 is 0.25 * 80 = $20.\nThe coat costs 80 - 20 = $60.\nNow it costs 60 - 10 = $50.\n#### 50",
+    ),
+    (
+        "Three friends share 45 stamps. Omar takes 9 more than Pia, and Rui takes as many as Pia. How many does Omar"
+        " take?",
+        "Without the 9 that Omar has more, 45 - 9 = 36 stamps are shared equally.\nPia takes 36 / 3 = 12 stamps.\nOmar"
+        " takes 12 + 9 = 21 stamps.\n#### 21",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Gsm8k:
+    """The problems of a split.
+
+    Attributes:
+        path: ``FILE.jsonl``, ``FILE.parquet``, a folder written by ``Dataset.save_to_disk``, or
+            ``hf:openai/gsm8k:main``; records have ``question`` and ``answer``, which ends with ``#### N``.
+        split: which part of a dataset.
+        shots: worked examples before the question: 5 in the published setting for base models, 0 for chat models.
+        shots_path: where they come from, the first of its split ``train``, read like ``path``; None: examples of our
+            own, six at most.
+    """
+
+    path: str = "hf:openai/gsm8k:main"
+    split: str = "test"
+    shots: int = 0
+    shots_path: str | None = None
+    name: str = field(default="gsm8k", init=False)
+    canvas: int = field(default=256, init=False)
+    _records: list[Record] = field(init=False, repr=False, compare=False)
+    _shots: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_shots", self._examples())
+        object.__setattr__(self, "_records", self._read(self.path, self.split, "task.path"))
+
+    @property
+    def size(self) -> int:
+        """How many problems there are."""
+        return len(self._records)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Hashes of the problems and of the worked examples."""
+        return {"data": fingerprint(self._records), "shots": fingerprint(self._shots)}
+
+    def instance(self, index: int) -> Instance:
+        """The ``index``-th problem, worded for a chat."""
+        record = self._records[index]
+        meta = {"question": record["question"], "answer": _plain(_strict(record["answer"]) or "")}
+        prompt = _chat(record["question"])
+        shots = tuple((_chat(question), answer) for question, answer in self._shots)
+        return Instance(instance_id(self.name, prompt, meta), self.name, prompt, record["answer"], meta, shots)
+
+    def text(self, instance: Instance) -> str:
+        """The prompt for a base model: ``Question: … Answer:``, worked examples first."""
+        shots = "".join(f"Question: {question}\nAnswer: {answer}\n\n" for question, answer in self._shots)
+        return f"{shots}Question: {instance.meta['question']}\nAnswer:"
+
+    def judge(self, instance: Instance, output: str) -> Verdict:
+        """The last number counts; strictly, the one after the last ``####``. Errors: ``no_number``, ``wrong``.
+
+        What a base model writes behind its answer, the next ``Question:``, is left out.
+        """
+        output = output.lstrip()
+        following = _NEXT.search(output, 1)  # not the first line: an answer may repeat its question
+        answer = output[: following.start()] if following else output
+        strict, loose = _strict(answer), _last(_LOOSE, answer)
+        right = instance.meta["answer"]
+        if loose is None:
+            return Verdict(0.0, 0.0, "no_number")
+        score = float(_plain(loose) == right)
+        return Verdict(
+            score,
+            float(strict is not None and _plain(strict) == right),
+            None if score else "wrong",
+            {"loose": _plain(loose), "strict": None if strict is None else _plain(strict)},
+        )
+
+    def _examples(self) -> tuple[tuple[str, str], ...]:
+        if type(self.shots) is not int or self.shots < 0:
+            raise SettingsError(f"task.shots must be a whole number of at least 0, got {self.shots!r}")
+        if self.shots_path is None or not self.shots:
+            found = list(EXAMPLES)
+        else:
+            records = self._read(self.shots_path, "train", "task.shots_path")
+            found = [(record["question"], record["answer"]) for record in records]
+        if len(found) < self.shots:
+            raise SettingsError(f"task.shots={self.shots}, but there are {len(found)} examples: set task.shots_path")
+        return tuple(found[: self.shots])
+
+    @staticmethod
+    def _read(path: str, split: str, key: str) -> list[Record]:
+        if path == "hf:openai/gsm8k":
+            path += ":main"  # the hub has it in two forms, and asks for one
+        records = read_records(path, ("question", "answer"), split, key)
+        wrong = next((i for i, record in enumerate(records) if _strict(record["answer"]) is None), None)
+        if wrong is not None:
+            raise SettingsError(f"{path}, record {wrong + 1}: the answer must end with '#### N'")
+        return records
+
+
+def _chat(question: str) -> str:
+    return f"{question}\n\n{INSTRUCTION}"
+
+
+def _last(pattern: re.Pattern[str], text: str) -> str | None:
+    found = [number for number in pattern.findall(text) if any("0" <= c <= "9" for c in number)]
+    return found[-1] if found else None
+
+
+def _strict(text: str) -> str | None:
+    return _last(_STRICT, text)
+
+
+def _plain(number: str) -> str:
+    """Without commas, dollar signs and a final dot."""
+    return number.replace(",", "").replace("$", "").removesuffix(".")

@@ -1,0 +1,190 @@
+"""Every task under its name, made when it is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from dlm.errors import SettingsError
+from dlm.tasks.arithmetic import Addition
+from dlm.tasks.base import Family, Generated, Task
+from dlm.tasks.puzzles import LatinSquare, Sudoku
+from dlm.tasks.story import Story
+from dlm.tasks.waiting_line import OPERATIONS, WaitingLine
+from dlm.tasks.word_problem import WordProblem
+
+_FAMILIES: list[Family] = [
+    *(WaitingLine(operation) for operation in OPERATIONS),
+    Addition(),
+    Sudoku(),
+    LatinSquare(),
+    WordProblem(),
+    Story(),
+]
+_SHORT = {family.name: Generated(family) for family in _FAMILIES}
+UPSTREAM = "upstream/"  # followed by <group>/<task> of a checkout that the user has
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task that is made on demand.
+
+    Attributes:
+        maker: ``module:callable``; imported when the task is opened.
+        metric: what its score measures, in a few words.
+        fixed: arguments that the name decides.
+        named: whether the callable takes the task's name as its first argument.
+        far: whether opening it with its defaults reaches for the network.
+    """
+
+    maker: str
+    metric: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    named: bool = False
+    far: bool = False
+
+    def load(self) -> Callable[..., Task]:
+        """The class or function that makes the task."""
+        module, _, attribute = self.maker.partition(":")
+        maker: Callable[..., Task] = getattr(import_module(module), attribute)
+        return maker
+
+    def make(self, name: str, options: dict[str, Any]) -> Task:
+        """The task with these options.
+
+        Raises:
+            SettingsError: an option it does not have (the known ones are listed), or a value it refuses.
+        """
+        maker = self.load()
+        known = options_of(maker, self.fixed)
+        if known is not None:
+            _check_options(name, options, known)
+        return maker(*([name] if self.named else []), **self.fixed, **options)
+
+
+def options_of(maker: Any, fixed: Mapping[str, Any]) -> list[str] | None:
+    """What a task's user may set: the fields of its class, names, sizes and canvases left out, or the keywords of its
+    function; None: the function takes any and checks by itself."""
+    if dataclasses.is_dataclass(maker):
+        own = {"name", "canvas", "size", *fixed}
+        return [f.name for f in dataclasses.fields(maker) if f.init and f.name not in own and f.name[0] != "_"]
+    parameters = inspect.signature(maker).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def _lists(group: str, **fixed: Any) -> dict[str, Entry]:
+    maker = "dlm.tasks.parallelbench_lists:PeopleQueue"
+    rules = {"shuffle": "a reordering", "insert_random": "any insertion", "remove_random": "any removal",
+             "replace_random": "any replacement"}  # fmt: skip
+    return {
+        f"{group}/{operation}": Entry(
+            maker, rules.get(operation, "equal lists"), {"operation": operation, "group": group, **fixed}
+        )
+        for operation in OPERATIONS
+    }
+
+
+_TEXTS = ("paraphrase", "summarise", "words_to_sentence_easy", "words_to_sentence_medium", "words_to_sentence_hard")
+_ENTRIES: dict[str, Entry] = {
+    **_lists("parallelbench/waiting_line", lengths=(3, 4, 5, 6)),
+    **_lists("parallelbench/waiting_line_n15", lengths=(15,), canvas=128),
+    "parallelbench/puzzle/latin_square": Entry("dlm.tasks.parallelbench_puzzles:LatinSquares", "any Latin square"),
+    "parallelbench/puzzle/sudoku": Entry("dlm.tasks.parallelbench_puzzles:Sudokus", "a solution"),
+    **{f"parallelbench/text/{t}": Entry("dlm.tasks.text:open_text", "grammar", named=True) for t in _TEXTS},
+    "gsm8k": Entry("dlm.tasks.gsm8k:Gsm8k", "the last number", far=True),
+    "humaneval": Entry("dlm.tasks.humaneval:HumanEval", "programs that pass"),
+}
+_SHORT_METRICS = {"arithmetic/addition": "the sum", "math/word_problem": "the stated number",
+                  "text/story": "consistency"}  # fmt: skip
+
+
+def names() -> list[str]:
+    """The short forms: the tasks that the packaged model was trained on."""
+    return list(_SHORT)
+
+
+def every() -> list[str]:
+    """All names that :func:`open_task` knows; beside them it takes ``upstream/<group>/<task>``."""
+    return [*_SHORT, *_ENTRIES]
+
+
+def metric(name: str) -> str:
+    """What the task's score measures, in a few words; of a task that is not ours, ``its own scorer``."""
+    if name in _SHORT_METRICS:
+        return _SHORT_METRICS[name]
+    entry = _ENTRIES.get(name) or _ENTRIES.get(f"parallelbench/{name}")
+    return entry.metric if entry else "its own scorer"
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A line about a task.
+
+    Attributes:
+        name, group: its name, and the name without its last part.
+        metric: what its score measures, in a few words.
+        size, canvas: as in :class:`dlm.tasks.base.Task`; also None where that cannot be known here.
+        needs: why it cannot be opened here as it is; None: it can.
+    """
+
+    name: str
+    group: str
+    metric: str
+    size: int | None
+    canvas: int | None
+    needs: str | None
+
+
+def outline(name: str) -> Outline:
+    """A line about a task, read from no network."""
+    about = (name, name.rpartition("/")[0] or name, metric(name))
+    entry = _ENTRIES.get(name)
+    if entry is not None and entry.far:
+        return Outline(*about, None, getattr(entry.load(), "canvas", None), "reads its questions from task.path")
+    try:
+        task = open_task(name)
+        return Outline(*about, task.size, task.canvas, None)
+    except SettingsError as error:
+        return Outline(*about, None, None, str(error))
+
+
+def get(name: str) -> Generated:
+    """The short form of that name.
+
+    Raises:
+        SettingsError: there is none; the message lists the known ones.
+    """
+    if name not in _SHORT:
+        raise SettingsError(f"unknown task {name!r}; known are {', '.join(_SHORT)}")
+    return _SHORT[name]
+
+
+def open_task(name: str, **options: Any) -> Task:
+    """The task of that name, with options of its own.
+
+    Names: :func:`every`, and ``upstream/<group>/<task>`` with ``dir=``, a checkout of the published benchmark.
+
+    Raises:
+        SettingsError: an unknown name or option (the known ones are listed), or a value that the task refuses.
+    """
+    if name in _SHORT:
+        _check_options(name, options, [])
+        return _SHORT[name]
+    if name in _ENTRIES:
+        return _ENTRIES[name].make(name, options)
+    if name.startswith(UPSTREAM):
+        return Entry("dlm.tasks.upstream:open_upstream", "as published", named=True).make(name, options)
+    raise SettingsError(f"unknown task {name!r}; known are {', '.join(every())}, upstream/GROUP/TASK")
+
+
+def _check_options(name: str, options: Mapping[str, Any], known: list[str]) -> None:
+    for option in options:
+        if option not in known:
+            listed = f"it has {', '.join(known)}" if known else "it has none"
+            raise SettingsError(f"task {name} has no option {option!r}; {listed}")

@@ -1,0 +1,176 @@
+"""``dlm report`` from the command line: files, formats, marks, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlm.commands.report import read_names, run
+from dlm.errors import SettingsError
+
+from .stores import answers, at_speed, config, sweep, write
+
+FILES = {"points.csv", "settings.csv", "methods.csv", "oracle.csv", "tasks.csv", "report.md", "report.html"}
+PICTURES = {"mean_front", "score_by_speed", "heat_map", "task_map", "forwards", "decoding_order"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    sweep(tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_without_pictures(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([str(store), "pictures=false"]) == 0
+    assert {path.name for path in (store / "report").iterdir()} == FILES
+    points = rows(store / "report" / "points.csv")
+    assert len(points) == 12
+    assert {p["task"] for p in points} == {"waiting_line/copy", "waiting_line/shuffle"}
+    methods = rows(store / "report" / "methods.csv")
+    assert [m["method"] for m in methods] == ["threshold", "topk"]
+    assert methods[0]["pb75_interpolated"] == "3"
+    shown = capsys.readouterr().out
+    assert "threshold*" in shown
+    assert "PB70" in shown
+
+
+def test_pictures_and_page(store: Path) -> None:
+    (store / "closed_forms.csv").write_text("task,k,accuracy\nwaiting_line/shuffle,1,1\nwaiting_line/shuffle,4,0.25\n")
+    assert run([f"dir={store}", "out=" + str(store.parent / "out")]) == 0
+    out = store.parent / "out"
+    drawn = {*PICTURES, "closed_forms"}
+    assert {path.name for path in out.iterdir()} == FILES | {f"{n}.{e}" for n in drawn for e in ("png", "svg", "csv")}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == len(drawn)
+    text = re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", page)
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
+    assert not re.search(r"url\((?!#)", text)
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(ids)
+    assert all(f"]({name}.png)" in (out / "report.md").read_text() for name in drawn)
+    assert [r["accuracy"] if "accuracy" in r else r["score"] for r in rows(out / "closed_forms.csv")][:2] == [
+        "1",
+        "0.25",
+    ]
+    front = rows(out / "mean_front.csv")
+    assert {r["front"] for r in front if r["method"] == "threshold"} == {"True"}
+
+
+def test_the_same_store_gives_the_same_files(store: Path) -> None:
+    for out in ("a", "b"):
+        run([str(store), f"out={store.parent / out}"])
+    for path in (store.parent / "a").iterdir():
+        assert path.read_bytes() == (store.parent / "b" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("how", ["csv", "json", "markdown"])
+def test_what_is_printed(store: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run([str(store), "pictures=false", f"format={how}", "pair=[threshold threshold=0.9,topk tokens_per_step=1]"])
+    shown = capsys.readouterr().out
+    if how == "csv":
+        assert shown == (store / "report" / "points.csv").read_text()
+    elif how == "json":
+        values = json.loads(shown)
+        assert len(values["points"]) == 12
+        assert [pair["task"] for pair in values["pairs"]] == ["waiting_line/copy", "waiting_line/shuffle", "all"]
+        assert values["settings"][0]["score"] == pytest.approx(0.9)
+    else:
+        assert shown.startswith("# Report")
+        assert "| threshold\\* |" in shown
+
+
+def test_unfinished_points_and_missing_tasks_are_marked(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = {"status": "incomplete", "limit": 10, "seeds": [0]}
+    folder = write(store, config(sampler__threshold=0.3), at_speed([1, 0, 1], 8), short)
+    with (folder / "samples.jsonl").open("a") as file:
+        file.write('{"instance_id": "q')
+    run([str(store), "pictures=false"])
+    shown = capsys.readouterr().out
+    assert "points that are not whole" in shown
+    assert "unfinished, torn last line" in shown
+    assert "not measured on every task" in shown
+    setting = next(r for r in rows(store / "report" / "settings.csv") if r["setting"] == "threshold=0.3")
+    assert (setting["score"], setting["missing"], setting["marks"]) == ("", "waiting_line/shuffle", "1 unfinished")
+    assert "class=marked" in (store / "report" / "report.html").read_text()
+
+
+def test_a_point_without_any_answer_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, config(), [], {"status": "running", "limit": 5, "seeds": [0]})
+    run([str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "points that are not whole" in shown
+    assert rows(tmp_path / "report" / "points.csv")[0]["score"] == ""
+
+
+def test_one_point_alone(tmp_path: Path) -> None:
+    write(tmp_path, config(), answers([1, 0, 1]))
+    assert run([str(tmp_path)]) == 0
+    assert rows(tmp_path / "report" / "points.csv")[0]["score"] == "0.666667"
+
+
+def test_names_from_results_are_text_in_the_page(tmp_path: Path) -> None:
+    nasty = "x/</script><b>|$a_1$"
+    write(tmp_path, config(task=nasty), answers([1, 0], task=nasty, error_type="<i>"))
+    run([str(tmp_path)])
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "</script><b>" not in page
+    assert page.count("</script>") == 1
+    assert "&lt;i&gt;=2" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a folder"),
+        (["STORE", "format=xml"], "format must be one of"),
+        (["STORE", "rule=theirs"], "rule must be ours or upstream"),
+        (["STORE", "pbx=[0]"], "percentages"),
+        (["STORE", "pbx=high"], "list of percentages"),
+        (["STORE", "area=[4,1]"], "rising"),
+        (["STORE", "area=[4]"], "rising"),
+        (["STORE", "at=0"], "above 0"),
+        (["STORE", "pictures=maybe"], "true or false"),
+        (["STORE", "colour=red"], "unknown setting 'colour'"),
+        (["STORE/absent"], "there is no folder"),
+        (["STORE", "out=STORE/file"], "is a file"),
+    ],
+)
+def test_refusals(store: Path, arguments: list[str], message: str) -> None:
+    (store / "file").write_text("")
+    with pytest.raises(SettingsError, match=message):
+        run([argument.replace("STORE", str(store)) for argument in arguments])
+    assert not (store / "report").exists()
+
+
+def test_names_of_a_pair() -> None:
+    assert read_names("[a b=1,c]") == ["a b=1", "c"]
+    assert read_names("['a, fixed blocks x=1',\tc]") == ["a, fixed blocks x=1", "c"]
+    assert read_names("one") == ["one"]
+
+
+def test_help_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert "usage: dlm report" in capsys.readouterr().out
+    assert run(["--cfg", "job", "at=3"]) == 0
+    assert "at: 3" in capsys.readouterr().out
+
+
+def test_nothing_heavy_is_loaded() -> None:
+    """A report needs no model: torch would take longer than the report."""
+    code = (
+        "import sys, dlm.commands.report, dlm.report.page, dlm.report.pairs, dlm.report.reader;"
+        "print([m for m in ('torch', 'hydra', 'matplotlib', 'datasets') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
