@@ -54,10 +54,6 @@ class Bench:
             raise SystemExit(f"{task} has {len(found)} points with {wanted}: run `make bench-quality` to its end")
         return found[0]
 
-    def score(self, task: str, **settings: Any) -> float:
-        """Its score in percent."""
-        return 100 * self.find(task, **settings).row.score
-
 
 def of(figures: Figures, key: str) -> Any:
     """A value of a point's configuration; a group alone means its choice."""

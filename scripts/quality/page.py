@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 import dlm
+from dlm.evaluation.point import canonical
 from dlm.report.figures import Figures
 from scripts.quality.bench import (
     BUDGETS,
@@ -61,53 +62,37 @@ def grid_table(heads: Sequence[str], points: Callable[[str], list[Figures]]) -> 
 
 def presets_table(bench: Bench) -> list[str]:
     """Every preset: per task the fastest setting that keeps what one token a forward scores."""
-    names = sorted({of(f, "sampler") for f in bench.figures})
+    floors = {task: topk(bench, task, 1).row.score - FLAT / 100 for task in TASKS}
     rows = []
-    for name in names:
+    for name, settings in by_preset(bench).items():
         speeds, cells = [], []
         for group in (ONE_ANSWER, MANY_ANSWERS, ("math/word_problem",)):
-            mine = [fastest(bench, task, name) for task in group]
-            kept = [f.row.tokens_per_forward for f in mine if f is not None]
+            fastest = [
+                max(
+                    (m[t].row.tokens_per_forward for m in settings if t in m and m[t].row.score >= floors[t]),
+                    default=0.0,
+                )
+                for t in group
+            ]
+            kept = [speed for speed in fastest if speed]
             cells.append(f"{len(kept)} of {len(group)}" + (f", {fmean(kept):.1f}" if kept else ""))
             speeds += kept
-        best = max(
-            mean(best_score(bench, task, name, setting) for task in TASKS) for setting in settings_of(bench, name)
-        )
+        best = max((mean(f.row.score for f in m.values()) for m in settings if set(m) == set(TASKS)), default=0.0)
         rows.append((len(speeds), fmean(speeds) if speeds else 0.0, [f"`{name}`", f"{best:.1f}", *cells]))
     rows.sort(key=lambda row: (-row[0], -row[1]))
     heads = ["preset", "best mean score, %", "one right answer", "several right answers", "word problems"]
     return table(heads, [cells for _, _, cells in rows])
 
 
-def settings_of(bench: Bench, name: str) -> list[str]:
-    """The settings of a preset without a cache that were run on every task."""
-    found: dict[str, set[str]] = {}
+def by_preset(bench: Bench) -> dict[str, list[dict[str, Figures]]]:
+    """Preset -> its settings without a cache, each as task -> point."""
+    found: dict[str, dict[str, dict[str, Figures]]] = {}
     for figures in bench.figures:
-        if of(figures, "sampler") == name and of(figures, "cache") == "none":
-            found.setdefault(_setting(figures), set()).add(figures.row.task)
-    return [setting for setting, tasks in found.items() if tasks >= set(TASKS)]
-
-
-def best_score(bench: Bench, task: str, name: str, setting: str) -> float:
-    """Score of one setting on one task."""
-    return next(
-        f.row.score
-        for f in bench.figures
-        if f.row.task == task and of(f, "sampler") == name and of(f, "cache") == "none" and _setting(f) == setting
-    )
-
-
-def _setting(figures: Figures) -> str:
-    config = figures.result.point.config
-    return repr((sorted(config["sampler"].items(), key=str), sorted(config["blocks"].items(), key=str)))
-
-
-def fastest(bench: Bench, task: str, name: str) -> Figures | None:
-    """The setting with the most tokens per forward whose score is within the tolerance of one token a forward."""
-    floor = topk(bench, task, 1).row.score - FLAT / 100
-    mine = [f for f in bench.figures if f.row.task == task and of(f, "sampler") == name and of(f, "cache") == "none"]
-    kept = [f for f in mine if f.row.score >= floor]
-    return max(kept, key=lambda f: f.row.tokens_per_forward, default=None)
+        config = figures.result.point.config
+        if of(figures, "cache") == "none":
+            setting = canonical([config["sampler"], config["blocks"]])
+            found.setdefault(of(figures, "sampler"), {}).setdefault(setting, {})[figures.row.task] = figures
+    return {name: list(settings.values()) for name, settings in sorted(found.items())}
 
 
 def page(bench: Bench) -> str:
