@@ -89,6 +89,11 @@ def parts_of(config: DictConfig) -> Composed:
     )
 
 
+def quoted(text: str) -> str:
+    """A text as the value of an override: ``key=VALUE``, whatever characters are in it."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
+
+
 def plain_of(config: DictConfig) -> dict[str, Any]:
     """A composed configuration with everything resolved, as plain values.
 
@@ -268,6 +273,9 @@ def _unreadable(override: str, text: str) -> str:
     if override.startswith("-"):
         return f"unknown option {override!r}: settings are key=value, options are --help and --cfg"
     if "=" not in override and not override.startswith("~"):
+        for group in (*GROUPS, "task"):
+            if override in choices(group):
+                return f"{override!r} is not key=value: it is given as {group}={override}"
         return f"{override!r} is not key=value (a prompt is given as 'prompt={override}')"
     key, _, value = override.partition("=")
     return f"cannot read {override!r}: quote the value, {key}='\"{value}\"' ({text.strip().splitlines()[0]})"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 
 import dlm
+from tests.browser import chromium
 
 # Machines are shared and slow at times: what is tested is the answer, never how long it took.
 settings.register_profile("dlm", deadline=None)
@@ -27,3 +29,10 @@ def _nothing_is_kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser for the tests of pages."""
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser

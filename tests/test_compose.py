@@ -88,6 +88,8 @@ def test_compose_works_inside_a_hydra_application() -> None:
         (["model=local"], "add model.path=VALUE"),
         (["sampler=[", "x"], "cannot read 'sampler='|cannot read 'sampler=\\['"),
         (["hello there"], "'hello there' is not key=value .*'prompt=hello there'"),
+        (["topk"], "'topk' is not key=value: it is given as sampler=topk"),
+        (["waiting_line/copy"], "it is given as task=waiting_line/copy"),
         (["--multirun"], "unknown option '--multirun'"),
         (["prompt_ids=5,6"], r"write a list as 'prompt_ids=\[5,6\]'"),
         (["sampler=topk,margin"], "several values at once: give one$"),

@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,8 @@ usage: dlm oracle [key=value ...]
   rollouts=1000                   how often each cell is decoded; 200 at most where the accuracy must be 0 or 1
   seed=0  batch_size=250
   json=true                       the table as JSON on stdout
-  out=DIR                         write oracle.csv and oracle.json
+  out=DIR                         write oracle.csv, oracle.json and closed_forms.csv (accuracy by tokens a step): in a
+                                  folder of results `dlm report` draws them over what a model reached in infill form
 
 The model is one that knows the right answers and gives their exact marginals. Its accuracy under a sampler is then a
 matter of arithmetic, and the decode loop, the sampler and the scorer together must arrive at that number: within four
@@ -201,12 +202,21 @@ def _summary(checked: list[Checked]) -> str:
 
 
 def _write(checked: list[Checked], folder: Path) -> None:
-    """Both files, each whole."""
+    """All files, each whole."""
+    from dlm.oracle.curves import curves
+
     folder.mkdir(parents=True, exist_ok=True)
     records = [one.record for one in checked]
+    lines = [{**record, "forwards": " ".join(map(str, record["forwards"]))} for record in records]
+    write_whole(folder / "oracle.csv", _as_csv(lines))
+    write_whole(folder / "oracle.json", json.dumps(records, indent=1) + "\n")
+    if points := curves(one.cell.asked.task for one in checked):
+        write_whole(folder / "closed_forms.csv", _as_csv([asdict(point) for point in points]))
+
+
+def _as_csv(records: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**record, "forwards": " ".join(map(str, record["forwards"]))} for record in records)
-    write_whole(folder / "oracle.csv", text.getvalue())
-    write_whole(folder / "oracle.json", json.dumps(records, indent=1) + "\n")
+    writer.writerows(records)
+    return text.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from dlm.commands.common import answered_help, split_texts, yaml_of
 from dlm.configuration import compose_config
-from dlm.errors import SettingsError
+from dlm.errors import SettingsError, StorageError
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 HELP = """dlm report: tables, pictures and a page from folders of results.
 
 usage: dlm report DIR [DIR ...] [key=value ...]
+       dlm report curves=FILE.csv
 
   DIR                             what `dlm eval out=DIR` wrote; everything below it counts
   out=DIR/report                  where the files go: report.html (one page with all of it), report.md, points.csv,
@@ -36,6 +38,8 @@ usage: dlm report DIR [DIR ...] [key=value ...]
                                   methods are interpolated
   area=[LOW,HIGH]                 range of the area under score against log2 tokens per forward
   at=SPEED                        tokens per forward of the heat map
+  curves=FILE.csv                 instead of DIR: PBx of published curves by the published rule; a line per point, with
+                                  method, kind (static or adaptive), speed (canvas tokens per forward), score (percent)
   'pair=[A,B]'                    a paired test on the same questions; A and B are folders of results, their hashes, or
                                   settings as the table prints them: 'pair=[threshold threshold=0.9,topk]'
 
@@ -49,7 +53,7 @@ examples:
   dlm report runs/a runs/b out=report 'pair=[threshold threshold=0.9,factor factor=1.0]'
   dlm report runs rule=upstream pbx=[70,80]
 """
-TEXT_KEYS = ("dir", "out", "pair")
+TEXT_KEYS = ("dir", "out", "pair", "curves")
 FORMATS = ("table", "csv", "markdown", "json")
 WIDTH = 150  # of the tables where there is no terminal
 
@@ -65,6 +69,7 @@ class Asked:
         format: what is printed.
         pictures: whether pictures are drawn.
         options: what is computed.
+        curves: published curves, instead of folders; None: none.
     """
 
     folders: list[Path]
@@ -73,6 +78,7 @@ class Asked:
     format: str
     pictures: bool
     options: Options
+    curves: Path | None = None
 
 
 def run(overrides: list[str]) -> int:
@@ -87,6 +93,9 @@ def run(overrides: list[str]) -> int:
     if answered_help(rest, HELP, "report", shown):
         return 0
     asked = _prepare(named, texts, rest)
+    if asked.curves is not None:
+        _print_curves(asked.curves, asked.options.x, asked.format)
+        return 0
     from dlm.report.figures import figures_of
     from dlm.report.methods import places_of
     from dlm.report.pairs import compare
@@ -98,8 +107,11 @@ def run(overrides: list[str]) -> int:
     figures = figures_of(results, places)
     pairs = compare(figures, asked.pair) if asked.pair else []
     summary = summary_of(figures, asked.options)
+    try:
+        _write(summary, pairs, asked)  # first: `| less` may end before all is printed
+    except OSError as error:
+        raise StorageError(f"{asked.out} cannot be written ({error.strerror}): give another out=") from error
     _print(summary, pairs, asked.format)
-    _write(summary, pairs, asked)
     print(f"dlm: {len(figures)} points; see {asked.out}/report.html", file=sys.stderr)
     return 0
 
@@ -122,9 +134,10 @@ def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) 
 
     config = compose_config("report", overrides)
     folders = [Path(name).expanduser() for name in [*named, *read_names(texts.get("dir", ""))]]
-    if not folders:
-        raise SettingsError("name a folder of results: dlm report DIR")
-    out = Path(texts["out"]).expanduser() if texts.get("out", "null") != "null" else folders[0] / "report"
+    curves = Path(texts["curves"]).expanduser() if texts.get("curves", "null") != "null" else None
+    if bool(folders) == (curves is not None):
+        raise SettingsError("name a folder of results, dlm report DIR, or published curves, dlm report curves=FILE.csv")
+    out = Path(texts["out"]).expanduser() if texts.get("out", "null") != "null" else Path(*folders[:1]) / "report"
     if out.exists() and not out.is_dir():
         raise SettingsError(f"out={out} is a file: name a folder")
     if config.format not in FORMATS:
@@ -144,12 +157,12 @@ def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) 
     if at is not None and (isinstance(at, bool) or not isinstance(at, int | float) or at <= 0):
         raise SettingsError(f"at must be a number of tokens per forward above 0, got {at!r}")
     pair = read_names(texts["pair"]) if texts.get("pair", "null") != "null" else []
-    if config.pictures:
+    if config.pictures and folders:
         from dlm.evaluation.pictures import check_matplotlib
 
         check_matplotlib()
     options = Options(tuple(x), config.rule, low, high, None if at is None else float(at))
-    return Asked(folders, out, pair, config.format, config.pictures, options)
+    return Asked(folders, out, pair, config.format, config.pictures, options, curves)
 
 
 def _numbers(key: str, values: Any, wanted: str) -> tuple[float, ...]:
@@ -176,10 +189,27 @@ def _print(summary: Summary, pairs: Sequence[PairLine], how: str) -> None:
             console.print(tables.rich_table(sheet))
 
 
+def _print_curves(path: Path, x: Sequence[float], how: str) -> None:
+    """PBx of published curves."""
+    from dlm.report import tables
+    from dlm.report.published import published
+
+    sheet = published(path, x)
+    if how == "csv":
+        print(tables.csv_of(sheet.rows, sheet.heads), end="")
+    elif how == "json":
+        print(json.dumps([dict(zip(sheet.heads, row, strict=True)) for row in sheet.rows], indent=1))
+    elif how == "markdown":
+        print(tables.markdown([sheet]), end="")
+    else:
+        Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH).print(tables.rich_table(sheet))
+
+
 def _write(summary: Summary, pairs: Sequence[PairLine], asked: Asked) -> None:
     """All files, each whole."""
     from dlm.report import tables
     from dlm.report.page import page
+    from dlm.report.summary import Oracle
 
     asked.out.mkdir(parents=True, exist_ok=True)
     pictures = []
@@ -192,7 +222,7 @@ def _write(summary: Summary, pairs: Sequence[PairLine], asked: Asked) -> None:
         ("points.csv", tables.csv_of([f.row for f in summary.figures])),
         ("settings.csv", tables.csv_of(summary.means)),
         ("methods.csv", tables.csv_of(rows, heads)),
-        ("oracle.csv", tables.csv_of(summary.oracles)),
+        ("oracle.csv", tables.csv_of(summary.oracles, tables.columns_of(Oracle))),
         ("tasks.csv", tables.csv_of(summary.mapped)),
         ("report.md", tables.markdown(tables.sheets_of(summary, pairs), [(p.title, p.file) for p in pictures])),
         ("report.html", page(summary, tables.sheets_of(summary, pairs), pictures)),

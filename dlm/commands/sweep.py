@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -20,8 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from dlm.configuration import Composer, config_dir
-from dlm.errors import DlmError, SettingsError
+from dlm.commands.workers import check_launcher, launch
+from dlm.configuration import Composer, config_dir, quoted
+from dlm.errors import DlmError, SettingsError, StorageError
 from dlm.evaluation.grid import Choice, expand, holds, load_grid, overrides_of
 from dlm.evaluation.sweep import (
     Cost,
@@ -106,7 +109,13 @@ def run(overrides: list[str]) -> int:
     if any(o in ("-h", "--help", "--help-sweep") for o in overrides):
         print(HELP.format(grids=", ".join(sorted(p.stem for p in (config_dir() / "grid").glob("*.yaml")))), end="")
         return 0
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        raise SettingsError(
+            "a sweep shares its points by workers=N: start it once, without accelerate launch or torchrun"
+        )
     order, console = _order(overrides), Console(file=sys.stdout)
+    if order.launcher:
+        check_launcher(order.launcher)
     entries, refused = _resolved(order.choices)
     _say_refused(refused, len(order.choices), skipped=order.skip_refused or order.dry)
     if not entries:
@@ -121,17 +130,34 @@ def run(overrides: list[str]) -> int:
     if order.dry:
         return 0
     if not cost.answers:
-        console.print(f"All points are done; dlm report {out} shows them.", highlight=False)
+        console.print(f"All points are done; dlm report {quote(str(out))} shows them.", highlight=False, markup=False)
         return 0
-    folder = out / "sweeps" / time.strftime("%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_plan(folder / "plan.json", entries, {"workers": order.workers, "launcher": order.launcher})
+    settings = {"workers": order.workers, "launcher": order.launcher, "process": os.getpid()}
+    try:
+        folder = _fresh(out / "sweeps")
+        save_plan(folder / "plan.json", entries, settings)
+    except OSError as error:
+        said = f"{out / 'sweeps'} cannot be written ({error.strerror}): make room, or give another out="
+        raise StorageError(said) from error
     with _watched(entries, folder):
         if order.workers == 1 and not order.launcher:
             go_through(folder / "plan.json", 0)
         else:
-            launch(folder / "plan.json", order)
+            launch(folder / "plan.json", order.workers, order.launcher)
     return _finish(console, entries, Log.read(folder), out)
+
+
+def _fresh(above: Path) -> Path:
+    """A folder that no other sweep has, named by the time."""
+    name, number = time.strftime("%Y%m%d-%H%M%S"), 1
+    while True:
+        folder = above / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
 
 
 def _order(overrides: Sequence[str]) -> Order:
@@ -142,9 +168,10 @@ def _order(overrides: Sequence[str]) -> Order:
     """
     from dlm.commands.common import split_texts
 
-    texts, rest = split_texts([o for o in overrides if o not in SWITCHES], (*OWN, "json"))
+    texts, rest = split_texts([o for o in overrides if o not in SWITCHES], (*OWN, "json", "out"))
     launcher = [o for o in rest if o.startswith("hydra")]
     mine = [o for o in rest if not o.startswith("hydra")]
+    mine += [f"out={quoted(texts['out'])}"] if "out" in texts else []
     where = [texts["where"]] if "where" in texts else []
     points = expand(load_grid(texts["grid"], config_dir() / "grid")) if "grid" in texts else [{}]
     # What stands on the command line wins over the grid.
@@ -238,6 +265,7 @@ def _entry(overrides: list[str], composer: Composer) -> Entry:
         asked=asked,
         done=done,
         most=most_forwards(point.config["sampler"], ready.canvas),
+        wanted=canonical([ready.wanted.limit, ready.wanted.seeds]),
     )
 
 
@@ -250,40 +278,21 @@ def go_through(plan: Path, worker: int) -> None:
     log = Log(folder / f"worker-{worker}.jsonl")
 
     def evaluate(entry: Entry) -> Event:
-        told = Log.read(folder).get(entry.hash)
+        told = Log.read(folder).get(entry.key)
         if told is not None:  # another worker has finished it, or found that it fails
             return told
         started = time.perf_counter()
         try:
             outcome = run_point(prepare(composer(entry.overrides)), models, quiet=True)
         except Busy:
-            return Event(entry.hash, State.BUSY)
+            return Event(entry.key, State.BUSY)
         except (DlmError, OSError) as error:
-            return Event(entry.hash, State.FAILED, str(error), 0, time.perf_counter() - started)
+            return Event(entry.key, State.FAILED, str(error), 0, time.perf_counter() - started)
         failed = f"{outcome.failures} failures, see {entry.folder}/failures.jsonl" if outcome.failures else ""
         state = State.FAILED if failed else State.DONE
-        return Event(entry.hash, state, failed, outcome.answers, time.perf_counter() - started)
+        return Event(entry.key, state, failed, outcome.answers, time.perf_counter() - started)
 
     work(entries, evaluate, log.write)
-
-
-def run_worker(config: Any) -> None:
-    """A worker as a Hydra job."""
-    go_through(Path(config.plan), int(config.worker))
-
-
-def launch(plan: Path, order: Order) -> None:
-    """Start the workers by Hydra's launcher and wait for them."""
-    import hydra
-
-    app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="worker")(run_worker)
-    workers = ",".join(map(str, range(order.workers)))
-    arguments = ["-m", f"plan='{plan.resolve()}'", f"worker={workers}", f"hydra.sweep.dir='{plan.parent.resolve()}'"]
-    before, sys.argv = sys.argv, ["dlm", *arguments, *order.launcher]
-    try:
-        app()
-    finally:
-        sys.argv = before
 
 
 @contextmanager
@@ -292,14 +301,14 @@ def _watched(entries: Sequence[Entry], folder: Path) -> Iterator[None]:
     total, seen, over = len(entries), Counter[str](), threading.Event()
     columns = (TextColumn("points"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    by_hash = {entry.hash: entry for entry in entries}
+    by_key = {entry.key: entry for entry in entries}
 
     def look(say: Callable[[int], None]) -> None:
         for event in Log.read(folder).values():
-            if not seen[event.hash]:
-                seen[event.hash] += 1
+            if not seen[event.key]:
+                seen[event.key] += 1
                 if not console.is_terminal:
-                    entry = by_hash[event.hash]
+                    entry = by_key[event.key]
                     line = (
                         f"{len(seen)}/{total} {event.state.value} {entry.task} {entry.method} ({event.seconds:.1f} s)"
                     )
@@ -355,8 +364,9 @@ def _print_cost(console: Console, entries: Sequence[Entry], cost: Cost) -> None:
         )  # fmt: skip
     console.print(table)
     time_ = "unknown before a point of this folder is done" if cost.seconds is None else f"about {cost.seconds:,.0f} s"
+    points = "1 point" if cost.points == 1 else f"{cost.points} points"
     console.print(
-        f"{cost.points} points, {cost.done} of them done; {cost.answers:,} answers left, at most {cost.forwards:,}"
+        f"{points}, {cost.done} of them done; {cost.answers:,} answers left, at most {cost.forwards:,}"
         f" forwards; decoding time of one worker: {time_}",
         highlight=False,
     )
@@ -368,10 +378,10 @@ def _finish(console: Console, entries: Sequence[Entry], events: dict[str, Event]
     failed = [e for e in events.values() if e.state is State.FAILED]
     missing = len(entries) - len(done) - len(failed)
     for event in failed[:SHOWN]:
-        entry = next(entry for entry in entries if entry.hash == event.hash)
+        entry = next(entry for entry in entries if entry.key == event.key)
         print(f"dlm: failed: {' '.join(entry.overrides)}: {event.message}", file=sys.stderr)
     said = f"{len(done)} of {len(entries)} points done"
     said += f", {len(failed)} failed" if failed else ""
     said += f", {missing} not reached: run the same command again" if missing else ""
-    console.print(f"{said}. dlm report {out} shows them.", highlight=False)
+    console.print(f"{said}. dlm report {quote(str(out))} shows them.", highlight=False, markup=False)
     return 1 if failed or missing else 0

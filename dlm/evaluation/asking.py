@@ -10,7 +10,7 @@ from typing import Any
 from dlm.api import prompt_job
 from dlm.canvas import Job
 from dlm.decoder import Decoder
-from dlm.errors import DlmError, PromptError, SettingsError
+from dlm.errors import DlmError, PromptError, SettingsError, StorageError
 from dlm.evaluation.identity import instance_key
 from dlm.evaluation.sample import Sample
 from dlm.models.language_model import LanguageModel
@@ -18,7 +18,6 @@ from dlm.result import RowResult, first_end
 from dlm.tasks.base import Instance, Task, Template, Verdict
 from dlm.trace import Recorder
 
-FORMS = ("auto", "chat", "text", "infill")
 # A run that ends with an error nobody foresaw: so many rows in turn may fail one by one before it is taken for one
 # that no row survives.
 SYSTEMATIC = 4
@@ -93,7 +92,7 @@ class Asker:
             ValueError: a score outside [0, 1].
         """
         instance, counts = question.instance, row.counts
-        prompt = ",".join(map(str, row.prompt))
+        prompt = str(row.prompt)[1:-1].replace(" ", "")  # ids with commas between
         if not 0.0 <= verdict.score <= 1.0:
             raise ValueError(f"the scorer gave {verdict.score!r}; scores are from 0 to 1")
         return Sample(
@@ -117,7 +116,7 @@ class Asker:
             token_forwards=counts.token_forwards,
             tokens=counts.tokens,
             commit_step=row.commit_step,
-            confidence=[None if p != p else round(p, 4) for p in row.confidence],
+            confidence=[None if p != p else round(p * 1e4) / 1e4 for p in row.confidence],  # faster than round(p, 4)
             accepted_drafts=counts.accepted_drafts,
             positions_cut=counts.positions_cut,
             stop=row.stop,
@@ -162,39 +161,57 @@ def decoded(
     model: LanguageModel,
     recorder: Recorder,
     fail: Callable[[int, BaseException], None],
-) -> Iterator[RowResult]:
-    """The finished rows of all jobs; ``fail`` is told of those that go wrong, and the others go on.
+) -> Iterator[list[RowResult]]:
+    """The finished rows of all jobs, step by step; ``fail`` is told of those that go wrong, and the others go on.
 
     After an error that ends the whole run the rows that were in the batch are decoded one by one, so that the one at
     fault is found.
 
     Raises:
         SettingsError: the sampler does not fit the jobs.
-        Exception: an error that no row survives.
+        StorageError: ``fail`` had no room to write.
+        DlmError: an error that no row survives.
     """
     left = dict(jobs)
+    suspects: list[tuple[int, Exception]] = []  # failed one by one, and no row was finished since
     recorder.prepare(decoder)
 
     def failed(number: int, error: BaseException) -> None:
         recorder.traces.pop(number, None)
-        del left[number]
+        left.pop(number, None)
         fail(number, error)
 
-    def rows(some: list[Job], size: int) -> Iterator[RowResult]:
+    def settled(done: list[RowResult]) -> list[RowResult]:
+        for row in done:
+            del left[row.index]
+        _tell(suspects, failed)
+        return done
+
+    def rows(some: list[Job], size: int) -> Iterator[list[RowResult]]:
+        done: list[RowResult] = []
+        ending = 0  # rows that the last step has finished; they come before the next one
         for event in decoder.run(some, size, model.device, failed):
-            if isinstance(event, RowResult):
-                del left[event.index]
-                yield event
-            else:
+            if not isinstance(event, RowResult):
                 recorder.take(event)
+                ending = sum(not row.open and not row.failed for row in event.rows)
+                continue
+            done.append(event)
+            if len(done) >= ending:
+                yield settled(done)
+                done = []
+        if done:
+            yield settled(done)
 
     while left:
         try:
             yield from rows(list(left.values()), batch_size)
-        except SettingsError:
+        except (SettingsError, StorageError):
             raise
         except Exception:
-            yield from _one_by_one(rows, _live(left, batch_size), failed)
+            yield from _one_by_one(rows, _live(left, batch_size), suspects)
+            for number, _ in suspects:
+                left.pop(number, None)
+    _tell(suspects, failed)
 
 
 def _live(left: Mapping[int, Job], batch_size: int) -> list[Job]:
@@ -203,22 +220,27 @@ def _live(left: Mapping[int, Job], batch_size: int) -> list[Job]:
 
 
 def _one_by_one(
-    rows: Callable[[list[Job], int], Iterator[RowResult]],
-    live: list[Job],
-    failed: Callable[[int, BaseException], None],
-) -> Iterator[RowResult]:
-    faults: list[tuple[int, Exception]] = []
+    rows: Callable[[list[Job], int], Iterator[list[RowResult]]], live: list[Job], suspects: list[tuple[int, Exception]]
+) -> Iterator[list[RowResult]]:
+    """Decode rows alone; those that fail are added to ``suspects``."""
     good = 0
     for job in live:
         try:
-            for row in rows([job], 1):
+            for done in rows([job], 1):
                 good += 1
-                yield row
+                yield done
+        except (SettingsError, StorageError):
+            raise
         except Exception as error:
-            faults.append((job.index, error))
-        if not good and len(faults) >= SYSTEMATIC:
-            raise DlmError(
-                f"decoding fails on every question: {type(faults[0][1]).__name__}: {faults[0][1]}"
-            ) from faults[0][1]
-    for number, fault in faults:
-        failed(number, fault)
+            suspects.append((job.index, error))
+        if not good and len(suspects) >= SYSTEMATIC:
+            fault = suspects[0][1]
+            raise DlmError(f"decoding fails on every question: {type(fault).__name__}: {fault}") from fault
+
+
+def _tell(suspects: list[tuple[int, Exception]], failed: Callable[[int, BaseException], None]) -> None:
+    """Say that rows have failed, now that it is known that others do not."""
+    told = suspects.copy()
+    suspects.clear()
+    for number, error in told:
+        failed(number, error)

@@ -104,9 +104,15 @@ def fingerprint(model: Mapping[str, Any], fetched: bool = False) -> str | None:
 
     if not fetched and name != "tiny" and not Path(name).expanduser().is_dir() and str(name).count("/") == 1:
         return None  # a name of the hub
+    paths = sorted(p for p in resolve(name).iterdir() if p.suffix in _MODEL_FILES and p.is_file())
+    return _contents(tuple((path, about.st_size, about.st_mtime_ns) for path in paths for about in [path.stat()]))
+
+
+@lru_cache(maxsize=8)
+def _contents(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Hash of files given with size and time of change: a sweep reads them once."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in resolve(name).iterdir() if p.suffix in _MODEL_FILES and p.is_file()):
-        size = path.stat().st_size
+    for path, size, _ in files:
         digest.update(repr((path.name, size)).encode())
         with path.open("rb") as file:
             if size <= _WHOLE:

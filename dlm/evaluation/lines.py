@@ -45,7 +45,7 @@ class LineFile:
         if fcntl is not None:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            except (BlockingIOError, PermissionError) as error:  # the second by file systems over a network
                 os.close(self._file)
                 raise Busy(f"another process is writing {path}: wait until it ends, or give another out=") from error
             except OSError:  # a file system without locks

@@ -14,7 +14,7 @@ from dlm.evaluation.sample import Sample
 from dlm.evaluation.tally import effective
 
 LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
-DRAW_EVERY = 0.2  # and between two pictures of the bar
+DRAW_EVERY = 0.5  # and between two pictures of the bar, which take a millisecond each
 
 
 class Board:

@@ -225,11 +225,13 @@ class Pending:
     """What is left of a point, as the first process found it.
 
     Attributes:
+        first: whether there is no answer yet.
         left: seed, place in the task, and attempt of every question to ask.
         given_up: questions that have failed too often.
         notes: sentences for the user.
     """
 
+    first: bool
     left: tuple[tuple[int, int, int], ...]
     given_up: int
     notes: tuple[str, ...]
@@ -250,7 +252,7 @@ def _pending(ready: Ready, store: Store) -> Pending:
             given_up += 1
         else:
             left.append((seed, index, attempts + 1))
-    return Pending(tuple(left), given_up, found.notes)
+    return Pending(not found.answered, tuple(left), given_up, found.notes)
 
 
 def _open(node: Mapping[str, Any]) -> Questions:

@@ -95,12 +95,13 @@ class Sample:
         Raises:
             KeyError: a value without a default is missing.
         """
-        missing = next((name for name in _REQUIRED if name not in values), None)
-        if missing is not None:
-            raise KeyError(missing)
-        return cls(**{key: value for key, value in values.items() if key in _KNOWN})
+        if not values.keys() >= _REQUIRED:
+            raise KeyError(next(f.name for f in fields(cls) if f.name in _REQUIRED and f.name not in values))
+        if not values.keys() <= _KNOWN:
+            values = {key: value for key, value in values.items() if key in _KNOWN}
+        return cls(**values)
 
 
 _KNOWN = frozenset(f.name for f in fields(Sample))
-_REQUIRED = tuple(f.name for f in fields(Sample) if f.default is MISSING)
+_REQUIRED = frozenset(f.name for f in fields(Sample) if f.default is MISSING)
 TIMES = ("seconds", "seconds_model", "attempt", "rank")  # what two runs of one configuration may differ in

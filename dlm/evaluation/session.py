@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from dlm.decoder import Decoder
 from dlm.errors import DlmError, PromptError, SettingsError, StorageError
@@ -19,14 +19,16 @@ from dlm.evaluation.asking import Asker, Question, decoded, has_template
 from dlm.evaluation.identity import fingerprint, machine
 from dlm.evaluation.progress import Board
 from dlm.evaluation.runner import Models, Outcome, Pending, Ready
+from dlm.evaluation.sample import Sample
 from dlm.evaluation.shards import Group
 from dlm.evaluation.store import Failure, Store
-from dlm.evaluation.tally import figures
+from dlm.evaluation.tally import Tally, figures
 from dlm.models.language_model import LanguageModel
 from dlm.result import RowResult
 from dlm.tasks.base import Verdict
 from dlm.trace import Recorder, TraceWriter, pieces_of
 
+T = TypeVar("T")
 LOOKED_AT = 8  # right answers, the longest, that are compared with the canvas
 AHEAD = 64  # answers a slow judge may be behind, per thread
 
@@ -48,16 +50,17 @@ class Session:
         self.entry: dict[str, Any] = {}
         self.model_files: str | None = None
         self.notes = list(plan.notes)
+        # Every answer of a folder that this process alone fills passes through here: no need to read them again.
+        self.tally = Tally() if plan.first and processes.world == 1 else None
 
     def run(self, models: Models, quiet: bool) -> Outcome:
         """Ask everything; returns what became of the point."""
         mine = self._mine()
         if self.plan.left:
-            self._check_model()
+            looked_at = self._check_model()
             self.entry = self._entry()
-            self._manifest("running")
             try:
-                self._ask(mine, models, quiet)
+                self._ask(mine, models, quiet, looked_at)
             except BaseException as error:
                 with suppress(StorageError):
                     self.entry["ended"] = type(error).__name__
@@ -71,8 +74,8 @@ class Session:
         share = self.plan.left[self.processes.rank :: self.processes.world]
         return [Question(instances[index], index, seed, attempt) for seed, index, attempt in share]
 
-    def _check_model(self, fetched: bool = False) -> None:
-        """Refuse a model whose files have changed since the first answer."""
+    def _check_model(self, fetched: bool = False) -> bool:
+        """Refuse a model whose files have changed since the first answer; says whether there were any to look at."""
         now, before = fingerprint(self.ready.parts.model_config, fetched), self.store.manifest().get("model_files")
         if now is not None and before is not None and now != before:
             raise SettingsError(
@@ -80,10 +83,11 @@ class Session:
                 f" {self.store.folder} was begun: give another out=, or overwrite=true to begin again"
             )
         self.model_files = now or before
+        return now is not None
 
-    def _ask(self, mine: list[Question], models: Models, quiet: bool) -> None:
+    def _ask(self, mine: list[Question], models: Models, quiet: bool, looked_at: bool) -> None:
         model = models.get(self.ready.parts, self.processes.device)
-        if self.model_files is None:
+        if not looked_at:
             self._check_model(fetched=True)
         form = self.ready.form
         if form == "auto":
@@ -102,10 +106,25 @@ class Session:
             title += f" (process {rank} of {self.processes.world})"
         traces = TraceWriter(self.store.folder / files.shard("traces", rank)) if wanted.record else nullcontext()
         with Board(title, len(mine), quiet or rank > 0) as board, traces as writer:
-            work = _Work(self.store, asker, board, Recorder(wanted.record), writer)
+            work = _Work(self.store, asker, board, self.tally, Recorder(wanted.record), writer)
             work.go(decoder, mine, wanted.batch_size, self.seconds)
         self.decoded = work.kept
         self.seconds["all"] += time.perf_counter() - started
+
+    def _figures(self, asked: Set[files.Key]) -> tuple[dict[str, Any], int]:
+        """The figures of all answers there are, and how many of those asked for there are."""
+        if self.plan.left and self.tally is not None:
+            return self.tally.figures(), self.decoded
+        samples = list(files.read_samples(self.store.folder))
+        return figures(samples), len({sample.key for sample in samples} & asked)
+
+    def _close(self, status: str) -> None:
+        """Write down how the point stands in the end."""
+        if self.entry:
+            self._manifest(status)
+        elif (before := self.store.manifest()) and before.get("status") != status:
+            # Killed between its last answer and this line, or asked for less now.
+            self.store.write(files.MANIFEST, {**before, "status": status})
 
     def _check_canvas(self, model: LanguageModel) -> None:
         """Say so when right answers do not fit into the positions that are filled."""
@@ -169,15 +188,13 @@ class Session:
         asked = self.ready.asked().keys()
         found: dict[str, Any] = {}
         if self.processes.rank == 0:
-            samples = list(files.read_samples(self.store.folder))
-            answers = len({sample.key for sample in samples} & asked)
-            found = figures(samples)
+            found, answers = self._figures(asked)
             found |= {"asked": len(asked), "failures": len(asked) - answers, "given_up": self.plan.given_up}
             self.store.write(files.METRICS, {"hash": self.ready.point.hash, **found})
             if self.entry:
                 self.entry |= {"finished": _now(), "decoded": sum(n for n, _ in told), "seconds": self.seconds["all"]}
                 self.entry["notes"] = self.notes
-                self._manifest("done" if answers == len(asked) else "incomplete")
+            self._close("done" if answers == len(asked) else "incomplete")
         else:
             answers = len(files.answered(self.store.folder) & asked)
         self.seconds["all"] += time.perf_counter() - started
@@ -200,9 +217,16 @@ class _Work:
     """From questions to lines of the store."""
 
     def __init__(
-        self, store: Store, asker: Asker, board: Board, recorder: Recorder, writer: TraceWriter | None
+        self,
+        store: Store,
+        asker: Asker,
+        board: Board,
+        tally: Tally | None,
+        recorder: Recorder,
+        writer: TraceWriter | None,
     ) -> None:
-        self.store, self.asker, self.board, self.recorder, self.writer = store, asker, board, recorder, writer
+        self.store, self.asker, self.board, self.tally = store, asker, board, tally
+        self.recorder, self.writer = recorder, writer
         self.kept = 0
         self.questions: dict[int, Question] = {}
         self.judging: deque[tuple[RowResult, str, Future[Verdict]]] = deque()
@@ -221,46 +245,75 @@ class _Work:
         rows = decoded(decoder, jobs, batch_size, self.asker.model, self.recorder, self.fail)
         judge, judges = self.asker.task.judge, int(getattr(self.asker.task, "parallel", 1))
         with ThreadPoolExecutor(judges) if judges > 1 else nullcontext() as pool:
-            for row, text in _timed(rows, self.asker.text, seconds):
-                instance = self.questions[row.index].instance
-                if pool is None:
-                    self.keep(row, text, partial(judge, instance, text))
-                else:
-                    self.judging.append((row, text, pool.submit(judge, instance, text)))
-                    self.collect(AHEAD * judges)
+            try:
+                for answers in _timed(rows, self.asker.text, seconds):
+                    asked = [(row, text, self.questions[row.index].instance) for row, text in answers]
+                    if pool is None:
+                        self.keep([(row, text, partial(judge, of, text)) for row, text, of in asked])
+                        continue
+                    for row, text, of in asked:
+                        self.judging.append((row, text, pool.submit(judge, of, text)))
+                        self.collect(AHEAD * judges)
+            except StorageError:
+                raise
+            except Exception:
+                self.collect(0)  # answers that the judges still have
+                raise
             self.collect(0)
 
     def collect(self, behind: int) -> None:
         """Keep what the judges are done with; wait for them while more than ``behind`` answers are with them."""
         while self.judging and (len(self.judging) > behind or self.judging[0][2].done()):
             row, text, verdict = self.judging.popleft()
-            self.keep(row, text, verdict.result)
+            self.keep([(row, text, verdict.result)])
 
-    def keep(self, row: RowResult, text: str, verdict: Callable[[], Verdict]) -> None:
-        """Write an answer down, and its trace before it: a trace too many does no harm."""
-        question = self.questions[row.index]
+    def keep(self, answers: list[tuple[RowResult, str, Callable[[], Verdict]]]) -> None:
+        """Judge answers and write them down: one kind of work for all of them, then the next, which is faster."""
+        judged = [(row, text, verdict) for row, text, judge in answers for verdict in self.tried(row, text, judge)]
+        samples = [
+            (row, sample)
+            for row, text, verdict in judged
+            for sample in self.tried(
+                row, text, partial(self.asker.sample, self.questions[row.index], row, text, verdict)
+            )
+        ]
+        lines = [
+            (row, sample, line)
+            for row, sample in samples
+            for line in self.tried(row, sample.output_text, partial(_line, sample))
+        ]
+        for row, sample, line in lines:
+            self.trace(row, sample)
+            self.store.samples.append(line)
+            self.kept += 1
+            self.board.take(sample)
+            if self.tally is not None:
+                self.tally.take(sample)
+
+    def tried(self, row: RowResult, text: str, act: Callable[[], T]) -> list[T]:
+        """What ``act`` gives, alone in a list; none, and a failure, if it raises: a scorer may raise anything, and give
+        what JSON has no words for."""
         try:
-            sample = self.asker.sample(question, row, text, verdict())
-            line = sample.line()
-            line.encode()
-        except Exception as error:  # whatever a scorer may raise, and a verdict that JSON has no words for
+            return [act()]
+        except Exception as error:
             self.recorder.traces.pop(row.index, None)
-            self.fail(row.index, error, kind="scorer")
-            return
-        trace = self.recorder.traces.pop(row.index, None)
-        if self.writer is not None and trace is not None:
-            pieces = pieces_of(self.asker.model, trace.tokens)
-            about = {key: getattr(sample, key) for key in ("instance_id", "index", "seed", "task", "score")}
-            try:
-                self.writer.append(trace, pieces, **about, prompt=question.instance.prompt, output_text=text)
-            except OSError as error:
-                raise StorageError(f"{self.writer.path} cannot be written ({error.strerror}): make room") from error
-        self.store.samples.append(line)
-        self.kept += 1
-        self.board.take(sample)
+            self.fail(row.index, error, text)
+            return []
 
-    def fail(self, number: int, error: BaseException, kind: str | None = None) -> None:
-        """Write down that a question got no answer."""
+    def trace(self, row: RowResult, sample: Sample) -> None:
+        """Write the trace of an answer, before the answer: a trace too many does no harm."""
+        trace = self.recorder.traces.pop(row.index, None)
+        if self.writer is None or trace is None:
+            return
+        pieces, prompt = pieces_of(self.asker.model, trace.tokens), self.questions[row.index].instance.prompt
+        about = {key: getattr(sample, key) for key in ("instance_id", "index", "seed", "task", "score", "output_text")}
+        try:
+            self.writer.append(trace, pieces, **about, prompt=prompt)
+        except OSError as error:
+            raise StorageError(f"{self.writer.path} cannot be written ({error.strerror}): make room") from error
+
+    def fail(self, number: int, error: BaseException, text: str | None = None) -> None:
+        """Write down that a question got no answer, or one (``text``) whose scorer raised."""
         question = self.questions[number]
         message = re.sub(r"^prompt \d+", f"question {question.index}", str(error))
         if not isinstance(error, DlmError):
@@ -268,24 +321,30 @@ class _Work:
         self.store.fail(
             Failure(
                 question.instance.instance_id, question.index, question.seed, question.attempt,
-                kind or type(error).__name__, message, self.store.rank,
+                type(error).__name__ if text is None else "scorer", message, self.store.rank, text,
             )
         )  # fmt: skip
         self.board.fail()
 
 
+def _line(sample: Sample) -> str:
+    """The line of an answer; raises what keeps it from being written."""
+    line = sample.line()
+    line.encode()
+    return line
+
+
 def _timed(
-    rows: Iterator[RowResult], text: Callable[[RowResult], str], seconds: dict[str, float]
-) -> Iterator[tuple[RowResult, str]]:
-    """The rows and their texts; the time until each of them is added up as that of decoding."""
+    rows: Iterator[list[RowResult]], text: Callable[[RowResult], str], seconds: dict[str, float]
+) -> Iterator[list[tuple[RowResult, str]]]:
+    """The rows and their texts, step by step; the time until they are there is added up as that of decoding."""
     while True:
         started = time.perf_counter()
-        row = next(rows, None)
-        answer = None if row is None else (row, text(row))
+        answers = [(row, text(row)) for row in next(rows, [])]
         seconds["decoding"] += time.perf_counter() - started
-        if answer is None:
+        if not answers:
             return
-        yield answer
+        yield answers
 
 
 def _now() -> str:

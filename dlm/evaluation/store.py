@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from dlm.errors import SettingsError, StorageError
-from dlm.evaluation.lines import Busy, LineFile, Torn, read_lines
+from dlm.evaluation.lines import LineFile, Torn, read_lines
 from dlm.evaluation.point import Point, canonical, differing
 from dlm.evaluation.sample import Sample
 from dlm.files import write_whole
@@ -20,6 +20,7 @@ Key = tuple[str, int]  # instance id, seed
 KEYS = ("instance_id", "seed")
 CONFIG, MANIFEST, METRICS = "config.json", "manifest.json", "metrics.json"
 MESSAGE = 2000  # characters that are kept of an error
+OUTPUT = 20_000  # and of an answer that no scorer could judge
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Failure:
         kind: the error's class.
         message: what it said.
         rank: the process it happened in.
+        output_text: the answer, where there is one and its scorer raised; None otherwise.
     """
 
     instance_id: str
@@ -41,11 +43,19 @@ class Failure:
     kind: str
     message: str
     rank: int = 0
+    output_text: str | None = None
 
     def line(self) -> str:
         """The failure as one line of JSON, its newline included."""
-        values = {**asdict(self), "message": self.message[:MESSAGE].encode(errors="replace").decode()}
+        values = {**asdict(self), "message": _kept(self.message, MESSAGE)}
+        if self.output_text is not None:
+            values["output_text"] = _kept(self.output_text, OUTPUT)
         return json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _kept(text: str, most: int) -> str:
+    """The beginning of a text, without what UTF-8 has no bytes for."""
+    return text[:most].encode(errors="replace").decode()
 
 
 def shard(kind: str, rank: int) -> str:
@@ -140,7 +150,7 @@ class Store:
             if rank == 0:  # files of processes that this run does not have: nobody may be writing them still
                 own = {shard("samples", other) for other in range(world)}
                 self._others = [LineFile(p) for p in shards_of(folder, "samples") if p.name not in own]
-        except Busy:
+        except StorageError:
             self.close()
             raise
 
@@ -161,7 +171,7 @@ class Store:
                         path.unlink()
             for name in (METRICS, MANIFEST):
                 (self.folder / name).unlink(missing_ok=True)
-        if not (self.folder / CONFIG).is_file():
+        if not read_json(self.folder / CONFIG):
             self.write(CONFIG, self.point.config)
         torn: list[Torn] = []
         there, failures = answered(self.folder, torn), failed(self.folder, torn)
@@ -200,12 +210,12 @@ class Store:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty when there is no such file.
+    """A JSON object; empty when there is no such file, or nothing in it (a power cut leaves such files).
 
     Raises:
         SettingsError: the file holds something else.
     """
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

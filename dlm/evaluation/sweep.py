@@ -8,7 +8,6 @@ which the system gives back when its holder dies. What one worker leaves unfinis
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,9 @@ from enum import StrEnum
 from math import ceil
 from pathlib import Path
 from typing import Any
+
+from dlm.errors import StorageError
+from dlm.files import write_whole
 
 WAIT = 1.0  # seconds between two looks at points that others hold
 
@@ -39,6 +41,7 @@ class Entry:
         asked: answers that are wanted, instances times seeds.
         done: those that were there when the plan was made.
         most: forwards an answer takes at most.
+        wanted: one spelling of what is asked of the point: how many questions, with which seeds.
     """
 
     overrides: tuple[str, ...]
@@ -50,6 +53,12 @@ class Entry:
     asked: int
     done: int
     most: int
+    wanted: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others: one point may be asked for twice, with other seeds, say."""
+        return " ".join((self.hash, self.folder, self.wanted))
 
     @property
     def left(self) -> int:
@@ -62,14 +71,14 @@ class Event:
     """A line of a worker's log.
 
     Attributes:
-        hash: the point.
+        key: the entry.
         state: what became of it.
         message: why it failed; empty otherwise.
         answers: how many it has now.
         seconds: how long it took.
     """
 
-    hash: str
+    key: str
     state: State
     message: str = ""
     answers: int = 0
@@ -144,7 +153,7 @@ def recorded_pace(out: Path) -> Callable[[Entry], float | None]:
 
 def ordered(entries: Iterable[Entry]) -> list[Entry]:
     """Each point once, those of a model together, otherwise as they came."""
-    unique = list({entry.hash: entry for entry in entries}.values())
+    unique = list({entry.key: entry for entry in entries}.values())
     models = list(dict.fromkeys(entry.model for entry in unique))
     return sorted(unique, key=lambda entry: models.index(entry.model))
 
@@ -160,14 +169,14 @@ def work(
         take: told of every point that is done or has failed, once.
         wait: seconds between two looks at what others hold.
 
-    Returns: the last event of every point, by hash.
+    Returns: the last event of every point, by key.
     """
     settled: dict[str, Event] = {}
-    while open_ := [entry for entry in entries if entry.hash not in settled]:
+    while open_ := [entry for entry in entries if entry.key not in settled]:
         for entry in open_:
             event = evaluate(entry)
             if event.state is not State.BUSY:
-                settled[entry.hash] = event
+                settled[entry.key] = event
                 take(event)
         if len(settled) < len(entries):
             time.sleep(wait)
@@ -177,9 +186,7 @@ def work(
 def save_plan(path: Path, entries: Sequence[Entry], settings: dict[str, Any]) -> None:
     """Write a plan for workers to read; the file appears whole or not at all."""
     whole = {"settings": settings, "entries": [asdict(entry) for entry in entries]}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(whole, indent=1) + "\n")
 
 
 def load_plan(path: Path) -> tuple[list[Entry], dict[str, Any]]:
@@ -195,13 +202,17 @@ class Log:
         self.path = path
 
     def write(self, event: Event) -> None:
-        """Add a line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(event)) + "\n")
+        """Add a line; raises StorageError when it cannot be written."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(event)) + "\n")
+        except OSError as error:
+            said = f"{self.path} cannot be written ({error.strerror}): make room and run the same command again"
+            raise StorageError(f"{event.message}; {said}" if event.message else said) from error
 
     @staticmethod
     def read(folder: Path) -> dict[str, Event]:
-        """The events of all workers of a folder, by the point's hash; a finished point is not undone by a failure."""
+        """The events of all workers of a folder, by the entry's key; a finished point is not undone by a failure."""
         events: dict[str, Event] = {}
         for path in sorted(folder.glob("worker-*.jsonl")):
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -210,6 +221,6 @@ class Log:
                 except ValueError:  # a line that is being written
                     continue
                 event = Event(**{**values, "state": State(values["state"])})
-                if events.get(event.hash, event).state is not State.DONE or event.state is State.DONE:
-                    events[event.hash] = event
+                if events.get(event.key, event).state is not State.DONE or event.state is State.DONE:
+                    events[event.key] = event
         return events

@@ -117,6 +117,20 @@ def shuffle_in_bits(sizes: Sequence[int]) -> float:
     return sum(s * log2(r) for r, s in zip(left, sizes, strict=True)) - log2(factorial(sum(sizes)))
 
 
+def other_shuffle_in(sizes: Sequence[int], best: bool = False) -> Fraction:
+    """Drawn from all permutations but the given order, or (``best``) the most probable items, ties broken at random.
+
+    Once an item has moved any order of the rest is right; as long as none has, the rest is the same task.
+    """
+    r = sum(sizes)
+    if r < 2:
+        return Fraction(0)  # the last item has nowhere to go
+    stay, move = (Fraction(0), Fraction(1, r - 1)) if best else _stay_and_move(r)
+    s, rest = sizes[0], sizes[1:]
+    moved = sum((comb(s, f) * _moved(s - f, r - f) * stay**f * move ** (s - f) for f in range(s)), Fraction(0))
+    return moved * shuffle_in(rest) + stay**s * other_shuffle_in(rest, best)
+
+
 def replace_in(sizes: Sequence[int]) -> Fraction:
     """One place of a block draws the newcomer and the rest is settled, or none does and the rest is the same task."""
     accuracy = Fraction(0)
@@ -169,7 +183,13 @@ def _stay_and_move(n: int) -> tuple[Fraction, Fraction]:
 
 def _derangements(n: int) -> int:
     """Permutations without a fixed point."""
-    return sum((-1) ** i * factorial(n) // factorial(i) for i in range(n + 1))
+    return _moved(n, n)
+
+
+def _moved(places: int, items: int) -> int:
+    """Ways to put different ``items`` on some of their own places, none where it belongs."""
+    ways = ((-1) ** i * comb(places, i) * factorial(items - i) for i in range(places + 1))
+    return sum(ways) // factorial(items - places)
 
 
 def _entropy(p: float) -> float:

@@ -25,7 +25,7 @@ class Place:
         values: everything swept within points of these parts, by key.
         main: the key of the main parameter; None: nothing is swept.
         kind: ``static``: the sampler is set by tokens per step or by steps, and in every point of its parts all answers
-            took equally many forwards per position; else ``adaptive``.
+            of one canvas took equally many forwards; else ``adaptive``.
         parts: what the method has in common whatever is swept.
     """
 
@@ -48,7 +48,7 @@ def places_of(points: Sequence[Point], steady: Sequence[bool] | None = None) -> 
     """The place of every point, in the order of ``points``.
 
     Args:
-        steady: per point whether all its answers took equally many forwards per position; None: all.
+        steady: per point whether all its answers of one canvas took equally many forwards; None: all.
     """
     tasks = _task_labels(points)
     flats = [_flat(point) for point in points]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dlm.errors import SettingsError
 from dlm.files import write_whole
 from dlm.report.summary import Summary
 from dlm.report.tables import csv_of
@@ -74,13 +75,13 @@ class Drawn:
 def draw_all(summary: Summary, folders: Sequence[Path], out: Path) -> list[Picture]:
     """Draw every picture there are figures for; files appear whole or not at all.
 
-    A ``closed_forms.csv`` (task, k, accuracy) in one of ``folders`` is drawn over the measured points.
+    The curves of a ``closed_forms.csv`` (`dlm oracle out=DIR`) in one of ``folders`` are drawn with measured points.
     """
     import matplotlib
 
     from dlm.report import plots_more, plots_speed
 
-    forms = [row for folder in folders for row in closed_forms(folder / "closed_forms.csv")]
+    forms = [form for folder in folders for form in read_forms(folder / "closed_forms.csv")]
     drawings: dict[str, Callable[[], Drawn | None]] = {
         "mean_front": lambda: plots_speed.mean_front(summary),
         "score_by_speed": lambda: plots_speed.score_by_speed(summary),
@@ -99,12 +100,34 @@ def draw_all(summary: Summary, folders: Sequence[Path], out: Path) -> list[Pictu
     return pictures
 
 
-def closed_forms(path: Path) -> list[tuple[str, float, float]]:
-    """(task, tokens per step, accuracy in [0, 1]) of a file with these columns; nothing where there is no file."""
+@dataclass(frozen=True, order=True)
+class Form:
+    """A point of a closed form's curve; the attributes are those of :class:`dlm.oracle.curves.CurvePoint`."""
+
+    task: str
+    decoding: str
+    tokens_per_forward: float
+    accuracy: float
+
+
+def read_forms(path: Path) -> list[Form]:
+    """The curves of a file, in rising order; nothing where there is no file.
+
+    Raises:
+        SettingsError: a file with other columns.
+    """
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return [(row["task"], float(row["k"]), float(row["accuracy"])) for row in csv.DictReader(file)]
+        try:
+            return sorted(
+                Form(row["task"], row["decoding"], float(row["tokens_per_forward"]), float(row["accuracy"]))
+                for row in csv.DictReader(file)
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SettingsError(
+                f"{path} is not what `dlm oracle out=DIR` writes: write it again or delete it"
+            ) from error
 
 
 def _save(name: str, drawn: Drawn, out: Path) -> Picture:
@@ -165,7 +188,9 @@ def new_figure(width: float, height: float, layout: Layout | None = "constrained
     return figure
 
 
-def panels(count: int, height: float = 1.75, room: float = 0.0, legend: bool = True) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, height: float = 1.75, room: float = 0.0, legend: bool = True, one_scale: bool = True
+) -> tuple[Figure, list[Axes]]:
     """``count`` panels in rows of at most four, ``height`` inches each.
 
     Places are counted out: to let matplotlib find them takes seconds where there are many.
@@ -173,6 +198,7 @@ def panels(count: int, height: float = 1.75, room: float = 0.0, legend: bool = T
     Args:
         room: inches to keep free on the right.
         legend: keep room for one above.
+        one_scale: all panels have the same vertical scale, which then stands on the left alone.
     """
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
@@ -188,6 +214,8 @@ def panels(count: int, height: float = 1.75, room: float = 0.0, legend: bool = T
     flat = [axes for line in grid for axes in line]
     for axes in flat[count:]:
         axes.set_axis_off()
+    for i, axes in enumerate(flat if one_scale else ()):
+        axes.tick_params(labelleft=i % columns == 0)
     return figure, flat[:count]
 
 
@@ -208,12 +236,12 @@ def name_axes(figure: Figure, below: str, beside: str) -> None:
 
 def log_speed(axes: Axes) -> None:
     """Tokens per forward on a logarithmic axis to base 2."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def legend(figure: Figure, styles: dict[str, Style], line: Literal["-", ""] = "-") -> None:

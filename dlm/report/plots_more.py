@@ -105,7 +105,7 @@ def forwards(summary: Summary) -> Drawn | None:
     least, most = (int(f(c.max() if f is max else c.min() for c in counts.values())) for f in (min, max))
     wide = -(-(most - least + 1) // MOST_BARS)
     edges = np.arange(least - 0.5, most + 0.5 + wide, wide)
-    figure, axes = panels(len(counts), height=1.4, legend=False)
+    figure, axes = panels(len(counts), height=1.4, legend=False, one_scale=False)
     rows = []
     for (method, values), panel in zip(counts.items(), axes, strict=True):
         shares = np.histogram(values, edges)[0] / len(values)

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from dlm.report.plots import INK, Drawn, Style, legend, log_speed, name_axes, name_panel, new_figure, panels, styles_of
+from dlm.report.plots import (
+    INK,
+    Drawn,
+    Form,
+    Style,
+    legend,
+    log_speed,
+    name_axes,
+    name_panel,
+    new_figure,
+    panels,
+    styles_of,
+)
 from dlm.report.summary import Summary, at_one_budget
 from dlm.report.tables import front_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LINES = {"drawn": "-", "best": "--"}  # closed forms, by how tokens are chosen
 Spot = tuple[float, float, float, float]  # tokens per forward or length, score, low, high
 
 
@@ -22,7 +35,7 @@ def curve(axes: Axes, spots: Sequence[Spot], style: Style, line: Literal["-", ""
     if style.strong:
         axes.vlines(xs, [100 * s[2] for s in spots], [100 * s[3] for s in spots], color=style.color, alpha=0.35, lw=1.2)
     axes.plot(
-        xs, [100 * s[1] for s in spots], line, color=style.color, marker=style.marker, zorder=style.order,
+        xs, [100 * s[1] for s in spots], linestyle=line, color=style.color, marker=style.marker, zorder=style.order,
         markersize=4.0 if style.strong else 3.0, linewidth=1.2 if style.strong else 0.6,
     )  # fmt: skip
 
@@ -120,20 +133,24 @@ def block_length(summary: Summary) -> Drawn | None:
     return Drawn(f"Score against block length, {at}", figure, heads, rows)
 
 
-def closed_forms(summary: Summary, forms: Sequence[tuple[str, float, float]]) -> Drawn | None:
-    """A panel per task: measured scores over the closed form's accuracy at each number of tokens per step."""
-    tasks = [task for task in summary.tasks if any(form[0] == task for form in forms)]
+def closed_forms(summary: Summary, forms: Sequence[Form]) -> Drawn | None:
+    """A panel per task measured in infill form: its scores over the curves of the closed forms."""
+    infill = [f for f in summary.figures if f.result.point.config.get("form") == "infill" and f.row.samples]
+    names = {f.row.task: f.result.point.task for f in infill}
+    tasks = [task for task in summary.tasks if any(form.task == names.get(task) for form in forms)]
     if not tasks:
         return None
-    styles = styles_of(m for m in summary.methods if any(f.row.method == m for f in summary.figures))
+    styles = styles_of(m for m in summary.methods if any(f.row.method == m and f.row.task in tasks for f in infill))
     figure, axes = panels(len(tasks))
     rows: list[tuple] = []
     for task, panel in zip(tasks, axes, strict=True):
-        exact = sorted((k, accuracy) for name, k, accuracy in forms if name == task)
-        panel.plot([k for k, _ in exact], [100 * a for _, a in exact], color=INK, linewidth=1.6, zorder=1)
-        rows += [(task, "closed form", k, a, a, a) for k, a in exact]
+        for decoding, dashes in LINES.items():
+            exact = [form for form in forms if (form.task, form.decoding) == (names[task], decoding)]
+            speeds, shares = [form.tokens_per_forward for form in exact], [form.accuracy for form in exact]
+            panel.plot(speeds, [100 * share for share in shares], dashes, color=INK, linewidth=1.4, zorder=1)
+            rows += [(task, f"closed form, {decoding}", x, a, a, a) for x, a in zip(speeds, shares, strict=True)]
         for method, style in styles.items():
-            own = [f.row for f in summary.figures if (f.row.task, f.row.method) == (task, method) and f.row.samples]
+            own = [f.row for f in infill if (f.row.task, f.row.method) == (task, method)]
             spots = [(r.tokens_per_forward, r.score, r.score_low, r.score_high) for r in own]
             if spots:
                 curve(panel, spots, style, "")
@@ -144,4 +161,5 @@ def closed_forms(summary: Summary, forms: Sequence[tuple[str, float, float]]) ->
     name_axes(figure, "tokens per forward (logarithmic)", "score, %")
     legend(figure, styles, "")
     heads = ("task", "method", "tokens_per_forward", "score", "score_low", "score_high")
-    return Drawn("Measured scores and closed forms (line)", figure, heads, rows)
+    title = "Measured scores in infill form, and closed forms of exact marginals (lines; solid: drawn, dashed: best)"
+    return Drawn(title, figure, heads, rows)

@@ -40,7 +40,7 @@ class Columns:
             :class:`dlm.evaluation.sample.Sample`.
         strict: [N] the strict score, NaN where there is none.
         commit_step: [N, M] step that fixed a position; -1 where the sampler did not, and behind a shorter canvas.
-        errors, stops: how many samples have each error type, and each reason to end.
+        errors: how many samples have each error type.
         parts: mean of each further score.
     """
 
@@ -51,7 +51,6 @@ class Columns:
     strict: Floats
     commit_step: NDArray[np.int32]
     errors: Counter[str]
-    stops: Counter[str]
     parts: dict[str, float]
 
     def __len__(self) -> int:
@@ -67,9 +66,10 @@ class Columns:
 
     @property
     def steady(self) -> bool:
-        """Whether all answers took equally many forwards per position."""
-        forwards, canvas = self.numbers["forwards"], self.numbers["canvas"]
-        return not len(self) or bool(np.all(forwards * canvas[0] == forwards[0] * canvas))
+        """Whether all answers of one canvas took equally many forwards."""
+        forwards = self.numbers["forwards"]
+        _, first, kind = np.unique(self.numbers["canvas"], return_index=True, return_inverse=True)
+        return bool(np.all(forwards == forwards[first][kind]))
 
 
 @dataclass(frozen=True)
@@ -312,6 +312,5 @@ def _columns(rows: list[dict[str, Any]], store: Store) -> Columns:
         strict=np.array([np.nan if value is None else value for value in strict], dtype=np.float64),
         commit_step=np.array(steps, dtype=np.int32).reshape(len(rows), width),
         errors=Counter(error for row in rows if (error := row.get("error_type")) is not None),
-        stops=Counter(str(row.get("stop")) for row in rows),
         parts={name: float(np.mean(values)) for name, values in sorted(parts.items())},
     )

@@ -19,6 +19,7 @@ from dlm.report.statistics import mean_interval
 NAN = float("nan")
 LENGTH = "blocks.length"
 USUAL_BUDGET = 2  # tokens per step at which block lengths are compared
+SAME_BUDGET = 0.1  # octaves between budgets that count as one: steps that were set make other ones on other canvases
 SPEEDS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 
@@ -64,7 +65,7 @@ class Standing:
         settings, complete: how many settings there are, and how many of them on every task.
         best: the highest mean score, NaN without a complete setting.
         best_speed: tokens per forward there.
-        area: mean score over log2 tokens per forward in the report's range.
+        area: mean score over log2 tokens per forward in the report's range; NaN where that is a single speed.
         pbx: per x the measured and the interpolated value, or the published rule's alone.
         oracle_score, oracle_speed: the best setting picked for every sample; means over tasks.
     """
@@ -187,7 +188,7 @@ def summary_of(figures: Sequence[Figures], options: Options) -> Summary:
     for name in dict.fromkeys(m.method for m in means):
         own, theirs = [m for m in means if m.method == name], [o for o in oracles if o.method == name]
         standings.append(_standing(own, theirs, tasks, options, ends))
-    standings.sort(key=lambda s: (-_or(s.area, -1.0), s.method))
+    standings.sort(key=lambda s: (-_or(s.area, -1.0), -_or(s.best, -1.0), s.method))
     lengths = lengths_of(figures)
     at = options.at or _usual_speed(figures)
     return Summary(
@@ -235,7 +236,8 @@ def _standing(
     means: Sequence[Mean], oracles: Sequence[Oracle], tasks: Sequence[str], options: Options, ends: tuple[float, float]
 ) -> Standing:
     whole = [m for m in means if m.complete]
-    curve = [(_speed(m, options), 100 * m.score) for m in whole]
+    # Rounded: the mean of three scores of 0.7 may be a hair below 0.7, and is no less than 70 %.
+    curve = [(_speed(m, options), round(100 * m.score, 9)) for m in whole]
     values: dict[float, tuple[float, ...]] = {}
     for x in options.x:
         if options.rule == "upstream":
@@ -248,7 +250,7 @@ def _standing(
     return Standing(
         means[0].method, means[0].kind, len(means), len(whole),
         best.score if best else NAN, best.tokens_per_forward if best else NAN,
-        pbx.area(curve, *ends) / 100 if whole else NAN, values if whole else {},
+        pbx.area(curve, *ends) / 100 if whole and ends[0] < ends[1] else NAN, values if whole else {},
         fmean(o.score for o in oracles) if covered else NAN,
         fmean(o.tokens_per_forward for o in oracles) if covered else NAN,
     )  # fmt: skip
@@ -301,7 +303,7 @@ def lengths_of(figures: Sequence[Figures]) -> list[Line]:
             name = " ".join([parts, *(f"{key}={value}" for key, value in rest)])
             # The budget that was set; where steps were set, what came of it.
             measured = fmean(f.row.canvas_tokens_per_forward for f in members)
-            budget = numeric(dict(rest).get("tokens_per_step")) or measured
+            budget = numeric(members[0].result.point.config["sampler"].get("tokens_per_step")) or measured
             lines.append(Line(task, name, members[0].row.kind, budget, tuple(points)))
     return lines
 
@@ -312,7 +314,7 @@ def at_one_budget(lines: Sequence[Line]) -> list[Line]:
     if not static:
         return list(lines)
     budget = min({line.budget for line in static}, key=lambda b: (abs(log2(b / USUAL_BUDGET)), b))
-    return [line for line in static if abs(line.budget - budget) < 1e-6]
+    return [line for line in static if abs(log2(line.budget / budget)) < SAME_BUDGET]
 
 
 def _map(figures: Sequence[Figures], tasks: Sequence[str], lengths: Sequence[Line]) -> list[Mapped]:

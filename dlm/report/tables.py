@@ -18,6 +18,7 @@ from dlm.report.pairs import PairLine
 from dlm.report.summary import Mean, Standing, Summary
 
 LONGEST = 60  # lines of a table in the terminal; of more only the front is shown
+MOST = 300  # points that are listed one by one in the files
 DASH = "-"
 
 
@@ -42,7 +43,10 @@ class Sheet:
 
 def sheets_of(summary: Summary, pairs: Sequence[PairLine] = (), longest: int | None = None) -> list[Sheet]:
     """The tables of a report; ``longest`` shortens the one of settings to its front where it is longer."""
-    sheets = [_settings(summary, longest), _methods(summary)]
+    sheets = [_settings(summary, longest)]
+    if len(summary.tasks) > 1 and len(summary.figures) <= (longest or MOST):
+        sheets.append(_points(summary))
+    sheets.append(_methods(summary))
     if any(o.samples for o in summary.oracles) and (longest is None or len(summary.oracles) <= longest // 2):
         sheets.append(_oracles(summary))
     if len(summary.tasks) > 1 or any(m.order == m.order for m in summary.mapped):
@@ -87,6 +91,24 @@ def _settings(summary: Summary, longest: int | None) -> Sheet:
         "tokens / s", "marks",
     )  # fmt: skip
     return Sheet(title, heads, rows, 2, note)
+
+
+def _points(summary: Summary) -> Sheet:
+    """Every task by itself."""
+    rows = [
+        (
+            r.task, r.method, r.setting or DASH, str(r.samples), share(r.score), between(r.score_low, r.score_high),
+            number(r.tokens_per_forward), number(r.canvas_tokens_per_forward), number(r.forwards, 1),
+            number(r.tokens_per_second, 0),
+        )
+        for task in summary.tasks
+        for r in (f.row for f in summary.figures if f.row.task == task)
+    ]  # fmt: skip
+    heads = (
+        "task", "method", "setting", "answers", "score %", "95 %", "tokens / forward", "canvas / forward", "forwards",
+        "tokens / s",
+    )  # fmt: skip
+    return Sheet("task by task", heads, rows, 3)
 
 
 def _methods(summary: Summary) -> Sheet:
@@ -219,21 +241,33 @@ def markdown(sheets: Iterable[Sheet], pictures: Sequence[tuple[str, str]] = ()) 
     """Sheets, then pictures as (title, file), as a Markdown page."""
     parts = ["# Report\n"]
     for sheet in sheets:
-        lines = [f"## {sheet.title}\n", _line(sheet.heads)]
+        lines = [f"## {_plain_text(sheet.title)}\n", _line(sheet.heads)]
         lines.append("|" + "|".join("---" if i < sheet.names else "---:" for i in range(len(sheet.heads))) + "|")
         lines += [_line(row) for row in sheet.rows]
         parts.append("\n".join(lines) + (f"\n\n{sheet.note}\n" if sheet.note else "\n"))
-    parts += [f"## {title}\n\n![{title}]({file})\n" for title, file in pictures]
+    titled = [(_plain_text(title), file) for title, file in pictures]
+    parts += [f"## {title}\n\n![{title}]({file})\n" for title, file in titled]
     return "\n".join(parts)
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells) + " |"
+    return "| " + " | ".join(map(_plain_text, cells)) + " |"
+
+
+def _plain_text(text: str) -> str:
+    """A text that Markdown and the HTML inside it leave as it is."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def columns_of(record: type[Any]) -> list[str]:
+    """The columns of records of a dataclass, also where there are none."""
+    return [f.name for f in fields(record)]
 
 
 def csv_of(rows: Sequence[Any], heads: Sequence[str] | None = None) -> str:
     """Records (all of one dataclass) or tuples under ``heads`` as CSV; NaN and None are empty cells."""
-    names = list(heads) if heads is not None else [f.name for f in fields(rows[0])] if rows else []
+    names = list(heads) if heads is not None else columns_of(type(rows[0])) if rows else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(names)

@@ -74,7 +74,8 @@ def open_dataset(source: str, split: str, key: str) -> Any:
         return found[split] if isinstance(found, datasets.DatasetDict) else found
     except Exception as error:  # the library raises a dozen kinds, from connection errors to its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SettingsError(f"{key}={source} (split={split}) cannot be read as a dataset: {reason}") from error
+        local = f"; without a network give {key}=FILE.jsonl" if source.startswith(HUB) else ""
+        raise SettingsError(f"{key}={source} (split={split}) cannot be read as a dataset: {reason}{local}") from error
 
 
 def _lines(path: Path, key: str) -> Iterator[tuple[str, Any]]:

@@ -138,14 +138,62 @@ def test_one_bad_question_is_a_failure_and_the_others_go_on(tmp_path: Path, faul
     assert next(s for s in read_samples(mended.folder) if s.index == 2).attempt == 3
 
 
-def test_an_error_that_no_question_survives_ends_the_run(tmp_path: Path) -> None:
-    point = ready(tmp_path)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_an_error_that_no_question_survives_ends_the_run(tmp_path: Path, batch_size: int) -> None:
+    point = ready(tmp_path, f"batch_size={batch_size}")
     common = set.intersection(*(set(tiny().encode_chat(i.messages)) for i in point.instances()))
     with pytest.raises(DlmError, match="decoding fails on every question: ZeroDivisionError: a bug in the model"):
         run_point(point, Held(Faulty(next(iter(common)), "crash")), quiet=True)
     assert not (point.folder / "failures.jsonl").exists()
     assert json.loads((point.folder / "manifest.json").read_text())["status"] == "incomplete"
     assert go(tmp_path).failures == 0
+
+
+def test_a_full_disk_ends_the_run_also_when_a_failure_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dlm.errors import StorageError
+    from dlm.evaluation.store import Store
+
+    point = ready(tmp_path)
+    common = set.intersection(*(set(tiny().encode_chat(i.messages)) for i in point.instances()))
+
+    def full(self: Store, failure: Any) -> None:
+        raise StorageError("no room")
+
+    monkeypatch.setattr(Store, "fail", full)
+    with pytest.raises(StorageError, match="no room"):
+        run_point(point, Held(Faulty(next(iter(common)), "nan")), quiet=True)
+    monkeypatch.undo()
+    assert go(tmp_path).answers == 6
+
+
+def test_answers_that_a_slow_judge_has_are_kept_when_the_run_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dlm.evaluation import session
+
+    def ends(*rest: Any) -> Any:
+        yield next(real(*rest))[:2]
+        raise DlmError("no more")
+
+    real = session.decoded
+    monkeypatch.setattr(session, "decoded", ends)
+    point = with_judge(monkeypatch, lambda instance, output: Verdict(1.0), tmp_path)
+    point.questions.task.parallel = 2
+    with pytest.raises(DlmError, match="no more"):
+        run_point(point, Held(tiny()), quiet=True)
+    assert len(list(read_samples(point.folder))) == 2
+
+
+def test_a_run_killed_before_its_last_words_is_done_by_the_next(tmp_path: Path) -> None:
+    folder = go(tmp_path).folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    (folder / "metrics.json").unlink()
+    assert go(tmp_path).decoded == 0
+    assert json.loads((folder / "manifest.json").read_text()) == manifest
+    assert json.loads((folder / "metrics.json").read_text())["n"] == 6
 
 
 def test_a_prompt_that_does_not_fit_is_a_failure(tmp_path: Path) -> None:
@@ -198,6 +246,8 @@ def test_a_scorer_that_raises_or_says_nonsense_is_a_failure(
     assert outcome.figures["accuracy"] == 0.25
     (failure,) = [json.loads(line) for line in (outcome.folder / "failures.jsonl").read_text().splitlines()]
     assert (failure["kind"], failure["index"]) == ("scorer", 1)
+    whole = go(tmp_path / "whole")
+    assert failure["output_text"] == next(s.output_text for s in read_samples(whole.folder) if s.index == 1)
 
 
 def test_answers_of_any_length_are_kept_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,6 +375,20 @@ def test_a_changed_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"the files of model .* have changed since"):
         run_point(ready(tmp_path / "out", *chosen, "task.limit=3"), Models(), quiet=True)
     assert fingerprint({"_target_": "dlm.load", "name_or_path": "some/hub-model"}) is None
+
+
+def test_a_changed_model_of_the_hub_is_refused_once_it_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ["one"]
+    monkeypatch.setattr(
+        "dlm.evaluation.session.fingerprint", lambda model, fetched=False: files[0] if fetched else None
+    )
+    assert go(tmp_path, "task.limit=2").decoded == 2
+    assert go(tmp_path, "task.limit=3").decoded == 1
+    files[0] = "two"
+    with pytest.raises(SettingsError, match=r"the files of model .* have changed since"):
+        go(tmp_path, "task.limit=4")
 
 
 def test_the_model_is_loaded_once_for_all_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,33 @@ def test_two_runs_never_write_to_one_folder(tmp_path: Path) -> None:
         assert store.begin().answered == set()
 
 
+def test_a_folder_that_cannot_be_held_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(tmp_path, rank=1, world=2) as other:
+        real = os.open
+
+        def denied(path: Path, *rest: Any) -> int:
+            if path == other.samples.path:
+                raise OSError(5, "Input/output error")
+            return real(path, *rest)
+
+        monkeypatch.setattr(os, "open", denied)
+        with pytest.raises(StorageError, match="Input/output error"):
+            open_store(tmp_path)
+        monkeypatch.undo()
+    open_store(tmp_path).close()  # this process does not hold it still
+
+
+def test_empty_files_that_a_power_cut_left_are_as_none(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.begin()
+    for name in ("config.json", "manifest.json"):
+        (store.folder / name).write_bytes(b"")
+    with open_store(tmp_path) as store:
+        store.begin()
+        assert store.manifest() == {}
+    assert json.loads((store.folder / "config.json").read_text()) == store.point.config
+
+
 def test_the_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         store.begin()
@@ -180,10 +207,10 @@ def test_lines_reach_the_disk_within_a_second(tmp_path: Path, monkeypatch: pytes
 def test_failures_are_counted(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         for attempt in (1, 2):
-            store.fail(Failure("a", 0, 5, attempt, "scorer", "x" * 10_000 + "\ud800"))
+            store.fail(Failure("a", 0, 5, attempt, "scorer", "x" * 10_000 + "\ud800", output_text="y\ud800" * 20_000))
     assert failed(store.folder) == {("a", 5): 2}
     line = json.loads((store.folder / "failures.jsonl").read_text().splitlines()[1])
-    assert line["attempt"] == 2 and len(line["message"]) == 2000
+    assert line["attempt"] == 2 and len(line["message"]) == 2000 and len(line["output_text"]) == 20_000
 
 
 def test_to_begin_again_throws_everything_away(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def entry(name: str, **others: Any) -> Entry:
 def test_points_of_one_model_are_neighbours_and_each_stands_once() -> None:
     entries = [entry("1", model="b"), entry("2", model="a"), entry("3", model="b"), entry("1", model="b")]
     assert [e.hash for e in ordered(entries)] == ["1", "3", "2"]
+    again = [entry("1", wanted="[3,[0]]"), entry("1", wanted="[3,[1]]"), entry("1", wanted="[3,[0]]", done=2)]
+    assert [e.wanted for e in ordered(again)] == ["[3,[0]]", "[3,[1]]"]  # one point with other seeds is another entry
 
 
 def test_cost_counts_what_is_left_and_fills_in_the_unknown_with_the_mean() -> None:
@@ -46,10 +48,10 @@ def test_a_worker_waits_for_points_that_others_hold_until_they_are_done(busy: li
 
     def evaluate(point: Entry) -> Event:
         left[point.hash] -= 1
-        return Event(point.hash, State.BUSY if left[point.hash] >= 0 else State.DONE)
+        return Event(point.key, State.BUSY if left[point.hash] >= 0 else State.DONE)
 
     settled = work([entry(name) for name in left], evaluate, taken.append, wait=0)
-    assert sorted(e.hash for e in taken) == sorted(settled) == sorted(left)
+    assert sorted(e.key for e in taken) == sorted(settled) == sorted(entry(name).key for name in left)
     assert {e.state for e in settled.values()} == {State.DONE}
 
 
@@ -61,5 +63,5 @@ def test_a_plan_and_a_log_come_back(tmp_path: Path) -> None:
     Log(tmp_path / "worker-1.jsonl").write(Event("1", State.DONE))
     Log(tmp_path / "worker-1.jsonl").write(Event("2", State.FAILED, "why"))
     with (tmp_path / "worker-1.jsonl").open("a") as file:
-        file.write('{"hash": "3", "sta')  # as a killed worker leaves it
+        file.write('{"key": "3", "sta')  # as a killed worker leaves it
     assert {k: e.state for k, e in Log.read(tmp_path).items()} == {"1": State.DONE, "2": State.FAILED}

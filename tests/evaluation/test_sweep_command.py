@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dlm.cli import main
 from dlm.evaluation.sample import TIMES
+from tests.evaluation.forks import Fork
 
 SMALL = ["task.limit=3", "batch_size=8"]
 WHOLE = ["-m", "sampler=threshold", "sampler.threshold=0.6,0.9", "task=waiting_line/copy,waiting_line/shuffle"]
@@ -23,17 +24,10 @@ def lines(out: Path) -> dict[str, list[dict]]:
     """Every answer of a folder, without what two runs may differ in, by point."""
     found: dict[str, list[dict]] = {}
     for path in sorted(out.glob("*/*/samples*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text().split("\n")[:-1]]  # without one that is being written
         kept = [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
         found.setdefault(path.parent.name, []).extend(kept)
     return {name: sorted(rows, key=lambda row: (row["instance_id"], row["seed"])) for name, rows in found.items()}
-
-
-def dlm(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "dlm", "eval", *arguments]
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "JOBLIB_MULTIPROCESSING": "1"}
 
 
 def test_a_sweep_runs_every_point_and_only_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,24 +91,79 @@ def test_what_is_wrong_with_a_sweep_is_said(
     assert not (tmp_path / "new").exists()
 
 
-def test_workers_that_are_killed_are_taken_up_where_they_were(tmp_path: Path) -> None:
-    """Two joblib workers, the whole group killed in the middle; then the same command with Slurm's local stand-in."""
-    whole = [*WHOLE, "task.limit=16", "batch_size=2", "sampler.threshold=1.01,0.6"]
-    whole.remove("sampler.threshold=0.6,0.9")
-    assert main(["eval", *whole, f"out={tmp_path / 'plain'}"]) == 0
-    killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        dlm(*whole, f"out={killed}", "workers=2"), env=ENVIRONMENT, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not any(lines(killed).values()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    before = sum(map(len, lines(killed).values()))
-    assert 0 < before < 64
-    slurm = ["workers=2", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]
-    subprocess.run(dlm(*whole, f"out={killed}", *slurm), env=ENVIRONMENT, check=True, capture_output=True, timeout=200)
-    assert lines(killed) == lines(tmp_path / "plain")
-    assert sum(map(len, lines(killed).values())) == 64
+KILLED = [*WHOLE[:2], "sampler.threshold=1.01,0.6", WHOLE[3], "task.limit=8", "batch_size=2"]
+
+
+def begun(act: Callable[[], Any], out: Path) -> Fork:
+    """A process that does ``act``, and has answered something."""
+    process, deadline = Fork(act), time.monotonic() + 120
+    while not any(lines(out).values()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return process
+
+
+def test_what_a_killed_worker_leaves_another_takes_up(tmp_path: Path) -> None:
+    """The other has found the point held, and waits for it, when its holder is killed."""
+    from dlm.commands.sweep import _order, _resolved, go_through
+    from dlm.evaluation.sweep import save_plan
+
+    assert main(["eval", *KILLED, f"out={tmp_path / 'plain'}"]) == 0
+    out, plan = tmp_path / "killed", tmp_path / "sweep" / "plan.json"
+    plan.parent.mkdir()
+    save_plan(plan, _resolved(_order([*KILLED, f"out={out}"]).choices)[0], {})
+    first = begun(lambda: go_through(plan, 0), out)
+    second = Fork(lambda: go_through(plan, 1))
+    time.sleep(0.2)
+    first.kill()
+    assert first.wait() == -9
+    assert 0 < sum(map(len, lines(out).values())) < 32
+    assert second.wait() == 0
+    assert lines(out) == lines(tmp_path / "plain")
+    assert sum(map(len, lines(out).values())) == 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]])
+def test_launchers_whose_group_is_killed_begin_again_where_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: list[str]
+) -> None:
+    """Two workers of joblib, killed with their master; then the same command, or one with Slurm's local stand-in."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("JOBLIB_MULTIPROCESSING", "1")
+    assert main(["eval", *KILLED, f"out={tmp_path / 'plain'}"]) == 0
+    out = tmp_path / "killed"
+
+    def act() -> None:
+        os.setsid()  # a group of its own, workers included
+        main(["eval", *KILLED, f"out={out}", "workers=2"])
+
+    master = begun(act, out)
+    os.killpg(master.pid, signal.SIGKILL)
+    assert master.wait() == -9
+    assert 0 < sum(map(len, lines(out).values())) < 32
+    assert main(["eval", *KILLED, f"out={out}", "workers=2", *launcher]) == 0
+    assert lines(out) == lines(tmp_path / "plain")
+
+
+def test_seeds_side_by_side_are_all_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They share a folder: the configuration is one."""
+    assert main(["eval", "-m", "seed=0,1", "task.limit=1,2", *SMALL[1:], f"out={tmp_path}"]) == 0
+    assert "4 of 4 points done" in capsys.readouterr().out
+    ((_, found),) = lines(tmp_path).items()
+    assert [sum(row["seed"] == seed for row in found) for seed in (0, 1)] == [2, 2]
+
+
+def test_a_sweep_is_not_for_the_launchers_of_several_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["eval", *WHOLE, f"out={tmp_path / 'new'}"]) == 2
+    assert "a sweep shares its points by workers=N" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_sweeps_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlm.commands.sweep import _fresh
+
+    monkeypatch.setattr("dlm.commands.sweep.time.strftime", lambda form: "now")
+    assert [_fresh(tmp_path / "sweeps").name for _ in range(3)] == ["now", "now-2", "now-3"]

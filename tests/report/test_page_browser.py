@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dlm.commands.report import run
-
-from .stores import sweep
+from tests.browser import PHONE, asked_for, opened, phone
+from tests.report.stores import sweep
 
 pytestmark = pytest.mark.browser
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1280,900",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +24,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(driver: Any, where: Path) -> Any:
-    driver.get_log("browser")
-    driver.get_log("performance")
-    driver.get(f"file://{where}")
-    return driver
+    return opened(driver, where)
 
 
 def column(page: Any, table: str, place: int) -> list[str]:
@@ -68,9 +43,7 @@ def press(page: Any, table: str, place: int) -> None:
 
 def test_it_loads_without_errors_and_fetches_nothing(page: Any) -> None:
     assert page.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert asked_for(page) == [page.current_url]
     assert page.execute_script("return document.querySelectorAll('figure svg').length") >= 5
     assert "</script><b>" in page.execute_script("return document.body.textContent")
 
@@ -120,9 +93,5 @@ def test_light_and_dark(page: Any) -> None:
 
 
 def test_a_phone_scrolls_tables_not_the_page(page: Any) -> None:
-    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        assert page.execute_script("return document.documentElement.scrollWidth") <= 390
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    with phone(page):
+        assert page.execute_script("return document.documentElement.scrollWidth") <= PHONE

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlm.commands.report import read_names, run
-from dlm.errors import SettingsError
+from dlm.errors import SettingsError, StorageError
 
 from .stores import answers, at_speed, config, sweep, write
 
@@ -46,26 +46,43 @@ def test_files_without_pictures(store: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_pictures_and_page(store: Path) -> None:
-    (store / "closed_forms.csv").write_text("task,k,accuracy\nwaiting_line/shuffle,1,1\nwaiting_line/shuffle,4,0.25\n")
     assert run([f"dir={store}", "out=" + str(store.parent / "out")]) == 0
     out = store.parent / "out"
-    drawn = {*PICTURES, "closed_forms"}
-    assert {path.name for path in out.iterdir()} == FILES | {f"{n}.{e}" for n in drawn for e in ("png", "svg", "csv")}
+    assert {path.name for path in out.iterdir()} == FILES | {
+        f"{name}.{ending}" for name in PICTURES for ending in ("png", "svg", "csv")
+    }
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == len(drawn)
+    assert page.count("<svg") == len(PICTURES)
     text = re.sub(r"xmlns(:\w+)?=\"[^\"]*\"", "", page)
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
     assert not re.search(r"url\((?!#)", text)
     ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]*)"', page)) <= set(ids)
-    assert all(f"]({name}.png)" in (out / "report.md").read_text() for name in drawn)
-    assert [r["accuracy"] if "accuracy" in r else r["score"] for r in rows(out / "closed_forms.csv")][:2] == [
-        "1",
-        "0.25",
-    ]
+    assert all(f"]({name}.png)" in (out / "report.md").read_text() for name in PICTURES)
     front = rows(out / "mean_front.csv")
     assert {r["front"] for r in front if r["method"] == "threshold"} == {"True"}
+
+
+def test_closed_forms_are_drawn_over_what_was_measured_in_infill_form(tmp_path: Path) -> None:
+    header = "task,decoding,k,tokens_per_forward,accuracy\n"
+    lines = "".join(
+        f"waiting_line/{task},{decoding},{k},{k},{1 / k}\n"
+        for task in ("shuffle", "copy", "sort") for decoding in ("drawn", "best") for k in (2, 1)
+    )  # fmt: skip
+    (tmp_path / "closed_forms.csv").write_text(header + lines)
+    for task, form in (("shuffle", "infill"), ("copy", "chat")):
+        samples = at_speed([1, 0], 2, task=f"waiting_line/{task}")
+        write(tmp_path, config("topk", f"waiting_line/{task}", sampler__tokens_per_step=2, form=form), samples)
+    assert run([str(tmp_path)]) == 0
+    found = [(r["task"], r["method"], r["tokens_per_forward"], r["score"])
+             for r in rows(tmp_path / "report" / "closed_forms.csv")]  # fmt: skip
+    forms = [("waiting_line/shuffle", f"closed form, {how}", k, s) for how in ("drawn", "best")
+             for k, s in (("1", "1"), ("2", "0.5"))]  # fmt: skip
+    assert found == [*forms, ("waiting_line/shuffle", "topk", "2", "0.5")]
+    (tmp_path / "closed_forms.csv").write_text("task,k\nwaiting_line/shuffle,1\n")
+    with pytest.raises(SettingsError, match="is not what `dlm oracle out=DIR` writes"):
+        run([str(tmp_path)])
 
 
 def test_the_same_store_gives_the_same_files(store: Path) -> None:
@@ -118,6 +135,7 @@ def test_one_point_alone(tmp_path: Path) -> None:
     write(tmp_path, config(), answers([1, 0, 1]))
     assert run([str(tmp_path)]) == 0
     assert rows(tmp_path / "report" / "points.csv")[0]["score"] == "0.666667"
+    assert (tmp_path / "report" / "oracle.csv").read_text().startswith("method,task,")  # no line, but its columns
 
 
 def test_names_from_results_are_text_in_the_page(tmp_path: Path) -> None:
@@ -128,6 +146,8 @@ def test_names_from_results_are_text_in_the_page(tmp_path: Path) -> None:
     assert "</script><b>" not in page
     assert page.count("</script>") == 1
     assert "&lt;i&gt;=2" in page
+    told = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "<b>" not in told and "x/&lt;/script>" in told
 
 
 @pytest.mark.parametrize(
@@ -174,3 +194,10 @@ def test_nothing_heavy_is_loaded() -> None:
         "print([m for m in ('torch', 'hydra', 'matplotlib', 'datasets') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_report_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    write(tmp_path / "runs", config(), answers([1.0]))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"report cannot be written \(Not a directory\): give another out="):
+        run([str(tmp_path / "runs"), f"out={tmp_path / 'file' / 'report'}", "pictures=false"])

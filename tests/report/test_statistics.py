@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlm.evaluation.intervals import wilson
-from dlm.report.statistics import Interval, interval_of, mcnemar, mean_interval, paired
+from dlm.report.statistics import Interval, interval_of, mcnemar, mean_interval, paired, resampled_means
 
 RNG = np.random.Generator(np.random.Philox(7))
 
@@ -67,6 +67,19 @@ def test_the_mean_over_tasks_covers_the_truth() -> None:
 )
 def test_mcnemar_by_hand(only_a: int, only_b: int, p: float) -> None:
     assert mcnemar(only_a, only_b) == pytest.approx(p)
+
+
+def test_mcnemar_of_many() -> None:
+    """Against the normal approximation with its correction for whole numbers: z = (200 - 1) / sqrt(10200)."""
+    assert mcnemar(5000, 5200) == pytest.approx(0.0488, abs=1e-4)
+
+
+def test_many_values_are_resampled_as_often_as_few() -> None:
+    """A share of 0.3 of 20,000, one seed: too many to draw one by one; two standard errors are 0.0065."""
+    values = np.repeat([1.0, 0.0], [6000, 14000])
+    means = resampled_means(values, 2000)
+    assert means.mean() == pytest.approx(0.3, abs=5e-4)
+    assert means.std() == pytest.approx((0.3 * 0.7 / 20_000) ** 0.5, rel=0.1)
 
 
 def test_paired_right_or_wrong() -> None:

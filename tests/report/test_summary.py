@@ -15,7 +15,7 @@ from dlm.report.figures import Figures, figures_of
 from dlm.report.methods import places_of
 from dlm.report.pairs import compare
 from dlm.report.reader import read_store
-from dlm.report.summary import Options, Summary, summary_of
+from dlm.report.summary import Options, Summary, at_one_budget, summary_of
 
 from .stores import answers, at_speed, config, sweep, write
 
@@ -98,6 +98,18 @@ def test_a_budget_that_answers_do_not_keep_is_adaptive(tmp_path: Path) -> None:
     mixed = [*at_speed([1], 1), *at_speed([1, 1], 2)[1:]]
     write(tmp_path, config("klass", sampler__tokens_per_step=1), mixed)
     write(tmp_path, config("topk", sampler__tokens_per_step=1), at_speed([1, 1], 1))
+    assert {f.row.method: f.row.kind for f in figures(tmp_path)} == {"klass": "adaptive", "topk": "static"}
+
+
+def test_canvases_of_several_lengths_leave_a_budget_static(tmp_path: Path) -> None:
+    """Two slots a step: a list of three takes two steps, one of four takes two, one of five three (infill form)."""
+    steps = {3: [0, 0, 1], 4: [0, 0, 1, 1], 5: [0, 0, 1, 1, 2]}
+    mixed = [
+        replace(answer, canvas=n, commit_step=steps[n], forwards=-(-n // 2))
+        for answer, n in zip(answers([1] * 4), (3, 4, 5, 4), strict=True)
+    ]
+    write(tmp_path, config("topk", sampler__tokens_per_step=2), mixed)
+    write(tmp_path, config("klass", sampler__tokens_per_step=2), [*mixed[:3], replace(mixed[3], forwards=3)])
     assert {f.row.method: f.row.kind for f in figures(tmp_path)} == {"klass": "adaptive", "topk": "static"}
 
 
@@ -204,6 +216,32 @@ def test_the_slope_over_block_lengths_is_taken_at_two_tokens_a_step(tmp_path: Pa
     (mapped,) = summary(tmp_path).mapped
     assert mapped.order == pytest.approx(-20)  # points per doubling: small blocks are better
     assert mapped.order_method == "topk tokens_per_step=2"
+
+
+def test_block_lengths_are_compared_at_the_budget_that_was_set(tmp_path: Path) -> None:
+    """What comes of it differs with the canvas: lists of unequal lengths end with a step of fewer tokens."""
+    for task, canvas in ((COPY, 8), (SHUFFLE, 7)):
+        for length in (4, 8):
+            values = config("topk", task, sampler__tokens_per_step=2, blocks={"choice": "fixed", "length": length})
+            write(tmp_path, values, at_speed([1, 0], 2, task=task)[:1] + answers([1], task=task, canvas=canvas)[:1])
+    lines = at_one_budget(summary(tmp_path).lengths)
+    assert {(line.task, line.budget) for line in lines} == {(COPY, 2.0), (SHUFFLE, 2.0)}
+
+
+def test_a_mean_on_the_mark_reaches_it(tmp_path: Path) -> None:
+    """(0.7 + 0.7 + 0.7) / 3 is below 0.7 in floating point."""
+    for task in (COPY, SHUFFLE, "waiting_line/sort"):
+        write(tmp_path, config(task=task), at_speed([1] * 7 + [0] * 3, 2, task=task))
+    (standing,) = summary(tmp_path).standings
+    assert standing.pbx[70.0] == (2.0, 2.0)
+
+
+def test_one_speed_has_no_area(tmp_path: Path) -> None:
+    write(tmp_path, config(), at_speed([1, 0, 0], 2))
+    write(tmp_path, config("topk"), at_speed([1, 1, 0], 2))
+    found = summary(tmp_path)
+    assert all(isnan(standing.area) for standing in found.standings)
+    assert found.methods == ["topk", "threshold"]  # the better one first all the same
 
 
 def test_heat_is_interpolated_and_never_extrapolated(tmp_path: Path) -> None:

@@ -2,53 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dlm.commands.trace import run
 from dlm.trace import Trace
+from tests.browser import PHONE, asked_for, opened, phone
 from tests.traces.made import EVIL, MASK, by_hand, decoded, saved
 
 pytestmark = pytest.mark.browser
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1280,900",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture(scope="module")
-def where(tmp_path_factory: pytest.TempPathFactory) -> str:
+def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     assert run(["html", str(saved(folder / "run.jsonl"))]) == 0
-    return f"file://{folder}/run.html"
+    return folder / "run.html"
 
 
 @pytest.fixture
-def page(driver: Any, where: str) -> Any:
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    driver.get(where)
-    return driver
+def page(driver: Any, where: Path) -> Any:
+    return opened(driver, where)
 
 
 def js(page: Any, code: str, *arguments: Any) -> Any:
@@ -96,10 +74,7 @@ def shown_as(trace: Trace, token: int) -> str:
 
 def test_it_loads_without_errors_and_asks_for_nothing(page: Any) -> None:
     assert page.get_log("browser") == []
-    sent = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    urls = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
-    # The browser's own first tab counts for nothing.
-    assert [url for url in urls if not url.startswith(("data:", "chrome:"))] == [page.current_url]
+    assert asked_for(page) == [page.current_url]
     assert js(page, "return [document.documentElement.lang, document.querySelectorAll('b').length]") == ["en", 3]
 
 
@@ -209,11 +184,9 @@ def test_hovering_shows_candidates_and_confidence_over_time(page: Any) -> None:
 
 
 def test_everything_has_a_name_and_fits_a_phone(page: Any) -> None:
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
+    with phone(page, density=2):
         page.refresh()
-        assert js(page, "return document.documentElement.scrollWidth") <= 390
+        assert js(page, "return document.documentElement.scrollWidth") <= PHONE
         nameless = """return [...document.querySelectorAll('button, select, input, [role=img]')].filter(e => !(
             e.getAttribute('aria-label') || e.closest('label') || e.textContent.trim())).map(e => e.outerHTML)"""
         scrub(page, 3)
@@ -223,8 +196,6 @@ def test_everything_has_a_name_and_fits_a_phone(page: Any) -> None:
             return [b.top, b.bottom, innerHeight]"""
         top, bottom, height = js(page, box)
         assert 0 < top < bottom <= height
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_light_and_dark(page: Any) -> None:

@@ -1,0 +1,93 @@
+"""The workers of a sweep: Hydra's launcher starts them, and those of this machine end with the process that asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dlm.configuration import compose_config, config_dir, quoted
+from dlm.errors import DlmError, SettingsError, StorageError
+from dlm.evaluation.sweep import load_plan
+
+LOOK = 1.0  # seconds between two looks at whether the sweep's own process is still there
+
+
+def check_launcher(launcher: Sequence[str]) -> None:
+    """Refuse a launcher that is not there, and settings that it does not know.
+
+    Raises:
+        SettingsError: with what can be done about it.
+    """
+    try:
+        compose_config("worker", ["plan=''", *launcher], chosen=True)
+    except SettingsError as error:
+        wanted = [o.partition("=")[2] for o in launcher if o.startswith("hydra/launcher=")]
+        if wanted and f"launcher/{wanted[-1]}'" in str(error):
+            raise SettingsError(
+                f"there is no launcher {wanted[-1]!r} here: joblib, submitit_slurm and submitit_local come with pip"
+                " install 'dlm[sweep]', ray with pip install hydra-ray-launcher"
+            ) from error
+        raise
+
+
+def launch(plan: Path, workers: int, launcher: Sequence[str]) -> None:
+    """Start the workers of a plan by Hydra's launcher and wait for them.
+
+    Raises:
+        StorageError: a worker was ended from outside, or could not begin; what was answered is kept.
+    """
+    import hydra
+
+    app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="worker")(run_worker)
+    numbers = ",".join(map(str, range(workers)))
+    folder = plan.resolve().parent
+    arguments = [
+        "-m",
+        f"plan={quoted(str(plan.resolve()))}",
+        f"worker={numbers}",
+        f"hydra.sweep.dir={quoted(str(folder))}",
+    ]
+    before, sys.argv = sys.argv, ["dlm", *arguments, *launcher]
+    raw = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, and Hydra prints none
+    try:
+        app()
+    except DlmError:
+        raise
+    except Exception as error:
+        said = (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0]
+        raise StorageError(
+            f"the sweep's workers ended early ({type(error).__name__}: {said}): what was answered is kept, and the same"
+            " command goes on"
+        ) from error
+    finally:
+        sys.argv = before
+        if raw is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = raw
+
+
+def run_worker(config: Any) -> None:
+    """A worker, as a Hydra job."""
+    from dlm.commands.sweep import go_through
+
+    plan = Path(config.plan)
+    if os.getppid() == load_plan(plan)[1].get("process"):
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    go_through(plan, int(config.worker))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended: it would go on for hours, and nobody would know of it.
+
+    What it has answered is on file; that of the batch in hand is asked again.
+    """
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os._exit(1)
