@@ -42,7 +42,7 @@ bench: $(VENV)/.ready  ## seconds per forward and outside it, beside a naive dec
 	$(BIN)/dlm bench
 
 QUALITY ?= runs/quality
-LIMIT ?= 50
+LIMIT ?= 30
 WORKERS ?= 2
 bench-quality: $(VENV)/.ready  ## every task x sampler on the tiny model; renews docs/parallelbench.md (resumable)
 	$(BIN)/dlm eval grid=tiny task.limit=$(LIMIT) workers=$(WORKERS) out=$(QUALITY)

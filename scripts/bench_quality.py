@@ -1,6 +1,6 @@
 """Write docs/parallelbench.md from the packaged model's benchmark (`make bench-quality` runs both).
 
-    dlm eval grid=tiny task.limit=50 workers=2 out=runs/quality
+    dlm eval grid=tiny task.limit=30 workers=2 out=runs/quality
     python scripts/bench_quality.py runs/quality                 # docs/parallelbench.md
     python scripts/bench_quality.py runs/quality --out other.md
 

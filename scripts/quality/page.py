@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 import dlm
+from dlm.evaluation.intervals import wilson
 from dlm.evaluation.point import canonical
 from dlm.report.figures import Figures
 from scripts.quality.bench import (
@@ -31,8 +32,8 @@ HEAD = """# The packaged model's benchmark
 
 Made by `make bench-quality` (dlm {version}): [the grid](../conf/grid/tiny.yaml) of {points:,} points, {questions}
 held-out questions each, {answers:,} answers, {failures} failures, {unfinished} unfinished points. Temperature 0. How
-each figure is made: [evaluation.md](evaluation.md). With 50 questions a score of 90 % has a 95 % interval from 79 to
-96, one of 50 % from 37 to 63.
+each figure is made: [evaluation.md](evaluation.md). With so many questions a score of 90 % has a 95 % interval from
+{ninety}, one of 50 % from {fifty}.
 
 ## The paper's claims on our model
 ParallelBench (arXiv 2510.04767) says of LLaDA and Dream what the first column says. Our model is a LLaDA of 1.4 M
@@ -98,7 +99,11 @@ def by_preset(bench: Bench) -> dict[str, list[dict[str, Figures]]]:
 def page(bench: Bench) -> str:
     """The whole document."""
     rows = [figures.row for figures in bench.figures]
+    fewest = min(row.questions for row in rows)
+    ninety, fifty = (" to ".join(f"{100 * end:.0f}" for end in wilson(p * fewest, fewest)) for p in (0.9, 0.5))
     head = HEAD.format(
+        ninety=ninety,
+        fifty=fifty,
         version=dlm.__version__,
         points=len(rows),
         questions=" or ".join(str(n) for n in sorted({row.questions for row in rows})),

@@ -112,8 +112,9 @@ def test_what_a_killed_worker_leaves_another_takes_up(tmp_path: Path) -> None:
     plan.parent.mkdir()
     save_plan(plan, _resolved(_order([*KILLED, f"out={out}"]).choices)[0], {})
     first = begun(lambda: go_through(plan, 0), out)
+    os.kill(first.pid, signal.SIGSTOP)  # it holds its point and gets no further
     second = Fork(lambda: go_through(plan, 1))
-    time.sleep(0.2)
+    time.sleep(0.5)
     first.kill()
     assert first.wait() == -9
     assert 0 < sum(map(len, lines(out).values())) < 32
