@@ -46,6 +46,7 @@ LIMIT ?= 30
 WORKERS ?= 2
 bench-quality: $(VENV)/.ready  ## every task x sampler on the tiny model; renews docs/parallelbench.md (resumable)
 	$(BIN)/dlm eval grid=tiny task.limit=$(LIMIT) workers=$(WORKERS) out=$(QUALITY)
+	$(BIN)/dlm report $(QUALITY) >/dev/null
 	$(BIN)/python scripts/bench_quality.py $(QUALITY)
 
 # torch alone and first: on a machine with a CPU build at hand pip takes that, and nothing later replaces it.

@@ -96,8 +96,8 @@ def by_preset(bench: Bench) -> dict[str, list[dict[str, Figures]]]:
     return {name: list(settings.values()) for name, settings in sorted(found.items())}
 
 
-def page(bench: Bench) -> str:
-    """The whole document."""
+def page(bench: Bench, picture: str | None = None) -> str:
+    """The whole document; ``picture`` is a file beside it."""
     rows = [figures.row for figures in bench.figures]
     fewest = min(row.questions for row in rows)
     ninety, fifty = (" to ".join(f"{100 * end:.0f}" for end in wilson(p * fewest, fewest)) for p in (0.9, 0.5))
@@ -113,6 +113,8 @@ def page(bench: Bench) -> str:
     )
     judged = [[claim.text, claim.verdict, claim.evidence, claim.rule] for claim in claims_of(bench)]
     lines = [head, *table(["claim", "verdict", "evidence", "judged by"], judged)]
+    if picture is not None:
+        lines += [f"![Mean score over all tasks against tokens per forward, by method]({picture})", ""]
     lines += ["## A fixed number of tokens per forward"]
     lines += ["Score in % / effective tokens per forward; blocks of 16. `topk` commits the surest first.", ""]
     lines += grid_table([f"topk k={k}" for k in BUDGETS], lambda task: [topk(bench, task, k) for k in BUDGETS])
