@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "prophet": {"early": 3.0, "mid": 2.0, "late": 1.0},
     "sched": {"first": 3.0, "last": 0.5},
     "credit": {"threshold": 0.5},
-    "localleap": {"anchor": 0.4, "relaxed": 0.25, "radius": 2},
+    "localleap": {"threshold": 0.4, "relaxed": 0.25, "radius": 2},
     "adablock": {"threshold": 0.3, "delimiters": list(range(0, 38, 3)), "delimiter_threshold": 0.1, "length": 3},
     "eb": {"gamma": 1.5},
     "klass": {"threshold": 0.2, "divergence": 0.3},

@@ -9,9 +9,13 @@ from samplers.presets.options import Options
 from samplers.scores.probability import Probability
 from samplers.selectors.local_leap import LocalLeap
 
+RELAXED = 0.75  # the paper's
 
-def localleap(anchor: float = 0.9, relaxed: float = 0.75, radius: int = 4, **options: Any) -> Sampler:
-    """Commit what reaches ``anchor``, and within ``radius`` positions of it what reaches ``relaxed``."""
+
+def localleap(threshold: float = 0.9, relaxed: float | None = None, radius: int = 4, **options: Any) -> Sampler:
+    """Commit what reaches ``threshold`` (the anchors), and within ``radius`` positions of an anchor what reaches
+    ``relaxed``; None: 0.75, or the threshold where that is lower."""
     shared = Options.parse("localleap", options)
-    selector = LocalLeap(anchor, relaxed, radius)
+    near = min(RELAXED, threshold) if relaxed is None else relaxed
+    selector = LocalLeap(threshold, near, radius)
     return shared.finish(Sampler("localleap", Probability(), selector, shared.block_schedule))

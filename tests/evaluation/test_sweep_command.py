@@ -58,6 +58,13 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(
     assert not (tmp_path / "new").exists()
 
 
+def test_samplers_with_a_threshold_are_swept_together(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    swept = ["-m", "sampler=threshold,credit,localleap", "sampler.threshold=0.6,0.7,0.8,0.9", "task=waiting_line/copy"]
+    assert main(["eval", *swept, f"out={tmp_path}", "--dry-run", "json=true"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["points"], told["refused"], told["answers"]) == (12, 0, 1200)
+
+
 def test_points_with_settings_that_do_not_fit_are_refused_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

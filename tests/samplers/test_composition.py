@@ -21,7 +21,7 @@ EXIT = (
     " thresholds: {_target_: samplers.Stages, early: 3.0, mid: 1.5, late: 1.0}}"
 )
 ADAPTIVE = ["blocks=adaptive", "blocks.delimiters=[5,11,17,23]", "blocks.threshold=0.1", "blocks.length=4"]
-LEAP = ["sampler.anchor=0.5", "sampler.relaxed=0.3", "sampler.radius=2"]
+LEAP = ["sampler.threshold=0.5", "sampler.relaxed=0.3", "sampler.radius=2"]
 
 COMPOSITIONS: dict[str, list[str]] = {
     "Credit x LocalLeap x AdaBlock x Prophet": [

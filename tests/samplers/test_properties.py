@@ -42,8 +42,8 @@ SURE = with_(samplers.threshold, threshold=0.3)
 # name: (sampler at the end of its range, what it then is)
 LAWS: dict[str, tuple[Build, Build]] = {
     "threshold above 1": (with_(samplers.threshold, threshold=1.01), ONE),
-    "localleap without relaxation": (with_(samplers.localleap, anchor=0.3, relaxed=0.3), SURE),
-    "localleap of radius 0": (with_(samplers.localleap, anchor=0.3, relaxed=0.1, radius=0), SURE),
+    "localleap without relaxation": (with_(samplers.localleap, threshold=0.3, relaxed=0.3), SURE),
+    "localleap of radius 0": (with_(samplers.localleap, threshold=0.3, relaxed=0.1, radius=0), SURE),
     "hierarchy between equal levels": (with_(samplers.hierarchy, low=0.3 - 1e-12, high=0.3), SURE),
     "hierarchy first of equals": (with_(samplers.hierarchy, low=0.3 - 1e-12, high=0.3, first=True), SURE),
     "hierarchy without doubt": (

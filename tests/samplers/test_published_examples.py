@@ -70,6 +70,9 @@ def test_local_leap() -> None:
     leaping = samplers.localleap(0.9, 0.75, 2)
     assert commits(model, leaping, 8) == [{0, 2, 3}, {7}, {5}, {4}, {1}, {6}]
     assert commits(model, samplers.threshold(0.9), 8) == [{2}, {7}, {0}, {5}, {3}, {4}, {1}, {6}]
+    # The paper's 0.75 by default; a threshold below it is its own neighbourhood's too.
+    assert commits(model, samplers.localleap(0.9, radius=2), 8) == commits(model, leaping, 8)
+    assert commits(model, samplers.localleap(0.6, radius=2), 8) == commits(model, samplers.threshold(0.6), 8)
 
 
 def with_entropy(nats: float) -> list[float]:
