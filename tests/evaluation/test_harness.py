@@ -139,7 +139,8 @@ def test_two_processes_share_the_documents_and_agree_with_one(tasks: Any, tmp_pa
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command = [*launcher, "-m", "tests.evaluation.harness_process", str(tmp_path)]
     settings = {"cwd": Path(__file__).parents[2], "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-    subprocess.run(command, check=True, capture_output=True, timeout=240, **settings)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, **settings)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr[-4000:]
     assert [(tmp_path / f"world{rank}").read_text() for rank in (0, 1)] == ["2", "2"]
     shared = json.loads((tmp_path / "results.json").read_text())
     alone = scores(scripted(sampler=samplers.topk(tokens_per_step=4)), tasks)
