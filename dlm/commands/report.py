@@ -112,7 +112,8 @@ def run(overrides: list[str]) -> int:
     except OSError as error:
         raise StorageError(f"{asked.out} cannot be written ({error.strerror}): give another out=") from error
     _print(summary, pairs, asked.format)
-    print(f"dlm: {len(figures)} points; see {asked.out}/report.html", file=sys.stderr)
+    count = "1 point" if len(figures) == 1 else f"{len(figures)} points"
+    print(f"dlm: {count}; see {asked.out}/report.html", file=sys.stderr)
     return 0
 
 
