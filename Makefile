@@ -16,8 +16,8 @@ test: $(VENV)/.ready  ## the test suite, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2
 
 # The shapes in the signatures, checked at run time by jaxtyping and beartype.
-SHAPED := dlm.canvas,dlm.proposal,dlm.noise,dlm.view,dlm.forward,dlm.batch,dlm.decoder,dlm.rules,dlm.leaving,dlm.shadow
-SHAPED := $(SHAPED),dlm.lookahead,dlm.versions,dlm.drafting,samplers,cache
+SHAPED := dlm.engine.canvas,dlm.engine.proposal,dlm.engine.noise,dlm.engine.step,dlm.engine.forward,dlm.engine.batch,dlm.engine.loop,dlm.engine.sampler_run,dlm.engine.early_exit,dlm.engine.shadow
+SHAPED := $(SHAPED),dlm.speculation.lookahead,dlm.engine.branches,dlm.speculation,samplers,cache
 test-shapes: $(VENV)/.ready  ## a part of the suite with every annotated shape checked
 	$(BIN)/python -m pytest --jaxtyping-packages=$(SHAPED),beartype.beartype \
 		tests/samplers tests/test_hooks.py tests/test_trace.py tests/test_noise.py tests/cache/test_block_causal.py \

@@ -23,8 +23,8 @@ adaptive       ours: vicinity, recent commits, refresh by doubt and by tokens
 ============== ========================================================================================================
 """
 
-from cache.before import Before
 from cache.block_causal import BlockCausal
+from cache.context import PolicyContext
 from cache.dkv import DKVPD, DKVDecode, DKVPrefill
 from cache.dllm import DLLM
 from cache.dual import Dual
@@ -68,7 +68,6 @@ __all__ = [
     "DKVPD",
     "DLLM",
     "PRESETS",
-    "Before",
     "BlockCausal",
     "DKVDecode",
     "DKVGreedy",
@@ -77,6 +76,7 @@ __all__ = [
     "Entropy",
     "FreeCache",
     "Policy",
+    "PolicyContext",
     "Prefix",
     "Recap",
     "Run",

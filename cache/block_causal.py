@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.policy import Policy
+from dlm.engine.interfaces import State
+from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
 from dlm.models.backbone import ModelDescription
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class BlockCausal(Policy):
     first step of what follows it (which saves the separate forward of the published loops). Blocks behind the active
     one are seen by nobody and never fed."""
 
-    foretold = crosses = exact = True
+    schedule_known = spans_blocks = exact = True
 
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         if not description.attention_block:
@@ -35,15 +35,15 @@ class BlockCausal(Policy):
     def refreshes(self, row: Row) -> bool:
         return False
 
-    def visible(self, before: Before) -> Bool[Tensor, "B W"]:
+    def visible(self, before: PolicyContext) -> Bool[Tensor, "B W"]:
         return self._blocks(before) <= self._blocks(before).gather(1, (before.block_end - 1).clamp_min(0))
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         # From the first attention block with a mask or a token that is not computed yet; those behind it see it.
         block, inside = self._blocks(before), self.visible(before) & before.live
         open_ = inside & (before.changed | before.now.canvas.masked)
         first = torch.where(open_, block, block.max()).amin(dim=1, keepdim=True)
         return inside & (block >= first)
 
-    def _blocks(self, before: Before) -> Tensor:
+    def _blocks(self, before: PolicyContext) -> Tensor:
         return (before.columns // before.attention_block).expand_as(before.live)

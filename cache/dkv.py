@@ -8,13 +8,13 @@ from typing import Literal
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least, every_steps
 from cache.vicinity import window
+from dlm.engine.interfaces import State
+from dlm.engine.row import Row
 from dlm.errors import SettingsError
-from dlm.protocols import State
-from dlm.row import Row
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DKVDecode(Policy):
     cadence: Literal["seeded", "reference"] = "seeded"
     ahead: int | None = None
 
-    foretold = True
+    schedule_known = True
 
     def __post_init__(self) -> None:
         at_least(1, interval=self.interval)
@@ -46,7 +46,7 @@ class DKVDecode(Policy):
             raise SettingsError(f"cadence must be 'seeded' or 'reference', got {self.cadence!r}")
 
     @property
-    def crosses(self) -> bool:  # type: ignore[override]
+    def spans_blocks(self) -> bool:  # type: ignore[override]
         """By the seeded cadence a new block is nothing special."""
         return self.cadence == "seeded"
 
@@ -59,7 +59,7 @@ class DKVDecode(Policy):
             return every_steps(row.steps, self.interval)
         return row.block_steps <= 1 or every_steps(row.block_steps, self.interval)
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return before.now.canvas.masked & window(before, None, self.ahead)
 
 
@@ -67,12 +67,12 @@ class DKVDecode(Policy):
 class DKVPrefill(Policy):
     """dKV-Cache-Prefill: the prompt is computed once; everything else at every step."""
 
-    foretold = even = crosses = True
+    schedule_known = uniform_feed = spans_blocks = True
 
     def refreshes(self, row: Row) -> bool:
         return row.steps == 0
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return before.live & generated(before)
 
 
@@ -89,7 +89,7 @@ class DKVPD(Policy):
 
     interval: int = 4
 
-    foretold = crosses = True
+    schedule_known = spans_blocks = True
 
     def __post_init__(self) -> None:
         at_least(1, interval=self.interval)
@@ -97,11 +97,11 @@ class DKVPD(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.steps == 0
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
-        again = (before.now.clock.step % self.interval == 0)[:, None]
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        again = (before.now.blocks.step % self.interval == 0)[:, None]
         return before.live & generated(before) & (before.now.canvas.masked | again)
 
 
-def generated(before: Before) -> Bool[Tensor, "B W"]:
+def generated(before: PolicyContext) -> Bool[Tensor, "B W"]:
     """The generated region, and the row that answers for its first position."""
     return before.columns >= before.now.canvas.start[:, None] - before.shift

@@ -8,21 +8,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
+from cache.kv_store import Access, KeepAll, KVStore, flat, move_up
 from cache.policy import Policy
 from cache.run import Run
 from cache.settings import at_least, every_steps
-from cache.store import Access, KeepAll, Store, flat, move_up
-from dlm.canvas import pack_positions
+from dlm.engine.canvas import pack_positions
+from dlm.engine.interfaces import State
+from dlm.engine.no_cache import inside
+from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout
+from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
+from dlm.engine.step import rank
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.transformer import Block, Rope
-from dlm.plan import Feed, ForwardPlan, Layout, Now
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.sampler import Sampler
-from dlm.uncached import inside
-from dlm.view import rank
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DLLM(Policy):
     prompt_interval: int = 50
     interval: int = 7
     ratio: float = 0.25
-    steady = False
+    block_always_fresh = False
     versions = False
     own_run = True
 
@@ -69,7 +69,7 @@ class DLLM(Policy):
     def refreshes(self, row: Row) -> bool:
         return every_steps(row.steps, self.prompt_interval) and every_steps(row.steps, self.interval)
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return before.live
 
 
@@ -80,7 +80,7 @@ class Kept:
     attention: list[Tensor] = field(default_factory=list)
     mlp: list[Tensor] = field(default_factory=list)
 
-    def layer(self, layer: int, store: Store, x: Tensor) -> tuple[Tensor, Tensor]:
+    def layer(self, layer: int, store: KVStore, x: Tensor) -> tuple[Tensor, Tensor]:
         """The buffers of a layer."""
         if layer == len(self.attention):
             attention, mlp = (x.new_zeros(store.rows, store.columns, x.shape[2]) for _ in range(2))
@@ -124,7 +124,7 @@ class DLLMRun(Run):
         self.kept = Kept()
         self.value_share = 0.0
 
-    def plan(self, now: Now) -> ForwardPlan:
+    def plan(self, now: CacheQuery) -> ForwardPlan:
         plan = super().plan(now)
         # Rows that are no refresh show every position, but not from fresh features: nobody may leave from them.
         fed = plan.fed
@@ -141,7 +141,7 @@ class DLLMRun(Run):
 
     def _feeds(
         self,
-        now: Now,
+        now: CacheQuery,
         active: Bool[Tensor, "B W"],
         seen: Bool[Tensor, "B W"] | None,
         full: list[bool],
@@ -153,10 +153,10 @@ class DLLMRun(Run):
         feeds = [self.refresh(now, slots[True])] if slots[True] else []
         return (*feeds, self._chosen(now, slots[False])) if slots[False] else tuple(feeds)
 
-    def refreshing(self, now: Now, slots: Int[Tensor, " R"] | None) -> Access:
+    def refreshing(self, now: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
         return Whole(self.store, 0, self, slots)
 
-    def _chosen(self, now: Now, slots: list[int]) -> Feed:
+    def _chosen(self, now: CacheQuery, slots: list[int]) -> Feed:
         """The other rows: the whole stream, the trash column included, of which each layer recomputes a part."""
         canvas, rows = now.canvas, [now.rows[slot] for slot in slots]
         index = None if len(slots) == len(now.rows) else torch.tensor(slots, device=canvas.start.device)
@@ -197,7 +197,7 @@ class DLLMRun(Run):
         most = max(n + (row.job.start if p else 0) for n, row, p in zip(counts, rows, prompts, strict=True))
         return Choice(places, moved, torch.tensor(counts, device=live.device), always, max(1, most))
 
-    def _equivalent(self, row: Row, now: Now) -> int:
+    def _equivalent(self, row: Row, now: CacheQuery) -> int:
         """Rows of a whole layer that the step costs: a value alone is a fraction of one."""
         layers, length = max(1, len(self.store.keys)), row.reach - row.job.start
         prompt = row.job.start if every_steps(row.steps, self.policy.prompt_interval) else 0

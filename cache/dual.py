@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least, every_steps
-from dlm.protocols import State
-from dlm.row import Row
+from dlm.engine.interfaces import State
+from dlm.engine.row import Row
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Dual(Policy):
 
     every: int | None = None
 
-    foretold = even = True
+    schedule_known = uniform_feed = True
 
     def __post_init__(self) -> None:
         at_least(1, every=self.every)
@@ -36,5 +36,5 @@ class Dual(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0 or every_steps(row.block_steps, self.every)
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return before.span(before.block_start, before.block_end)

@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.before import Before, recent
+from cache.context import PolicyContext, recent
 from cache.policy import Policy
 from cache.settings import at_least
 from cache.vicinity import window
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import State
+from dlm.engine.proposal import Statistic
+from dlm.engine.row import Row
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.proposal import Statistic
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.view import StepView
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Entropy(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0 or bool(row.cache.get("refresh", True))
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return before.live & (window(before, self.before, self.after) | recent(before.now, self.recent))
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:

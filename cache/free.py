@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.policy import Policy
-from dlm.canvas import Canvas
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.view import StepView
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import State
+from dlm.engine.row import Row
+from dlm.engine.step import StepView
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class FreeCache(Policy):
     block is computed once more, in the first step of the next one, and frozen then.
     """
 
-    foretold = crosses = True
+    schedule_known = spans_blocks = True
 
     def init(self, canvas: Canvas) -> Int[Tensor, " B"]:
         return torch.zeros_like(canvas.start)
@@ -32,9 +32,9 @@ class FreeCache(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.steps == 0
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
-        clean = torch.minimum(state, before.now.clock.block_start)[:, None]
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        clean = torch.minimum(state, before.now.blocks.block_start)[:, None]
         return before.live & (before.columns >= clean - before.shift)
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:
-        return view.clock.block_start, {}
+        return view.blocks.block_start, {}

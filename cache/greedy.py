@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least, every_steps
-from dlm.canvas import Canvas
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.view import StepView, rank
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import State
+from dlm.engine.row import Row
+from dlm.engine.step import StepView, rank
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DKVGreedy(Policy):
 
     interval: int = 2
     window: int = 4
-    steady = False
+    block_always_fresh = False
     asks_ahead = True
 
     def __post_init__(self) -> None:
@@ -47,12 +47,12 @@ class DKVGreedy(Policy):
     def refreshes(self, row: Row) -> bool:
         return every_steps(row.block_steps, self.interval)
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         upcoming = before.now.upcoming
         assert upcoming is not None
         return upcoming | near(upcoming, before.now.canvas.masked & before.live, self.window)
 
-    def candidates(self, before: Before, state: State) -> Bool[Tensor, "B W"] | None:
+    def candidates(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"] | None:
         return before.now.upcoming
 
 
@@ -91,7 +91,7 @@ class Recap(Policy):
 
     local_steps: int = 3
     positions: int = 8
-    steady = False
+    block_always_fresh = False
 
     def __post_init__(self) -> None:
         at_least(1, local_steps=self.local_steps, positions=self.positions)
@@ -106,14 +106,14 @@ class Recap(Policy):
     def refreshes(self, row: Row) -> bool:
         return every_steps(row.block_steps, self.local_steps + 1)
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return self.candidates(before, state)
 
-    def candidates(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def candidates(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         masks = before.now.eligible
         return masks & (rank(state.masked_fill(~masks, -torch.inf)) < self.positions)
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:
-        seen = view.here(view.clock.block)
+        seen = view.here(view.blocks.block)
         known = view.on_canvas(view.proposal.prob.float().masked_fill(~seen, 0.0))
         return torch.where(view.on_canvas(seen, False), known, state), {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dlm.uncached import FullCanvas
+from dlm.engine.no_cache import NoCache
 
 
-def none() -> FullCanvas:
+def none() -> NoCache:
     """Feed every live position at every step: exact, and what every cache is compared with."""
-    return FullCanvas()
+    return NoCache()

@@ -14,17 +14,17 @@ from __future__ import annotations
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.run import Run
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import State
+from dlm.engine.plan import Layout
+from dlm.engine.proposal import Statistic
+from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
-from dlm.plan import Layout
-from dlm.proposal import Statistic
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.sampler import Sampler
-from dlm.view import StepView
 
 
 class Policy:
@@ -43,12 +43,12 @@ class Policy:
     """
 
     stores = True
-    steady = True
+    block_always_fresh = True
     asks_ahead = False
-    foretold = False
-    crosses = False
+    schedule_known = False
+    spans_blocks = False
     exact = False
-    even = False
+    uniform_feed = False
     versions = True
     own_run = False
 
@@ -66,16 +66,18 @@ class Policy:
 
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         """Why the sampler does not go with the policy; None: it does."""
-        if sampler.lookahead is not None and (description.attention_block or not (self.versions and self.steady)):
+        if sampler.lookahead is not None and (
+            description.attention_block or not (self.versions and self.block_always_fresh)
+        ):
             return "look-ahead branches of a row cannot share what it keeps; use cache=dual, prefix or dkv_decode"
         if "attention" in sampler.needs:
             return "it reads the attention of the whole row, which a cache does not compute; use cache=none"
-        if sampler.compares_steps and not self.steady:
+        if sampler.compares_steps and not self.block_always_fresh:
             return (
                 "it compares a position with the step before, and one that was not recomputed since would pass for"
                 " stable; use cache=dual, prefix, vicinity or dkv_decode"
             )
-        if self.asks_ahead and not sampler.foreseen:
+        if self.asks_ahead and not sampler.order_known:
             return (
                 "this cache must know before a forward which positions it will commit, and that sampler decides after"
                 " it; use sampler=random (without modifiers), or cache=dual or recap"
@@ -103,16 +105,16 @@ class Policy:
         """Whether the row is recomputed whole at its next step, decided on the host."""
         raise NotImplementedError
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         """Positions to feed at a step that is no refresh. Changed positions and rows that answer for wanted ones are
         added by the base."""
         raise NotImplementedError
 
-    def visible(self, before: Before) -> Bool[Tensor, "B W"] | None:
+    def visible(self, before: PolicyContext) -> Bool[Tensor, "B W"] | None:
         """Positions that may be attended to and are recomputed by a refresh; None: all live ones."""
         return None
 
-    def candidates(self, before: Before, state: State) -> Bool[Tensor, "B W"] | None:
+    def candidates(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"] | None:
         """The only positions the step may commit; None: the sampler's choice is not narrowed. Rows that are refreshed
         are not asked."""
         return None

@@ -9,18 +9,18 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.before import Before
-from cache.spread import spread
-from cache.store import Access, Refreshing, Store, Writing
-from dlm.batch import map_state, renew_state
-from dlm.canvas import pack_positions
+from cache.branches import spread
+from cache.context import PolicyContext
+from cache.kv_store import Access, KVStore, Refreshing, Writing
+from dlm.engine.batch import map_state, renew_state
+from dlm.engine.branches import Branches, BranchPlan
+from dlm.engine.canvas import pack_positions
+from dlm.engine.interfaces import State
+from dlm.engine.no_cache import WholeRows
+from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout, sees
+from dlm.engine.row import Row
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.plan import Feed, ForwardPlan, Layout, Now, sees
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.uncached import WholeRows
-from dlm.versions import Spread, Versions
-from dlm.view import StepView
 
 if TYPE_CHECKING:
     from cache.policy import Policy
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BUCKETS = (1, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
-class Asked(NamedTuple):
+class LastPlan(NamedTuple):
     """The last question, and the answer.
 
     Attributes:
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
         counts: positions fed to each row.
     """
 
-    now: Now
+    now: CacheQuery
     active: Bool[Tensor, "B W"]
     seen: Bool[Tensor, "B W"]
     whole: tuple[bool, ...]
@@ -61,15 +61,15 @@ class Run:
                     f" {layout.columns - 1} positions (prompt and new tokens); lower it"
                 )
         self.policy, self.layout = policy, layout
-        self.store = Store(layout.streams * layout.rows, layout.columns)
+        self.store = KVStore(layout.streams * layout.rows, layout.columns)
         self.stamps = torch.full((layout.rows, layout.columns), -1, dtype=torch.long, device=layout.device)
         self.whole = WholeRows(layout.attention_block)
         self.state: State = None
         self.started = False
 
-    def plan(self, now: Now) -> ForwardPlan:
-        """See :class:`dlm.protocols.CacheRun`. Waits for the device once, for the number of fed positions; what waits
-        there is little, since the step before has just been waited for."""
+    def plan(self, now: CacheQuery) -> ForwardPlan:
+        """See :class:`dlm.engine.interfaces.CacheRun`. Waits for the device once, for the number of fed positions; what
+        waits there is little, since the step before has just been waited for."""
         canvas, reaches = now.canvas, [row.reach for row in now.rows]
         if not self.started:
             self.state, self.started = self.policy.init(canvas), True
@@ -83,13 +83,13 @@ class Run:
             active = (self.policy.active(before, self.state) | before.changed | needed) & seen
             if any(full):
                 active = torch.where(torch.tensor(full, device=active.device)[:, None], seen, active)
-        if now.leaving is not None:
+        if now.exiting is not None:
             # A row can only leave when every open position is shown; elsewhere what an exit looks at is not computed.
             shown = ~(self.answering(canvas.masked) & ~active).any(dim=1, keepdim=True)
-            wanted = wanted | (now.leaving & shown)
-            active = active | (self.answering(now.leaving) & shown & seen)
+            wanted = wanted | (now.exiting & shown)
+            active = active | (self.answering(now.exiting) & shown & seen)
         counts = reaches if all(full) and not self.narrow else active.sum(dim=1).tolist()
-        self.asked = Asked(now, active, seen, tuple(full), counts)
+        self.asked = LastPlan(now, active, seen, tuple(full), counts)
         self._pending = canvas.tokens.clone(), active
         full = [whole or count == reach for whole, count, reach in zip(full, counts, reaches, strict=True)]
         feeds = self._feeds(now, active, seen if self.narrow else None, full, counts)
@@ -97,7 +97,7 @@ class Run:
         return ForwardPlan(feeds, counts, refreshed, active, eligible, wanted)
 
     def evaluable(self, row: Row) -> int:
-        """See :class:`dlm.protocols.CacheRun`."""
+        """See :class:`dlm.engine.interfaces.CacheRun`."""
         if self.policy.refreshes(row):
             return 0
         for number, (steps, block_steps) in enumerate(row.ahead):
@@ -105,13 +105,13 @@ class Run:
                 return number
         return len(row.ahead)
 
-    def spread(self, versions: Versions) -> Spread:
-        """See :class:`dlm.protocols.CacheRun`. Waits for the device once more where the positions fed are not those of
-        the step before."""
+    def spread(self, versions: Branches) -> BranchPlan:
+        """See :class:`dlm.engine.interfaces.CacheRun`. Waits for the device once more where the positions fed are not
+        those of the step before."""
         feeds, self.looks = spread(self, versions)
         return feeds
 
-    def in_sight(self, before: Before, needed: Bool[Tensor, "B W"]) -> tuple[Bool[Tensor, "B W"], bool]:
+    def in_sight(self, before: PolicyContext, needed: Bool[Tensor, "B W"]) -> tuple[Bool[Tensor, "B W"], bool]:
         """What may be attended to, and whether that is not simply every live position."""
         visible = self.policy.visible(before)
         return (before.live, False) if visible is None else (before.live & (visible | needed), True)
@@ -124,16 +124,16 @@ class Run:
         """The rows that score the positions ``wanted``."""
         return torch.nn.functional.pad(wanted[:, self.layout.shift :], (0, self.layout.shift))
 
-    def _before(self, now: Now) -> Before:
+    def _before(self, now: CacheQuery) -> PolicyContext:
         canvas = now.canvas
         live = canvas.columns < canvas.end[:, None]
         if any(row.reach < row.job.end for row in now.rows):
             reaches = torch.tensor([row.reach for row in now.rows], device=live.device)
             live = canvas.columns < reaches[:, None]
         changed = (self.stamps != canvas.tokens) & live
-        return Before(now, changed, live, self.layout.shift, self.layout.attention_block)
+        return PolicyContext(now, changed, live, self.layout.shift, self.layout.attention_block)
 
-    def _narrowed(self, before: Before, full: list[bool]) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"]]:
+    def _narrowed(self, before: PolicyContext, full: list[bool]) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"]]:
         """What may be committed, and proposed for, when the policy looks at some candidates only."""
         now = before.now
         candidates = self.policy.candidates(before, self.state)
@@ -145,7 +145,7 @@ class Run:
 
     def _feeds(
         self,
-        now: Now,
+        now: CacheQuery,
         active: Bool[Tensor, "B W"],
         seen: Bool[Tensor, "B W"] | None,
         full: list[bool],
@@ -163,7 +163,7 @@ class Run:
             feeds.append(self.refresh(now, [slot for slot, whole in enumerate(full) if whole]))
         return tuple(feeds)
 
-    def refresh(self, now: Now, slots: list[int]) -> Feed:
+    def refresh(self, now: CacheQuery, slots: list[int]) -> Feed:
         """The call for rows that are recomputed whole."""
         tokens, reaches = now.canvas.tokens, [now.rows[slot].reach for slot in slots]
         if len(slots) == len(now.rows):
@@ -172,7 +172,9 @@ class Run:
         feed = WholeRows(self.layout.attention_block).feed(tokens[index], reaches, now.canvas.columns)
         return replace(feed, memory=self.refreshing(now, index), slots=index)
 
-    def _partial(self, now: Now, active: Bool[Tensor, "B W"], seen: Bool[Tensor, "B W"] | None, most: int) -> Feed:
+    def _partial(
+        self, now: CacheQuery, active: Bool[Tensor, "B W"], seen: Bool[Tensor, "B W"] | None, most: int
+    ) -> Feed:
         canvas, reaches = now.canvas, [row.reach for row in now.rows]
         positions = pack_positions(active, canvas.columns, self.rounded(most))
         reach = max(reaches)
@@ -189,11 +191,11 @@ class Run:
             stored=reach,
         )
 
-    def refreshing(self, now: Now, slots: Int[Tensor, " R"] | None) -> Access:
+    def refreshing(self, now: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
         """What a refresh does to the store."""
         return Refreshing(self.store, slots=slots)
 
-    def writing(self, now: Now, positions: Int[Tensor, "B T"], reach: int) -> Access:
+    def writing(self, now: CacheQuery, positions: Int[Tensor, "B T"], reach: int) -> Access:
         """What another step does to the store."""
         return Writing(self.store, positions=positions, reach=reach)
 
@@ -206,19 +208,19 @@ class Run:
         return min(fitting, self.layout.columns)
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
-        """See :class:`dlm.protocols.CacheRun`."""
+        """See :class:`dlm.engine.interfaces.CacheRun`."""
         tokens, fed = self._pending
         self.stamps = torch.where(fed, tokens, self.stamps)
         self.state, report = self.policy.remember(view, chosen, self.state)
         return report
 
     def accept(self, kept: Int[Tensor, " B"]) -> None:
-        """See :class:`dlm.protocols.CacheRun`."""
+        """See :class:`dlm.engine.interfaces.CacheRun`."""
         stamps = self.looks.accept(kept)
         self._pending = stamps, torch.ones_like(stamps, dtype=torch.bool)
 
     def keep(self, slots: list[int]) -> None:
-        """See :class:`dlm.protocols.CacheRun`."""
+        """See :class:`dlm.engine.interfaces.CacheRun`."""
         rows = self.stamps.shape[0]
         index = torch.tensor(slots, dtype=torch.long, device=self.stamps.device)
         self.stamps = self.stamps.index_select(0, index)
@@ -226,7 +228,7 @@ class Run:
         self.store.keep([stream * rows + slot for stream in range(self.layout.streams) for slot in slots])
 
     def renew(self, slots: list[int]) -> None:
-        """See :class:`dlm.protocols.CacheRun`."""
+        """See :class:`dlm.engine.interfaces.CacheRun`."""
         self.stamps[slots] = -1
         fresh = torch.zeros(self.stamps.shape[0], dtype=torch.bool, device=self.stamps.device)
         fresh[slots] = True

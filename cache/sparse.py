@@ -9,20 +9,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
+from cache.kv_store import Access, Refreshing, Writing, move_up
 from cache.policy import Policy
 from cache.run import Run
 from cache.settings import share
-from cache.store import Access, Refreshing, Writing, move_up
-from dlm.canvas import pack_positions
+from dlm.engine.canvas import pack_positions
+from dlm.engine.interfaces import State
+from dlm.engine.plan import CacheQuery, Layout
+from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
+from dlm.engine.step import rank
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.transformer import Block, Exchange, Rope
-from dlm.plan import Layout, Now
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.sampler import Sampler
-from dlm.view import rank
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Sparse(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.block_steps <= 1
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return before.span(before.block_start, before.block_end)
 
 
@@ -76,15 +76,15 @@ class SparseRun(Run):
         super().__init__(policy, layout)
         self.left: list[Tensor] = []
 
-    def refreshing(self, now: Now, slots: Int[Tensor, " R"] | None) -> Access:
+    def refreshing(self, now: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
         chosen = list(range(len(now.rows))) if slots is None else slots.tolist()
         second = torch.tensor([now.rows[slot].block_steps == 1 for slot in chosen], device=now.canvas.start.device)
-        block, end = (x if slots is None else x[slots] for x in (now.clock.block, now.canvas.end))
+        block, end = (x if slots is None else x[slots] for x in (now.blocks.block, now.canvas.end))
         live = now.canvas.columns < end[:, None]
         return Choosing(self.store, 0, slots, self, block, live & ~block, second)
 
-    def writing(self, now: Now, positions: Int[Tensor, "B T"], reach: int) -> Access:
-        return WritingLeft(self.store, 0, positions, reach, self.left, now.clock.block)
+    def writing(self, now: CacheQuery, positions: Int[Tensor, "B T"], reach: int) -> Access:
+        return WritingLeft(self.store, 0, positions, reach, self.left, now.blocks.block)
 
     def keep(self, slots: list[int]) -> None:
         rows = self.stamps.shape[0]

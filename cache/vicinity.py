@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least, every_steps
-from dlm.protocols import State
-from dlm.row import Row
+from dlm.engine.interfaces import State
+from dlm.engine.row import Row
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Vicinity(Policy):
     warmup: int = 4
     every: int | None = None
 
-    foretold = even = True
+    schedule_known = uniform_feed = True
 
     def __post_init__(self) -> None:
         at_least(0, before=self.before, after=self.after, warmup=self.warmup)
@@ -46,11 +46,11 @@ class Vicinity(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.steps < self.warmup or row.block_steps == 0 or every_steps(row.block_steps, self.every)
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return before.live & window(before, self.before, self.after)
 
 
-def window(before: Before, left: int | None, right: int | None) -> Bool[Tensor, "B W"]:
+def window(before: PolicyContext, left: int | None, right: int | None) -> Bool[Tensor, "B W"]:
     """The block, ``left`` positions before and ``right`` behind it; None: all there are."""
     start = before.block_start * 0 if left is None else before.block_start - left
     end = before.block_end if right is None else before.block_end + right

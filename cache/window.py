@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from jaxtyping import Bool
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.dual import Dual
 from cache.policy import Policy
 from cache.settings import at_least
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import State
+from dlm.engine.proposal import Statistic
+from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
-from dlm.proposal import Statistic
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.sampler import Sampler
-from dlm.view import StepView
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,25 @@ class Window(Policy):
 
     def __post_init__(self) -> None:
         at_least(0, ahead=self.ahead)
-        if not isinstance(self.inner, Policy) or not self.inner.steady or self.inner.own_run:
+        if not isinstance(self.inner, Policy) or not self.inner.block_always_fresh or self.inner.own_run:
             raise SettingsError(
                 f"window cannot be laid around {type(self.inner).__name__}: give a policy that only says which"
                 " positions are recomputed (Dual, Prefix, Vicinity, DKVDecode, Entropy)"
             )
 
     @property
-    def foretold(self) -> bool:  # type: ignore[override]
+    def schedule_known(self) -> bool:  # type: ignore[override]
         """As the inner policy."""
-        return self.inner.foretold
+        return self.inner.schedule_known
 
     @property
     def needs(self) -> frozenset[Statistic]:
         return self.inner.needs
 
     @property
-    def crosses(self) -> bool:  # type: ignore[override]
+    def spans_blocks(self) -> bool:  # type: ignore[override]
         """As the inner policy."""
-        return self.inner.crosses
+        return self.inner.spans_blocks
 
     @property
     def widths(self) -> dict[str, int | None]:
@@ -79,10 +79,10 @@ class Window(Policy):
     def refreshes(self, row: Row) -> bool:
         return self.inner.refreshes(row)
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return self.inner.active(before, state)
 
-    def visible(self, before: Before) -> Bool[Tensor, "B W"]:
+    def visible(self, before: PolicyContext) -> Bool[Tensor, "B W"]:
         near = before.columns < before.block_end + self.ahead
         last = before.columns == before.now.canvas.end[:, None] - 1
         return near | last if self.tail else near

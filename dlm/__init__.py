@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dlm.api import StreamStep, generate, infill, stream
     from dlm.configuration import Composed, compose
-    from dlm.decoder import Decoder, StepEvent
+    from dlm.engine.loop import Decoder, StepEvent
+    from dlm.engine.proposal import Proposer
+    from dlm.engine.result import Counts, Generation
+    from dlm.engine.sampler import Sampler
     from dlm.errors import (
         CheckpointError,
         DlmError,
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from dlm.models import LanguageModel, load
-    from dlm.proposal import Proposer
-    from dlm.result import Counts, Generation
-    from dlm.sampler import Sampler
     from dlm.trace import Trace, load_traces, save_traces
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 _HOME = {
     "api": ("StreamStep", "generate", "infill", "stream"),
     "configuration": ("Composed", "compose"),
-    "decoder": ("Decoder", "StepEvent"),
+    "engine.loop": ("Decoder", "StepEvent"),
     "errors": (
         "CheckpointError",
         "DlmError",
@@ -47,11 +47,13 @@ _HOME = {
         "SettingsError",
     ),
     "models": ("LanguageModel", "load"),
-    "proposal": ("Proposer",),
-    "result": ("Counts", "Generation"),
-    "sampler": ("Sampler",),
+    "engine.proposal": ("Proposer",),
+    "engine.result": ("Counts", "Generation"),
+    "engine.sampler": ("Sampler",),
     "trace": ("Trace", "load_traces", "save_traces"),
 }
+# `dlm.oracle` is what configurations written before dlm.exact_model had its name say.
+_SUBMODULES = {"drafting": "dlm.drafting", "oracle": "dlm.exact_model"}
 _MODULE_OF = {name: f"dlm.{module}" for module, names in _HOME.items() for name in names}
 
 __all__ = [
@@ -83,6 +85,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(_SUBMODULES[name])
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'dlm' has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name]), name)

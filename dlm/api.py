@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dlm.canvas import Job
-from dlm.decoder import Decoder, StepEvent
-from dlm.drafting import FreeDave
+from dlm.engine.canvas import Job
+from dlm.engine.interfaces import Cache
+from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.noise import row_key
+from dlm.engine.result import Generation, RowResult, first_end
+from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
-from dlm.noise import row_key
-from dlm.protocols import Cache
-from dlm.result import Generation, RowResult, first_end
-from dlm.sampler import Sampler
+from dlm.speculation import FreeDave
 from dlm.trace import Recorder
 
 Message = Mapping[str, str]

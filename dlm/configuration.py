@@ -14,9 +14,9 @@ from dlm.errors import DlmError, SettingsError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from dlm.engine.interfaces import Cache
+    from dlm.engine.sampler import Sampler
     from dlm.models import LanguageModel
-    from dlm.protocols import Cache
-    from dlm.sampler import Sampler
 
 GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
 

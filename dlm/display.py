@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dlm.api import StreamStep
+from dlm.engine.result import Counts, Generation
 from dlm.models import LanguageModel
-from dlm.result import Counts, Generation
 
 MASKED = "░"
 FILLER = "·"  # end tokens, and tokens without a visible form

@@ -2,7 +2,7 @@
 
 Lower-case names are presets, one per published method, each returning a :class:`dlm.Sampler`. Capitalised names are
 parts (scores, selectors, budgets, blocks, transforms, modifiers, exits, stop rules, revisers): small frozen classes
-that can be combined at will, beside parts of your own that offer the same methods (:mod:`dlm.protocols`).
+that can be combined at will, beside parts of your own that offer the same methods (:mod:`dlm.engine.interfaces`).
 """
 
 from samplers.blocks.adaptive import AdaptiveBlocks

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import dlm
 import samplers
+from dlm.engine.parts import Stateless
 from dlm.errors import NumericsError, OutOfMemoryError, ProgressError, PromptError, SettingsError
-from dlm.parts import Stateless
 from dlm.training.filter_file import Filter
 from tests.doubles import T6, random_dream, random_llada, table_model
-from tests.oracle import at_least, naive_decode, top_k
+from tests.naive_decoder import at_least, naive_decode, top_k
 
 MODELS = {"llada": random_llada(), "dream": random_dream()}
 MASK = MODELS["llada"].description.mask_id

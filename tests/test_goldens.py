@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlm.result import Counts, Generation
+from dlm.engine.result import Counts, Generation
 from scripts import check_goldens
 from scripts.goldens.cases import Case, read_cases
 from scripts.goldens.check import Checker

@@ -11,9 +11,9 @@ import torch
 import cache
 import dlm
 import samplers
-from dlm.decoder import Decoder, StepEvent
-from dlm.drafting import FreeDave
+from dlm.engine.loop import Decoder, StepEvent
 from dlm.models import random_model
+from dlm.speculation import FreeDave
 from tests.doubles import random_dream, random_llada
 from tests.test_decoder import FAMILIES, PRESETS, preset
 
@@ -50,7 +50,7 @@ def test_a_step_waits_for_the_device_once(name: str) -> None:
             with warnings.catch_warnings(record=True) as waits:
                 warnings.simplefilter("always")
                 event = next(steps)
-            if isinstance(event, StepEvent) and not event.rows[0].leaving:
+            if isinstance(event, StepEvent) and not event.rows[0].exiting:
                 assert len(waits) <= 1, [str(w.message) for w in waits]
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 import dlm
 import samplers
-from dlm.canvas import Canvas, Job, SpecialIds
+from dlm.engine.canvas import Canvas, Job, SpecialIds
+from dlm.engine.no_cache import WholeRows
+from dlm.engine.shadow import with_shadow
+from dlm.engine.step import BlockState
 from dlm.errors import PromptError
 from dlm.models import LLaDAConfig, LLaDAModelLM
-from dlm.shadow import with_shadow
-from dlm.uncached import WholeRows
-from dlm.view import Clock
 from tests.doubles import random_dream, random_llada, wrap
-from tests.oracle import naive_logits
+from tests.naive_decoder import naive_logits
 
 MODELS = {"llada": random_llada(), "dream": random_dream()}
 MASK = MODELS["llada"].description.mask_id
@@ -72,14 +72,14 @@ def shadow_setup(layers: int) -> tuple:
     canvas = Canvas.of(jobs, 8, SpecialIds(39, (38,)), torch.device("cpu"))
     start, end = torch.tensor([2, 1]), torch.tensor([6, 5])
     zero = torch.zeros(2, dtype=torch.long)
-    clock = Clock(zero, start, end, zero, zero, canvas.inside(start, end), zero)
+    blocks = BlockState(zero, start, end, zero, zero, canvas.inside(start, end), zero)
     plan = WholeRows(0).feed(canvas.tokens, [8, 5], canvas.columns)
-    return model.backbone, canvas, clock, plan
+    return model.backbone, canvas, blocks, plan
 
 
 def test_the_row_does_not_see_its_shadow() -> None:
-    backbone, canvas, clock, plan = shadow_setup(layers=3)
-    shadowed = with_shadow(plan, canvas, clock, 4)
+    backbone, canvas, blocks, plan = shadow_setup(layers=3)
+    shadowed = with_shadow(plan, canvas, blocks, 4)
     with torch.no_grad():
         plain = backbone.hidden(plan.tokens, plan.positions, plan.valid)
         both = backbone.hidden(shadowed.tokens, shadowed.positions, shadowed.valid)
@@ -88,9 +88,9 @@ def test_the_row_does_not_see_its_shadow() -> None:
 
 
 def test_a_shadow_slot_does_not_see_its_own_token_and_sees_every_other() -> None:
-    backbone, canvas, clock, plan = shadow_setup(layers=1)  # in one layer nothing comes round another way
+    backbone, canvas, blocks, plan = shadow_setup(layers=1)  # in one layer nothing comes round another way
     with torch.no_grad():
-        shadowed = with_shadow(plan, canvas, clock, 4)
+        shadowed = with_shadow(plan, canvas, blocks, 4)
         before = backbone.hidden(shadowed.tokens, shadowed.positions, shadowed.valid)[0, 8:]
         for position in range(8):
             tokens = shadowed.tokens.clone()

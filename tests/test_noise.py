@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.noise import Purpose, gumbel, row_key, uniform
+from dlm.engine.noise import Purpose, gumbel, row_key, uniform
 
 KEYS = st.integers(-(2**63), 2**63 - 1)
 

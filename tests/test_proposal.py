@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlm.engine.proposal import Proposer, Vocabulary, propose
 from dlm.errors import SettingsError
-from dlm.proposal import Proposer, Vocabulary, propose
 
 ALL = frozenset({"prob", "margin", "entropy"})
 

@@ -13,11 +13,11 @@ import torch
 import cache
 import dlm
 import samplers
-from dlm.drafting import FreeDave
 from dlm.errors import SettingsError
+from dlm.speculation import FreeDave
 from dlm.trace import RECORDABLE, CacheEvent, Recorder, Trace, TraceStep, TraceWriter, count_traces, read_traces
 from tests.doubles import random_dream, random_llada, table_model
-from tests.oracle import naive_logits
+from tests.naive_decoder import naive_logits
 
 MODEL = random_llada()
 MODELS = {"llada": MODEL, "dream": random_dream()}

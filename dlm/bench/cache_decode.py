@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from dlm.bench.decode import peak_bytes, reset_peak
-from dlm.canvas import Job
-from dlm.decoder import Decoder, StepEvent
+from dlm.engine.canvas import Job
+from dlm.engine.interfaces import Cache, CacheRun
+from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.plan import Layout
+from dlm.engine.sampler import Sampler
 from dlm.models import LanguageModel
-from dlm.plan import Layout
-from dlm.protocols import Cache, CacheRun
-from dlm.sampler import Sampler
 
 
 @dataclass

@@ -33,12 +33,12 @@ from dlm.bench.decode import Workload, random_jobs
 from dlm.bench.limits import Limits, forward_cost, measure
 from dlm.bench.shapes import Shape, build
 from dlm.bench.token_forwards import Paper, on_paper
+from dlm.engine.interfaces import Cache
+from dlm.engine.no_cache import NoCache
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.models import LanguageModel, random_model
 from dlm.models.loading import pick_device, pick_dtype
-from dlm.protocols import Cache
-from dlm.sampler import Sampler
-from dlm.uncached import FullCanvas
 
 NONE = "none"
 Drifted = tuple[float | None, float | None]
@@ -259,12 +259,12 @@ def matched(
     model: LanguageModel, caches: Mapping[str, Cache | str], sampler: Sampler, ahead: Sampler | str
 ) -> tuple[list[Contender], dict[str, str]]:
     """The lines of the table, and why the other caches go with neither sampler."""
-    lines = {NONE: Contender(NONE, FullCanvas(), sampler, NONE)}
+    lines = {NONE: Contender(NONE, NoCache(), sampler, NONE)}
     refused: dict[str, str] = {}
     for name, cache in caches.items():
         if isinstance(cache, str) or name == NONE:
             continue
-        fitting = ahead if cache.asks_ahead and not sampler.foreseen else sampler
+        fitting = ahead if cache.asks_ahead and not sampler.order_known else sampler
         if isinstance(fitting, str):
             refused[name] = f"the sampler it would be measured with could not be built: {fitting}"
             continue
@@ -275,7 +275,7 @@ def matched(
             continue
         suffix = "" if fitting is sampler else f", {fitting.name}"
         base, label = NONE + suffix, name + suffix
-        lines.setdefault(base, Contender(base, FullCanvas(), fitting, base))
+        lines.setdefault(base, Contender(base, NoCache(), fitting, base))
         lines[label] = Contender(label, cache, fitting, base)
     return list(lines.values()), refused
 

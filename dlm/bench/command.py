@@ -16,9 +16,9 @@ from rich.table import Table
 from dlm.bench.decode import Figures, Workload, measure_decode
 from dlm.bench.limits import Limits, measure
 from dlm.bench.shapes import build
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.models.loading import pick_device, pick_dtype
-from dlm.sampler import Sampler
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from dlm.api import keyed
 from dlm.bench.limits import Limits, forward_cost
 from dlm.bench.naive import naive_steps
-from dlm.canvas import Job
-from dlm.decoder import Decoder, StepEvent
+from dlm.engine.canvas import Job
+from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.sampler import Sampler
 from dlm.models import LanguageModel
-from dlm.sampler import Sampler
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from dlm.api import keyed
 from dlm.bench.cache_decode import Decode
 from dlm.bench.decode import Workload, peak_bytes, random_jobs, reset_peak
 from dlm.bench.limits import Limits, forward_cost
-from dlm.canvas import Job
-from dlm.decoder import Decoder, StepEvent
-from dlm.drafting import FreeDave
+from dlm.engine.canvas import Job
+from dlm.engine.interfaces import Cache
+from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.result import RowResult
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.evaluation.compare import Questions
 from dlm.models import LanguageModel
-from dlm.protocols import Cache
-from dlm.result import RowResult
-from dlm.sampler import Sampler
+from dlm.speculation import FreeDave
 
 # Enough forwards to see drafts verified and everything that is allocated.
 MEMORY_FORWARDS = 6

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dlm.bench.draft_decode import Cell, Contender, DraftRun
-from dlm.canvas import Job
+from dlm.engine.canvas import Job
+from dlm.engine.result import RowResult
 from dlm.errors import SettingsError
-from dlm.result import RowResult
 
 
 @dataclass(frozen=True)

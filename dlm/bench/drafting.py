@@ -28,14 +28,14 @@ from dlm.bench.draft_figures import DraftFigures, FlipFigures, figures_of, flips
 from dlm.bench.draft_knee import ForwardFigures, measure_knee
 from dlm.bench.draft_tables import flips_table, forwards_table, knee_table, seconds_table, verdicts
 from dlm.bench.limits import Limits, measure
-from dlm.canvas import Job
-from dlm.drafting import FreeDave
+from dlm.engine.canvas import Job
+from dlm.engine.interfaces import Cache
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.evaluation.compare import Questions
 from dlm.models import LanguageModel
 from dlm.models.loading import pick_device, pick_dtype
-from dlm.protocols import Cache
-from dlm.sampler import Sampler
+from dlm.speculation import FreeDave
 
 UNDRAFTED = "none"
 AGAIN = "again"
@@ -52,7 +52,7 @@ class DraftingBenchSettings:
         batches: batch sizes.
         tasks, questions: what ``tiny`` is asked, and how many questions of each task in every round.
         prompt, generation: positions of a random prompt, and positions to fill after it.
-        layouts, draft_lengths: of :class:`dlm.drafting.FreeDave`; lengths may hold ``"auto"``.
+        layouts, draft_lengths: of :class:`dlm.speculation.FreeDave`; lengths may hold ``"auto"``.
         rounds: whole decodes of each, in every round other prompts and another order.
         turn: forwards after which the next one has its turn; None: the whole decode.
         versions: numbers of versions whose forward is timed (the knee); none leaves it out.
@@ -199,10 +199,10 @@ def _measure_batch(
         found.refused.update(refusals)
         found.figures.extend(figures)
         console.print(forwards_table(figures), "", seconds_table(figures), "")
-    knee = knees(where, contest, settings, limits)
-    found.forwards.extend(knee)
-    if knee:
-        console.print(knee_table(knee), "")
+    saturation_point = knees(where, contest, settings, limits)
+    found.forwards.extend(saturation_point)
+    if saturation_point:
+        console.print(knee_table(saturation_point), "")
 
 
 def contenders_of(layouts: Sequence[str], lengths: Sequence[int | str], again: bool = True) -> list[Contender]:

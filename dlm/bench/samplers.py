@@ -25,13 +25,13 @@ from rich.text import Text
 from dlm.bench.command import device_name
 from dlm.bench.decode import Workload, random_jobs
 from dlm.bench.shapes import build
-from dlm.canvas import Job
-from dlm.decoder import Decoder, StepEvent
+from dlm.engine.canvas import Job
+from dlm.engine.interfaces import Binds
+from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.models import LanguageModel, load
 from dlm.models.loading import pick_device, pick_dtype
-from dlm.protocols import Binds
-from dlm.sampler import Sampler
 
 BASELINE = "threshold"
 # A sampler above this ratio should say why (`Sampler.extra_cost`).

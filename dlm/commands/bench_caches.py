@@ -12,8 +12,8 @@ from dlm.configuration import build, choices, compose_config
 from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
-    from dlm.protocols import Cache
-    from dlm.sampler import Sampler
+    from dlm.engine.interfaces import Cache
+    from dlm.engine.sampler import Sampler
 
 HELP = """dlm bench caches: what each cache saves beside no cache, on the same model, prompts and sampler.
 

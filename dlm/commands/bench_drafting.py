@@ -12,7 +12,7 @@ from dlm.configuration import build, choices, compose_config
 from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
-    from dlm.sampler import Sampler
+    from dlm.engine.sampler import Sampler
 
 HELP = """dlm bench drafting: FreeDave (draft and verify) beside the undrafted run of the same prompts.
 

@@ -9,7 +9,7 @@ from dlm.configuration import build, choices, compose_config
 from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
-    from dlm.sampler import Sampler
+    from dlm.engine.sampler import Sampler
 
 HELP = """dlm bench samplers: seconds per step that each sampler spends outside the model, beside the threshold rule's.
 

@@ -25,9 +25,9 @@ from dlm.errors import SettingsError
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
+    from dlm.engine.interfaces import Cache
+    from dlm.engine.sampler import Sampler
     from dlm.evaluation.compare import Decoding, Line, Questions, Refused
-    from dlm.protocols import Cache
-    from dlm.sampler import Sampler
 
 HELP = """dlm compare: samplers side by side on the same held-out questions.
 

@@ -20,8 +20,8 @@ from dlm.files import write_whole
 if TYPE_CHECKING:
     from dlm.api import Prompt
     from dlm.configuration import Composed
+    from dlm.engine.result import Generation
     from dlm.models import LanguageModel
-    from dlm.result import Generation
 
 HELP = """dlm generate: answer prompts.
 

@@ -26,9 +26,9 @@ from dlm.errors import SettingsError
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
-    from dlm.oracle.cells import Cell
-    from dlm.oracle.check import Checked
-    from dlm.sampler import Sampler
+    from dlm.engine.sampler import Sampler
+    from dlm.exact_model.cells import Cell
+    from dlm.exact_model.check import Checked
 
 HELP = """dlm oracle: decoding with exact marginals beside the formulas for it.
 
@@ -79,7 +79,7 @@ class Plan:
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status: 1 when a cell is not what it must be."""
-    from dlm.oracle.cells import TASKS
+    from dlm.exact_model.cells import TASKS
 
     texts, overrides = split_texts(overrides, TEXT_KEYS)
 
@@ -110,7 +110,7 @@ def _prepare(texts: dict[str, str], overrides: list[str]) -> Plan:
     """
     from omegaconf import OmegaConf
 
-    from dlm.oracle.cells import TASKS, cells
+    from dlm.exact_model.cells import TASKS, cells
 
     keys = [o.partition("=")[0].lstrip("+~").partition(".")[0] for o in overrides]
     if group := next((key for key in keys if key in GROUPS), None):
@@ -159,7 +159,7 @@ def _composed(groups: tuple[str, ...]) -> Any:
 
 def _checked(plan: Plan) -> Iterator[Checked]:
     """Decode cell after cell."""
-    from dlm.oracle.check import check
+    from dlm.exact_model.check import check
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
@@ -203,7 +203,7 @@ def _summary(checked: list[Checked]) -> str:
 
 def _write(checked: list[Checked], folder: Path) -> None:
     """All files, each whole."""
-    from dlm.oracle.curves import curves
+    from dlm.exact_model.curves import curves
 
     folder.mkdir(parents=True, exist_ok=True)
     records = [one.record for one in checked]

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dlm.api import prompt_job
-from dlm.canvas import Job
-from dlm.decoder import Decoder
+from dlm.engine.canvas import Job
+from dlm.engine.loop import Decoder
+from dlm.engine.result import RowResult, first_end
 from dlm.errors import DlmError, PromptError, SettingsError, StorageError
 from dlm.evaluation.identity import instance_key
 from dlm.evaluation.sample import Sample
 from dlm.models.language_model import LanguageModel
-from dlm.result import RowResult, first_end
 from dlm.tasks.base import Instance, Task, Template, Verdict
 from dlm.trace import Recorder
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from dlm import tasks
 from dlm.api import Message, generate
+from dlm.engine.interfaces import Cache
+from dlm.engine.result import Generation
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.evaluation.intervals import wilson
 from dlm.models import LanguageModel
-from dlm.protocols import Cache
-from dlm.result import Generation
-from dlm.sampler import Sampler
 from dlm.tasks import Generated, Instance
 
 WARM_UP = 4  # questions decoded before anything is timed
@@ -79,7 +79,7 @@ class Line:
         max_new_tokens: positions that were filled per question.
         accuracy, accuracy_low, accuracy_high: share of right answers, and its 95 % interval (Wilson).
         forwards, token_forwards, tokens, tokens_per_forward, canvas_tokens_per_forward, positions_cut: means of
-            :class:`dlm.result.Counts`.
+            :class:`dlm.engine.result.Counts`.
         overhead_ms_per_step: milliseconds outside the forward, summed / forwards, summed. A row bears its share of
             the time of its batch, so this falls as batches grow.
         outside_share: seconds outside the forward / all seconds.

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from dlm.api import Prompt, keyed, listed, prompt_job
-from dlm.canvas import Job
-from dlm.decoder import Decoder, StepEvent
+from dlm.engine.canvas import Job
+from dlm.engine.interfaces import Cache
+from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.result import RowResult
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.evaluation.drift_replay import KINDS, KeyDrift, Replaying, StepDrift
 from dlm.models import LanguageModel
-from dlm.protocols import Cache
-from dlm.result import RowResult
-from dlm.sampler import Sampler
 
 __all__ = ["KINDS", "Drift", "KeyDrift", "OutputDrift", "StepDrift", "measure"]
 

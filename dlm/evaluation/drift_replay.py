@@ -15,19 +15,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.batch import Batch
-from dlm.canvas import Canvas, pack_positions
-from dlm.decoder import Decoder
+from dlm.engine.batch import Batch
+from dlm.engine.branches import Branches, BranchPlan
+from dlm.engine.canvas import Canvas, pack_positions
+from dlm.engine.forward import Forward, Seen
+from dlm.engine.interfaces import Cache, CacheRun
+from dlm.engine.loop import Decoder
+from dlm.engine.no_cache import NoCacheRun, WholeRows
+from dlm.engine.plan import CacheQuery, ForwardPlan
+from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
+from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
-from dlm.forward import Pass, Seen
 from dlm.models.backbone import Backbone, ModelDescription
-from dlm.plan import ForwardPlan, Now
-from dlm.protocols import Cache, CacheRun
-from dlm.row import Row
-from dlm.sampler import Sampler
-from dlm.uncached import FullCanvasRun, WholeRows
-from dlm.versions import Spread, Versions
-from dlm.view import Clock, StepView, rank
 
 # What a stored key can belong to: a given position; a token that stood there at the row's last refresh, or has been
 # committed since; a mask.
@@ -120,7 +120,7 @@ class Replaying(Decoder):
         self._pair: _Pair | None = None
 
     def _open_cache(self, canvas: Canvas) -> CacheRun:
-        whole = FullCanvasRun(WholeRows(self.description.attention_block))
+        whole = NoCacheRun(WholeRows(self.description.attention_block))
         ages = [0] * canvas.tokens.shape[0]
         self._beside = _Beside(super()._open_cache(canvas), whole, self._finish_step, ages)
         return self._beside
@@ -128,7 +128,7 @@ class Replaying(Decoder):
     def _look(
         self,
         batch: Batch,
-        clock: Clock,
+        blocks: BlockState,
         plan: ForwardPlan,
         positions: Int[Tensor, "B N"],
         eligible: Bool[Tensor, "B W"],
@@ -142,8 +142,8 @@ class Replaying(Decoder):
         places = pack_positions(wanted, canvas.columns, positions.shape[1])
         # Memories of the parts are the exact run's; only what is held against the step before is the cache's own.
         own = {**states, "previous": states.get("replayed")}
-        cached, _, answered = super()._look(batch, clock, asked, places, narrowed, own)
-        exact, forced, seen = super()._look(batch, clock, plan, positions, eligible, states)
+        cached, _, answered = super()._look(batch, blocks, asked, places, narrowed, own)
+        exact, forced, seen = super()._look(batch, blocks, plan, positions, eligible, states)
         if "previous" in states:
             states["replayed"] = own["previous"]
         assert answered is not None
@@ -160,13 +160,13 @@ class Replaying(Decoder):
         if pair is None or view.proposal is not pair.exact.proposal:  # a choice that is foreseen, without a forward
             return super().select(view, forced, states)
         # The schedule may have settled the block after the exact forward.
-        here = pair.cached.eligible & pair.cached.here(view.clock.block)
-        cached = pair.cached.with_(clock=view.clock, eligible=here, most=view.most)
+        here = pair.cached.eligible & pair.cached.here(view.blocks.block)
+        cached = pair.cached.with_(blocks=view.blocks, eligible=here, most=view.most)
         cached, would, _ = super().select(cached, None, dict(states))
-        view, chosen, leaving = super().select(view, forced, states)
+        view, chosen, exiting = super().select(view, forced, states)
         same = (view.on_canvas(chosen, False) == cached.on_canvas(would, False)).all(dim=1)
         self._pair = replace(pair, cached=cached, same=same)
-        return view, chosen, leaving
+        return view, chosen, exiting
 
     def _finish_step(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> tuple[StepView, Bool[Tensor, "B N"]]:
         """Keep the figures of a step that is done; returns what the policy must be told of it."""
@@ -263,14 +263,14 @@ class _Beside:
     """
 
     policy: CacheRun
-    whole: FullCanvasRun
+    whole: NoCacheRun
     finished: Callable[[StepView, Tensor], tuple[StepView, Tensor]]
     refreshed_at: list[int]
-    now: Now = field(init=False)
+    now: CacheQuery = field(init=False)
     asked: ForwardPlan = field(init=False)
     fresh: Fresh = field(init=False)
 
-    def plan(self, now: Now) -> ForwardPlan:
+    def plan(self, now: CacheQuery) -> ForwardPlan:
         self.now, self.asked, self.fresh = now, self.policy.plan(now), Fresh()
         for slot in self.asked.refreshed:
             self.refreshed_at[slot] = now.rows[slot].steps
@@ -285,7 +285,7 @@ class _Beside:
     def evaluable(self, row: Row) -> int:
         return 0
 
-    def spread(self, versions: Versions) -> Spread:
+    def spread(self, versions: Branches) -> BranchPlan:
         raise AssertionError("versions of a row are not replayed")
 
     def accept(self, kept: Int[Tensor, " B"]) -> None:
@@ -303,7 +303,7 @@ class _Beside:
 
 @dataclass
 class Fresh:
-    """A memory (:class:`dlm.plan.Memory`) that changes nothing and takes down the keys and values of a forward.
+    """A memory (:class:`dlm.engine.plan.Memory`) that changes nothing and takes down the keys and values of a forward.
 
     Attributes:
         keys, values: per layer. ``[R, T, K, h]`` each, a second stream and entries that are not kept at the end
@@ -313,7 +313,7 @@ class Fresh:
     values: list[Tensor] = field(default_factory=list)
 
     def run(self, layer: int, block: Any, x: Float[Tensor, "R T D"], rope: Any, mask: Tensor | None) -> Tensor:
-        """See :class:`dlm.plan.Memory`."""
+        """See :class:`dlm.engine.plan.Memory`."""
 
         def take_down(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
             self.keys.append(k)
@@ -324,20 +324,20 @@ class Fresh:
         return out
 
     def extended(self, extra: int) -> Fresh:
-        """See :class:`dlm.plan.Memory`."""
+        """See :class:`dlm.engine.plan.Memory`."""
         return self
 
     def doubled(self) -> Fresh:
-        """See :class:`dlm.plan.Memory`."""
+        """See :class:`dlm.engine.plan.Memory`."""
         return self
 
     def along_sequence(self, order: Any, valid: Any) -> Any:
-        """See :class:`dlm.plan.Memory`."""
+        """See :class:`dlm.engine.plan.Memory`."""
         raise AssertionError("versions of a row are not replayed")
 
 
 def compare(
-    forward: Pass, exact: Seen, cached: Seen, positions: Int[Tensor, "B N"]
+    forward: Forward, exact: Seen, cached: Seen, positions: Int[Tensor, "B N"]
 ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, "B N"]]:
     """KL(exact || cached), whether the best token is the same, and the absolute differences of its probability and of
     the entropy, all in float64 and of the model's own distributions, before transforms and temperature."""
@@ -358,7 +358,7 @@ def compare(
     return kl, agrees, prob, entropy
 
 
-def visible(plan: ForwardPlan, now: Now) -> Bool[Tensor, "B W"]:
+def visible(plan: ForwardPlan, now: CacheQuery) -> Bool[Tensor, "B W"]:
     """Positions that a plan lets a row attend to. Keys that a layer evicts for itself (Sparse-dLLM) count as well."""
     seen = torch.zeros_like(now.wanted)
     for feed in plan.feeds:

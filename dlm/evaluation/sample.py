@@ -40,7 +40,7 @@ class Sample:
         commit_step: per generated position the 0-based step that fixed it; -1 where the sampler did not. The decoding
             order.
         confidence: per generated position the probability at which it was committed, 4 digits; None where it was not.
-        accepted_drafts, positions_cut: as in :class:`dlm.result.Counts`.
+        accepted_drafts, positions_cut: as in :class:`dlm.engine.result.Counts`.
         stop: why the row ended: ``filled``, ``end_token`` or ``early_exit``.
         seconds: wall time of its steps, shared equally among the rows of a batch.
         seconds_model: the part of it inside forwards.

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from dlm.decoder import Decoder
+from dlm.engine.loop import Decoder
+from dlm.engine.result import RowResult
 from dlm.errors import DlmError, PromptError, SettingsError, StorageError
 from dlm.evaluation import store as files
 from dlm.evaluation.asking import Asker, Question, decoded, has_template
@@ -24,7 +25,6 @@ from dlm.evaluation.shards import Group
 from dlm.evaluation.store import Failure, Store
 from dlm.evaluation.tally import Tally, figures
 from dlm.models.language_model import LanguageModel
-from dlm.result import RowResult
 from dlm.tasks.base import Verdict
 from dlm.trace import Recorder, TraceWriter, pieces_of
 

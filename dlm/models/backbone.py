@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.engine.plan import Memory
 from dlm.errors import SettingsError
-from dlm.plan import Memory
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def _figures(result: Result, place: Place, orders: tuple[Order, Order]) -> Figur
 
 
 def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Per sample; 0 where nothing was needed, as in :class:`dlm.result.Counts`."""
+    """Per sample; 0 where nothing was needed, as in :class:`dlm.engine.result.Counts`."""
     return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)
 
 

@@ -102,7 +102,7 @@ def draw_all(summary: Summary, folders: Sequence[Path], out: Path) -> list[Pictu
 
 @dataclass(frozen=True, order=True)
 class Form:
-    """A point of a closed form's curve; the attributes are those of :class:`dlm.oracle.curves.CurvePoint`."""
+    """A point of a closed form's curve; the attributes are those of :class:`dlm.exact_model.curves.CurvePoint`."""
 
     task: str
     decoding: str

@@ -10,9 +10,9 @@ from dlm.errors import SettingsError
 from dlm.trace.steps import CacheEvent, Trace, TraceStep
 
 if TYPE_CHECKING:
-    from dlm.decoder import Decoder, StepEvent
-    from dlm.proposal import Statistic
-    from dlm.row import Row
+    from dlm.engine.loop import Decoder, StepEvent
+    from dlm.engine.proposal import Statistic
+    from dlm.engine.row import Row
 
 Recordable = Literal["order", "commits", "confidence", "candidates", "all_candidates", "logits", "cache"]
 RECORDABLE: tuple[Recordable, ...] = (
@@ -69,10 +69,10 @@ class Recorder:
         """Add a step to the trace of every row it had."""
         if not self.active:
             return
-        view, clock = event.view, event.view.clock
+        view, blocks = event.view, event.view.blocks
         proposal, chosen = view.proposal, event.chosen.tolist()
         positions, tokens, probs = (x.tolist() for x in (view.positions, proposal.token, proposal.prob))
-        steps, starts, ends = (x.tolist() for x in (clock.step, clock.block_start, clock.block_end))
+        steps, starts, ends = (x.tolist() for x in (blocks.step, blocks.block_start, blocks.block_end))
         eligible = view.eligible.tolist() if self.with_confidence or self.everywhere else chosen
         top = self._top(event)
         fills = _listed(event.filled, len(steps))

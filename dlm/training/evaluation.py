@@ -8,8 +8,8 @@ from statistics import fmean
 
 from dlm import tasks
 from dlm.api import generate
+from dlm.engine.sampler import Sampler
 from dlm.models import LanguageModel
-from dlm.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Score:
 
     Attributes:
         accuracy: share of right answers.
-        forwards, tokens, tokens_per_forward: means of the counters of :class:`dlm.result.Counts`.
+        forwards, tokens, tokens_per_forward: means of the counters of :class:`dlm.engine.result.Counts`.
         n: number of instances.
     """
 

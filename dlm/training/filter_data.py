@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.api import Prompt, generate
-from dlm.canvas import Job
-from dlm.decoder import Decoder, StepEvent
+from dlm.engine.canvas import Job
+from dlm.engine.interfaces import Blocks
+from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.sampler import Sampler
 from dlm.errors import CheckpointError, SettingsError
 from dlm.models import LanguageModel
-from dlm.protocols import Blocks
-from dlm.sampler import Sampler
 from dlm.training.checkpoint import read_checkpoint, write_checkpoint
 from dlm.training.filter_file import Inputs, block_inputs, check_inputs
 
@@ -200,9 +200,9 @@ def _note(event: StepEvent, walk: Walk, known: Int[Tensor, "P L"], lines: _Lines
     view, n = event.view, walk.block_length
     open_before = view.on_canvas(view.eligible, False)
     rows = [row.job.index for row in event.rows]
-    columns = view.clock.block_start[:, None] + torch.arange(n, device=view.positions.device)
-    inside = columns < view.clock.block_end[:, None]
-    columns = columns.clamp_max(view.canvas.trash)
+    columns = view.blocks.block_start[:, None] + torch.arange(n, device=view.positions.device)
+    inside = columns < view.blocks.block_end[:, None]
+    columns = columns.clamp_max(view.canvas.scratch)
     # A committed position that was not scored again holds what it holds.
     tokens = torch.where(open_before, view.on_canvas(view.proposal.token, -1), view.canvas.tokens)
     if walk.inputs == "probability":

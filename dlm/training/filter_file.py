@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import StepView
 from dlm.errors import CheckpointError, SettingsError
-from dlm.proposal import Statistic
-from dlm.view import StepView
 
 Inputs = Literal["probability", "negative_entropy", "masked_probability"]
 FORMAT = "dlm learn2pd filter"
@@ -46,7 +46,7 @@ def block_inputs(view: StepView, inputs: Inputs, length: int, masked: Bool[Tenso
 
     What a stop rule has cut away counts as committed, in ``probability`` as missing, as published.
     """
-    clock, proposal = view.clock, view.proposal
+    blocks, proposal = view.blocks, view.proposal
     sure = 0.0 if inputs == "negative_entropy" else 1.0
     if inputs == "negative_entropy":
         assert proposal.entropy is not None
@@ -56,9 +56,9 @@ def block_inputs(view: StepView, inputs: Inputs, length: int, masked: Bool[Tenso
     laid = view.on_canvas(torch.where(view.real, values, torch.nan), torch.nan)
     known = ~laid.isnan() if inputs == "probability" else ~laid.isnan() & masked
     laid = torch.where(known, laid, torch.where(masked, 0.0, sure))
-    columns = clock.block_start[:, None] + torch.arange(length, device=laid.device)
-    inside = columns < (clock.block_end if inputs == "probability" else clock.opened_end)[:, None]
-    return laid.gather(1, columns.clamp_max(view.canvas.trash)).masked_fill(~inside, 0.0)
+    columns = blocks.block_start[:, None] + torch.arange(length, device=laid.device)
+    inside = columns < (blocks.block_end if inputs == "probability" else blocks.opened_end)[:, None]
+    return laid.gather(1, columns.clamp_max(view.canvas.scratch)).masked_fill(~inside, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

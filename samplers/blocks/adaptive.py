@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import StepView
 from samplers.texts import token_ids
 
 
@@ -69,7 +69,7 @@ class AdaptiveBlocks(Stateless):
     def narrow(self, view: StepView, opened: Bool[Tensor, " B"], state: None) -> tuple[Int[Tensor, " B"], None]:
         if not all(isinstance(d, int) for d in self.delimiters):
             raise SettingsError("delimiters given as text need the model's tokenizer: give token ids instead")
-        canvas, start = view.canvas, view.clock.block_start
+        canvas, start = view.canvas, view.blocks.block_start
         within = view.positions < (start + self._window(canvas))[:, None]
         ends = torch.zeros_like(view.eligible)
         for delimiter in self.delimiters:

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.parts import Stateless
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
-from dlm.parts import Stateless
+from dlm.engine.canvas import Canvas
+from dlm.engine.parts import Stateless
 
 
 @dataclass(frozen=True)

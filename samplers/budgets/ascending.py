@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import StepView
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Ascending(Stateless):
             raise SettingsError(f"ascending step sizes need at least 2 positions to fill, got {region}")
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
-        canvas, j = view.canvas, view.clock.step
+        canvas, j = view.canvas, view.blocks.step
         steps = canvas.region.double().log2().floor().long()
         left = view.eligible.sum(dim=1)
         return torch.where(j < steps - 1, 2 ** j.clamp_max(62), left), state

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import StepView
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CarryOver(Stateless):
         return None
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
-        clock = view.clock
+        blocks = view.blocks
         left = view.eligible.sum(dim=1)
-        allowed = (clock.block_step + 1) * clock.block_masks // self.steps
-        return torch.minimum(allowed - (clock.block_masks - left), left).clamp_min(1), state
+        allowed = (blocks.block_step + 1) * blocks.block_masks // self.steps
+        return torch.minimum(allowed - (blocks.block_masks - left), left).clamp_min(1), state

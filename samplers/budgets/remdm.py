@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import Clock, StepView
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class RemaskingLoop(Stateless):
                 f" position: use at most {3 * block} cycles or longer blocks"
             )
 
-    def first(self, clock: Clock) -> Int[Tensor, " B"]:
+    def first(self, blocks: BlockState) -> Int[Tensor, " B"]:
         """The step of the block at which the extra cycles begin."""
-        steps = -(-clock.block_masks // self.tokens_per_step)
+        steps = -(-blocks.block_masks // self.tokens_per_step)
         wanted = (steps.double() * self.start).floor().long()
         return torch.minimum(wanted, steps - 1).clamp_min(1)
 
-    def looping(self, clock: Clock, step: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
+    def looping(self, blocks: BlockState, step: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
         """Whether ``step`` of the block is one of the extra cycles."""
-        first = self.first(clock)
-        cycles = clock.block_masks.clamp_max(32) if self.cycles is None else self.cycles
+        first = self.first(blocks)
+        cycles = blocks.block_masks.clamp_max(32) if self.cycles is None else self.cycles
         return (step >= first) & (step < first + cycles)
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
-        looping = self.looping(view.clock, view.clock.block_step)
+        looping = self.looping(view.blocks, view.blocks.block_step)
         return torch.where(looping, self.number, self.tokens_per_step), state

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import StepView
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TimeGrid(Stateless):
     compat: Literal["clean", "reference"] = "reference"
 
     block_schedules = ("Whole",)
-    foreseen = True
+    order_known = True
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -59,7 +59,7 @@ class TimeGrid(Stateless):
 
         In float32 like the reference: rounding decides where a truncated number just misses an integer.
         """
-        k = view.clock.step
+        k = view.blocks.step
         # Not the masks of the block: a stop rule may cut it short, and the grid stays what it was.
         steps = view.canvas.writable.sum(dim=1) if self.steps is None else torch.full_like(k, self.steps)
         left = 1.0 - self._time(k + 1, steps) / self._time(k, steps)

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import StepView
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Uniform(Stateless):
 
     tokens_per_step: int | None = 1
     steps: int | None = None
-    foreseen = True
+    order_known = True
 
     def __post_init__(self) -> None:
         if (self.tokens_per_step is None) == (self.steps is None):
@@ -48,14 +48,14 @@ class Uniform(Stateless):
             )
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
-        clock = view.clock
+        blocks = view.blocks
         if self.steps is None:
             assert self.tokens_per_step is not None
-            return torch.full_like(clock.step, self.tokens_per_step), state
+            return torch.full_like(blocks.step, self.tokens_per_step), state
         start, region = view.canvas.start, view.canvas.region
         # Steps are cut where blocks are cut, so that the parts add up to the whole.
-        done = (clock.block_start - start) * self.steps // region
-        due = (clock.block_end - start) * self.steps // region
+        done = (blocks.block_start - start) * self.steps // region
+        due = (blocks.block_end - start) * self.steps // region
         share = (due - done).clamp_min(1)
-        base, rest = clock.block_masks // share, clock.block_masks % share
-        return base + (clock.block_step < rest), state
+        base, rest = blocks.block_masks // share, blocks.block_masks % share
+        return base + (blocks.block_step < rest), state

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import RowSize
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.proposal import Statistic
-from dlm.protocols import RowSize
-from dlm.view import Clock, StepView
 from samplers.exits.regions import AnswerRegion
 
 
@@ -120,10 +120,10 @@ class AnswerGap(Stateless):
     def check(self, region: int, block: int) -> None:
         self.region.check(region)
 
-    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
         return self.region.where(canvas)
 
-    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return self.region.most(eligible, size.region)
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, " B"], None]:
@@ -137,5 +137,5 @@ class AnswerGap(Stateless):
             share = 1.0 - canvas.masked.sum(dim=1) / region
         else:
             steps = -(-region // self.tokens_per_step) if self.steps is None else torch.full_like(region, self.steps)
-            share = (view.clock.step + 1).double() / steps
+            share = (view.blocks.step + 1).double() / steps
         return (mean >= self.thresholds.required(share)) & (count > 0), state

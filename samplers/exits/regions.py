@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
 from dlm.errors import SettingsError
 from samplers.texts import encode
 

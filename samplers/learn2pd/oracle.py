@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import RowSize
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.proposal import Statistic
-from dlm.protocols import RowSize
 from dlm.training.filter_file import Inputs, check_inputs, needs_of
-from dlm.view import Clock, StepView
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Oracle(Stateless):
         mine = known[same.int().argmax(dim=1)]
         return torch.where(same.any(dim=1, keepdim=True), mine, -1)
 
-    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
-        return clock.block if self.inputs == "probability" else clock.block & canvas.masked
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        return blocks.block if self.inputs == "probability" else blocks.block & canvas.masked
 
-    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.block if self.inputs == "probability" else eligible
 
     def step(self, view: StepView, state: Int[Tensor, "B W"]) -> tuple[Bool[Tensor, "B N"], Int[Tensor, "B W"]]:

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import RowSize
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.proposal import Statistic
-from dlm.protocols import RowSize
 from dlm.training.filter_file import Filter, block_inputs, needs_of
-from dlm.view import Clock, StepView, rank
 from samplers.learn2pd.packaged import packaged_filter
 
 # Below this a modifier has put a position last (SuppressEnd): the filter does not see that, and must not overrule it.
@@ -61,11 +61,11 @@ class Learn2PD(Stateless):
                 f" blocks.length={self.filter.block_length}, or train one with block_length={block}"
             )
 
-    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
-        here = clock.block & canvas.masked
-        return clock.block if self.filter is not None and self.filter.inputs == "probability" else here
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        here = blocks.block & canvas.masked
+        return blocks.block if self.filter is not None and self.filter.inputs == "probability" else here
 
-    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.block if self.filter is not None and self.filter.inputs == "probability" else eligible
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
@@ -79,7 +79,7 @@ class Learn2PD(Stateless):
         assert view.scores is not None
         n = self.filter.block_length
         sure = torch.sigmoid(self.filter(block_inputs(view, self.filter.inputs, n, view.canvas.masked)))
-        place = (view.positions - view.clock.block_start[:, None]).clamp(0, n - 1)
+        place = (view.positions - view.blocks.block_start[:, None]).clamp(0, n - 1)
         return (sure.gather(1, place) > self._level) & (view.scores > _PUT_LAST) & view.eligible
 
     @property

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import StepView
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class EndRejection(Stateless):
     compat: Literal["clean", "reference"] = "clean"
     tokens_per_step: int = 1
 
-    # Scores are scaled, so they must not be negative (see dlm.legality).
+    # Scores are scaled, so they must not be negative (see dlm.engine.legality).
     scales = True
 
     def __post_init__(self) -> None:
@@ -53,9 +53,9 @@ class EndRejection(Stateless):
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.scores is not None
-        clock, canvas = view.clock, view.canvas
+        blocks, canvas = view.blocks, view.canvas
         region = canvas.region.double()
-        j = (clock.block_step if self.compat == "reference" else clock.step).double()
+        j = (blocks.block_step if self.compat == "reference" else blocks.step).double()
         if self.schedule == "linear":
             per_step = torch.ceil(region / self.tokens_per_step)
             steps = per_step if self.steps is None else torch.full_like(region, self.steps)

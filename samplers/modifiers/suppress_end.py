@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.parts import Stateless
-from dlm.view import StepView
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 
 # Below every score of a position that may go first, above -inf, which means "not eligible".
 _LAST = -1e30

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dlm.engine.interfaces import Selector
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from dlm.protocols import Selector
-from dlm.sampler import Sampler
 from samplers.blocks.adaptive import AdaptiveBlocks
 from samplers.blocks.fixed import Fixed
 from samplers.presets.options import Options

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlm.proposal import Proposer
-from dlm.sampler import Sampler
+from dlm.engine.proposal import Proposer
+from dlm.engine.sampler import Sampler
 from samplers.blocks.whole import Whole
 from samplers.presets.options import Options
 from samplers.scores.negative_entropy import NegativeEntropy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlm.sampler import Sampler
+from dlm.engine.sampler import Sampler
 from samplers.modifiers.certainty_prior import CertaintyPrior
 from samplers.presets.llada import uniform
 from samplers.presets.options import Options

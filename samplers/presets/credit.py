@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from dlm.engine.interfaces import Selector
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from dlm.protocols import Selector
-from dlm.sampler import Sampler
 from samplers.presets.options import Options
 from samplers.scores.probability import Probability
 from samplers.selectors.threshold import Threshold

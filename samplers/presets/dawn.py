@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlm.sampler import Sampler
+from dlm.engine.sampler import Sampler
 from samplers.presets.options import Options
 from samplers.scores.probability import Probability
 from samplers.selectors.dawn import Dawn

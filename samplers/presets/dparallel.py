@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlm.sampler import Sampler
+from dlm.engine.sampler import Sampler
 from samplers.presets.options import Options
 from samplers.scores.negative_entropy import NegativeEntropy
 from samplers.selectors.entropy_threshold import EntropyThreshold

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from dlm.engine.interfaces import Score
+from dlm.engine.proposal import Proposer
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from dlm.proposal import Proposer
-from dlm.protocols import Score
-from dlm.sampler import Sampler
 from samplers.blocks.fixed import Fixed
 from samplers.blocks.whole import Whole
 from samplers.budgets.time_grid import TimeGrid

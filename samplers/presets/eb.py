@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from dlm.engine.interfaces import Score
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from dlm.protocols import Score
-from dlm.sampler import Sampler
 from samplers.presets.options import Options
 from samplers.scores.margin import Margin
 from samplers.scores.negative_entropy import NegativeEntropy

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from dlm.engine.interfaces import Blocks
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from dlm.protocols import Blocks
-from dlm.sampler import Sampler
 from samplers.blocks.ascending import AscendingBlocks
 from samplers.blocks.whole import Whole
 from samplers.budgets.ascending import Ascending

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from dlm.sampler import Sampler
+from dlm.engine.sampler import Sampler
 from samplers.presets.options import Options
 from samplers.scores.probability import Probability
 from samplers.selectors.factor import Factor

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlm.sampler import Sampler
+from dlm.engine.sampler import Sampler
 from dlm.training.filter_file import Filter, Inputs, read_filter
 from samplers.learn2pd.oracle import Oracle
 from samplers.learn2pd.selector import Learn2PD

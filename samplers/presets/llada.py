@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlm.protocols import Score
-from dlm.sampler import Sampler
+from dlm.engine.interfaces import Score
+from dlm.engine.sampler import Sampler
 from samplers.budgets.uniform import Uniform
 from samplers.presets.options import Options
 from samplers.scores.margin import Margin

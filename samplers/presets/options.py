@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from dlm.engine.interfaces import Blocks, EarlyExit, LogitTransform, ScoreModifier, StopRule
+from dlm.engine.proposal import Proposer
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from dlm.proposal import Proposer
-from dlm.protocols import Blocks, EarlyExit, LogitTransform, ScoreModifier, StopRule
-from dlm.sampler import Sampler
 from samplers.blocks.fixed import Fixed
 from samplers.modifiers.suppress_end import SuppressEnd
 from samplers.stops.end_block import EndBlock

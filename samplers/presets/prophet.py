@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from dlm.protocols import Selector
-from dlm.sampler import Sampler
+from dlm.engine.interfaces import Selector
+from dlm.engine.sampler import Sampler
 from samplers.exits.answer_gap import AnswerGap, Smooth, Stages
 from samplers.exits.regions import AnswerRegion
 from samplers.presets.llada import uniform

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlm.sampler import Sampler
+from dlm.engine.sampler import Sampler
 from samplers.budgets.remdm import RemaskingLoop
 from samplers.budgets.uniform import Uniform
 from samplers.presets.llada import uniform

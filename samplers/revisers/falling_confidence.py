@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import RowSize
+from dlm.engine.parts import PartDefaults
+from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import PartDefaults
-from dlm.protocols import RowSize
-from dlm.view import Clock, StepView, rank
 from samplers.selectors.mean_threshold import MeanThreshold
 
 
@@ -45,10 +45,10 @@ class FallingConfidence(PartDefaults):
         """Probability of the best token of each position at the forward before; 0 at first."""
         return torch.zeros(canvas.tokens.shape, device=canvas.tokens.device)
 
-    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
-        return canvas.writable & (canvas.columns < clock.block_end[:, None])
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        return canvas.writable & (canvas.columns < blocks.block_end[:, None])
 
-    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.region
 
     def step(
@@ -63,6 +63,6 @@ class FallingConfidence(PartDefaults):
         # At most one less than really were committed: the end of a block may have fewer than the minimum.
         number = torch.minimum(number, (chosen.sum(dim=1) - 1).clamp_min(0))
         open_ = view.canvas.masked.any(dim=1, keepdim=True)
-        candidates = view.here(view.clock.block & view.canvas.writable & ~view.canvas.masked)
+        candidates = view.here(view.blocks.block & view.canvas.writable & ~view.canvas.masked)
         lowest = rank((-risen).masked_fill(~candidates, -torch.inf)) < number[:, None]
         return view.on_canvas((lowest & candidates & open_).float()) > 0, state

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.parts import PartDefaults
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import PartDefaults
-from dlm.proposal import Statistic
-from dlm.view import StepView, rank
 
 # The published loop starts every block as if so many tokens had just been accepted.
 _ACCEPTED_AT_START = 30
@@ -60,7 +60,7 @@ class NarrowOut(PartDefaults):
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: Accepted
     ) -> tuple[Bool[Tensor, "B W"], Accepted]:
         assert view.shadow is not None
-        fresh = view.clock.block_step == 0
+        fresh = view.blocks.block_step == 0
         kept = state.kept & ~fresh[:, None]
         last = state.last.masked_fill(fresh, _ACCEPTED_AT_START)
         accepted = chosen.sum(dim=1)

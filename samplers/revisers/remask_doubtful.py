@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.parts import Stateless
-from dlm.view import StepView
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from samplers.selectors.hierarchy import HierarchyRemask, check_doubt, doubted
 
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.parts import Stateless
-from dlm.view import StepView, rank
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView, rank
 from samplers.budgets.remdm import RemaskingLoop
 
 
@@ -27,11 +27,11 @@ class RemaskLowest(Stateless):
         return None if budget == self.loop else f"the loop is {self.loop} here and {budget} there, give both the same"
 
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
-        canvas, clock = view.canvas, view.clock
-        committed = clock.block & canvas.writable & ~canvas.masked & (canvas.commit_step >= 0)
-        next_is_extra = self.loop.looping(clock, clock.block_step + 1)
+        canvas, blocks = view.canvas, view.blocks
+        committed = blocks.block & canvas.writable & ~canvas.masked & (canvas.commit_step >= 0)
+        next_is_extra = self.loop.looping(blocks, blocks.block_step + 1)
         confidence = canvas.commit_confidence.nan_to_num(nan=1.0)
         lowest = rank((-confidence).masked_fill(~committed, -torch.inf)) < self.loop.number
         # A block that is full has no step left to refill it.
-        open_ = (clock.block & canvas.masked).any(dim=1)
+        open_ = (blocks.block & canvas.masked).any(dim=1)
         return lowest & committed & (next_is_extra & open_)[:, None], state

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlm.view import StepView, rank
+from dlm.engine.step import StepView, rank
 from samplers.selectors.running_confidence import RunningBest
 
 
@@ -25,7 +25,7 @@ class RemaskOvertaken(RunningBest):
         assert view.budget is not None
         state = self.updated(view, state)
         canvas = view.canvas
-        committed = view.clock.block & canvas.writable & ~canvas.masked
+        committed = view.blocks.block & canvas.writable & ~canvas.masked
         surplus = (chosen.sum(dim=1) - view.budget).clamp_min(0)
         # Equal ones: the higher position gives way, so that both halves rank alike.
         weakest = rank((-state).masked_fill(~committed, -torch.inf).flip(1)).flip(1)

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import StepView
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,6 @@ class Calibrated(Stateless):
         else:
             table = self.table.to(device=prob.device, dtype=prob.dtype)
             rarity = -torch.log(table[view.proposal.token.clamp_max(len(table) - 1)] + 1e-9)
-        offset = (view.positions - view.clock.block_start[:, None]).clamp_min(0)
+        offset = (view.positions - view.blocks.block_start[:, None]).clamp_min(0)
         weight = torch.exp(-self.decay * offset.to(prob.dtype))
         return weight * (prob * rarity).clamp(min=0.0, max=self.cap), state

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.parts import Stateless
-from dlm.proposal import Statistic
-from dlm.view import StepView
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import StepView
 
 
 @dataclass(frozen=True)

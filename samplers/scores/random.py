@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.noise import Purpose
-from dlm.parts import Stateless
-from dlm.view import StepView
+from dlm.engine.noise import Purpose
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Random(Stateless):
     """A fresh uniform in (0, 1) per position and step (LLaDA's ``remasking="random"``); tokens stay the proposals."""
 
     non_negative = True
-    foreseen = True
+    order_known = True
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         return view.uniform(Purpose.SCORE), state

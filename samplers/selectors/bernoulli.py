@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.noise import Purpose
-from dlm.parts import Stateless
-from dlm.view import StepView
+from dlm.engine.noise import Purpose
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from samplers.budgets.time_grid import TimeGrid
 
 

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.parts import PartDefaults
+from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import PartDefaults
-from dlm.view import StepView, rank
 
 
 class Coherence(NamedTuple):
@@ -71,10 +71,10 @@ class Coherent(PartDefaults):
 
     def step(self, view: StepView, state: Coherence) -> tuple[Bool[Tensor, "B N"], Coherence]:
         assert view.scores is not None
-        clock, total = view.clock, view.clock.block_masks
+        blocks, total = view.blocks, view.blocks.block_masks
         left = view.eligible.sum(dim=1)
         unit = torch.ones_like(total) if self.steps is None else (total // self.steps).clamp_min(1)
-        size = self._size(clock.step, left, total, unit, state.size)
+        size = self._size(blocks.step, left, total, unit, state.size)
 
         places = rank(view.scores)
         top = (places < unit[:, None]) & view.eligible
@@ -85,15 +85,15 @@ class Coherent(PartDefaults):
         if not self.seek:
             best_first = rank(view.scores.masked_fill(~agreed, -torch.inf))
             agreed = agreed & (best_first < unit[:, None])
-        follow = (top & buffered).any(dim=1) & (count >= unit) & (clock.step >= self.warm_up) & (left > unit)
+        follow = (top & buffered).any(dim=1) & (count >= unit) & (blocks.step >= self.warm_up) & (left > unit)
         chosen = torch.where(follow[:, None], agreed, top)
 
         # Buffers are kept from the last but one warm-up step on; tokens from the last one.
         behind = rank(view.scores.masked_fill(chosen, -torch.inf)) < size[:, None]
-        keep = (clock.step >= self.warm_up - 2)[:, None]
+        keep = (blocks.step >= self.warm_up - 2)[:, None]
         buffer = (view.on_canvas((behind & view.eligible & ~chosen).float()) > 0) & keep
         token = view.on_canvas(view.proposal.token, -1)
-        token = torch.where((clock.step >= self.warm_up - 1)[:, None], token, torch.full_like(token, -1))
+        token = torch.where((blocks.step >= self.warm_up - 1)[:, None], token, torch.full_like(token, -1))
         return chosen, Coherence(buffer, token, size)
 
     def _size(

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import Checks, CutsOff, Forgets, Looks, Rewrites, RowSize, Selector
+from dlm.engine.parts import PartDefaults
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
-from dlm.parts import PartDefaults
-from dlm.proposal import Statistic
-from dlm.protocols import Checks, CutsOff, Forgets, Looks, Rewrites, RowSize, Selector
-from dlm.view import Clock, StepView
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class _Several(PartDefaults):
             if isinstance(selector, Checks):
                 selector.check(region, block)
 
-    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
         seen = torch.zeros_like(canvas.writable)
         for selector in self.selectors:
             if isinstance(selector, Looks):
-                seen = seen | selector.looks_at(canvas, clock)
+                seen = seen | selector.positions_to_score(canvas, blocks)
         return seen
 
-    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         lookers = [s for s in self.selectors if isinstance(s, Looks)]
-        return eligible + sum(max(0, s.most_looked_at(eligible, size) - eligible) for s in lookers)
+        return eligible + sum(max(0, s.most_positions_to_score(eligible, size) - eligible) for s in lookers)
 
     def forget(self, where: Bool[Tensor, "B W"], state: tuple[Any, ...]) -> tuple[Any, ...]:
         pairs = zip(self.selectors, state, strict=True)

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import RowSize
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.proposal import Statistic
-from dlm.protocols import RowSize
-from dlm.view import Clock, StepView
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Dawn(Stateless):
     def needs(self) -> frozenset[Statistic]:
         return frozenset({"attention"})
 
-    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
-        return ~canvas.masked & (canvas.columns < clock.block_end[:, None])
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        return ~canvas.masked & (canvas.columns < blocks.block_end[:, None])
 
-    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.row
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import StepView, rank
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,23 @@ class Dimple(Stateless):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
-        last = view.clock.step >= self._steps(view) - 1
+        last = view.blocks.step >= self._steps(view) - 1
         sure = ((view.scores > self.threshold) | last[:, None]) & view.eligible
         fallback = rank(view.scores) < self._scheduled(view)[:, None]
         return torch.where(sure.any(dim=1, keepdim=True), sure, fallback), state
 
     def _steps(self, view: StepView) -> Float[Tensor, " B"]:
         """Intervals of the grid."""
-        total = view.clock.block_masks.double()
+        total = view.blocks.block_masks.double()
         return total if self.steps is None else torch.full_like(total, self.steps)
 
     def _scheduled(self, view: StepView) -> Float[Tensor, " B"]:
         """How many positions the grid commits at this step."""
-        total, now = view.clock.block_masks.double(), view.eligible.sum(dim=1).double()
+        total, now = view.blocks.block_masks.double(), view.eligible.sum(dim=1).double()
         steps = self._steps(view)
         stride = (1.0 - self.eps) / steps
         # n (1 - s/t) >= 1 is s N <= n - 1: the first grid point that low, if it is not behind the step already.
         reached = torch.ceil((1.0 - (now - 1.0) / total) / stride - 1e-9)
-        point = torch.maximum(reached, view.clock.step + 1.0)
+        point = torch.maximum(reached, view.blocks.step + 1.0)
         number = torch.floor(now - (1.0 - point * stride) * total + 1e-9).clamp_min(1.0)
         return torch.where(point >= steps, now, number)

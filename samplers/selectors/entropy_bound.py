@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.proposal import Statistic
-from dlm.view import StepView, rank
 
 
 @dataclass(frozen=True)

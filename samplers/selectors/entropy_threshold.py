@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.proposal import Statistic
-from dlm.view import StepView
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import RowSize
+from dlm.engine.parts import Stateless
+from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.protocols import RowSize
-from dlm.view import Clock, StepView, rank
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class HierarchyRemask(Stateless):
         check_levels(self.low, self.high)
         check_doubt(self.doubt)
 
-    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
-        return clock.block & canvas.writable
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        return blocks.block & canvas.writable
 
-    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.block
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
@@ -89,7 +89,7 @@ class HierarchyRemask(Stateless):
 
 def doubted(view: StepView, doubt: float) -> Bool[Tensor, "B N"]:
     """Committed positions of the block whose best token has become improbable."""
-    committed = view.here(view.clock.block & view.canvas.writable & ~view.canvas.masked)
+    committed = view.here(view.blocks.block & view.canvas.writable & ~view.canvas.masked)
     return committed & (view.proposal.prob < doubt)
 
 
@@ -105,8 +105,8 @@ def run_best(
     ties = candidates & (scores == best.gather(1, run))
     if not first:
         return ties
-    place = view.positions.masked_fill(~ties, view.canvas.trash)
-    lowest = torch.full_like(best, view.canvas.trash, dtype=torch.long).scatter_reduce(1, run, place, "amin")
+    place = view.positions.masked_fill(~ties, view.canvas.scratch)
+    lowest = torch.full_like(best, view.canvas.scratch, dtype=torch.long).scatter_reduce(1, run, place, "amin")
     return ties & (view.positions == lowest.gather(1, run))
 
 

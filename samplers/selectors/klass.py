@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import RowSize
+from dlm.engine.parts import PartDefaults
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import PartDefaults
-from dlm.proposal import Statistic
-from dlm.protocols import RowSize
-from dlm.view import Clock, StepView, rank
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Klass(PartDefaults):
         """The last movements of every position, newest last; inf where there were none."""
         return torch.full((*canvas.tokens.shape, self.history), torch.inf, device=canvas.tokens.device)
 
-    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
-        return canvas.masked if self.compat == "d2cache" else clock.block & canvas.masked
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        return canvas.masked if self.compat == "d2cache" else blocks.block & canvas.masked
 
-    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.region if self.compat == "d2cache" else eligible
 
     def forget(self, where: Bool[Tensor, "B W"], state: Float[Tensor, "B W H"]) -> Float[Tensor, "B W H"]:
@@ -79,7 +79,7 @@ class Klass(PartDefaults):
         if self.compat == "d2cache":
             ready = stable & (view.scores >= self.threshold) & view.eligible
         else:
-            waited = view.clock.block_step >= self.history - 1
+            waited = view.blocks.block_step >= self.history - 1
             ready = stable & (view.scores > self.threshold) & view.eligible & waited[:, None]
         fallback = rank(view.scores) < view.budget[:, None]
         return torch.where(ready.any(dim=1, keepdim=True), ready, fallback), state

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.parts import PartDefaults
+from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import PartDefaults
-from dlm.view import StepView, rank
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlm.canvas import Canvas
-from dlm.parts import PartDefaults
-from dlm.view import StepView, rank
+from dlm.engine.canvas import Canvas
+from dlm.engine.parts import PartDefaults
+from dlm.engine.step import StepView, rank
 
 
 class RunningBest(PartDefaults):
@@ -38,7 +38,7 @@ class RunningConfidence(RunningBest):
     def step(self, view: StepView, state: Float[Tensor, "B W"]) -> tuple[Bool[Tensor, "B N"], Float[Tensor, "B W"]]:
         assert view.budget is not None
         state = self.updated(view, state)
-        block = view.clock.block & view.canvas.writable
+        block = view.blocks.block & view.canvas.writable
         held = (block & ~view.canvas.masked).sum(dim=1)
         place = rank(state.masked_fill(~block, -torch.inf))
         holds = block & (place < (held + view.budget)[:, None])

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.parts import PartDefaults
+from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import PartDefaults
-from dlm.view import StepView, rank
 
 
 class Cycle(NamedTuple):
@@ -77,9 +77,9 @@ class SlowFast(PartDefaults):
     def step(self, view: StepView, state: Cycle) -> tuple[Bool[Tensor, "B N"], Cycle]:
         assert view.scores is not None
         state = self._begin(view, state)
-        start, offset = view.clock.block_start, view.positions - view.clock.block_start[:, None]
+        start, offset = view.blocks.block_start, view.positions - view.blocks.block_start[:, None]
         slowly = state.slow < self.explore
-        until = torch.where(slowly, view.clock.block_end - start, state.length)
+        until = torch.where(slowly, view.blocks.block_end - start, state.length)
         region = view.eligible & (offset >= state.done[:, None]) & (offset < until[:, None])
         scores = view.scores.masked_fill(~region, -torch.inf)
         sure = (scores >= self.high) & region
@@ -95,13 +95,13 @@ class SlowFast(PartDefaults):
     def _begin(self, view: StepView, state: Cycle) -> Cycle:
         """A new block starts from nothing."""
         fresh = self.init(view.canvas)
-        new = view.clock.block_step == 0
+        new = view.blocks.block_step == 0
         pairs = (torch.where(new.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(fresh, state, strict=True))
         return Cycle(*pairs)
 
     def _estimated(self, view: StepView, state: Cycle, open_: Bool[Tensor, "B N"], slowly: Bool[Tensor, " B"]) -> Cycle:
         """The state after this slow forward's estimate of the length."""
-        start, size = view.clock.block_start, view.clock.block_end - view.clock.block_start
+        start, size = view.blocks.block_start, view.blocks.block_end - view.blocks.block_start
         farthest = (view.positions - start[:, None] + 1).masked_fill(~open_, 0).amax(dim=1)
         estimate = torch.where(farthest > 0, farthest, state.done + 1)
         estimate = torch.minimum(estimate, size).clamp_min(1)
@@ -119,7 +119,7 @@ class SlowFast(PartDefaults):
     def _turned(self, view: StepView, state: Cycle, over: Bool[Tensor, " B"]) -> Cycle:
         """The next cycle where this one is ``over``; and what the next forward is fed."""
         truncated = (state.slow >= self.explore) & (state.fast >= 1) & ~over
-        cut = torch.where(truncated, view.clock.block_start + state.length, view.canvas.end)
+        cut = torch.where(truncated, view.blocks.block_start + state.length, view.canvas.end)
         return Cycle(
             done=torch.where(over, state.length, state.done),
             estimates=state.estimates.masked_fill(over[:, None], torch.nan),

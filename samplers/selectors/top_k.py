@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from dlm.engine.noise import Purpose, gumbel
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from dlm.noise import Purpose, gumbel
-from dlm.parts import Stateless
-from dlm.view import StepView, rank
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TopK(Stateless):
     """
 
     temperature: float = 0.0
-    foreseen = True  # as far as the scores are
+    order_known = True  # as far as the scores are
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):

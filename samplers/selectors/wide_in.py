@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.view import StepView, rank
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
-from dlm.parts import Stateless
-from dlm.view import Clock
+from dlm.engine.canvas import Canvas
+from dlm.engine.parts import Stateless
+from dlm.engine.step import BlockState
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class EndBlock(Stateless):
     """When a completed block holds the end-of-text id, everything after it becomes that id and the row is finished
     (dInfer's early stop, specs/samplers.md P9). A policy, not a no-op: later blocks are never computed."""
 
-    def after_block(self, canvas: Canvas, clock: Clock, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
+    def after_block(self, canvas: Canvas, blocks: BlockState, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
         end_id = canvas.end_ids[0]
-        block = canvas.inside(clock.block_start, clock.block_end) & canvas.writable
+        block = canvas.inside(blocks.block_start, blocks.block_end) & canvas.writable
         ended = closed & (block & (canvas.tokens == end_id)).any(dim=1)
         return torch.where(ended, end_id, -1)

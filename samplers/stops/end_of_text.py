@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import RowSize
+from dlm.engine.parts import Stateless
+from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
-from dlm.parts import Stateless
-from dlm.protocols import RowSize
-from dlm.view import Clock, StepView
 
 Rule = Literal["decoded", "complete", "accepted", "reference"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -63,14 +63,14 @@ class EndOfText(Stateless):
         """Of the rules that ask what the selector was sure of."""
         return self.rule in ("accepted", "reference")
 
-    def after_block(self, canvas: Canvas, clock: Clock, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
+    def after_block(self, canvas: Canvas, blocks: BlockState, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
         return torch.full_like(canvas.start, -1)
 
-    def looks_at(self, canvas: Canvas, clock: Clock) -> Bool[Tensor, "B W"]:
-        ahead = canvas.masked & (canvas.columns >= clock.block_start[:, None])
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        ahead = canvas.masked & (canvas.columns >= blocks.block_start[:, None])
         return ahead if self.rule == "reference" else torch.zeros_like(ahead)
 
-    def most_looked_at(self, eligible: int, size: RowSize) -> int:
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.region if self.rule == "reference" else eligible
 
     def cut(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> Int[Tensor, " B"]:
@@ -86,21 +86,21 @@ class EndOfText(Stateless):
 
     def _written(self, view: StepView) -> Int[Tensor, " B"]:
         """Behind the leftmost end-of-text id on the canvas, given tokens left out."""
-        canvas, clock = view.canvas, view.clock
+        canvas, blocks = view.canvas, view.blocks
         ends = canvas.writable & (canvas.tokens == canvas.end_ids[0]) & canvas.inside(canvas.start, canvas.end)
         if self.rule == "complete":
-            ends &= ~(canvas.masked & clock.block).any(dim=1, keepdim=True)
-        first = torch.where(ends, canvas.columns + 1, canvas.trash + 1).amin(dim=1)
+            ends &= ~(canvas.masked & blocks.block).any(dim=1, keepdim=True)
+        first = torch.where(ends, canvas.columns + 1, canvas.scratch + 1).amin(dim=1)
         return torch.minimum(first, canvas.end)
 
     def _behind_first(self, view: StepView, where: Bool[Tensor, "B N"]) -> Int[Tensor, " B"]:
-        behind = torch.where(where, view.positions + 1, view.canvas.trash + 1)
+        behind = torch.where(where, view.positions + 1, view.canvas.scratch + 1)
         return torch.minimum(behind.amin(dim=1), view.canvas.end)
 
     def _foretold(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> Int[Tensor, " B"]:
         """Behind one of the positions that were masked at the forward and whose proposal is the end-of-text id."""
         canvas, prob = view.canvas, view.proposal.prob
-        ahead = canvas.masked & (canvas.columns >= view.clock.block_start[:, None])
+        ahead = canvas.masked & (canvas.columns >= view.blocks.block_start[:, None])
         ends = (view.eligible | view.here(ahead)) & (view.proposal.token == canvas.end_ids[0])
         # A row that has chosen nothing may be one whose step was not taken.
         ends &= (prob >= self.min_confidence) & chosen.any(dim=1, keepdim=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.parts import Stateless
-from dlm.proposal import BANNED
-from dlm.protocols import LogitRows
+from dlm.engine.interfaces import LogitRows
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import BANNED
 
 
 @dataclass(frozen=True)

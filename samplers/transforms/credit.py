@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlm.canvas import Canvas
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import LogitRows
+from dlm.engine.parts import PartDefaults
+from dlm.engine.proposal import BANNED, wide
 from dlm.errors import SettingsError
-from dlm.parts import PartDefaults
-from dlm.proposal import BANNED, wide
-from dlm.protocols import LogitRows
 
 
 class CreditStore(NamedTuple):
@@ -87,7 +87,7 @@ class Credit(PartDefaults):
         best, prob = _winner(logits, at.canvas.mask_id)
         alpha, beta, gamma = self._strengths(at)
         deposit = prob**gamma
-        fresh = state.block[at.row, at.position] != at.clock.block_number[at.row]
+        fresh = state.block[at.row, at.position] != at.blocks.block_number[at.row]
         value = state.value[at.row, at.position].masked_fill(fresh[:, None], 0.0) * beta[:, None].float()
         if self.store == "dense":
             if value.shape[1] == 1:
@@ -107,7 +107,7 @@ class Credit(PartDefaults):
         if self.alpha is not None and self.beta is not None:
             one = torch.ones(at.row.shape, device=at.row.device)
             return self.alpha * one, self.beta * one, self.gamma
-        block = at.clock.block & at.canvas.writable
+        block = at.blocks.block & at.canvas.writable
         masked = (block & at.canvas.masked).sum(dim=1) / block.sum(dim=1)
         free = (1.0 - masked)[at.row]
         return free, free, 1.0
@@ -116,7 +116,7 @@ class Credit(PartDefaults):
         self, state: CreditStore, at: LogitRows, token: Int[Tensor, "R K"], value: Float[Tensor, "R K"]
     ) -> CreditStore:
         """The store with the lines that count; fillers and positions that are only looked at go to the trash."""
-        position = at.position.masked_fill(~at.eligible, at.canvas.trash)
+        position = at.position.masked_fill(~at.eligible, at.canvas.scratch)
         if self.store == "dense":
             wide_value = state.value.expand(-1, -1, value.shape[1]).clone()
             wide_value[at.row, position] = value
@@ -126,7 +126,7 @@ class Credit(PartDefaults):
             wide_value[at.row, position] = value
             tokens[at.row, position] = token
         block = state.block.clone()
-        block[at.row, position] = at.clock.block_number[at.row]
+        block[at.row, position] = at.blocks.block_number[at.row]
         return CreditStore(tokens, wide_value, block)
 
 

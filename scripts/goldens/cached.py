@@ -13,10 +13,10 @@ from torch import Tensor
 
 import cache
 import samplers
-from dlm.parts import Stateless
-from dlm.proposal import Proposer
-from dlm.sampler import Sampler
-from dlm.view import StepView
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import Proposer
+from dlm.engine.sampler import Sampler
+from dlm.engine.step import StepView
 from scripts.goldens.cases import Case
 from scripts.goldens.dream_faults import (
     BlockGrid,

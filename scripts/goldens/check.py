@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 import dlm
+from dlm.engine.parts import Stateless
+from dlm.engine.result import Generation
 from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.language_model import LanguageModel
-from dlm.parts import Stateless
-from dlm.result import Generation
 from scripts.goldens import drafted
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Replay, Verdict

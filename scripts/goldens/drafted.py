@@ -14,10 +14,10 @@ from torch import Tensor
 
 import dlm
 import samplers
-from dlm.drafting import FreeDave
+from dlm.engine.parts import Stateless
+from dlm.engine.step import StepView
 from dlm.models.language_model import LanguageModel
-from dlm.parts import Stateless
-from dlm.view import StepView
+from dlm.speculation import FreeDave
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Verdict
 from scripts.goldens.plan import Plan
@@ -124,8 +124,8 @@ def _steps(event: dlm.StepEvent, start: int) -> Iterator[list[int]]:
 
 
 def _block(event: dlm.StepEvent, start: int) -> tuple[int, int]:
-    clock = event.view.clock
-    return int(clock.block_start[0]) - start, int(clock.block_end[0]) - start
+    blocks = event.view.blocks
+    return int(blocks.block_start[0]) - start, int(blocks.block_end[0]) - start
 
 
 def _booked(forwards: list[Forward], new: int) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlm.proposal import Proposer
+from dlm.engine.proposal import Proposer
 from scripts.goldens.cases import Case
 from scripts.goldens.plan import Plan
 from scripts.goldens.replay import Drawn, Moment

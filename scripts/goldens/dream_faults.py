@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.run import Run
-from dlm.canvas import Canvas
-from dlm.parts import Stateless
-from dlm.plan import ForwardPlan, Layout, Now
-from dlm.protocols import LogitRows, State
-from dlm.row import Row
-from dlm.view import Clock, StepView
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import LogitRows, State
+from dlm.engine.parts import Stateless
+from dlm.engine.plan import CacheQuery, ForwardPlan, Layout
+from dlm.engine.row import Row
+from dlm.engine.step import BlockState, StepView
 from scripts.goldens.faults import Unstamped
 
 Shift = Literal["un", "un_right", "right"]
@@ -36,7 +36,7 @@ class Unshifted(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         end = before.block_end if self.dual else before.now.canvas.end[:, None]
         return (before.columns >= before.block_start) & (before.columns < end)
 
@@ -60,9 +60,9 @@ class FirstForced(Stateless):
         return int(self.after.idle_steps)
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
-        first = view.positions == view.clock.block_start[:, None]
+        first = view.positions == view.blocks.block_start[:, None]
         chosen = self.after.step(view, state)[0]
-        return torch.where(view.clock.block_step[:, None] == 0, first, chosen), state
+        return torch.where(view.blocks.block_step[:, None] == 0, first, chosen), state
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class BlockGrid(Stateless):
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
         times = torch.linspace(1, self.eps, self.steps + 1)
-        step, masks = view.clock.block_step, view.eligible.sum(dim=1)
+        step, masks = view.blocks.block_step, view.eligible.sum(dim=1)
         now = step.clamp(max=self.steps - 1)
         share = 1 - times[now + 1] / times[now]
         return torch.where(step < self.steps - 1, (masks * share).long(), masks), state
@@ -107,9 +107,9 @@ class Heads(Stateless):
         start = canvas.start + self.length * (canvas.writable & ~canvas.masked).sum(dim=1)
         return start, start + 1, state
 
-    def after_block(self, canvas: Canvas, clock: Clock, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
+    def after_block(self, canvas: Canvas, blocks: BlockState, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
         """The last block ends the row, masks and all."""
-        last = closed & (clock.block_start + self.length >= canvas.end)
+        last = closed & (blocks.block_start + self.length >= canvas.end)
         return torch.where(last, canvas.mask_id, -1)
 
 
@@ -136,7 +136,7 @@ class DreamDKV(Policy):
     shift: Shift
     interval: int
     notes: Notes = field(default_factory=Notes)
-    steady = False
+    block_always_fresh = False
 
     def open(self, layout: Layout) -> Run:
         return _DreamDKVRun(self, layout)
@@ -150,7 +150,7 @@ class DreamDKV(Policy):
         kept[torch.arange(kept.shape[0]), canvas.end - 1] = False
         return torch.zeros_like(kept), kept
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         return before.live & ~state[0]
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:
@@ -176,7 +176,7 @@ class _DreamDKVRun(Unstamped):
 
     policy: DreamDKV
 
-    def plan(self, now: Now) -> ForwardPlan:
+    def plan(self, now: CacheQuery) -> ForwardPlan:
         plan = super().plan(replace(now, wanted=torch.zeros_like(now.wanted)))
         assert plan.fed is not None
         self.policy.notes.unseen = ~plan.fed.roll(1, dims=1)

@@ -8,8 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from dlm.engine.result import Generation
 from dlm.models.language_model import LanguageModel
-from dlm.result import Generation
 from samplers import TimeGrid
 from scripts.goldens.cases import Case
 from scripts.goldens.draws import Draws

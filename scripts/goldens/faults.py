@@ -12,21 +12,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.greedy import DKVGreedy, near
 from cache.policy import Policy
 from cache.run import Run
-from dlm.parts import Stateless
-from dlm.plan import Layout, Now
-from dlm.protocols import State
-from dlm.row import Row
-from dlm.view import StepView
+from dlm.engine.interfaces import State
+from dlm.engine.parts import Stateless
+from dlm.engine.plan import CacheQuery, Layout
+from dlm.engine.row import Row
+from dlm.engine.step import StepView
 
 
 class Unstamped(Run):
     """A cache that does not notice that the token of a stored key has changed."""
 
-    def _before(self, now: Now) -> Before:
+    def _before(self, now: CacheQuery) -> PolicyContext:
         before = super()._before(now)
         return replace(before, changed=torch.zeros_like(before.changed))
 
@@ -48,7 +48,7 @@ class D2Shifted(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         end = before.block_end if self.dual else before.now.canvas.end[:, None]
         return (before.columns >= before.block_start - 1) & (before.columns < end - 1)
 
@@ -63,7 +63,7 @@ class KnownOrder(Stateless):
 
     order: tuple[int, ...]
     non_negative = True
-    foreseen = True
+    order_known = True
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         places = torch.zeros_like(view.canvas.tokens, dtype=torch.float32)
@@ -82,7 +82,7 @@ class InOrder(DKVGreedy):
 
     order: tuple[int, ...] = ()
 
-    def active(self, before: Before, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         upcoming, masks = before.now.upcoming, before.now.canvas.masked & before.live
         assert upcoming is not None
         active = upcoming.clone()

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import dlm
+from dlm.engine.no_cache import NoCache
+from dlm.engine.result import Generation
 from dlm.errors import DlmError
 from dlm.models.language_model import LanguageModel
-from dlm.result import Generation
-from dlm.uncached import FullCanvas
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Verdict
 from scripts.goldens.learned import told
@@ -127,7 +127,7 @@ def _ranges(positions: frozenset[int]) -> list[list[int]]:
 def run(case: Case, model: LanguageModel, plan: Plan, fault: Fault) -> Account:
     """Decode with a fault put in, and account for it."""
     policy = fault.cache if fault.cache is not None else plan.cache
-    listening = Listening(policy if policy is not None else FullCanvas())
+    listening = Listening(policy if policy is not None else NoCache())
     sampler = fault.sampler if fault.sampler is not None else plan.sampler
     runs = dlm.generate(
         model,

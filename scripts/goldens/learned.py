@@ -10,15 +10,15 @@ import torch
 
 import cache
 import samplers
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.dual import Dual
 from cache.policy import Policy
 from cache.run import Run
+from dlm.engine.interfaces import Cache
+from dlm.engine.plan import CacheQuery, ForwardPlan, Layout
+from dlm.engine.result import Generation
+from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError
-from dlm.plan import ForwardPlan, Layout, Now
-from dlm.protocols import Cache
-from dlm.result import Generation
-from dlm.sampler import Sampler
 from dlm.training.filter_file import read_filter
 from scripts.goldens.cases import Case
 from scripts.goldens.plan import Fault, Plan, Settings
@@ -85,7 +85,7 @@ class _Stale(Run):
         super().__init__(policy, layout)
         self.reaches: dict[int, int] = {}
 
-    def plan(self, now: Now) -> ForwardPlan:
+    def plan(self, now: CacheQuery) -> ForwardPlan:
         rows = []
         for row in now.rows:
             if self.policy.refreshes(row):
@@ -94,7 +94,7 @@ class _Stale(Run):
             rows[-1].reach = self.reaches[row.job.index]
         return super().plan(replace(now, rows=rows))
 
-    def _before(self, now: Now) -> Before:
+    def _before(self, now: CacheQuery) -> PolicyContext:
         columns, before = now.canvas.columns, super()._before(now)
         live = columns < torch.tensor([row.reach for row in now.rows], device=columns.device)[:, None]
         there = columns < now.canvas.end[:, None]

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from cache.dllm import Chosen, Whole
-from dlm.plan import Feed, ForwardPlan, Layout, Now
-from dlm.proposal import Statistic
-from dlm.protocols import Cache, CacheRun
-from dlm.row import Row
-from dlm.versions import Spread, Versions
-from dlm.view import StepView
+from dlm.engine.branches import Branches, BranchPlan
+from dlm.engine.interfaces import Cache, CacheRun
+from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout
+from dlm.engine.proposal import Statistic
+from dlm.engine.row import Row
+from dlm.engine.step import StepView
 
 
 @dataclass(frozen=True)
@@ -48,35 +48,35 @@ class Listening:
 
     @property
     def needs(self) -> frozenset[Statistic]:
-        """See :class:`dlm.protocols.Cache`."""
+        """See :class:`dlm.engine.interfaces.Cache`."""
         return self.inner.needs
 
     @property
     def stores(self) -> bool:
-        """See :class:`dlm.protocols.Cache`."""
+        """See :class:`dlm.engine.interfaces.Cache`."""
         return self.inner.stores
 
     @property
     def asks_ahead(self) -> bool:
-        """See :class:`dlm.protocols.Cache`."""
+        """See :class:`dlm.engine.interfaces.Cache`."""
         return self.inner.asks_ahead
 
     @property
-    def foretold(self) -> bool:
-        """See :class:`dlm.protocols.Cache`."""
-        return self.inner.foretold
+    def schedule_known(self) -> bool:
+        """See :class:`dlm.engine.interfaces.Cache`."""
+        return self.inner.schedule_known
 
     @property
-    def crosses(self) -> bool:
-        """See :class:`dlm.protocols.Cache`."""
-        return self.inner.crosses
+    def spans_blocks(self) -> bool:
+        """See :class:`dlm.engine.interfaces.Cache`."""
+        return self.inner.spans_blocks
 
     def check(self, sampler: Any, description: Any) -> None:
-        """See :class:`dlm.protocols.Cache`."""
+        """See :class:`dlm.engine.interfaces.Cache`."""
         self.inner.check(sampler, description)
 
     def open(self, layout: Layout) -> CacheRun:
-        """See :class:`dlm.protocols.Cache`."""
+        """See :class:`dlm.engine.interfaces.Cache`."""
         return _ListeningRun(self.inner.open(layout), self.heard)
 
 
@@ -87,7 +87,7 @@ class _ListeningRun:
         self.inner, self.heard = inner, heard
         self.notes: list[tuple[int, frozenset[int], frozenset[str] | None]] = []
 
-    def plan(self, now: Now) -> ForwardPlan:
+    def plan(self, now: CacheQuery) -> ForwardPlan:
         plan = self.inner.plan(now)
         self.notes = []
         for slot, row in enumerate(now.rows):
@@ -100,8 +100,13 @@ class _ListeningRun:
         return plan
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
-        clock = view.clock
-        bounds = zip(clock.block_start.tolist(), clock.block_end.tolist(), clock.block_step.tolist(), strict=True)
+        blocks = view.blocks
+        bounds = zip(
+            blocks.block_start.tolist(),
+            blocks.block_end.tolist(),
+            blocks.block_step.tolist(),
+            strict=True,
+        )
         for (index, fed, fresh), (start, end, place) in zip(self.notes, bounds, strict=True):
             self.heard.setdefault(index, []).append(Call(fed, (start, end), place, fresh))
         return self.inner.end(view, chosen)
@@ -109,7 +114,7 @@ class _ListeningRun:
     def evaluable(self, row: Row) -> int:
         return self.inner.evaluable(row)
 
-    def spread(self, versions: Versions) -> Spread:
+    def spread(self, versions: Branches) -> BranchPlan:
         return self.inner.spread(versions)
 
     def accept(self, kept: Tensor) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dlm.protocols import Cache
-from dlm.sampler import Sampler
+from dlm.engine.interfaces import Cache
+from dlm.engine.sampler import Sampler
 
 # The recorded Dream runs cut every distribution to its 50 largest logits, unasked: the checkpoint's
 # generation_config.json leaves top_k out, and transformers (4.46) then fills in 50. Entropies, margins and

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import samplers
-from dlm.proposal import Proposer
-from dlm.sampler import Sampler
+from dlm.engine.proposal import Proposer
+from dlm.engine.sampler import Sampler
 from samplers.blocks.adaptive import AdaptiveBlocks
 from scripts.goldens import cached
 from scripts.goldens.cached import with_cache

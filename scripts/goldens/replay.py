@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.canvas import Canvas, Job, SpecialIds
-from dlm.decoder import Decoder
+from dlm.engine.canvas import Canvas, Job, SpecialIds
+from dlm.engine.interfaces import LogitRows
+from dlm.engine.loop import Decoder
+from dlm.engine.parts import Stateless
+from dlm.engine.proposal import BANNED, Vocabulary, logit_gap, propose
+from dlm.engine.sampler import Sampler
+from dlm.engine.step import BlockState, StepView
 from dlm.models.language_model import LanguageModel
-from dlm.parts import Stateless
-from dlm.proposal import BANNED, Vocabulary, logit_gap, propose
-from dlm.protocols import LogitRows
-from dlm.sampler import Sampler
-from dlm.view import Clock, StepView
 from scripts.goldens.cases import Case
 from scripts.goldens.plan import Plan
 
@@ -291,20 +291,20 @@ class Teacher(Decoder):
         open_ = [p for p in range(first, moment.block[1]) if moment.tokens[p] == self.description.mask_id]
         eligible = torch.zeros_like(canvas.writable)
         eligible[0, open_] = True
-        clock = _clock(canvas, moment)
+        blocks = _clock(canvas, moment)
         seen = eligible.clone()
         for part in self._lookers:
-            seen |= part.looks_at(canvas, clock)
-        positions = torch.tensor([seen[0].nonzero().flatten().tolist() or [canvas.trash]])
+            seen |= part.positions_to_score(canvas, blocks)
+        positions = torch.tensor([seen[0].nonzero().flatten().tolist() or [canvas.scratch]])
         proposal = self._propose(logits[positions[0].clamp_max(logits.shape[0] - 1)], variant)
         if drawn is not None and drawn.tokens is not None:
             proposal = replace(proposal, token=torch.nn.functional.pad(drawn.tokens, (0, 1))[positions[0]])
-        view = StepView(canvas, clock, positions, eligible.gather(1, positions), proposal.reshape(1, -1))
+        view = StepView(canvas, blocks, positions, eligible.gather(1, positions), proposal.reshape(1, -1))
         decoder = Decoder(self.model, self.description, self._sampler(variant, drawn))
         states = {role: part.init(canvas) for role, part in decoder.sampler.parts.items()}
-        view, chosen, leaving = decoder.select(view, None, states)
+        view, chosen, exiting = decoder.select(view, None, states)
         decision = _decision(view, chosen)
-        if leaving is not None and bool(leaving[0]):
+        if exiting is not None and bool(exiting[0]):
             rest = canvas.masked[0].nonzero().flatten()
             tokens = self._propose(logits[rest], variant).token
             decision.commits.update(zip(rest.tolist(), tokens.tolist(), strict=True))
@@ -337,10 +337,10 @@ class Teacher(Decoder):
         return sampler
 
 
-def _clock(canvas: Canvas, moment: Moment) -> Clock:
+def _clock(canvas: Canvas, moment: Moment) -> BlockState:
     one = torch.ones(1, dtype=torch.long)
     start, end = moment.block[0] * one, moment.block[1] * one
-    return Clock(
+    return BlockState(
         step=moment.call * one,
         block_start=start,
         block_end=end,

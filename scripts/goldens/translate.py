@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import samplers
-from dlm.proposal import Proposer
-from dlm.sampler import Sampler
+from dlm.engine.proposal import Proposer
+from dlm.engine.sampler import Sampler
 from scripts.goldens import cached, learned, published
 from scripts.goldens.cached import with_cache
 from scripts.goldens.cases import Case

@@ -21,10 +21,10 @@ from dlm.bench.draft_tables import flips_table, verdicts
 from dlm.bench.drafting import contenders_of
 from dlm.bench.limits import Limits, forward_cost
 from dlm.cli import main
-from dlm.drafting import FreeDave
 from dlm.errors import SettingsError
 from dlm.evaluation.compare import Questions
 from dlm.models import LanguageModel
+from dlm.speculation import FreeDave
 from scripts import bench_gpu
 
 LIMITS = Limits(1e11, 2e10)
@@ -203,9 +203,12 @@ def test_what_was_promised_is_told() -> None:
         "1 drafted answers took more forwards than the undrafted ones",
     ]
     assert "of 8, in each" in str(flips_table(flips).title)
-    knee = [ForwardFigures("mid", 1, 12, 8, "dual", "", 1, 8, 0.1, 1.0, 0.1, 1.0, 0.01, None)]
-    knee += [replace(knee[0], layout="batch", versions=n, forward_ratio=x) for n, x in ((2, 1.05), (4, 1.1), (8, 1.4))]
-    (line,) = verdicts([], [], knee)
+    saturation_point = [ForwardFigures("mid", 1, 12, 8, "dual", "", 1, 8, 0.1, 1.0, 0.1, 1.0, 0.01, None)]
+    saturation_point += [
+        replace(saturation_point[0], layout="batch", versions=n, forward_ratio=x)
+        for n, x in ((2, 1.05), (4, 1.1), (8, 1.4))
+    ]
+    (line,) = verdicts([], [], saturation_point)
     assert line == "mid x1, dual, batch: a forward of up to 4 version(s) takes at most 10% longer than one of 1"
 
 

@@ -10,7 +10,7 @@ import torch
 
 import samplers
 from dlm.api import Run, prompt_job
-from dlm.decoder import StepEvent
+from dlm.engine.loop import StepEvent
 from tests.doubles import random_dream, random_llada
 
 FAMILIES = {"llada": random_llada, "dream": random_dream}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 import samplers
-from dlm.canvas import Canvas, Job, SpecialIds
-from dlm.drafting.tree import along_sequence, beside
-from dlm.forward import Hidden, Pass, Stopwatch
-from dlm.plan import Layout, Now
-from dlm.proposal import Proposal, Vocabulary
-from dlm.row import Row
-from dlm.versions import Versions
-from dlm.view import Clock, StepView
+from dlm.engine.branches import Branches
+from dlm.engine.canvas import Canvas, Job, SpecialIds
+from dlm.engine.forward import Forward, Hidden, Stopwatch
+from dlm.engine.plan import CacheQuery, Layout
+from dlm.engine.proposal import Proposal, Vocabulary
+from dlm.engine.row import Row
+from dlm.engine.step import BlockState, StepView
+from dlm.speculation.packing import along_sequence, beside
 
 
 class Stepper:
@@ -38,11 +39,11 @@ class Stepper:
         layout = Layout(*shape, d.shift, d.attention_block, 1, static, torch.device("cpu"))
         self.run = policy.open(layout)
         zero = torch.zeros_like(self.canvas.start)
-        self.clock = Clock(zero, zero, zero, zero, zero, self.canvas.writable, zero)
+        self.blocks = BlockState(zero, zero, zero, zero, zero, self.canvas.writable, zero)
         self.open_block(0, block)
         vocabulary = Vocabulary(d.mask_id, d.vocab_size, d.valid_vocab, ())
         sampler = samplers.topk()
-        self.body = Pass(model.backbone, sampler, frozenset(), vocabulary, Stopwatch(torch.device("cpu")), block)
+        self.body = Forward(model.backbone, sampler, frozenset(), vocabulary, Stopwatch(torch.device("cpu")), block)
 
     def open_block(self, number: int, block: int = 8) -> None:
         """Make the block with this number the active one of every row."""
@@ -50,7 +51,7 @@ class Stepper:
         inside = self.canvas.inside(start, start + block)
         zero = torch.zeros_like(start)
         masks = (self.canvas.masked & inside).sum(dim=1)
-        self.clock = Clock(self.clock.step, start, start + block, zero, masks, inside, zero)
+        self.blocks = BlockState(self.blocks.step, start, start + block, zero, masks, inside, zero)
         for row in self.rows:
             row.block_steps = 0
 
@@ -60,16 +61,16 @@ class Stepper:
         self.ask()
         sets = tuple(self.body.feed(self.canvas, feed)[0] for feed in self.plan.feeds)
         self.hidden = Hidden(self.plan.feeds, sets, self.canvas)
-        self.logits = self._logits(self.hidden, self.clock)
+        self.logits = self._logits(self.hidden, self.blocks)
         return self.logits
 
     def ask(self) -> None:
         """Have the cache plan the next forward."""
-        eligible = self.canvas.masked & self.clock.block
-        self.plan = self.run.plan(Now(self.canvas, self.clock, eligible, eligible, self.rows))
+        eligible = self.canvas.masked & self.blocks.block
+        self.plan = self.run.plan(CacheQuery(self.canvas, self.blocks, eligible, eligible, self.rows))
 
     @torch.inference_mode()
-    def evaluate(self, versions: Versions, layout: str) -> torch.Tensor:
+    def evaluate(self, versions: Branches, layout: str) -> torch.Tensor:
         """Logits of every position of the block of each version. ``[V, block, V]``"""
         feeds, _, _, slots = self.run.spread(versions)
         order = beside([versions.counts[slot] for slot in slots], torch.device("cpu"))
@@ -79,11 +80,11 @@ class Stepper:
             else self.body.feed(versions.canvas, feed)[0]
             for number, feed in enumerate(feeds)
         ]
-        return self._logits(Hidden(feeds, tuple(sets), versions.canvas), versions.clock)
+        return self._logits(Hidden(feeds, tuple(sets), versions.canvas), versions.blocks)
 
-    def _logits(self, hidden: Hidden, clock: Clock) -> torch.Tensor:
-        block = int(clock.block_end[0] - clock.block_start[0])
-        wanted = clock.block_start[:, None] + torch.arange(block)
+    def _logits(self, hidden: Hidden, blocks: BlockState) -> torch.Tensor:
+        block = int(blocks.block_end[0] - blocks.block_start[0])
+        wanted = blocks.block_start[:, None] + torch.arange(block)
         rows = hidden.rows(self.model.backbone, wanted)[0]
         return self.model.backbone.head(rows).view(*wanted.shape, -1)
 
@@ -91,21 +92,18 @@ class Stepper:
         """Write tokens into a row, as a step would."""
         for place, token in tokens.items():
             self.canvas.tokens[row, place] = token
-            self.canvas.commit_step[row, place] = self.clock.step[row]
+            self.canvas.commit_step[row, place] = self.blocks.step[row]
 
     @torch.inference_mode()
     def finish(self) -> None:
         """End of the step."""
-        nowhere = torch.full((len(self.rows), 1), self.canvas.trash)
+        nowhere = torch.full((len(self.rows), 1), self.canvas.scratch)
         nothing = torch.zeros(len(self.rows), 1)
-        view = StepView(self.canvas, self.clock, nowhere, nothing.bool(), Proposal(nowhere, nothing, entropy=nothing))
+        view = StepView(self.canvas, self.blocks, nowhere, nothing.bool(), Proposal(nowhere, nothing, entropy=nothing))
         report = self.run.end(view, nothing.bool())
         for slot, row in enumerate(self.rows):
             row.cache = {name: int(values[slot]) for name, values in report.items()}
             row.steps += 1
             row.block_steps += 1
-        clock = self.clock
-        self.clock = Clock(
-            clock.step + 1, clock.block_start, clock.block_end, clock.block_step + 1, clock.block_masks, clock.block,
-            clock.block_number,
-        )  # fmt: skip
+        blocks = self.blocks
+        self.blocks = replace(blocks, step=blocks.step + 1, block_step=blocks.block_step + 1)

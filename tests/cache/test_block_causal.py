@@ -10,7 +10,7 @@ import torch
 
 import cache
 import samplers
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.run import Run
 from dlm.errors import SettingsError
 from tests.cache.runs import FAMILIES, PROMPTS, history
@@ -60,21 +60,21 @@ class _Uncommitted(cache.BlockCausal):
     def open(self, layout: Any) -> Run:
         return _NoStamps(self, layout)
 
-    def active(self, before: Before, state: Any) -> Any:
-        fresh = before.now.clock.step[:, None] == 0
+    def active(self, before: PolicyContext, state: Any) -> Any:
+        fresh = before.now.blocks.step[:, None] == 0
         return self.visible(before) & (fresh | (before.columns >= before.block_start - 8))
 
 
 class _NoStamps(Run):
-    def _before(self, now: Any) -> Before:
+    def _before(self, now: Any) -> PolicyContext:
         before = super()._before(now)
         return replace(before, changed=torch.zeros_like(before.changed))
 
 
 @dataclass(frozen=True)
 class _Late(_Uncommitted):
-    def active(self, before: Before, state: Any) -> Any:
-        fresh = before.now.clock.step[:, None] == 0
+    def active(self, before: PolicyContext, state: Any) -> Any:
+        fresh = before.now.blocks.step[:, None] == 0
         return self.visible(before) & (fresh | (before.columns >= before.block_start))
 
 

@@ -10,7 +10,7 @@ import torch
 
 import cache
 import samplers
-from cache.before import Before
+from cache.context import PolicyContext
 from cache.run import Run
 from tests.cache.runs import FAMILIES, PROMPTS, history, one_layer
 from tests.cache.steps import Stepper
@@ -166,9 +166,9 @@ class _NoDelay(cache.DKVDecode):
 class _RowsOnly(Run):
     """Feeds what the policy says and nothing else."""
 
-    def _before(self, now: Any) -> Before:
+    def _before(self, now: Any) -> PolicyContext:
         before = super()._before(now)
-        return Before(now, torch.zeros_like(before.changed), before.live, before.shift, before.attention_block)
+        return PolicyContext(now, torch.zeros_like(before.changed), before.live, before.shift, before.attention_block)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class _ShortWindow(cache.Dual):
     def open(self, layout: Any) -> Run:
         return _RowsOnly(self, layout)
 
-    def active(self, before: Before, state: Any) -> Any:
+    def active(self, before: PolicyContext, state: Any) -> Any:
         return before.span(before.block_start, before.block_end - 1)
 
 
@@ -189,7 +189,7 @@ class _Undecided(cache.DKVDecode):
     def open(self, layout: Any) -> Run:
         return _RowsOnly(self, layout)
 
-    def active(self, before: Before, state: Any) -> Any:
+    def active(self, before: PolicyContext, state: Any) -> Any:
         masked = before.now.canvas.masked
         return torch.nn.functional.pad(masked[:, 1:], (0, 1)) & before.live
 
@@ -201,7 +201,7 @@ class _FrozenAtOnce(cache.FreeCache):
     def open(self, layout: Any) -> Run:
         return _RowsOnly(self, layout)
 
-    def active(self, before: Before, state: Any) -> Any:
+    def active(self, before: PolicyContext, state: Any) -> Any:
         return before.live & (before.columns >= before.block_start)
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import cache
 import samplers
 from cache.run import Run
-from dlm.drafting.drafts import later
-from dlm.plan import Now
-from dlm.versions import Versions, canvas_of, clock_of
+from dlm.engine.branches import Branches, blocks_of, canvas_of
+from dlm.engine.plan import CacheQuery
+from dlm.speculation.drafts import later
 from tests.cache.runs import FAMILIES, PROMPTS, history
 from tests.cache.steps import Stepper
 
@@ -82,7 +82,7 @@ class _Watched(Run):
 
     seen = 0
 
-    def plan(self, now: Now) -> Any:
+    def plan(self, now: CacheQuery) -> Any:
         plan = super().plan(now)
         after = torch.where(plan.fed, now.canvas.tokens, self.stamps)
         visible = self.policy.visible(self._before(now))
@@ -147,7 +147,7 @@ def test_logits_of_what_was_asked_are_those_of_all(name: str, family: str) -> No
                 with torch.inference_mode():
                     every = model.backbone.head(sets[0][row])
                 where = range(every.shape[0]) if feed.positions is None else feed.positions[row].tolist()
-                source = [int(stepper.clock.block_start[row]) + i - model.description.shift for i in range(8)]
+                source = [int(stepper.blocks.block_start[row]) + i - model.description.shift for i in range(8)]
                 columns = torch.tensor([list(where).index(s) for s in source])
                 assert torch.equal(every[columns], logits[row])
         stepper.finish()
@@ -172,7 +172,7 @@ def test_a_peek_changes_nothing_and_accepting_it_is_the_store_forward(family: st
     for branch, draft in enumerate(drafts):
         for place, token in draft.items():
             tokens[branch, place] = token
-    versions = Versions.alike(peeking.canvas, tokens, peeking.clock, peeking.clock.block & peeking.canvas.masked, 3)
+    versions = Branches.alike(peeking.canvas, tokens, peeking.blocks, peeking.blocks.block & peeking.canvas.masked, 3)
     before = buffers(peeking)
     logits = peeking.evaluate(versions, layout)
     assert all(torch.equal(a, b) for a, b in zip(before, buffers(peeking), strict=True))
@@ -211,9 +211,9 @@ def test_versions_that_follow_each_other_are_the_forwards_that_follow_each_other
     slot = torch.tensor(owner)
     many = canvas_of(together.canvas, torch.stack(tokens), slot)
     depth = torch.tensor([0, 1, 2, 3, 0])
-    clock = later(clock_of(together.clock, slot), depth)
-    versions = Versions(
-        canvas=many, clock=clock, wanted=many.masked & clock.block, ahead=None, owner=slot,
+    blocks = later(blocks_of(together.blocks, slot), depth)
+    versions = Branches(
+        canvas=many, blocks=blocks, wanted=many.masked & blocks.block, ahead=None, owner=slot,
         parent=torch.tensor([0, 0, 1, 2, 4]), first=torch.tensor([0, 4]),
         levels=tuple(torch.tensor([place]) for place in (1, 2, 3)), counts=[4, 1],
     )  # fmt: skip

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 import dlm
-from dlm.canvas import Canvas, Job, SpecialIds
-from dlm.proposal import Proposal
-from dlm.view import Clock, StepView
+from dlm.engine.canvas import Canvas, Job, SpecialIds
+from dlm.engine.proposal import Proposal
+from dlm.engine.step import BlockState, StepView
 
 MASK, END = 900, 0
 
@@ -45,12 +45,12 @@ def blank_canvas(positions: int, rows: int = 1) -> Canvas:
     return Canvas.of(jobs, positions, SpecialIds(MASK, (END,)), torch.device("cpu"))
 
 
-def clock_of(canvas: Canvas, step: int = 0, number: int = 1) -> Clock:
+def blocks_of(canvas: Canvas, step: int = 0, number: int = 1) -> BlockState:
     """A clock at ``step`` of a block that is the whole canvas."""
     steps = torch.full_like(canvas.start, step)
     inside = canvas.inside(canvas.start, canvas.end)
     masks = canvas.end - canvas.start
-    return Clock(steps, canvas.start, canvas.end, steps, masks, inside, torch.full_like(steps, number))
+    return BlockState(steps, canvas.start, canvas.end, steps, masks, inside, torch.full_like(steps, number))
 
 
 def view_of(scores: list[float], tokens: list[int] | None = None, step: int = 0) -> StepView:
@@ -60,7 +60,7 @@ def view_of(scores: list[float], tokens: list[int] | None = None, step: int = 0)
     values = torch.tensor([scores], dtype=torch.float64)
     proposal = Proposal(torch.tensor([tokens or [1] * len(scores)]), values)
     eligible = torch.ones_like(positions, dtype=torch.bool)
-    return StepView(canvas, clock_of(canvas, step), positions, eligible, proposal, values, most=len(scores))
+    return StepView(canvas, blocks_of(canvas, step), positions, eligible, proposal, values, most=len(scores))
 
 
 def chosen_of(chosen: torch.Tensor) -> set[int]:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import dlm
 import samplers
 from dlm.errors import SettingsError
-from dlm.lookahead import Lookahead
+from dlm.speculation.lookahead import Lookahead
 from tests.doubles import random_dream, random_llada
 
 MODEL = random_llada()

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import dlm
 import samplers
-from dlm.protocols import LogitRows
+from dlm.engine.interfaces import LogitRows
 from tests.doubles import random_llada, scripted_model, table_model
-from tests.samplers.runs import blank_canvas, clock_of, decode, outcome
+from tests.samplers.runs import blank_canvas, blocks_of, decode, outcome
 
 MODEL = random_llada()
 FROZEN = (2.6, 1.0, -1.0)
@@ -75,7 +75,7 @@ class Position:
 
     def __init__(self, part: samplers.Credit, positions: int = 1) -> None:
         self.part, self.canvas = part, blank_canvas(positions)
-        self.clock = clock_of(self.canvas)
+        self.blocks = blocks_of(self.canvas)
         self.state = part.init(self.canvas)
 
     def step(self, logits: tuple[float, ...], positions: int = 1) -> Tensor:
@@ -83,7 +83,7 @@ class Position:
         rows = torch.tensor([[*logits, -1e9]] * positions, dtype=torch.float64)
         canvas = replace(self.canvas, mask_id=len(logits))
         zero, place = torch.zeros(positions, dtype=torch.long), torch.arange(positions)
-        at = LogitRows(canvas, self.clock, zero, place, torch.ones(positions, dtype=torch.bool))
+        at = LogitRows(canvas, self.blocks, zero, place, torch.ones(positions, dtype=torch.bool))
         fused, self.state = self.part.step(rows.clone(), at, self.state)
         return fused
 
@@ -133,7 +133,7 @@ def test_credit_is_void_in_the_next_block() -> None:
     part = Position(samplers.Credit())
     first = part.step(FROZEN)
     part.step(FROZEN)
-    part.clock = clock_of(part.canvas, step=2, number=2)
+    part.blocks = blocks_of(part.canvas, step=2, number=2)
     assert torch.equal(part.step(FROZEN), first)
 
 

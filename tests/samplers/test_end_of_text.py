@@ -15,11 +15,11 @@ import cache
 import dlm
 import samplers
 from dlm.display import card
-from dlm.drafting import FreeDave
+from dlm.speculation import FreeDave
 from dlm.training.filter_file import Filter, block_inputs
 from tests.doubles import proposal_table, random_dream, random_llada, scripted_model, table_model
-from tests.oracle import naive_logits
-from tests.samplers.runs import blank_canvas, clock_of, decode, history, outcome, view_of
+from tests.naive_decoder import naive_logits
+from tests.samplers.runs import blank_canvas, blocks_of, decode, history, outcome, view_of
 
 RULES = ["decoded", "complete", "accepted", "reference"]
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 7, 7], [5], [3, 5, 8, 9, 7]]
@@ -299,10 +299,10 @@ def test_beside_parts_that_end_hide_or_take_back(name: str) -> None:
 def test_what_a_filter_sees_of_a_block_that_was_cut(inputs: Any, gone: float) -> None:
     """The block stays as long as it was, and what is gone is committed; in the published inputs it is missing."""
     canvas = blank_canvas(6)
-    clock = replace(clock_of(canvas), block_end=canvas.end - 2)
+    blocks = replace(blocks_of(canvas), block_end=canvas.end - 2)
     canvas.shorten(canvas.end - 2)
     view = view_of([0.5] * 6)
-    view = view.with_(canvas=canvas, clock=clock, proposal=replace(view.proposal, entropy=torch.full((1, 6), 0.25)))
+    view = view.with_(canvas=canvas, blocks=blocks, proposal=replace(view.proposal, entropy=torch.full((1, 6), 0.25)))
     seen = block_inputs(view, inputs, 8, canvas.masked)[0]
     assert seen[:4].tolist() == [-0.25 if inputs == "negative_entropy" else 0.5] * 4
     assert seen[4:].tolist() == [gone, gone, 0.0, 0.0]

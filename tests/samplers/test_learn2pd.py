@@ -14,12 +14,12 @@ import cache
 import dlm
 import dlm.tasks
 import samplers
+from dlm.engine.proposal import Proposal
 from dlm.errors import CheckpointError, SettingsError
-from dlm.proposal import Proposal
 from dlm.training.filter_file import Filter, block_inputs, read_filter, write_filter
 from samplers.presets.learn2pd import learn2pd, oracle
 from tests.doubles import ScriptedBackbone, confidence_table, random_dream, random_llada, table_model, wrap
-from tests.samplers.runs import blank_canvas, clock_of, commits, decode, outcome, view_of
+from tests.samplers.runs import blank_canvas, blocks_of, commits, decode, outcome, view_of
 
 MODELS = {"llada": random_llada(), "dream": random_dream()}
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6], [5], [3, 5, 8, 9, 7, 9, 3]]
@@ -81,11 +81,11 @@ def test_worked_example_with_a_filter_that_looks_at_a_neighbour() -> None:
 
 def test_the_threshold_is_strict_and_comes_from_the_file_when_none_is_given() -> None:
     model = table_model(confidence_table([0.8, 0.7, 0.6, 0.5]))
-    even = constant(0.0)
-    assert len(commits(model, learn2pd(even, threshold=0.5), 4)) == 4
-    assert len(commits(model, learn2pd(even, threshold=0.49), 4)) == 1
-    assert len(commits(model, learn2pd(replace(even, threshold=0.4)), 4)) == 1
-    assert len(commits(model, learn2pd(even), 4)) == 4  # 0.96
+    uniform_feed = constant(0.0)
+    assert len(commits(model, learn2pd(uniform_feed, threshold=0.5), 4)) == 4
+    assert len(commits(model, learn2pd(uniform_feed, threshold=0.49), 4)) == 1
+    assert len(commits(model, learn2pd(replace(uniform_feed, threshold=0.4)), 4)) == 1
+    assert len(commits(model, learn2pd(uniform_feed), 4)) == 4  # 0.96
 
 
 def test_what_a_modifier_puts_last_is_not_final() -> None:
@@ -117,7 +117,7 @@ def test_a_position_the_forward_did_not_show() -> None:
     canvas.tokens[0, 0] = 7
     view = view_of([0.9, 0.5])
     positions = torch.tensor([[1, 2]])
-    view = replace(view, canvas=canvas, clock=clock_of(canvas), positions=positions)
+    view = replace(view, canvas=canvas, blocks=blocks_of(canvas), positions=positions)
     for kind, first in (("probability", 1.0), ("masked_probability", 1.0)):
         shown = block_inputs(view, kind, 4, canvas.masked)[0].tolist()  # type: ignore[arg-type]
         assert shown == pytest.approx([first, 0.9, 0.5, 0.0])

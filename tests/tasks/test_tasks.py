@@ -83,7 +83,7 @@ def test_the_split_goes_by_content_across_a_group():
 def test_a_stream_is_addressed_and_even():
     assert Stream(1, "a").word() == Stream(1, "a").word() != Stream(1, "b").word()
     assert Stream("x").word() == 2687774978719897284
-    stream = Stream("even")
+    stream = Stream("uniform_feed")
     counts = [0] * 6
     for _ in range(6000):
         counts[stream.below(6)] += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import cache
 import dlm
 import samplers
-from dlm.drafting import FreeDave
+from dlm.speculation import FreeDave
 from dlm.trace import CacheEvent, Trace, TraceStep, pieces_of
 
 MASK = 9

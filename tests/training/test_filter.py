@@ -194,8 +194,8 @@ def test_figures_by_hand() -> None:
     right = torch.tensor([[True, False], [True, True], [True, False]])
     masked = torch.tensor([[True, True], [True, True], [True, False]])
     records = Records(inputs, right, masked, torch.ones_like(masked), torch.arange(3))
-    even = Filter(torch.zeros(1, 2), torch.zeros(1), torch.zeros(2, 1), torch.zeros(2))
-    figures = judge(even, records)
+    uniform_feed = Filter(torch.zeros(1, 2), torch.zeros(1), torch.zeros(2, 1), torch.zeros(2))
+    figures = judge(uniform_feed, records)
     assert figures.loss == pytest.approx(math.log(2))
     assert (figures.lines, figures.positions) == (3, 5)
     assert [(b.count, b.observed) for b in figures.bins if b.count] == [(5, pytest.approx(0.8))]

@@ -13,15 +13,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlm.api import Run
-from dlm.canvas import Job
 from dlm.configuration import build, compose_config
+from dlm.engine.canvas import Job
+from dlm.engine.forward import CHUNK_ELEMENTS
+from dlm.engine.no_cache import WholeRows
+from dlm.engine.proposal import wide
+from dlm.engine.result import RowResult
 from dlm.errors import SettingsError
-from dlm.forward import CHUNK_ELEMENTS
 from dlm.models import LanguageModel
-from dlm.proposal import wide
-from dlm.result import RowResult
 from dlm.tasks.base import Stream
-from dlm.uncached import WholeRows
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Estimator:
         settings: how many masks, and whether to decode.
         seed: of the masks; those of a pair depend on it and on the pair alone.
         batch_size: most rows of a forward.
-        guidance: classifier-free guidance scale, as :class:`dlm.sampler.Sampler` has it.
+        guidance: classifier-free guidance scale, as :class:`dlm.engine.sampler.Sampler` has it.
     """
 
     model: LanguageModel

@@ -15,7 +15,11 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
 from dlm.api import Run
-from dlm.canvas import Job
+from dlm.engine.canvas import Job
+from dlm.engine.interfaces import Cache
+from dlm.engine.no_cache import NoCache
+from dlm.engine.result import RowResult, first_end
+from dlm.engine.sampler import Sampler
 from dlm.errors import NumericsError, PromptError, SettingsError
 from dlm.evaluation.harness.answers import AnswerFile, Counters
 from dlm.evaluation.harness.identity import decode_digest, describe_settings
@@ -24,10 +28,6 @@ from dlm.evaluation.harness.processes import Processes
 from dlm.evaluation.harness.requests import Asked, Key, Wish, cut, numbered, stops
 from dlm.evaluation.harness.settings import from_model_args, whole
 from dlm.models import LanguageModel
-from dlm.protocols import Cache
-from dlm.result import RowResult, first_end
-from dlm.sampler import Sampler
-from dlm.uncached import FullCanvas
 
 WINDOW = 64  # requests whose likelihoods are estimated together: what a crash may lose
 Row = tuple[tuple[int, ...], int]  # prompt tokens and repetition
@@ -75,7 +75,7 @@ class HarnessModel(LM):
         self.likelihood = likelihood or Likelihood()
         self.processes = Processes()
         self._rank, self._world_size, self._device = self.processes.rank, self.processes.world_size, model.device
-        decoding = (sampler, cache or FullCanvas(), drafter, self.max_new_tokens, seed)
+        decoding = (sampler, cache or NoCache(), drafter, self.max_new_tokens, seed)
         self.settings = describe_settings(*decoding, self.likelihood)
         self.digest = decode_digest(model, *decoding, self.likelihood)
         if not isinstance(samples, AnswerFile):

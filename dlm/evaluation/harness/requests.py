@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.evaluation.point import canonical
-from dlm.sampler import Sampler
 
 # Everything of `gen_kwargs` that is read; what else stands there is named once in a warning.
 READ = ("until", "do_sample", "temperature", "top_p", "top_k")

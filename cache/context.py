@@ -1,0 +1,56 @@
+"""What a cache is shown before a forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dlm.engine.plan import CacheQuery
+
+
+@dataclass(frozen=True)
+class PolicyContext:
+    """What a policy is shown before a forward.
+
+    Attributes:
+        now: the decoder's question.
+        changed: positions whose token is not the one their stored key was computed for. ``[B, W]``
+        live: positions the model may see of each row. ``[B, W]``
+        shift: a proposal for position p comes from row p - shift.
+        attention_block: as in :class:`dlm.models.backbone.ModelDescription`.
+    """
+
+    now: CacheQuery
+    changed: Bool[Tensor, "B W"]
+    live: Bool[Tensor, "B W"]
+    shift: int
+    attention_block: int
+
+    @property
+    def block_start(self) -> Int[Tensor, "B 1"]:
+        """First position of each row's block."""
+        return self.now.blocks.block_start[:, None]
+
+    @property
+    def block_end(self) -> Int[Tensor, "B 1"]:
+        """End of each row's block."""
+        return self.now.blocks.block_end[:, None]
+
+    @property
+    def columns(self) -> Int[Tensor, " W"]:
+        """The column numbers of the canvas."""
+        return self.now.canvas.columns
+
+    def span(self, start: Int[Tensor, "B 1"], end: Int[Tensor, "B 1"]) -> Bool[Tensor, "B W"]:
+        """Positions whose proposals are those of ``[start, end)``, and these positions themselves: a shifted model
+        needs the row before."""
+        return (self.columns >= start - self.shift) & (self.columns < end)
+
+
+def recent(view_or_now: Any, steps: int) -> Bool[Tensor, "B W"]:
+    """Positions committed within the last ``steps`` steps before this one."""
+    canvas, blocks = view_or_now.canvas, view_or_now.blocks
+    return (canvas.commit_step >= 0) & (canvas.commit_step >= (blocks.step - steps)[:, None])

@@ -1,5 +1,0 @@
-"""Drafters: several steps of a deterministic decode from one forward, without changing what is decoded."""
-
-from dlm.drafting.freedave import FreeDave
-
-__all__ = ["FreeDave"]

@@ -1,0 +1,202 @@
+"""The token matrix being filled: per-row layout, what is still masked, and when each token was committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to decode, as it comes from the caller (host side, plain Python).
+
+    Attributes:
+        index: place of the row in the caller's list; results are returned in this order.
+        tokens: the whole row, prompt first, mask id wherever something is to be filled.
+        start: first position of the generated region (blocks are counted from here).
+        writable: positions that may be filled; everything else is never written.
+        key: 64-bit key of the row's noise stream (see :mod:`dlm.engine.noise`).
+    """
+
+    index: int
+    tokens: tuple[int, ...]
+    start: int
+    writable: tuple[int, ...]
+    key: int
+
+    @property
+    def end(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """The ids a model gives a meaning to.
+
+    Attributes:
+        mask_id: stands for "not yet filled".
+        end_ids: end an answer; the first is the filler that follows it.
+    """
+
+    mask_id: int
+    end_ids: tuple[int, ...]
+
+
+@dataclass
+class Canvas:
+    """Left-aligned rows ``[prompt | generation | dead tail]`` plus one trash column at the far right.
+
+    ``L`` is the width of the widest row of the whole run. Column ``L`` belongs to nobody: unused entries of a
+    position list point there, so that gathers and scatters need no branches. Only :meth:`commit` and
+    :meth:`remask` write tokens.
+
+    Attributes:
+        tokens: token ids. ``[B, L+1]``
+        writable: positions the decoder may fill. ``[B, L+1]``
+        commit_step: 0-based step of the row at which a position was committed, -1 if it was not. ``[B, L+1]``
+        commit_confidence: probability of the committed token at that step, NaN if none. ``[B, L+1]``
+        start, end: the generated region ``[start, end)`` of each row; a stop rule may lower the end. ``[B]``
+        asked: the end that was asked for. ``[B]``
+        cut_away: masked positions that a stop rule filled. ``[B]``
+        key: noise key of each row. ``[B]``
+        mask_id: the id that stands for "not yet filled".
+        end_ids: the ids that end an answer, the filler (end of text) first.
+        columns: ``0 .. L``, the column numbers. ``[L+1]``
+    """
+
+    tokens: Int[Tensor, "B W"]
+    writable: Bool[Tensor, "B W"]
+    commit_step: Int[Tensor, "B W"]
+    commit_confidence: Float[Tensor, "B W"]
+    start: Int[Tensor, " B"]
+    end: Int[Tensor, " B"]
+    asked: Int[Tensor, " B"]
+    cut_away: Int[Tensor, " B"]
+    key: Int[Tensor, " B"]
+    mask_id: int
+    end_ids: tuple[int, ...]
+    columns: Int[Tensor, " W"]
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job], length: int, ids: SpecialIds, device: torch.device) -> Canvas:
+        """A canvas that holds ``jobs``, one a row, and can later hold any job of up to ``length`` positions."""
+        canvas = cls._empty(len(jobs), length, ids, device)
+        for slot, job in enumerate(jobs):
+            canvas.place(slot, job)
+        return canvas
+
+    @classmethod
+    def _empty(cls, rows: int, length: int, ids: SpecialIds, device: torch.device) -> Canvas:
+        shape = (rows, length + 1)
+        per_row = torch.zeros(rows, dtype=torch.long, device=device)
+        return cls(
+            tokens=torch.zeros(shape, dtype=torch.long, device=device),
+            writable=torch.zeros(shape, dtype=torch.bool, device=device),
+            commit_step=torch.full(shape, -1, dtype=torch.long, device=device),
+            commit_confidence=torch.full(shape, torch.nan, dtype=torch.float32, device=device),
+            start=per_row,
+            end=per_row.clone(),
+            asked=per_row.clone(),
+            cut_away=per_row.clone(),
+            key=per_row.clone(),
+            mask_id=ids.mask_id,
+            end_ids=ids.end_ids,
+            columns=torch.arange(length + 1, device=device),
+        )
+
+    @property
+    def scratch(self) -> int:
+        """Index of the column that belongs to nobody."""
+        return self.tokens.shape[1] - 1
+
+    @property
+    def masked(self) -> Bool[Tensor, "B W"]:
+        """Positions that are still to be filled."""
+        return self.writable & (self.tokens == self.mask_id)
+
+    @property
+    def region(self) -> Int[Tensor, " B"]:
+        """Generated positions that were asked for, which is what schedules are laid out over."""
+        return self.asked - self.start
+
+    def place(self, slot: int, job: Job) -> None:
+        """Put a fresh row into ``slot``; whatever was there is gone."""
+        device = self.tokens.device
+        self.tokens[slot] = 0
+        self.tokens[slot, : job.end] = torch.tensor(job.tokens, device=device)
+        self.writable[slot] = False
+        self.writable[slot, torch.tensor(job.writable, dtype=torch.long, device=device)] = True
+        self.commit_step[slot] = -1
+        self.commit_confidence[slot] = torch.nan
+        self.start[slot], self.end[slot], self.key[slot] = job.start, job.end, job.key
+        self.asked[slot], self.cut_away[slot] = job.end, 0
+
+    def keep(self, slots: list[int]) -> None:
+        """Drop every row that is not in ``slots`` (row compaction)."""
+        index = torch.tensor(slots, dtype=torch.long, device=self.tokens.device)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor) and field.name != "columns":
+                setattr(self, field.name, value.index_select(0, index))
+
+    def inside(self, start: Int[Tensor, " B"], end: Int[Tensor, " B"]) -> Bool[Tensor, "B W"]:
+        """Positions in ``[start, end)`` of each row."""
+        return (self.columns >= start[:, None]) & (self.columns < end[:, None])
+
+    def commit(
+        self,
+        positions: Int[Tensor, "B N"],
+        tokens: Int[Tensor, "B N"],
+        chosen: Bool[Tensor, "B N"],
+        step: Int[Tensor, " B"],
+        confidence: Float[Tensor, "B N"],
+    ) -> None:
+        """Write ``tokens`` where ``chosen``, and remember at which step and with which confidence."""
+        target = positions.masked_fill(~chosen, self.scratch)
+        self.tokens.scatter_(1, target, tokens)
+        self.commit_step.scatter_(1, target, step[:, None].expand_as(target))
+        self.commit_confidence.scatter_(1, target, confidence.float())
+
+    def fill(self, where: Bool[Tensor, "B W"], token: int | Int[Tensor, " B"]) -> None:
+        """A stop rule writes ``token`` into all of ``where``: no step has committed it."""
+        where = where & self.writable
+        self.cut_away = self.cut_away + (where & (self.tokens == self.mask_id)).sum(dim=1)
+        filler = token[:, None] if isinstance(token, Tensor) else self.tokens.new_full((), token)
+        self.tokens = torch.where(where, filler, self.tokens)
+        self.commit_step = self.commit_step.masked_fill(where, -1)
+        self.commit_confidence = self.commit_confidence.masked_fill(where, torch.nan)
+
+    def shorten(self, end: Int[Tensor, " B"]) -> None:
+        """Let rows end at ``end`` where that is earlier; what lies behind becomes the end-of-text id.
+
+        A given token, of a prompt or an infill, is never cut off: the row keeps all up to its last one.
+        """
+        given = (self.columns < self.end[:, None]) & ~self.writable
+        least = (self.columns + 1).expand_as(given).masked_fill(~given, 0).amax(dim=1)
+        last = torch.minimum(self.end, torch.maximum(end, least))
+        self.fill(self.inside(last, self.end), self.end_ids[0])
+        self.end = last
+
+    def remask(self, where: Bool[Tensor, "B W"]) -> None:
+        """Take committed tokens back: the positions are masked again and forget when they were committed."""
+        where = where & self.writable
+        self.tokens.masked_fill_(where, self.mask_id)
+        self.commit_step.masked_fill_(where, -1)
+        self.commit_confidence.masked_fill_(where, torch.nan)
+
+
+def pack_positions(wanted: Bool[Tensor, "B W"], columns: Int[Tensor, " W"], count: int) -> Int[Tensor, "B N"]:
+    """The True columns of each row, ascending, padded to ``count`` entries with the last column (trash).
+
+    ``count`` must be at least the largest number of True columns in a row; the caller knows it on the host, so
+    nothing waits for the device here.
+    """
+    rows, width = wanted.shape
+    place = torch.where(wanted, wanted.cumsum(dim=1), 0)
+    slots = columns.new_full((rows, count + 1), width - 1)
+    # Slot 0 collects everything that is not wanted and is cut off again.
+    return slots.scatter_(1, place, columns.expand(rows, width))[:, 1:]

@@ -1,0 +1,325 @@
+"""From a plan to proposals: hidden states, logits of the wanted rows in chunks, and the time each part took."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import LogitRows, State
+from dlm.engine.noise import Purpose, uniform
+from dlm.engine.plan import Feed, ForwardPlan
+from dlm.engine.proposal import Proposal, Statistic, Vocabulary, divergence, logit_gap, propose, wide
+from dlm.engine.sampler import Sampler
+from dlm.engine.shadow import lay_out, slots_of, with_shadow
+from dlm.engine.step import BlockState
+from dlm.models.backbone import Backbone
+
+# Logits that exist at one time, in elements: 64 rows of a 126,464-word vocabulary.
+CHUNK_ELEMENTS = 64 * 126_464
+# What a CPU works on at one time after the head: a few rows of a large vocabulary, which its caches hold.
+_CACHED_ELEMENTS = 2**20
+
+
+@dataclass
+class Stopwatch:
+    """Splits a step into forward and sampler time.
+
+    On the CPU it reads the clock. On a GPU it records events and reads them after the step's only synchronisation.
+    """
+
+    device: torch.device
+    _marks: list[tuple[str, Any]] = field(default_factory=list)
+
+    def mark(self, phase: str) -> None:
+        """What follows, until the next mark, belongs to ``phase``."""
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._marks.append((phase, event))
+        else:
+            self._marks.append((phase, time.perf_counter()))
+
+    def read(self) -> dict[str, float]:
+        """Seconds per phase up to the last mark; starts afresh. On a GPU the last mark must have been reached, which
+        the step's synchronisation after it guarantees."""
+        seconds: dict[str, float] = {}
+        for (phase, begin), (_, end) in itertools.pairwise(self._marks):
+            seconds[phase] = seconds.get(phase, 0.0) + self._between(begin, end)
+        self._marks.clear()
+        return seconds
+
+    def _between(self, begin: Any, end: Any) -> float:
+        took: float = begin.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - begin
+        return took
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Hidden states of everything a plan fed.
+
+    Attributes:
+        feeds: the calls of the model.
+        sets: per call one set of states, or two with guidance. ``[R, T, D]`` each
+        canvas: whose columns count.
+    """
+
+    feeds: tuple[Feed, ...]
+    sets: tuple[tuple[Tensor, ...], ...]  # the calls differ in rows and lengths
+    canvas: Canvas
+
+    def rows(self, model: Backbone, wanted: Int[Tensor, "B N"]) -> list[Float[Tensor, "R D"]]:
+        """The rows that score ``wanted``, flattened, one tensor per set; a filler gets some row that was fed."""
+        parts = self._gathered(lambda feed, h, at: self._answer(model, feed, h, at), wanted)
+        return [part.flatten(0, 1) for part in parts]
+
+    def laid(self) -> tuple[Float[Tensor, "B W D"], ...]:
+        """Every state at its column of the canvas, zeros where none was fed."""
+        columns = self.canvas.columns.expand_as(self.canvas.tokens)
+        return tuple(self._gathered(_at_columns, columns))
+
+    def whole(self) -> tuple[Float[Tensor, "B T D"], ...]:
+        """All entries, for calls of one length."""
+        return tuple(self._gathered(lambda feed, h, at: h, self.canvas.tokens))
+
+    def _gathered(self, take: Callable[[Feed, Tensor, Tensor], Tensor], wanted: Int[Tensor, "B N"]) -> list[Tensor]:
+        """One tensor per set; where a row is in several calls, the last one counts."""
+        gathered = []
+        for index in range(len(self.sets[0])):
+            out: Tensor | None = None
+            for feed, states in zip(self.feeds, self.sets, strict=True):
+                if feed.slots is None:
+                    out = take(feed, states[index], wanted)
+                    continue
+                part = take(feed, states[index], wanted[feed.slots])
+                if out is None:
+                    out = part.new_zeros(wanted.shape[0], *part.shape[1:])
+                out = out.index_copy(0, feed.slots, part)
+            assert out is not None
+            gathered.append(out)
+        return gathered
+
+    def _answer(self, model: Backbone, feed: Feed, states: Tensor, wanted: Tensor) -> Tensor:
+        if feed.positions is None:
+            return model.logit_rows(states, None, wanted.clamp_max(states.shape[1] - 1))
+        column = column_of(feed.positions, self.canvas).gather(1, model.source(wanted))
+        return states.gather(1, column[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def column_of(positions: Int[Tensor, "R T"], canvas: Canvas) -> Int[Tensor, "R W"]:
+    """In which column of a feed each position stands; 0 where it was not fed."""
+    entries = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+    return torch.zeros_like(canvas.tokens[:1]).expand(positions.shape[0], -1).scatter(1, positions, entries)
+
+
+def _at_columns(feed: Feed, states: Float[Tensor, "R T D"], columns: Int[Tensor, "R W"]) -> Float[Tensor, "R W D"]:
+    if feed.positions is None:
+        return torch.nn.functional.pad(states, (0, 0, 0, columns.shape[1] - states.shape[1]))
+    laid = states.new_zeros(states.shape[0], columns.shape[1], states.shape[2])
+    return laid.scatter(1, feed.positions[..., None].expand_as(states), states)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one forward showed.
+
+    Attributes:
+        proposal: at the wanted positions. Each ``[B, N]``
+        hidden: hidden states of the fed positions.
+        slots: hidden states of the shadow block, one set, or two with guidance; none when no part asked. ``[B, S, D]``
+        attention: see :class:`dlm.engine.step.StepView`; None when no part asked. ``[B, T, T]``
+    """
+
+    proposal: Proposal
+    hidden: Hidden
+    slots: tuple[Float[Tensor, "B S D"], ...] = ()
+    attention: Float[Tensor, "B T T"] | None = None
+
+
+@dataclass
+class Forward:
+    """One forward of a batch and the proposals it leads to.
+
+    Attributes:
+        model: the backbone.
+        sampler: whose transforms and proposer apply.
+        needs: statistics that the sampler or the cache reads.
+        vocabulary: which ids may be proposed.
+        watch: receives the time marks.
+        longest: most positions of a block, which is what a shadow block takes.
+    """
+
+    model: Backbone
+    sampler: Sampler
+    needs: frozenset[Statistic]
+    vocabulary: Vocabulary
+    watch: Stopwatch
+    longest: int
+
+    def __call__(
+        self,
+        canvas: Canvas,
+        blocks: BlockState,
+        plan: ForwardPlan,
+        positions: Int[Tensor, "B N"],
+        eligible: Bool[Tensor, "B N"],
+        states: dict[str, State],
+    ) -> Seen:
+        """Feed the plan and propose at ``positions``; the new memories of the transforms go into ``states``."""
+        sets, tails, attention = [], [], None
+        for feed in plan.feeds:
+            whole = plan.refreshed and (feed.stored is None or len(plan.refreshed) == len(plan.counts))
+            self.watch.mark("refresh" if whole else "forward")
+            width, fed = feed.tokens.shape[1], feed
+            if "shadow" in self.needs:
+                fed = with_shadow(feed, canvas, blocks, self.longest)
+            hidden, attention = self.feed(canvas, fed)
+            sets.append(tuple(h[:, :width] for h in hidden))
+            tails.append(tuple(h[:, width:] for h in hidden))
+        self.watch.mark("sampler")
+        every = Hidden(plan.feeds, tuple(sets), canvas)
+        slots = Hidden(plan.feeds, tuple(tails), canvas).whole() if "shadow" in self.needs else ()
+        proposal = self.propose(canvas, blocks, every, positions, eligible, states)
+        if "kl" in self.needs:
+            known = canvas.columns < canvas.end[:, None] if plan.fed is None else plan.fed
+            states["previous"] = (known, *every.laid())
+        return Seen(proposal, every, slots, attention)
+
+    def feed(
+        self, canvas: Canvas, feed: Feed
+    ) -> tuple[tuple[Float[Tensor, "R T D"], ...], Float[Tensor, "R T T"] | None]:
+        """Hidden states of the fed positions; with guidance a second set, from a canvas without its prompt. And the
+        attention, when a part needs it."""
+        tokens, valid, positions, memory = feed.tokens, feed.valid, feed.positions, feed.memory
+        doubled = self.sampler.guidance > 0
+        if doubled:
+            writable = canvas.writable if feed.slots is None else canvas.writable[feed.slots]
+            where = positions if positions is not None else canvas.columns[: tokens.shape[1]].expand_as(tokens)
+            prompt = ~writable.gather(1, where)
+            tokens = torch.cat([tokens, tokens.masked_fill(prompt, canvas.mask_id)])
+            valid = None if valid is None else torch.cat([valid, valid])
+            positions = None if positions is None else torch.cat([positions, positions])
+            memory = None if memory is None else memory.doubled()
+        attention = None
+        if "attention" in self.needs:
+            hidden, attention = self.model.attentive(tokens, positions, valid)
+            attention = attention[: feed.tokens.shape[0]]
+        elif memory is not None:
+            hidden = self.model.hidden(tokens, positions, valid, memory)
+        else:
+            hidden = self.model.hidden(tokens, positions, valid)
+        return (tuple(hidden.chunk(2)) if doubled else (hidden,)), attention
+
+    def propose(
+        self,
+        canvas: Canvas,
+        blocks: BlockState,
+        hidden: Hidden,
+        positions: Int[Tensor, "B N"],
+        eligible: Bool[Tensor, "B N"],
+        states: dict[str, State],
+    ) -> Proposal:
+        """Proposals at ``positions`` from the hidden states of a forward, a chunk of logits at a time."""
+        rows = hidden.rows(self.model, positions)
+        before = self._before(positions, states)
+        at = self._lines(canvas, blocks, positions, eligible)
+        noise = None
+        if self.sampler.proposer.temperature > 0:
+            noise = uniform(canvas.key, blocks.step, Purpose.TOKEN, positions).flatten()
+        proposals, chunk = [], self._chunk_rows()
+        for first in range(0, rows[0].shape[0], chunk):
+            part = slice(first, first + chunk)
+            self.watch.mark("forward")
+            logits = self.guided([r[part] for r in rows])
+            self.watch.mark("sampler")
+            earlier = None if before is None else self.guided([r[part] for r in before])
+            size = self._cached_rows(logits)
+            for inner in range(0, logits.shape[0], size):
+                lines = slice(first + inner, min(first + inner + size, first + logits.shape[0]))
+                proposals.append(
+                    self._chunk(
+                        logits[inner : inner + size],
+                        None if earlier is None else earlier[inner : inner + size],
+                        None if at is None else at.part(lines),
+                        states,
+                        None if noise is None else noise[lines],
+                    )
+                )
+        return Proposal.cat(proposals).reshape(*positions.shape)
+
+    def _chunk(
+        self,
+        logits: Float[Tensor, "R V"],
+        before: Float[Tensor, "R V"] | None,
+        at: LogitRows | None,
+        states: dict[str, State],
+        uniforms: Float[Tensor, " R"] | None,
+    ) -> Proposal:
+        """Proposals of one chunk of logits; ``before`` are those of the forward before."""
+        needs = self.needs
+        gap = logit_gap(logits) if "gap" in needs else None
+        kl = None
+        if "kl" in needs:
+            assert at is not None
+            kl = unknown = wide(logits[:, 0]).new_full((logits.shape[0],), torch.inf)
+            if before is not None:
+                known = states["previous"][0][at.row, self.model.source(at.position)] & (at.blocks.step[at.row] > 0)
+                kl = torch.where(known, divergence(logits, before), unknown)
+        for i, transform in enumerate(self.sampler.transforms):
+            assert at is not None
+            logits, states[f"transform{i}"] = transform.step(logits, at, states[f"transform{i}"])
+        proposal = propose(logits, self.vocabulary, self.sampler.proposer, needs, uniforms)
+        return replace(proposal, gap=gap, kl=kl) if gap is not None or kl is not None else proposal
+
+    def shadow(self, canvas: Canvas, blocks: BlockState, seen: Seen) -> Float[Tensor, "B W"] | None:
+        """What the shadow slots give to the tokens that now stand at their positions; None without a shadow."""
+        if not seen.slots:
+            return None
+        slots, inside = slots_of(blocks, self.longest)
+        tokens, chunk = canvas.tokens.gather(1, slots).flatten(), self._chunk_rows()
+        rows = [h.flatten(0, 1) for h in seen.slots]
+        probs = []
+        for first in range(0, tokens.shape[0], chunk):
+            part = slice(first, first + chunk)
+            logits = wide(self.guided([r[part] for r in rows]))
+            own = logits.gather(1, tokens[part, None]).squeeze(1)
+            probs.append((own - logits.logsumexp(dim=1)).exp())
+        return lay_out(torch.cat(probs).view(slots.shape), slots, inside, canvas)
+
+    def guided(self, rows: list[Float[Tensor, "R D"]]) -> Float[Tensor, "R V"]:
+        """Logits of a chunk; with guidance u + (w + 1)(c - u) (LLaDA, arXiv 2502.09992, classifier-free guidance)."""
+        logits = self.model.head(rows[0])
+        if len(rows) == 2:
+            without = self.model.head(rows[1])
+            logits = without + (self.sampler.guidance + 1) * (logits - without)
+        return logits
+
+    def _lines(
+        self, canvas: Canvas, blocks: BlockState, positions: Int[Tensor, "B N"], eligible: Bool[Tensor, "B N"]
+    ) -> LogitRows | None:
+        """Where the flattened rows come from; None when nobody asks."""
+        if not self.sampler.transforms and "kl" not in self.needs:
+            return None
+        row = torch.arange(positions.shape[0], device=positions.device).repeat_interleave(positions.shape[1])
+        return LogitRows(canvas, blocks, row, positions.flatten(), eligible.flatten())
+
+    def _before(self, positions: Int[Tensor, "B N"], states: dict[str, State]) -> list[Float[Tensor, "R D"]] | None:
+        """The same rows of the previous forward, for its divergence; None when nobody asks or there was none."""
+        if "kl" not in self.needs or states.get("previous") is None:
+            return None
+        return [self.model.logit_rows(h, None, positions).flatten(0, 1) for h in states["previous"][1:]]
+
+    def _cached_rows(self, logits: Float[Tensor, "R V"]) -> int:
+        if logits.is_cuda:
+            return logits.shape[0]
+        return max(1, _CACHED_ELEMENTS // logits.shape[1])
+
+    def _chunk_rows(self) -> int:
+        return max(1, CHUNK_ELEMENTS // max(1, self.vocabulary.width))

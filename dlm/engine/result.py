@@ -1,0 +1,149 @@
+"""What comes back for a row: tokens, when each was committed, why it ended, and honest counters."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from dlm.engine.canvas import Canvas
+from dlm.engine.row import Row
+from dlm.trace import Trace
+
+StopReason = Literal["filled", "end_token", "early_exit"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Figures of one row, always reported together (specs/parallelbench.md 2.2).
+
+    Attributes:
+        forwards: model evaluations (NFE); a classifier-free guidance pair counts 2.
+        token_forwards: positions pushed through the transformer body.
+        tokens: generated tokens before the first end token.
+        tokens_per_forward: ``tokens`` / forwards until the last of them was fixed. The headline figure.
+        canvas_tokens_per_forward: the papers' figure, all filled positions / forwards; counts padding.
+        seconds: wall time of the row's steps, shared equally among the rows of a batch.
+        seconds_refresh, seconds_step, seconds_sampler: full cache refreshes, other forwards, and everything
+            outside the forward.
+        tokens_per_second: ``tokens`` / ``seconds``.
+        positions_cut: masked positions that a stop rule filled, so that no forward had to: what they would have cost at
+            one position a step.
+        accepted_drafts: steps of the sampler that needed no forward of their own (FreeDave).
+        acceptance: how many forwards accepted 0, 1, 2, ... drafts, of those that evaluated any.
+    """
+
+    forwards: int
+    token_forwards: int
+    tokens: int
+    tokens_per_forward: float
+    canvas_tokens_per_forward: float
+    seconds: float
+    seconds_refresh: float
+    seconds_step: float
+    seconds_sampler: float
+    tokens_per_second: float
+    accepted_drafts: int = 0
+    acceptance: tuple[int, ...] = ()
+    positions_cut: int = 0
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A finished row as the decoder hands it over, without text.
+
+    Attributes:
+        index: the row's place in the caller's list.
+        prompt: its tokens before the generated region.
+        tokens: the whole generated region, filler included.
+        commit_step: per generated position the 0-based step that committed it; -1 where the sampler did not
+            (given tokens of an infill, filler written by a stop rule).
+        confidence: per generated position the probability at which it was committed; NaN where it was not.
+        stop: ``filled``: nothing was masked any more; ``end_token``: a stop rule filled the rest; ``early_exit``: all
+            that was left was committed at once (Prophet).
+        counts: the figures.
+    """
+
+    index: int
+    prompt: list[int]
+    tokens: list[int]
+    commit_step: list[int]
+    confidence: list[float]
+    stop: StopReason
+    counts: Counts
+
+    @classmethod
+    def of(cls, row: Row, canvas: Canvas, slot: int, forwards_per_step: int) -> RowResult:
+        """Read a finished row off the canvas."""
+        job = row.job
+        whole = canvas.tokens[slot, : job.end].tolist()
+        tokens = whole[job.start :]
+        steps = canvas.commit_step[slot, job.start : job.end].tolist()
+        confidence = canvas.commit_confidence[slot, job.start : job.end].tolist()
+        filled = sum(step >= 0 for step in steps)
+        counts = _count(row, first_end(tokens, canvas.end_ids), steps, forwards_per_step)
+        counts = replace(counts, positions_cut=int(canvas.cut_away[slot]))
+        stop: StopReason = "filled" if filled == len(job.writable) else "end_token"
+        stop = "early_exit" if row.exiting else stop
+        return cls(job.index, whole[: job.start], tokens, steps, confidence, stop, counts)
+
+
+def first_end(tokens: list[int], end_ids: tuple[int, ...]) -> int:
+    """Number of tokens before the first end token."""
+    return next((i for i, token in enumerate(tokens) if token in end_ids), len(tokens))
+
+
+def _count(row: Row, useful: int, steps: list[int], forwards_per_step: int) -> Counts:
+    written = [i for i, step in enumerate(steps) if step >= 0]
+    content = [i for i in written if i < useful]
+    forwards = forwards_per_step * row.forwards
+    needed = forwards_per_step * (max((steps[i] for i in content), default=-1) + 1)
+    seconds = row.seconds_refresh + row.seconds_step + row.seconds_sampler
+    return Counts(
+        forwards=forwards,
+        token_forwards=row.token_forwards,
+        tokens=len(content),
+        tokens_per_forward=len(content) / needed if needed else 0.0,
+        canvas_tokens_per_forward=len(row.job.writable) / forwards if forwards else 0.0,
+        seconds=seconds,
+        seconds_refresh=row.seconds_refresh,
+        seconds_step=row.seconds_step,
+        seconds_sampler=row.seconds_sampler,
+        tokens_per_second=len(content) / seconds if seconds else 0.0,
+        accepted_drafts=row.steps - row.forwards,
+        acceptance=tuple(row.accepted),
+    )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The answer to one prompt.
+
+    Attributes:
+        text: the generated tokens up to the first end token, as text; for an infill the whole filled text. Empty
+            when the model has no tokenizer.
+        tokens: the whole generated canvas, filler included.
+        commit_step: per generated position the 0-based step (forward of the row) at which it was committed; -1
+            where the sampler committed nothing (given tokens of an infill, filler written by a stop rule).
+        stop: ``filled``, ``end_token`` (a stop rule filled the rest) or ``early_exit`` (the rest was committed at
+            once).
+        counts: forwards, tokens and seconds of this row.
+        prompt_tokens: the prompt as token ids.
+        confidence: per generated position the probability at which it was committed; NaN where it was not.
+        trace: what ``record=`` asked for; None otherwise.
+    """
+
+    text: str
+    tokens: list[int]
+    commit_step: list[int]
+    stop: StopReason
+    counts: Counts
+    prompt_tokens: list[int] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+    trace: Trace | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON (NaN becomes null)."""
+        values = asdict(self)
+        values["confidence"] = [None if c != c else c for c in self.confidence]
+        values["trace"] = None if self.trace is None else self.trace.as_dict()
+        return values

@@ -1,0 +1,100 @@
+"""The host's account of a row that is being decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dlm.engine.canvas import Job
+from dlm.errors import NumericsError, ProgressError
+
+# A row that needs more forwards than this many per position is going round in circles (design, law 3).
+MAX_FORWARDS_PER_POSITION = 4
+
+
+@dataclass
+class Row:
+    """Host-side account of one live row.
+
+    Attributes:
+        job: what it was asked to decode.
+        open: masked positions left in the row, as of the last synchronisation.
+        block_open: masked positions left in its block; 0 means a new block must be opened.
+        leaving: whether a rule has just committed all it had.
+        reach: positions fed at the next step, ``job.end`` unless the sampler cuts the row off.
+        forwards, token_forwards: forwards seen so far and positions pushed through the body.
+        steps: steps of the sampler; more than forwards when drafts were accepted.
+        block_steps: those since its block was opened.
+        seconds_refresh, seconds_step, seconds_sampler: its share of the time spent in forwards that recomputed whole
+            rows for a cache, in other forwards, and outside them.
+        ahead: drafts at hand for its next forward, those that come first in front: the steps and the block's steps the
+            row would have taken by then.
+        drafts: states its last forward evaluated beside its own.
+        accepted: how many forwards accepted 0, 1, 2, ... drafts, of those that had any.
+        cache: what the cache reported of the row at the last step.
+        failed: whether it went wrong and leaves the batch without an answer.
+    """
+
+    job: Job
+    open: int
+    block_open: int = 0
+    forwards: int = 0
+    steps: int = 0
+    token_forwards: int = 0
+    block_steps: int = 0
+    seconds_refresh: float = 0.0
+    seconds_step: float = 0.0
+    seconds_sampler: float = 0.0
+    reach: int = 0
+    exiting: bool = False
+    ahead: list[tuple[int, int]] = field(default_factory=list)
+    drafts: int = 0
+    accepted: list[int] = field(default_factory=list)
+    cache: dict[str, int] = field(default_factory=dict)
+    failed: bool = False
+
+    def __post_init__(self) -> None:
+        self.reach = self.job.end
+
+    def book(self, status: Mapping[str, int], positions: int, seconds: Mapping[str, float]) -> None:
+        """One step more.
+
+        Args:
+            status: what the device reported: ``open``, ``block_open``, and where they apply ``exiting``, ``reach``,
+                ``taken`` (steps beyond one) and ``block_steps``.
+            positions: how many it was fed.
+            seconds: its share of the step's ``refresh``, ``forward`` and ``sampler`` time.
+        """
+        self.open, self.block_open = status["open"], status["block_open"]
+        self.exiting = bool(status.get("exiting"))
+        self.reach = min(status.get("reach", self.job.end), self.job.end)
+        taken = status.get("taken", 0)
+        self.forwards += 1
+        self.steps += 1 + taken
+        self.block_steps = status.get("block_steps", self.block_steps + 1)
+        if self.drafts:
+            self.accepted += [0] * (taken + 1 - len(self.accepted))
+            self.accepted[taken] += 1
+        self.token_forwards += positions
+        self.seconds_refresh += seconds["refresh"]
+        self.seconds_step += seconds["forward"]
+        self.seconds_sampler += seconds["sampler"]
+
+    def check(self, broken: bool, idle_steps: int) -> None:
+        """Raise what went wrong with the row.
+
+        Raises:
+            NumericsError: ``broken``: the model produced NaN.
+            ProgressError: it does not come to an end.
+        """
+        if broken:
+            raise NumericsError(
+                f"prompt {self.job.index}: the model's logits are NaN at step {self.forwards - 1}. Check the"
+                " checkpoint, or load it with a wider dtype (dtype=float32)"
+            )
+        limit = MAX_FORWARDS_PER_POSITION * len(self.job.writable) + idle_steps
+        if self.open and not self.exiting and self.forwards >= limit:
+            raise ProgressError(
+                f"prompt {self.job.index} still has {self.open} masked positions after {self.forwards} forwards"
+                f" ({MAX_FORWARDS_PER_POSITION} per position): the reviser takes back what was committed; bound it"
+            )

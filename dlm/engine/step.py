@@ -1,0 +1,131 @@
+"""What is known at a step: the one argument every sampler part receives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dlm.engine.canvas import Canvas
+from dlm.engine.noise import Purpose, uniform
+from dlm.engine.proposal import Proposal
+
+
+@dataclass(frozen=True)
+class BlockState:
+    """Where each row stands. Row-local: a row that joined late counts from its own beginning.
+
+    Attributes:
+        step: forwards this row has seen before this one. ``[B]``
+        block_start, block_end: the active block of the row, absolute positions. ``[B]``
+        block_step: forwards since the block was opened. ``[B]``
+        block_masks: masked positions the block had when it was opened. ``[B]``
+        block: the positions of the active block. ``[B, W]``
+        block_number: how many blocks the row has opened, the active one included. ``[B]``
+        opened_end: the end the block was opened with; a stop rule may have cut it since. None: ``block_end``. ``[B]``
+    """
+
+    step: Int[Tensor, " B"]
+    block_start: Int[Tensor, " B"]
+    block_end: Int[Tensor, " B"]
+    block_step: Int[Tensor, " B"]
+    block_masks: Int[Tensor, " B"]
+    block: Bool[Tensor, "B W"]
+    block_number: Int[Tensor, " B"]
+    opened_end: Int[Tensor, " B"] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.opened_end is None:
+            object.__setattr__(self, "opened_end", self.block_end)
+
+    def opened(self, rows: Bool[Tensor, " B"], block: Bool[Tensor, "B W"], masks: Int[Tensor, " B"]) -> BlockState:
+        """The clock after ``rows`` have opened ``block`` with so many masked positions."""
+        return replace(
+            self,
+            block_step=self.block_step.masked_fill(rows, 0),
+            block_masks=torch.where(rows, masks, self.block_masks),
+            block=block,
+            block_number=self.block_number + rows,
+            opened_end=torch.where(rows, self.block_end, self.opened_end),
+        )
+
+
+@dataclass(frozen=True)
+class StepView:
+    """Everything known at a step, read-only. ``N`` positions per row were proposed for, ascending: those that may be
+    committed, and those some part wanted to look at.
+
+    Attributes:
+        canvas: the tokens before this step's commits.
+        blocks: step and block counters of each row.
+        positions: the proposed positions; unused entries point at the canvas's trash column. ``[B, N]``
+        eligible: masked, inside the active block, and a real entry. ``[B, N]``
+        proposal: token, probability and whatever other statistics were asked for. Each ``[B, N]``
+        scores: what the score part made of it, higher is surer; -inf where not eligible. ``[B, N]``
+        budget: how many positions the budget part wants committed; None when the selector decides. ``[B]``
+        shadow: probability of the token at a position of the active block as if it were masked, NaN elsewhere; None
+            unless a part needs ``"shadow"``. ``[B, W]``
+        attention: attention of the last layers, mean over heads and layers, from query to key; None unless a part
+            needs ``"attention"``. ``[B, T, T]``, T the fed positions
+        accepted: which of the proposed positions the selector accepted for their own sake, see
+            :class:`dlm.engine.interfaces.Accepts`; None unless a part asks. ``[B, N]``
+        most: no row has more eligible positions; a plain number, known without asking the device.
+    """
+
+    canvas: Canvas
+    blocks: BlockState
+    positions: Int[Tensor, "B N"]
+    eligible: Bool[Tensor, "B N"]
+    proposal: Proposal
+    scores: Float[Tensor, "B N"] | None = None
+    budget: Int[Tensor, " B"] | None = None
+    shadow: Float[Tensor, "B W"] | None = None
+    attention: Float[Tensor, "B T T"] | None = None
+    accepted: Bool[Tensor, "B N"] | None = None
+    most: int = 0
+
+    def with_(self, **changes: object) -> StepView:
+        """A copy with some fields filled in."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def beside(self, others: Sequence[StepView]) -> StepView:
+        """This view with the proposals of ``others``, of the same rows, to the right of its own."""
+        views = [self, *others]
+        scores = [view.scores for view in views if view.scores is not None]
+        return self.with_(
+            positions=torch.cat([view.positions for view in views], dim=1),
+            eligible=torch.cat([view.eligible for view in views], dim=1),
+            proposal=Proposal.cat([view.proposal for view in views], dim=1),
+            scores=torch.cat(scores, dim=1) if len(scores) == len(views) else None,
+            accepted=None,
+        )
+
+    @property
+    def real(self) -> Bool[Tensor, "B N"]:
+        """Entries of ``positions`` that are no filler."""
+        return self.positions != self.canvas.scratch
+
+    def here(self, where: Bool[Tensor, "B W"]) -> Bool[Tensor, "B N"]:
+        """Which of the proposed positions are True in a mask over the canvas."""
+        return where.gather(1, self.positions) & self.real
+
+    def on_canvas(self, values: Tensor, fill: float | int = 0.0) -> Tensor:
+        """Values of the proposed positions, laid out over the canvas. ``[B, N]`` to ``[B, W]``"""
+        width = self.canvas.tokens.shape[1]
+        laid = values.new_full((values.shape[0], width), fill).scatter_(1, self.positions, values)
+        laid[:, self.canvas.scratch] = fill
+        return laid
+
+    def uniform(self, purpose: Purpose) -> Float[Tensor, "B N"]:
+        """One uniform in (0, 1) per position from the row's own stream."""
+        return uniform(self.canvas.key, self.blocks.step, purpose, self.positions)
+
+
+def rank(scores: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+    """Place of each entry in descending order of score, 0 is best; equal scores: the lower position first."""
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    places = torch.arange(scores.shape[1], device=scores.device)
+    return torch.empty_like(order).scatter_(1, order, places.expand_as(order))

@@ -1,0 +1,116 @@
+"""FreeDave: the next states of a deterministic decode, guessed and verified in one forward (arXiv 2510.00294).
+
+A step of any deterministic sampler takes a row from one state to the next. Under the guess that the model's answers
+will not change, the sampler itself says which states come after: the drafts. The next forward evaluates the row and its
+drafts together. The sampler then steps from the answers to the row; if the state it arrives at is a draft that was
+evaluated, the answers to that draft are at hand, and it steps on from them without a forward; and so on while the
+guesses hold. Every step is the ordinary step from the ordinary answers, so what is decoded is what would have been
+decoded without drafts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from dlm.engine.parts import Stateless
+from dlm.errors import SettingsError
+from dlm.speculation.cost_model import measured
+from dlm.speculation.draft_length import DraftLengthController
+from dlm.speculation.drafting import Drafting
+
+if TYPE_CHECKING:
+    from dlm.engine.interfaces import Cache
+    from dlm.engine.loop import Decoder
+    from dlm.engine.sampler import Sampler
+
+# The most states per forward that ``auto`` chooses.
+LONGEST = 16
+
+
+@dataclass(frozen=True)
+class FreeDave:
+    """Draft and verify.
+
+    With a sampling temperature it is lossless too: every draw belongs to a step and a position of its row, not to a
+    forward.
+
+    Attributes:
+        draft_length: states per forward, the present one included; 1 drafts nothing. ``auto`` goes by the acceptance
+            seen so far and by what a forward of so many positions takes on this machine.
+        layout: where the drafts lie in the forward. ``batch``: as rows of their own, each with a copy of the stored
+            keys; ``tree``: one behind the other in the same row, under a mask, over one store.
+        acceptance: ``standard``: drafts end with their block. ``eager``: they go on in the next block, which needs a
+            cache that does not recompute everything there.
+        sources: answers to draft from: those of the present state, and of so many states less one that led to it
+            (specs/modes_and_training.md 1.13, multi-source drafting). All their drafts are evaluated.
+
+    Raises:
+        SettingsError: a setting outside its range.
+    """
+
+    draft_length: int | Literal["auto"] = 4
+    layout: Literal["batch", "tree"] = "batch"
+    acceptance: Literal["standard", "eager"] = "standard"
+    sources: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("draft_length", 1), ("sources", 1)):
+            value = getattr(self, name)
+            if name == "draft_length" and value == "auto":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                allowed = ", or auto" if name == "draft_length" else ""
+                raise SettingsError(f"{name} must be a whole number of at least {least}{allowed}, got {value!r}")
+        for name, known in (("layout", ("batch", "tree")), ("acceptance", ("standard", "eager"))):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name} must be {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}")
+
+    @property
+    def spans_blocks(self) -> bool:
+        """Whether drafts go over the border of a block."""
+        return self.acceptance == "eager"
+
+    def check(self, sampler: Sampler, cache: Cache) -> None:
+        """Refuse what makes a step depend on more than the state it starts from.
+
+        Raises:
+            SettingsError: with the reason.
+        """
+        clashes = {
+            "a part that reads the previous forward, attention or a shadow block": bool(
+                {"kl", "attention", "shadow"} & sampler.needs
+            ),
+            "look-ahead branches": sampler.lookahead is not None,
+            "an early exit": sampler.exit is not None,
+            "a reviser": sampler.reviser is not None,
+            "a selector that rewrites or cuts rows off": sampler.rewrites or hasattr(sampler.selector, "reach"),
+            "a logit transform with a memory": any(not isinstance(part, Stateless) for part in sampler.transforms),
+        }
+        found = [what for what, there in clashes.items() if there]
+        if found:
+            raise SettingsError(
+                f"drafting=freedave does not go with {' and '.join(found)} (sampler {sampler.name!r}): use"
+                " drafting=none"
+            )
+        if not cache.schedule_known:
+            raise SettingsError(
+                f"drafting=freedave does not go with cache {type(cache).__name__}: what a step recomputes there depends"
+                " on the answers to the step before, which drafts only guess; use cache=none, prefix, dual, vicinity,"
+                " freecache, block_causal or one of dkv_decode, dkv_prefill and dkv_pd"
+            )
+        if self.spans_blocks and not cache.spans_blocks:
+            raise SettingsError(
+                f"drafting.acceptance=eager drafts over the border of a block, where cache {type(cache).__name__}"
+                " recomputes everything: use acceptance=standard, or cache=none, block_causal, freecache, dkv_prefill,"
+                " dkv_pd or dkv_decode"
+            )
+
+    def open(self, decoder: Decoder, device: torch.device) -> Drafting:
+        """The drafter at work. With ``auto`` the machine is measured first, a second or two once for each model."""
+        pace = None
+        if self.draft_length == "auto":
+            pace = DraftLengthController(LONGEST, measured(decoder.model, decoder.description, device))
+        return Drafting(self, decoder, pace)
