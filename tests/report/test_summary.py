@@ -24,7 +24,7 @@ COPY, SHUFFLE = "waiting_line/copy", "waiting_line/shuffle"
 
 def figures(folder: Path) -> list[Figures]:
     results = read_store([folder]).results
-    places = places_of([result.point for result in results], [result.columns.block_always_fresh for result in results])
+    places = places_of([result.point for result in results], [result.columns.steady for result in results])
     return figures_of(results, places)
 
 
