@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cache.context import PolicyContext
 from cache.policy import Policy
-from dlm.engine.interfaces import State
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
+from dlm.engine.step import State
 from dlm.models.backbone import ModelDescription
 
 
@@ -35,15 +35,15 @@ class BlockCausal(Policy):
     def refreshes(self, row: Row) -> bool:
         return False
 
-    def visible(self, before: PolicyContext) -> Bool[Tensor, "B W"]:
-        return self._blocks(before) <= self._blocks(before).gather(1, (before.block_end - 1).clamp_min(0))
+    def visible(self, context: PolicyContext) -> Bool[Tensor, "B W"]:
+        return self._blocks(context) <= self._blocks(context).gather(1, (context.block_end - 1).clamp_min(0))
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         # From the first attention block with a mask or a token that is not computed yet; those behind it see it.
-        block, inside = self._blocks(before), self.visible(before) & before.live
-        open_ = inside & (before.changed | before.now.canvas.masked)
+        block, inside = self._blocks(context), self.visible(context) & context.live
+        open_ = inside & (context.changed | context.query.canvas.masked)
         first = torch.where(open_, block, block.max()).amin(dim=1, keepdim=True)
         return inside & (block >= first)
 
-    def _blocks(self, before: PolicyContext) -> Tensor:
-        return (before.columns // before.attention_block).expand_as(before.live)
+    def _blocks(self, context: PolicyContext) -> Tensor:
+        return (context.columns // context.attention_block).expand_as(context.live)

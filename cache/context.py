@@ -23,7 +23,7 @@ class PolicyContext:
         attention_block: as in :class:`dlm.models.backbone.ModelDescription`.
     """
 
-    now: CacheQuery
+    query: CacheQuery
     changed: Bool[Tensor, "B W"]
     live: Bool[Tensor, "B W"]
     shift: int
@@ -32,17 +32,17 @@ class PolicyContext:
     @property
     def block_start(self) -> Int[Tensor, "B 1"]:
         """First position of each row's block."""
-        return self.now.blocks.block_start[:, None]
+        return self.query.blocks.block_start[:, None]
 
     @property
     def block_end(self) -> Int[Tensor, "B 1"]:
         """End of each row's block."""
-        return self.now.blocks.block_end[:, None]
+        return self.query.blocks.block_end[:, None]
 
     @property
     def columns(self) -> Int[Tensor, " W"]:
         """The column numbers of the canvas."""
-        return self.now.canvas.columns
+        return self.query.canvas.columns
 
     def span(self, start: Int[Tensor, "B 1"], end: Int[Tensor, "B 1"]) -> Bool[Tensor, "B W"]:
         """Positions whose proposals are those of ``[start, end)``, and these positions themselves: a shifted model

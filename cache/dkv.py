@@ -12,8 +12,8 @@ from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least, every_steps
 from cache.vicinity import window
-from dlm.engine.interfaces import State
 from dlm.engine.row import Row
+from dlm.engine.step import State
 from dlm.errors import SettingsError
 
 
@@ -59,8 +59,8 @@ class DKVDecode(Policy):
             return every_steps(row.steps, self.interval)
         return row.block_steps <= 1 or every_steps(row.block_steps, self.interval)
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return before.now.canvas.masked & window(before, None, self.ahead)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return context.query.canvas.masked & window(context, None, self.ahead)
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class DKVPrefill(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.steps == 0
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return before.live & generated(before)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return context.live & generated(context)
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,11 @@ class DKVPD(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.steps == 0
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        again = (before.now.blocks.step % self.interval == 0)[:, None]
-        return before.live & generated(before) & (before.now.canvas.masked | again)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        again = (context.query.blocks.step % self.interval == 0)[:, None]
+        return context.live & generated(context) & (context.query.canvas.masked | again)
 
 
-def generated(before: PolicyContext) -> Bool[Tensor, "B W"]:
+def generated(context: PolicyContext) -> Bool[Tensor, "B W"]:
     """The generated region, and the row that answers for its first position."""
-    return before.columns >= before.now.canvas.start[:, None] - before.shift
+    return context.columns >= context.query.canvas.start[:, None] - context.shift

@@ -14,12 +14,11 @@ from cache.policy import Policy
 from cache.run import Run
 from cache.settings import at_least, every_steps
 from dlm.engine.canvas import pack_positions
-from dlm.engine.interfaces import State
 from dlm.engine.no_cache import inside
 from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
-from dlm.engine.step import rank
+from dlm.engine.step import State, rank
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.transformer import Block, Rope
@@ -48,8 +47,8 @@ class DLLM(Policy):
     interval: int = 7
     ratio: float = 0.25
     block_always_fresh = False
-    versions = False
-    own_run = True
+    serves_branches = False
+    composable = False
 
     def __post_init__(self) -> None:
         at_least(1, prompt_interval=self.prompt_interval, interval=self.interval)
@@ -69,8 +68,8 @@ class DLLM(Policy):
     def refreshes(self, row: Row) -> bool:
         return every_steps(row.steps, self.prompt_interval) and every_steps(row.steps, self.interval)
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return before.live
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return context.live
 
 
 @dataclass
@@ -124,44 +123,44 @@ class DLLMRun(Run):
         self.kept = Kept()
         self.value_share = 0.0
 
-    def plan(self, now: CacheQuery) -> ForwardPlan:
-        plan = super().plan(now)
+    def plan(self, query: CacheQuery) -> ForwardPlan:
+        plan = super().plan(query)
         # Rows that are no refresh show every position, but not from fresh features: nobody may leave from them.
         fed = plan.fed
         assert fed is not None
-        stale = [slot for slot in range(len(now.rows)) if not self.policy.refreshes(now.rows[slot])]
+        stale = [slot for slot in range(len(query.rows)) if not self.policy.refreshes(query.rows[slot])]
         counts = list(plan.counts)
         if stale:
             fed = fed.clone()
             fed[stale] = False
             for slot in stale:
-                counts[slot] = self._equivalent(now.rows[slot], now)
-        refreshed = frozenset(range(len(now.rows))) - frozenset(stale)
+                counts[slot] = self._equivalent(query.rows[slot])
+        refreshed = frozenset(range(len(query.rows))) - frozenset(stale)
         return replace(plan, counts=counts, refreshed=refreshed, fed=fed)
 
     def _feeds(
         self,
-        now: CacheQuery,
+        query: CacheQuery,
         active: Bool[Tensor, "B W"],
         seen: Bool[Tensor, "B W"] | None,
         full: list[bool],
         counts: list[int],
     ) -> tuple[Feed, ...]:
         slots = {
-            whole: [s for s, row in enumerate(now.rows) if self.policy.refreshes(row) == whole] for whole in (0, 1)
+            whole: [s for s, row in enumerate(query.rows) if self.policy.refreshes(row) == whole] for whole in (0, 1)
         }
-        feeds = [self.refresh(now, slots[True])] if slots[True] else []
-        return (*feeds, self._chosen(now, slots[False])) if slots[False] else tuple(feeds)
+        feeds = [self.refresh(query, slots[True])] if slots[True] else []
+        return (*feeds, self._chosen(query, slots[False])) if slots[False] else tuple(feeds)
 
-    def refreshing(self, now: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
+    def refreshing(self, query: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
         return Whole(self.store, 0, self, slots)
 
-    def _chosen(self, now: CacheQuery, slots: list[int]) -> Feed:
+    def _chosen(self, query: CacheQuery, slots: list[int]) -> Feed:
         """The other rows: the whole stream, the trash column included, of which each layer recomputes a part."""
-        canvas, rows = now.canvas, [now.rows[slot] for slot in slots]
-        index = None if len(slots) == len(now.rows) else torch.tensor(slots, device=canvas.start.device)
+        canvas, rows = query.canvas, [query.rows[slot] for slot in slots]
+        index = None if len(slots) == len(query.rows) else torch.tensor(slots, device=canvas.start.device)
         picked = slice(None) if index is None else index
-        reaches = [row.reach for row in rows]
+        reaches = [row.visible_end for row in rows]
         live = torch.nn.functional.pad(
             canvas.columns[:-1] < torch.tensor(reaches, device=canvas.start.device)[:, None], (0, 1)
         )
@@ -184,7 +183,7 @@ class DLLMRun(Run):
         start: Int[Tensor, " R"],
     ) -> Choice:
         answer = live & (columns >= start[:, None])
-        lengths = [row.reach - row.job.start for row in rows]
+        lengths = [row.visible_end - row.job.start for row in rows]
         places = pack_positions(answer, columns, max(lengths))
         moved = changed.gather(1, places)
         need = moved.sum(dim=1).tolist()
@@ -197,13 +196,13 @@ class DLLMRun(Run):
         most = max(n + (row.job.start if p else 0) for n, row, p in zip(counts, rows, prompts, strict=True))
         return Choice(places, moved, torch.tensor(counts, device=live.device), always, max(1, most))
 
-    def _equivalent(self, row: Row, now: CacheQuery) -> int:
+    def _equivalent(self, row: Row) -> int:
         """Rows of a whole layer that the step costs: a value alone is a fraction of one."""
-        layers, length = max(1, len(self.store.keys)), row.reach - row.job.start
+        layers, length = max(1, len(self.store.keys)), row.visible_end - row.job.start
         prompt = row.job.start if every_steps(row.steps, self.policy.prompt_interval) else 0
         chosen = length if every_steps(row.steps, self.policy.interval) else int(self.policy.ratio * length)
         below = prompt + chosen + (length - chosen) * self.value_share
-        return round((row.reach + (layers - 1) * below) / layers)
+        return round((row.visible_end + (layers - 1) * below) / layers)
 
     def keep(self, slots: list[int]) -> None:
         rows = self.stamps.shape[0]

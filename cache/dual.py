@@ -10,8 +10,8 @@ from torch import Tensor
 from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least, every_steps
-from dlm.engine.interfaces import State
 from dlm.engine.row import Row
+from dlm.engine.step import State
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,15 @@ class Dual(Policy):
 
     schedule_known = uniform_feed = True
 
+    @property
+    def refreshes_with_blocks(self) -> bool:  # type: ignore[override]
+        return self.every is None
+
     def __post_init__(self) -> None:
         at_least(1, every=self.every)
 
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0 or every_steps(row.block_steps, self.every)
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return before.span(before.block_start, before.block_end)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return context.span(context.block_start, context.block_end)

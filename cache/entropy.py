@@ -13,10 +13,9 @@ from cache.policy import Policy
 from cache.settings import at_least
 from cache.vicinity import window
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import State
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
-from dlm.engine.step import StepView
+from dlm.engine.step import State, StepView
 from dlm.errors import SettingsError
 
 
@@ -25,12 +24,12 @@ class Entropy(Policy):
     """Everything is recomputed at the first step of a block, and after a step that committed a token of high entropy;
     otherwise the block's neighbourhood and what was committed lately.
 
-    The window, the number of recent steps and the clock over committed tokens follow specs/caches.md 11.4. The paper's
+    The window, the number of recent steps and the clock over committed tokens follow the abstract. The paper's
     threshold is not published; ours is the largest tried at which the packaged model answers a task that every cache
     with a fixed clock fails as without a cache (docs/caches.md).
 
     Attributes:
-        threshold: nats above which a committed token calls for a refresh; None: entropy is not asked.
+        threshold: nats above which a committed token calls for a refresh; None: entropy is not last.
         recent: steps for which a committed position is still recomputed.
         before, after: as in :class:`cache.Vicinity`.
         every_tokens: committed tokens after which everything is recomputed; None: not for their sake. Counting tokens
@@ -60,14 +59,18 @@ class Entropy(Policy):
     def widths(self) -> dict[str, int | None]:
         return {"before": self.before, "after": self.after}
 
+    @property
+    def refreshes_with_blocks(self) -> bool:  # type: ignore[override]
+        return self.threshold is None and self.every_tokens is None
+
     def init(self, canvas: Canvas) -> Int[Tensor, " B"]:
         return torch.zeros_like(canvas.start)
 
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0 or bool(row.cache.get("refresh", True))
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return before.live & (window(before, self.before, self.after) | recent(before.now, self.recent))
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return context.live & (window(context, self.before, self.after) | recent(context.query, self.recent))
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:
         unsure = torch.zeros_like(chosen[:, 0]) if chosen.shape[1] else chosen.any(dim=1)

@@ -11,9 +11,8 @@ from torch import Tensor
 from cache.context import PolicyContext
 from cache.policy import Policy
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import State
 from dlm.engine.row import Row
-from dlm.engine.step import StepView
+from dlm.engine.step import State, StepView
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,9 @@ class FreeCache(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.steps == 0
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        clean = torch.minimum(state, before.now.blocks.block_start)[:, None]
-        return before.live & (before.columns >= clean - before.shift)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        clean = torch.minimum(state, context.query.blocks.block_start)[:, None]
+        return context.live & (context.columns >= clean - context.shift)
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:
         return view.blocks.block_start, {}

@@ -12,9 +12,8 @@ from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least, every_steps
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import State
 from dlm.engine.row import Row
-from dlm.engine.step import StepView, rank
+from dlm.engine.step import State, StepView, rank
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ class DKVGreedy(Policy):
     def refreshes(self, row: Row) -> bool:
         return every_steps(row.block_steps, self.interval)
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        upcoming = before.now.upcoming
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        upcoming = context.query.upcoming
         assert upcoming is not None
-        return upcoming | near(upcoming, before.now.canvas.masked & before.live, self.window)
+        return upcoming | near(upcoming, context.query.canvas.masked & context.live, self.window)
 
-    def candidates(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"] | None:
-        return before.now.upcoming
+    def candidates(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"] | None:
+        return context.query.upcoming
 
 
 def near(chosen: Bool[Tensor, "B W"], masks: Bool[Tensor, "B W"], count: int) -> Bool[Tensor, "B W"]:
@@ -106,11 +105,11 @@ class Recap(Policy):
     def refreshes(self, row: Row) -> bool:
         return every_steps(row.block_steps, self.local_steps + 1)
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return self.candidates(before, state)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return self.candidates(context, state)
 
-    def candidates(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        masks = before.now.eligible
+    def candidates(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        masks = context.query.eligible
         return masks & (rank(state.masked_fill(~masks, -torch.inf)) < self.positions)
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:

@@ -1,12 +1,12 @@
 """What every key/value cache shares: the stamp rule, the split into refreshed and other rows, the buffer.
 
-A policy answers three questions as sets (specs/caches.md 2.1): is a row recomputed whole now, which positions are fed
-otherwise, and which may be attended to. Everything else is here.
+A policy answers three questions as sets: is a row recomputed whole now, which positions are fed otherwise, and which
+may be attended to. Everything else is here.
 
-**The stamp rule** (2.3): every stored key and value remembers the token it was computed for; a visible position whose
-token is another one by now is fed, whatever the policy says. So no policy can serve a key of a token that is no longer
-there, a token committed at a step is recomputed at the next one (the one-step delay of dKV-Cache, arXiv 2505.15781),
-and samplers that take tokens back need nothing special.
+**The stamp rule**: every stored key and value remembers the token it was computed for; a visible position whose token
+is another one by now is fed, whatever the policy says. So no policy can serve a key of a token that is no longer there,
+a token committed at a step is recomputed at the next one (the one-step delay of dKV-Cache, arXiv 2505.15781), and
+samplers that take tokens back need nothing special.
 """
 
 from __future__ import annotations
@@ -14,32 +14,34 @@ from __future__ import annotations
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from cache.branches import BranchingRun
 from cache.context import PolicyContext
 from cache.run import Run
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import State
+from dlm.engine.interfaces import Cache
 from dlm.engine.plan import Layout
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
-from dlm.engine.step import StepView
+from dlm.engine.step import State, StepView
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 
 
-class Policy:
+class Policy(Cache):
     """Base of the key/value caches; a policy is a frozen dataclass of settings.
 
+    Beside what a :class:`dlm.engine.interfaces.Cache` says of itself (``schedule_known`` also promises that
+    ``remember`` reads the block state alone):
+
     Class attributes:
-        steady: whether the candidates of a block are recomputed at every one of its steps.
-        asks_ahead: whether it must know what a step commits before the forward.
-        foretold: whether what a step feeds follows from the row's tokens, its clock and its count of steps, and
-            ``remember`` reads the clock alone (drafting needs that).
-        crosses: whether a block begins without everything being recomputed.
+        block_always_fresh: whether the candidates of a block are recomputed at every one of its steps.
         exact: whether feeding more positions changes nothing for the others.
-        even: whether every step of a block that is no refresh is fed the same positions.
-        versions: whether several versions of a row can look at what it keeps (look-ahead branches).
-        own_run: whether it keeps more than :class:`Run` does, so that no other policy can be laid around it.
+        uniform_feed: whether every step of a block that is no refresh is fed the same positions.
+        serves_branches: whether several branches of a row can look at what it keeps.
+        composable: whether :class:`cache.run.Run` is all it keeps, so that another policy can be laid around it.
+        refreshes_with_blocks: whether everything is recomputed only where a block begins, so that a block which moves
+            would go on for ever without.
     """
 
     stores = True
@@ -49,8 +51,9 @@ class Policy:
     spans_blocks = False
     exact = False
     uniform_feed = False
-    versions = True
-    own_run = False
+    serves_branches = True
+    composable = True
+    refreshes_with_blocks = False
 
     @property
     def needs(self) -> frozenset[Statistic]:
@@ -58,7 +61,7 @@ class Policy:
         return frozenset()
 
     def check(self, sampler: Sampler, description: ModelDescription) -> None:
-        """Refuse samplers that do not go with the policy (specs/caches.md 4), with the reason."""
+        """Refuse samplers that do not go with the policy, with the reason."""
         reason = self.refusal(sampler, description)
         if reason is not None:
             name = type(self).__name__
@@ -66,10 +69,16 @@ class Policy:
 
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         """Why the sampler does not go with the policy; None: it does."""
-        if sampler.lookahead is not None and (
-            description.attention_block or not (self.versions and self.block_always_fresh)
-        ):
+        probe, branching = sampler.probe, self.serves_branches and self.block_always_fresh
+        if probe is not None and not (branching and (self.schedule_known or not any(probe.follows))):
             return "look-ahead branches of a row cannot share what it keeps; use cache=dual, prefix or dkv_decode"
+        if sampler.grows:
+            return "its blocks grow, which moves what the cache keeps by position; use cache=none"
+        if sampler.moves_blocks and self.refreshes_with_blocks:
+            return (
+                "its blocks move, and this cache recomputes everything only where one begins; use cache=dkv_decode,"
+                " cache.every=N with dual or vicinity, or cache=entropy with every_tokens"
+            )
         if "attention" in sampler.needs:
             return "it reads the attention of the whole row, which a cache does not compute; use cache=none"
         if sampler.compares_steps and not self.block_always_fresh:
@@ -90,7 +99,7 @@ class Policy:
         Raises:
             SettingsError: a window of the policy is wider than the canvas.
         """
-        return Run(self, layout)
+        return BranchingRun(self, layout)
 
     @property
     def widths(self) -> dict[str, int | None]:
@@ -105,18 +114,18 @@ class Policy:
         """Whether the row is recomputed whole at its next step, decided on the host."""
         raise NotImplementedError
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         """Positions to feed at a step that is no refresh. Changed positions and rows that answer for wanted ones are
         added by the base."""
         raise NotImplementedError
 
-    def visible(self, before: PolicyContext) -> Bool[Tensor, "B W"] | None:
+    def visible(self, context: PolicyContext) -> Bool[Tensor, "B W"] | None:
         """Positions that may be attended to and are recomputed by a refresh; None: all live ones."""
         return None
 
-    def candidates(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"] | None:
+    def candidates(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"] | None:
         """The only positions the step may commit; None: the sampler's choice is not narrowed. Rows that are refreshed
-        are not asked."""
+        are not last."""
         return None
 
     def remember(

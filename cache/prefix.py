@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cache.context import PolicyContext
 from cache.policy import Policy
-from dlm.engine.interfaces import State
 from dlm.engine.row import Row
+from dlm.engine.step import State
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Prefix(Policy):
     """Everything before the active block is computed once per block, at its first step; the block and all that follows
     it are recomputed at every step."""
 
-    schedule_known = uniform_feed = True
+    schedule_known = uniform_feed = refreshes_with_blocks = True
 
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return before.live & (before.columns >= before.block_start - before.shift)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return context.live & (context.columns >= context.block_start - context.shift)

@@ -13,6 +13,6 @@ def adaptive(
     after: int | None = 16,
     every_tokens: int | None = 32,
 ) -> Entropy:
-    """Ours (specs/caches.md 11.4): the vicinity of the block and positions committed in the last two steps; a refresh
+    """Ours (docs/caches.md): the vicinity of the block and positions committed in the last two steps; a refresh
     after an unsure commit, and after so many committed tokens. Settings: :class:`cache.Entropy`."""
     return Entropy(threshold, recent, before, after, every_tokens)

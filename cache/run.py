@@ -9,17 +9,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.branches import spread
 from cache.context import PolicyContext
 from cache.kv_store import Access, KVStore, Refreshing, Writing
-from dlm.engine.batch import map_state, renew_state
-from dlm.engine.branches import Branches, BranchPlan
 from dlm.engine.canvas import pack_positions
-from dlm.engine.interfaces import State
+from dlm.engine.interfaces import CacheRun
 from dlm.engine.no_cache import WholeRows
 from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout, sees
-from dlm.engine.row import Row
-from dlm.engine.step import StepView
+from dlm.engine.step import State, StepView, map_state, renew_state
 from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -33,20 +29,20 @@ class LastPlan(NamedTuple):
     """The last question, and the answer.
 
     Attributes:
-        now: the question.
+        query: the question.
         active, seen: positions fed, and those that may be attended to. ``[B, W]``
         whole: rows that the policy recomputes whole.
         counts: positions fed to each row.
     """
 
-    now: CacheQuery
+    query: CacheQuery
     active: Bool[Tensor, "B W"]
     seen: Bool[Tensor, "B W"]
     whole: tuple[bool, ...]
     counts: list[int]
 
 
-class Run:
+class Run(CacheRun):
     """A policy at work: stamps, buffer and the policy's memory.
 
     Rows that refresh and rows that do not are fed in two calls, so that each row is recomputed when its own clock says
@@ -67,54 +63,39 @@ class Run:
         self.state: State = None
         self.started = False
 
-    def plan(self, now: CacheQuery) -> ForwardPlan:
+    def plan(self, query: CacheQuery) -> ForwardPlan:
         """See :class:`dlm.engine.interfaces.CacheRun`. Waits for the device once, for the number of fed positions; what
         waits there is little, since the step before has just been waited for."""
-        canvas, reaches = now.canvas, [row.reach for row in now.rows]
+        canvas, reaches = query.canvas, [row.visible_end for row in query.rows]
         if not self.started:
             self.state, self.started = self.policy.init(canvas), True
-        before = self._before(now)
-        full = [self.policy.refreshes(row) for row in now.rows]
-        eligible, wanted = self._narrowed(before, full)
-        needed = self.needed(wanted, now.ahead)
-        seen, self.narrow = self.in_sight(before, needed)
+        context = self._context(query)
+        full = [self.policy.refreshes(row) for row in query.rows]
+        eligible, wanted = self._narrowed(context, full)
+        needed = self.needed(wanted, query.ahead)
+        seen, self.narrow = self.in_sight(context, needed)
         active = seen
         if not all(full):
-            active = (self.policy.active(before, self.state) | before.changed | needed) & seen
+            active = (self.policy.active(context, self.state) | context.changed | needed) & seen
             if any(full):
                 active = torch.where(torch.tensor(full, device=active.device)[:, None], seen, active)
-        if now.exiting is not None:
+        if query.exiting is not None:
             # A row can only leave when every open position is shown; elsewhere what an exit looks at is not computed.
             shown = ~(self.answering(canvas.masked) & ~active).any(dim=1, keepdim=True)
-            wanted = wanted | (now.exiting & shown)
-            active = active | (self.answering(now.exiting) & shown & seen)
+            wanted = wanted | (query.exiting & shown)
+            active = active | (self.answering(query.exiting) & shown & seen)
         counts = reaches if all(full) and not self.narrow else active.sum(dim=1).tolist()
-        self.asked = LastPlan(now, active, seen, tuple(full), counts)
-        self._pending = canvas.tokens.clone(), active
+        self.last = LastPlan(query, active, seen, tuple(full), counts)
+        self.fed_now = canvas.tokens.clone(), active
         full = [whole or count == reach for whole, count, reach in zip(full, counts, reaches, strict=True)]
-        feeds = self._feeds(now, active, seen if self.narrow else None, full, counts)
+        feeds = self._feeds(query, active, seen if self.narrow else None, full, counts)
         refreshed = frozenset(slot for slot, whole in enumerate(full) if whole)
         return ForwardPlan(feeds, counts, refreshed, active, eligible, wanted)
 
-    def evaluable(self, row: Row) -> int:
-        """See :class:`dlm.engine.interfaces.CacheRun`."""
-        if self.policy.refreshes(row):
-            return 0
-        for number, (steps, block_steps) in enumerate(row.ahead):
-            if self.policy.refreshes(replace(row, steps=steps, block_steps=block_steps)):
-                return number
-        return len(row.ahead)
-
-    def spread(self, versions: Branches) -> BranchPlan:
-        """See :class:`dlm.engine.interfaces.CacheRun`. Waits for the device once more where the positions fed are not
-        those of the step before."""
-        feeds, self.looks = spread(self, versions)
-        return feeds
-
-    def in_sight(self, before: PolicyContext, needed: Bool[Tensor, "B W"]) -> tuple[Bool[Tensor, "B W"], bool]:
+    def in_sight(self, context: PolicyContext, needed: Bool[Tensor, "B W"]) -> tuple[Bool[Tensor, "B W"], bool]:
         """What may be attended to, and whether that is not simply every live position."""
-        visible = self.policy.visible(before)
-        return (before.live, False) if visible is None else (before.live & (visible | needed), True)
+        visible = self.policy.visible(context)
+        return (context.live, False) if visible is None else (context.live & (visible | needed), True)
 
     def needed(self, wanted: Bool[Tensor, "B W"], ahead: Bool[Tensor, "B W"] | None) -> Bool[Tensor, "B W"]:
         """Rows that must be fed for proposals; for those ``ahead`` only where that changes nothing else."""
@@ -124,28 +105,28 @@ class Run:
         """The rows that score the positions ``wanted``."""
         return torch.nn.functional.pad(wanted[:, self.layout.shift :], (0, self.layout.shift))
 
-    def _before(self, now: CacheQuery) -> PolicyContext:
-        canvas = now.canvas
+    def _context(self, query: CacheQuery) -> PolicyContext:
+        canvas = query.canvas
         live = canvas.columns < canvas.end[:, None]
-        if any(row.reach < row.job.end for row in now.rows):
-            reaches = torch.tensor([row.reach for row in now.rows], device=live.device)
+        if any(row.visible_end < row.job.end for row in query.rows):
+            reaches = torch.tensor([row.visible_end for row in query.rows], device=live.device)
             live = canvas.columns < reaches[:, None]
         changed = (self.stamps != canvas.tokens) & live
-        return PolicyContext(now, changed, live, self.layout.shift, self.layout.attention_block)
+        return PolicyContext(query, changed, live, self.layout.shift, self.layout.attention_block)
 
-    def _narrowed(self, before: PolicyContext, full: list[bool]) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"]]:
+    def _narrowed(self, context: PolicyContext, full: list[bool]) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"]]:
         """What may be committed, and proposed for, when the policy looks at some candidates only."""
-        now = before.now
-        candidates = self.policy.candidates(before, self.state)
+        query = context.query
+        candidates = self.policy.candidates(context, self.state)
         if candidates is None:
-            return now.eligible, now.wanted
+            return query.eligible, query.wanted
         free = torch.tensor(full, device=candidates.device)[:, None]
-        eligible = now.eligible & (candidates | free)
-        return eligible, eligible | (now.wanted & ~now.eligible)
+        eligible = query.eligible & (candidates | free)
+        return eligible, eligible | (query.wanted & ~query.eligible)
 
     def _feeds(
         self,
-        now: CacheQuery,
+        query: CacheQuery,
         active: Bool[Tensor, "B W"],
         seen: Bool[Tensor, "B W"] | None,
         full: list[bool],
@@ -154,48 +135,48 @@ class Run:
         """One call for the rows that are recomputed whole, one for the others."""
         feeds: list[Feed] = []
         if seen is not None:  # what is recomputed whole is not the whole row: all rows alike
-            return (self._partial(now, active, seen, max(counts)),)
+            return (self._partial(query, active, seen, max(counts)),)
         if not all(full):
             others = active & ~torch.tensor(full, device=active.device)[:, None]
             most = max(count for count, whole in zip(counts, full, strict=True) if not whole)
-            feeds.append(self._partial(now, others, None, most))
+            feeds.append(self._partial(query, others, None, most))
         if any(full):
-            feeds.append(self.refresh(now, [slot for slot, whole in enumerate(full) if whole]))
+            feeds.append(self.refresh(query, [slot for slot, whole in enumerate(full) if whole]))
         return tuple(feeds)
 
-    def refresh(self, now: CacheQuery, slots: list[int]) -> Feed:
+    def refresh(self, query: CacheQuery, slots: list[int]) -> Feed:
         """The call for rows that are recomputed whole."""
-        tokens, reaches = now.canvas.tokens, [now.rows[slot].reach for slot in slots]
-        if len(slots) == len(now.rows):
-            return replace(self.whole.feed(tokens, reaches, now.canvas.columns), memory=self.refreshing(now, None))
+        tokens, reaches = query.canvas.tokens, [query.rows[slot].visible_end for slot in slots]
+        if len(slots) == len(query.rows):
+            return replace(self.whole.feed(tokens, reaches, query.canvas.columns), memory=self.refreshing(query, None))
         index = torch.tensor(slots, device=tokens.device)
-        feed = WholeRows(self.layout.attention_block).feed(tokens[index], reaches, now.canvas.columns)
-        return replace(feed, memory=self.refreshing(now, index), slots=index)
+        feed = WholeRows(self.layout.attention_block).feed(tokens[index], reaches, query.canvas.columns)
+        return replace(feed, memory=self.refreshing(query, index), slots=index)
 
     def _partial(
-        self, now: CacheQuery, active: Bool[Tensor, "B W"], seen: Bool[Tensor, "B W"] | None, most: int
+        self, query: CacheQuery, active: Bool[Tensor, "B W"], seen: Bool[Tensor, "B W"] | None, most: int
     ) -> Feed:
-        canvas, reaches = now.canvas, [row.reach for row in now.rows]
+        canvas, reaches = query.canvas, [row.visible_end for row in query.rows]
         positions = pack_positions(active, canvas.columns, self.rounded(most))
         reach = max(reaches)
         valid = None if seen is None else seen[:, :reach]
         if seen is None and min(reaches) < reach:
-            valid = self._before(now).live[:, :reach]
+            valid = self._context(query).live[:, :reach]
         if self.layout.attention_block:
             valid = sees(positions, canvas.columns[:reach], self.layout.attention_block, valid)
         return Feed(
             tokens=canvas.tokens.gather(1, positions),
             positions=positions,
             valid=valid,
-            memory=self.writing(now, positions, reach),
+            memory=self.writing(query, positions, reach),
             stored=reach,
         )
 
-    def refreshing(self, now: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
+    def refreshing(self, query: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
         """What a refresh does to the store."""
         return Refreshing(self.store, slots=slots)
 
-    def writing(self, now: CacheQuery, positions: Int[Tensor, "B T"], reach: int) -> Access:
+    def writing(self, query: CacheQuery, positions: Int[Tensor, "B T"], reach: int) -> Access:
         """What another step does to the store."""
         return Writing(self.store, positions=positions, reach=reach)
 
@@ -209,15 +190,10 @@ class Run:
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
-        tokens, fed = self._pending
+        tokens, fed = self.fed_now
         self.stamps = torch.where(fed, tokens, self.stamps)
         self.state, report = self.policy.remember(view, chosen, self.state)
         return report
-
-    def accept(self, kept: Int[Tensor, " B"]) -> None:
-        """See :class:`dlm.engine.interfaces.CacheRun`."""
-        stamps = self.looks.accept(kept)
-        self._pending = stamps, torch.ones_like(stamps, dtype=torch.bool)
 
     def keep(self, slots: list[int]) -> None:
         """See :class:`dlm.engine.interfaces.CacheRun`."""

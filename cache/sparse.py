@@ -15,11 +15,10 @@ from cache.policy import Policy
 from cache.run import Run
 from cache.settings import share
 from dlm.engine.canvas import pack_positions
-from dlm.engine.interfaces import State
 from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
-from dlm.engine.step import rank
+from dlm.engine.step import State, rank
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.transformer import Block, Exchange, Rope
@@ -42,8 +41,9 @@ class Sparse(Policy):
 
     keep: float = 0.5
     kernel: int = 3
-    versions = False
-    own_run = True
+    serves_branches = False
+    composable = False
+    refreshes_with_blocks = True
 
     def __post_init__(self) -> None:
         share(keep=self.keep)
@@ -63,8 +63,8 @@ class Sparse(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.block_steps <= 1
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return before.span(before.block_start, before.block_end)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return context.span(context.block_start, context.block_end)
 
 
 class SparseRun(Run):
@@ -76,15 +76,15 @@ class SparseRun(Run):
         super().__init__(policy, layout)
         self.left: list[Tensor] = []
 
-    def refreshing(self, now: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
-        chosen = list(range(len(now.rows))) if slots is None else slots.tolist()
-        second = torch.tensor([now.rows[slot].block_steps == 1 for slot in chosen], device=now.canvas.start.device)
-        block, end = (x if slots is None else x[slots] for x in (now.blocks.block, now.canvas.end))
-        live = now.canvas.columns < end[:, None]
+    def refreshing(self, query: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
+        chosen = list(range(len(query.rows))) if slots is None else slots.tolist()
+        second = torch.tensor([query.rows[slot].block_steps == 1 for slot in chosen], device=query.canvas.start.device)
+        block, end = (x if slots is None else x[slots] for x in (query.blocks.block, query.canvas.end))
+        live = query.canvas.columns < end[:, None]
         return Choosing(self.store, 0, slots, self, block, live & ~block, second)
 
-    def writing(self, now: CacheQuery, positions: Int[Tensor, "B T"], reach: int) -> Access:
-        return WritingLeft(self.store, 0, positions, reach, self.left, now.blocks.block)
+    def writing(self, query: CacheQuery, positions: Int[Tensor, "B T"], reach: int) -> Access:
+        return WritingLeft(self.store, 0, positions, reach, self.left, query.blocks.block)
 
     def keep(self, slots: list[int]) -> None:
         rows = self.stamps.shape[0]

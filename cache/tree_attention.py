@@ -1,29 +1,205 @@
-"""Versions of a row one behind the other in one feed: the store is read where it is, and a mask says who sees what."""
+"""Tree attention: several branches of a row look at its stored keys and values, each with its own entries and those of
+the branches it follows in their places.
+
+A branch lies in a row of its own (:class:`BranchKV`), or one behind the other with the others of its row under a mask
+(:class:`PackedKV`). The store is left alone until a branch is accepted; then what it and those it follows computed is
+written, as if they alone had been fed.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.kv_store import Access
-from cache.visibility import BranchVisibility, Fresh
+from cache.kv_store import Access, flat
+from dlm.engine.canvas import pack_positions
 from dlm.engine.plan import PackedBranches
 from dlm.models.transformer import Block, Exchange
 
 
+@dataclass
+class Fresh:
+    """Keys and values that one layer computed for branches, to be kept if they are: ``[R, T, ...]`` each.
+
+    A holder per layer, so that compiled layers all look alike.
+    """
+
+    keys: Any = None
+    values: Any = None
+
+
+@dataclass(frozen=True)
+class BranchVisibility:
+    """Who of several branches sees what: at every position the latest entry on the way to it.
+
+    Attributes:
+        slot: the store's row each branch looks at. ``[R]``
+        positions: what each branch is fed, the last column for unused entries. ``[R, T]``
+        fed: the same as a mask. ``[R, W]``
+        before: the branch that computed a position last among those it follows; -1: none did, the store has it.
+            ``[R, W]``
+        borrowed: positions it is not fed whose entry is another branch's, the last column for unused ones. ``[R, X]``
+        reach: how many columns are attended to.
+    """
+
+    slot: Int[Tensor, " R"]
+    positions: Int[Tensor, "R T"]
+    fed: Bool[Tensor, "R W"]
+    before: Int[Tensor, "R W"]
+    borrowed: Int[Tensor, "R X"]
+    reach: int
+
+    @cached_property
+    def latest(self) -> Int[Tensor, "R W"]:
+        """The branch whose entry each branch sees at a position; -1: the store's."""
+        own = torch.arange(self.fed.shape[0], device=self.fed.device)
+        return torch.where(self.fed, own[:, None], self.before)
+
+    @cached_property
+    def entry(self) -> Int[Tensor, "R W"]:
+        """Where in its feed each branch has a position; 0 where it has not."""
+        entries = torch.arange(self.positions.shape[1], device=self.positions.device).expand_as(self.positions)
+        return torch.zeros_like(self.before).scatter(1, self.positions, entries)
+
+    def doubled(self, rows: int) -> BranchVisibility:
+        """For two streams, the second in the store's rows from ``rows`` on."""
+        second, branches = self.before + self.fed.shape[0], self.fed.shape[0]
+        assert branches == self.before.shape[0]
+        return BranchVisibility(
+            slot=torch.cat([self.slot, self.slot + rows]),
+            positions=torch.cat([self.positions] * 2),
+            fed=torch.cat([self.fed] * 2),
+            before=torch.cat([self.before, torch.where(self.before < 0, self.before, second)]),
+            borrowed=torch.cat([self.borrowed] * 2),
+            reach=self.reach,
+        )
+
+
+class Source(NamedTuple):
+    """Entries of a feed, and where they belong: flattened numbers of both."""
+
+    places: Int[Tensor, " P"]
+    entries: Int[Tensor, " P"]
+
+
+@dataclass(frozen=True)
+class BranchKV(Access):
+    """Every branch has the store's row to itself, with its own entries in their places and those of the branches it
+    follows; the store is left alone until something is accepted.
+
+    Attributes:
+        visibility: who sees what.
+        fresh: per layer the keys and values of the feed, filled by the forward.
+    """
+
+    visibility: BranchVisibility = field(kw_only=True)
+    fresh: list[Fresh] = field(default_factory=list)
+
+    def exchange(self, layer: int, block: Block, x: Tensor) -> Exchange:
+        """Attend to a copy of the store's rows with the branches' entries in it."""
+        keys, values = self.store.layer(layer, block, x)
+        device = keys.device
+        own, lent = (Source(*(t.to(device) for t in source)) for source in (self._own, self._lent))
+        self.fresh.append(Fresh())
+        return AttendBranches(
+            keys, values, self.visibility.slot.to(device), self.visibility.reach, own, lent, self.fresh[-1]
+        )
+
+    def along_sequence(
+        self, order: PackedBranches, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
+    ) -> tuple[Access, Bool[Tensor, "B Q K"]]:
+        """See :class:`dlm.engine.plan.Memory`."""
+        slot, each = self.visibility.slot[order.grid[:, 0]], order.grid.shape[1]
+        tree = PackedKV(
+            self.store, slot=slot, reach=self.visibility.reach, back=order.back, each=each, fresh=self.fresh
+        )
+        return tree, branch_mask(self.visibility, order, valid)
+
+    def doubled(self) -> BranchKV:
+        """The same branches in both streams."""
+        return replace(self, visibility=self.visibility.doubled(self.store.rows // 2))
+
+    @cached_property
+    def _own(self) -> Source:
+        """A branch's own entries."""
+        rows, fed = self.visibility.positions.shape
+        row = torch.arange(rows, device=self.visibility.positions.device)[:, None] * self.store.columns
+        return Source((row + self.visibility.positions).flatten(), torch.arange(rows * fed, device=row.device))
+
+    @cached_property
+    def _lent(self) -> Source:
+        """Entries of branches it follows."""
+        return self._at(
+            torch.arange(self.visibility.fed.shape[0], device=self.visibility.fed.device), self.visibility.borrowed
+        )
+
+    def _at(self, rows: Int[Tensor, " A"], positions: Int[Tensor, "A U"]) -> Source:
+        """The entries these branches see at positions that some branch was fed; a place per entry in a buffer whose
+        rows are ``rows``."""
+        branch = self.visibility.latest[rows].gather(1, positions).clamp_min(0)
+        entry = self.visibility.entry[branch, positions]
+        places = rows[:, None] * self.store.columns + positions
+        return Source(places.flatten(), (branch * self.visibility.positions.shape[1] + entry).flatten())
+
+    def accept(self, kept: Int[Tensor, " A"], most: int) -> None:
+        """Write what these branches, and those they follow, computed: at most ``most`` positions of each."""
+        branches = self.visibility.fed.shape[0]
+        if self.fresh and self.fresh[0].keys.shape[0] == 2 * branches:  # two streams were fed
+            self.doubled()._write(torch.cat([kept, kept + branches]), most)
+        else:
+            self._write(kept, most)
+
+    def _write(self, kept: Int[Tensor, " A"], most: int) -> None:
+        latest = self.visibility.latest[kept]
+        columns = torch.arange(latest.shape[1], device=latest.device)
+        positions = pack_positions(latest >= 0, columns, most)
+        entries = self._at(kept, positions).entries
+        places = (self.visibility.slot[kept][:, None] * self.store.columns + positions).flatten()
+        for layer, fresh in enumerate(self.fresh):
+            for buffer, new in ((self.store.keys[layer], fresh.keys), (self.store.values[layer], fresh.values)):
+                flat(buffer).index_copy_(0, places.to(buffer.device), flat(new)[entries.to(buffer.device)])
+
+
+@dataclass
+class AttendBranches:
+    """The exchange of :class:`BranchKV`, one layer of it."""
+
+    key: Tensor
+    value: Tensor
+    slot: Tensor
+    reach: int
+    own: Source
+    lent: Source
+    fresh: Fresh
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        k, v = k.contiguous(), v.contiguous()
+        self.fresh.keys, self.fresh.values = k, v
+        return self._seen(self.key, k), self._seen(self.value, v), mask
+
+    def _seen(self, buffer: Tensor, new: Tensor) -> Tensor:
+        copy, entries = buffer.index_select(0, self.slot), flat(new)
+        flat(copy).index_copy_(0, self.own.places, entries)
+        if self.lent.places.numel():
+            flat(copy).index_copy_(0, self.lent.places, entries[self.lent.entries])
+        return copy[:, : self.reach]
+
+
 @dataclass(frozen=True)
 class PackedKV(Access):
-    """Stored entries of a row followed by those of all its versions.
+    """Stored entries of a row followed by those of all its branches.
 
     Attributes:
         slot: the store's row each fed row looks at. ``[B]``
         reach: how many stored columns are attended to.
-        back: where each version stands in the feed, counted in versions. ``[R]``
-        each: versions of a row in the feed.
-        fresh: per layer the keys and values of every version, ``[R, T, ...]``, filled by the forward.
+        back: where each branch stands in the feed, counted in branches. ``[R]``
+        each: branches of a row in the feed.
+        fresh: per layer the keys and values of every branch, ``[R, T, ...]``, filled by the forward.
     """
 
     slot: Int[Tensor, " B"] = field(kw_only=True)
@@ -37,7 +213,7 @@ class PackedKV(Access):
         key, value = self.store.layer(layer, block, x)
         self.fresh.append(Fresh())
         slot, back = self.slot.to(key.device), self.back.to(key.device)
-        return LookBeside(key, value, slot, self.reach, (back, self.each), self.fresh[-1])
+        return AttendPacked(key, value, slot, self.reach, (back, self.each), self.fresh[-1])
 
     def doubled(self) -> PackedKV:
         """The same in both streams."""
@@ -47,14 +223,14 @@ class PackedKV(Access):
 
 
 @dataclass
-class LookBeside:
-    """The exchange of :class:`PackedKV`, one layer of it; ``versions``: where they stand, and how many a row has."""
+class AttendPacked:
+    """The exchange of :class:`PackedKV`, one layer of it; ``branches``: where they stand, and how many a row has."""
 
     key: Tensor
     value: Tensor
     slot: Tensor
     reach: int
-    versions: tuple[Tensor, int]
+    branches: tuple[Tensor, int]
     fresh: Fresh
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -65,22 +241,22 @@ class LookBeside:
         return torch.cat([buffer[:, : self.reach].index_select(0, self.slot), new], dim=1)
 
     def _apart(self, entries: Tensor) -> Tensor:
-        back, each = self.versions
+        back, each = self.branches
         return entries.reshape(entries.shape[0] * each, -1, *entries.shape[2:])[back]
 
 
-def visible(
-    sight: BranchVisibility, order: PackedBranches, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
+def branch_mask(
+    visibility: BranchVisibility, order: PackedBranches, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
 ) -> Bool[Tensor, "B Q K"]:
-    """From query to key: stored columns that no version on the way was fed, and the latest entry of all others."""
-    (own, each), (rows, length), reach = order.grid.shape, sight.positions.shape, sight.reach
+    """From query to key: stored columns that no branch on the way was fed, and the latest entry of all others."""
+    (own, each), (rows, length), reach = order.grid.shape, visibility.positions.shape, visibility.reach
     if valid is None:
-        valid = torch.ones(rows, reach, dtype=torch.bool, device=sight.positions.device)
+        valid = torch.ones(rows, reach, dtype=torch.bool, device=visibility.positions.device)
     seen = (valid if valid.dim() == 3 else valid[:, None])[order.grid]  # [B, E, T or 1, S]
-    latest = sight.latest[order.grid]  # [B, E, W]
+    latest = visibility.latest[order.grid]  # [B, E, W]
     stored = seen & (latest[..., :reach] < 0)[:, :, None]
-    # The entries of every version: where they stand, and whose they are.
-    where = sight.positions[order.grid].flatten(1)
+    # The entries of every branch: where they stand, and whose they are.
+    where = visibility.positions[order.grid].flatten(1)
     whose = torch.where(order.there, order.grid, -2).repeat_interleave(length, dim=1)
     inside = (where < reach)[:, None]
     at = where.clamp_max(reach - 1)[:, None].expand(own, each, -1)

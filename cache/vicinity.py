@@ -10,8 +10,8 @@ from torch import Tensor
 from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least, every_steps
-from dlm.engine.interfaces import State
 from dlm.engine.row import Row
+from dlm.engine.step import State
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Vicinity(Policy):
 
     schedule_known = uniform_feed = True
 
+    @property
+    def refreshes_with_blocks(self) -> bool:  # type: ignore[override]
+        return self.every is None
+
     def __post_init__(self) -> None:
         at_least(0, before=self.before, after=self.after, warmup=self.warmup)
         at_least(1, every=self.every)
@@ -46,13 +50,13 @@ class Vicinity(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.steps < self.warmup or row.block_steps == 0 or every_steps(row.block_steps, self.every)
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return before.live & window(before, self.before, self.after)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return context.live & window(context, self.before, self.after)
 
 
-def window(before: PolicyContext, left: int | None, right: int | None) -> Bool[Tensor, "B W"]:
+def window(context: PolicyContext, left: int | None, right: int | None) -> Bool[Tensor, "B W"]:
     """The block, ``left`` positions before and ``right`` behind it; None: all there are."""
-    start = before.block_start * 0 if left is None else before.block_start - left
-    end = before.block_end if right is None else before.block_end + right
-    inside = before.span(start, end)
-    return inside if right is not None else inside | (before.columns >= before.block_end)
+    start = context.block_start * 0 if left is None else context.block_start - left
+    end = context.block_end if right is None else context.block_end + right
+    inside = context.span(start, end)
+    return inside if right is not None else inside | (context.columns >= context.block_end)

@@ -12,11 +12,10 @@ from cache.dual import Dual
 from cache.policy import Policy
 from cache.settings import at_least
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import State
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
-from dlm.engine.step import StepView
+from dlm.engine.step import State, StepView
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 
@@ -42,11 +41,11 @@ class Window(Policy):
     ahead: int = 96
     tail: bool = True
 
-    own_run = True
+    composable = False
 
     def __post_init__(self) -> None:
         at_least(0, ahead=self.ahead)
-        if not isinstance(self.inner, Policy) or not self.inner.block_always_fresh or self.inner.own_run:
+        if not isinstance(self.inner, Policy) or not self.inner.block_always_fresh or not self.inner.composable:
             raise SettingsError(
                 f"window cannot be laid around {type(self.inner).__name__}: give a policy that only says which"
                 " positions are recomputed (Dual, Prefix, Vicinity, DKVDecode, Entropy)"
@@ -67,6 +66,11 @@ class Window(Policy):
         return self.inner.spans_blocks
 
     @property
+    def refreshes_with_blocks(self) -> bool:  # type: ignore[override]
+        """As the inner policy."""
+        return self.inner.refreshes_with_blocks
+
+    @property
     def widths(self) -> dict[str, int | None]:
         return {"ahead": self.ahead, **self.inner.widths}
 
@@ -79,12 +83,12 @@ class Window(Policy):
     def refreshes(self, row: Row) -> bool:
         return self.inner.refreshes(row)
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return self.inner.active(before, state)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return self.inner.active(context, state)
 
-    def visible(self, before: PolicyContext) -> Bool[Tensor, "B W"]:
-        near = before.columns < before.block_end + self.ahead
-        last = before.columns == before.now.canvas.end[:, None] - 1
+    def visible(self, context: PolicyContext) -> Bool[Tensor, "B W"]:
+        near = context.columns < context.block_end + self.ahead
+        last = context.columns == context.query.canvas.end[:, None] - 1
         return near | last if self.tail else near
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:

@@ -13,11 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlm.api import StreamStep, generate, infill, stream
+    from dlm.api import Generation, StreamStep, generate, infill, stream
     from dlm.configuration import Composed, compose
     from dlm.engine.loop import Decoder, StepEvent
     from dlm.engine.proposal import Proposer
-    from dlm.engine.result import Counts, Generation
+    from dlm.engine.result import Counts
     from dlm.engine.sampler import Sampler
     from dlm.errors import (
         CheckpointError,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "api": ("StreamStep", "generate", "infill", "stream"),
+    "api": ("Generation", "StreamStep", "generate", "infill", "stream"),
     "configuration": ("Composed", "compose"),
     "engine.loop": ("Decoder", "StepEvent"),
     "errors": (
@@ -48,7 +48,7 @@ _HOME = {
     ),
     "models": ("LanguageModel", "load"),
     "engine.proposal": ("Proposer",),
-    "engine.result": ("Counts", "Generation"),
+    "engine.result": ("Counts",),
     "engine.sampler": ("Sampler",),
     "trace": ("Trace", "load_traces", "save_traces"),
 }

@@ -4,22 +4,58 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from dlm.engine.canvas import Job
 from dlm.engine.interfaces import Cache
 from dlm.engine.loop import Decoder, StepEvent
 from dlm.engine.noise import row_key
-from dlm.engine.result import Generation, RowResult, first_end
+from dlm.engine.result import Counts, RowResult, StopReason, first_end
 from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.speculation import FreeDave
-from dlm.trace import Recorder
+from dlm.trace import Recorder, Trace
 
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message] | Sequence[int]
 MASK_MARK = "[MASK]"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The answer to one prompt.
+
+    Attributes:
+        text: the generated tokens up to the first end token, as text; for an infill the whole filled text. Empty
+            when the model has no tokenizer.
+        tokens: the whole generated canvas, filler included.
+        commit_step: per generated position the 0-based step (forward of the row) at which it was committed; -1
+            where the sampler committed nothing (given tokens of an infill, filler written by a stop rule).
+        stop: ``filled``, ``end_token`` (a stop rule filled the rest) or ``early_exit`` (the rest was committed at
+            once).
+        counts: forwards, tokens and seconds of this row.
+        prompt_tokens: the prompt as token ids.
+        confidence: per generated position the probability at which it was committed; NaN where it was not.
+        trace: what ``record=`` asked for; None otherwise.
+    """
+
+    text: str
+    tokens: list[int]
+    commit_step: list[int]
+    stop: StopReason
+    counts: Counts
+    prompt_tokens: list[int] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+    trace: Trace | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON (NaN becomes null)."""
+        values = asdict(self)
+        values["confidence"] = [None if c != c else c for c in self.confidence]
+        values["trace"] = None if self.trace is None else self.trace.as_dict()
+        return values
 
 
 @dataclass(frozen=True)
@@ -161,13 +197,15 @@ class Run:
         self.decoder = Decoder(model.backbone, model.description, bound, cache, drafter)
 
     def __iter__(self) -> Iterator[StepEvent | RowResult]:
-        return self.decoder.run(self.jobs, self.batch_size, self.model.device)
+        return self._events(Recorder(None))
+
+    def _events(self, recorder: Recorder) -> Iterator[StepEvent | RowResult]:
+        return self.decoder.run(self.jobs, self.batch_size, self.model.device, record=recorder.needs)
 
     def collect(self, recorder: Recorder, whole_text: bool = False) -> list[Generation]:
         done: dict[int, Generation] = {}
-        recorder.prepare(self.decoder)
         try:
-            for event in self:
+            for event in self._events(recorder):
                 if isinstance(event, StepEvent):
                     recorder.take(event)
                 else:
@@ -178,8 +216,7 @@ class Run:
         return [done[job.index] for job in self.jobs]
 
     def steps(self, recorder: Recorder) -> Iterator[StreamStep | tuple[int, Generation]]:
-        recorder.prepare(self.decoder)
-        for event in self:
+        for event in self._events(recorder):
             if isinstance(event, RowResult):
                 yield event.index, self._generation(event, recorder)
                 continue

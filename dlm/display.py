@@ -11,8 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from dlm.api import StreamStep
-from dlm.engine.result import Counts, Generation
+from dlm.api import Generation, StreamStep
+from dlm.engine.result import Counts
 from dlm.models import LanguageModel
 
 MASKED = "░"

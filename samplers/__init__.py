@@ -1,8 +1,9 @@
 """Samplers and the parts they are made of.
 
 Lower-case names are presets, one per published method, each returning a :class:`dlm.Sampler`. Capitalised names are
-parts (scores, selectors, budgets, blocks, transforms, modifiers, exits, stop rules, revisers): small frozen classes
-that can be combined at will, beside parts of your own that offer the same methods (:mod:`dlm.engine.interfaces`).
+parts (scores, selectors, budgets, blocks, transforms, modifiers, exits, stop rules, revisers, probes): small frozen
+classes that can be combined at will, beside parts of your own that extend the same roles
+(:mod:`dlm.engine.interfaces`).
 """
 
 from samplers.blocks.adaptive import AdaptiveBlocks
@@ -45,6 +46,7 @@ from samplers.presets.remasking import rcr, remdm
 from samplers.presets.saber import saber
 from samplers.presets.slow_fast import slowfast
 from samplers.presets.wino import wino
+from samplers.probes.lookahead import Lookahead
 from samplers.revisers.falling_confidence import FallingConfidence
 from samplers.revisers.narrow_out import NarrowOut
 from samplers.revisers.remask_doubtful import RemaskDoubtful
@@ -149,6 +151,7 @@ __all__ = [
     "Klass",
     "Learn2PD",
     "LocalLeap",
+    "Lookahead",
     "Margin",
     "MeanThreshold",
     "NarrowOut",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import dlm
 import samplers
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Reviser, Selector
 from dlm.errors import NumericsError, OutOfMemoryError, ProgressError, PromptError, SettingsError
 from dlm.training.filter_file import Filter
 from tests.doubles import T6, random_dream, random_llada, table_model
@@ -202,7 +202,7 @@ def test_batch_stays_full_while_prompts_wait() -> None:
 
 
 @dataclass(frozen=True)
-class Undo(Stateless):
+class Undo(Reviser):
     """A reviser that takes everything back, for ever."""
 
     def step(self, view: Any, chosen: torch.Tensor, state: None) -> tuple[torch.Tensor, None]:
@@ -216,7 +216,7 @@ def test_a_reviser_that_never_ends_is_ended() -> None:
 
 
 @dataclass(frozen=True)
-class NothingAtAll(Stateless):
+class NothingAtAll(Selector):
     """A selector that never chooses anything."""
 
     uses_budget = False
@@ -226,7 +226,7 @@ class NothingAtAll(Stateless):
 
 
 @dataclass(frozen=True)
-class Everything(Stateless):
+class Everything(Selector):
     """A selector that chooses even what is not eligible."""
 
     uses_budget = False

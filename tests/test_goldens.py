@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlm.engine.result import Counts, Generation
+from dlm.api import Generation
+from dlm.engine.result import Counts
 from scripts import check_goldens
 from scripts.goldens.cases import Case, read_cases
 from scripts.goldens.check import Checker

@@ -26,7 +26,6 @@ from dlm.bench.command import device_name
 from dlm.bench.decode import Workload, random_jobs
 from dlm.bench.shapes import build
 from dlm.engine.canvas import Job
-from dlm.engine.interfaces import Binds
 from dlm.engine.loop import Decoder, StepEvent
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
@@ -179,7 +178,7 @@ def _bound(model: LanguageModel, samplers: Mapping[str, Sampler | str]) -> dict[
     ids that cost as much as any."""
     built = {name: sampler for name, sampler in samplers.items() if isinstance(sampler, Sampler)}
     tokenizer = model.tokenizer
-    if tokenizer is None and any(sampler.able(Binds) for sampler in built.values()):
+    if tokenizer is None and any(sampler.binds for sampler in built.values()):
         tokenizer = load("tiny").tokenizer
     return {name: sampler.bind(tokenizer, model.description.valid_vocab) for name, sampler in built.items()}
 

@@ -18,9 +18,8 @@ from dlm.errors import PromptError, SettingsError
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
-    from dlm.api import Prompt
+    from dlm.api import Generation, Prompt
     from dlm.configuration import Composed
-    from dlm.engine.result import Generation
     from dlm.models import LanguageModel
 
 HELP = """dlm generate: answer prompts.

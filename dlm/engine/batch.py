@@ -5,15 +5,16 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from dlm.engine.canvas import Canvas, Job, SpecialIds
-from dlm.engine.interfaces import CacheRun, Part, State
+from dlm.engine.interfaces import CacheRun
 from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
+from dlm.engine.sampler_run import SamplerState
 from dlm.engine.step import BlockState
 from dlm.errors import OutOfMemoryError
 
@@ -37,28 +38,28 @@ class Batch:
     rows: list[Row]
     waiting: deque[Job]
     blocks: BlockState
-    parts: dict[str, Part]
+    sampler: Sampler
     cache: CacheRun
-    states: dict[str, State] = field(default_factory=dict)
+    state: SamplerState
 
     @classmethod
     def start(
         cls,
         jobs: Sequence[Job],
         size: int,
-        parts: dict[str, Part],
+        sampler: Sampler,
         place: Place,
         open_cache: Callable[[Canvas], CacheRun],
     ) -> Batch:
-        """The first ``size`` jobs in slots, the rest waiting; ``open_cache`` makes the cache for their canvas."""
+        """The first ``size`` jobs in slots, the rest waiting; ``open_cache`` makes the cache for their canvas, which is
+        as wide as the longest row may get."""
+        begin = sampler.blocks.starting_length
+        jobs = [replace(job, length=begin(job.end - job.start)) for job in jobs]
         order = sorted(jobs, key=lambda job: (-job.end, job.index))
         live, waiting = order[:size], deque(order[size:])
         canvas = Canvas.of(live, max((job.end for job in jobs), default=0), place.ids, place.device)
-        zeros = torch.zeros_like(canvas.start)
-        blocks = BlockState(zeros, canvas.start, canvas.start, zeros, zeros, torch.zeros_like(canvas.writable), zeros)
-        batch = cls(canvas, [Row(job, len(job.writable)) for job in live], waiting, blocks, parts, open_cache(canvas))
-        batch.states = {role: part.init(canvas) for role, part in parts.items()}
-        return batch
+        rows, blocks, state = [Row.of(job) for job in live], BlockState.fresh(canvas), SamplerState.of(sampler, canvas)
+        return cls(canvas, rows, waiting, blocks, sampler, open_cache(canvas), state)
 
     def release(self, finished: Sequence[int]) -> None:
         """Free the slots of finished rows: waiting jobs move in, what is left over is compacted away."""
@@ -67,7 +68,7 @@ class Batch:
         while freed and self.waiting:
             slot, job = freed.pop(0), self.waiting.popleft()
             self.canvas.place(slot, job)
-            self.rows[slot] = Row(job, len(job.writable))
+            self.rows[slot] = Row.of(job)
             moved_in.append(slot)
         if moved_in:
             self._reset(moved_in)
@@ -106,29 +107,16 @@ class Batch:
         self.canvas.keep(slots)
         self.cache.keep(slots)
         self.rows = [self.rows[slot] for slot in slots]
-        self.blocks = BlockState(
-            *(getattr(self.blocks, name).index_select(0, index) for name in BlockState.__annotations__)
-        )
-        self.states = {role: map_state(lambda x: x.index_select(0, index), s) for role, s in self.states.items()}
+        self.blocks = self.blocks.of(index)
+        self.state = self.state.keep(index)
 
     def _reset(self, slots: list[int]) -> None:
-        """Clocks and part memories of the rows that have just moved into ``slots``."""
+        """Block state and memories of the rows that have just moved into ``slots``."""
         fresh = torch.zeros(len(self.rows), dtype=torch.bool, device=self.canvas.tokens.device)
         fresh[slots] = True
-        blocks = self.blocks
-        self.blocks = BlockState(
-            step=blocks.step.masked_fill(fresh, 0),
-            block_start=torch.where(fresh, self.canvas.start, blocks.block_start),
-            block_end=torch.where(fresh, self.canvas.start, blocks.block_end),
-            block_step=blocks.block_step.masked_fill(fresh, 0),
-            block_masks=blocks.block_masks.masked_fill(fresh, 0),
-            block=blocks.block & ~fresh[:, None],
-            block_number=blocks.block_number.masked_fill(fresh, 0),
-            opened_end=torch.where(fresh, self.canvas.start, blocks.opened_end),
-        )
+        self.blocks = self.blocks.renewed(BlockState.fresh(self.canvas), fresh)
         self.cache.renew(slots)
-        for role, part in self.parts.items():
-            self.states[role] = renew_state(self.states[role], part.init(self.canvas), fresh)
+        self.state.adopt(SamplerState.of(self.sampler, self.canvas), fresh)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -137,26 +125,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
     )
-
-
-def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
-    """Apply ``function`` to every tensor of a part's memory (None, a tensor, or a tuple of such)."""
-    if state is None:
-        return None
-    if isinstance(state, Tensor):
-        return function(state)
-    return (
-        type(state)(*(map_state(function, x) for x in state))
-        if hasattr(state, "_fields")
-        else tuple(map_state(function, x) for x in state)
-    )
-
-
-def renew_state(old: State, new: State, fresh: Tensor) -> State:
-    """``new`` where ``fresh``, ``old`` elsewhere, row by row."""
-    if old is None:
-        return None
-    if isinstance(old, Tensor):
-        return torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), new, old)
-    pairs: list[Any] = [renew_state(a, b, fresh) for a, b in zip(old, new, strict=True)]
-    return type(old)(*pairs) if hasattr(old, "_fields") else tuple(pairs)

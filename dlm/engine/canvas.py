@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,7 @@ class Job:
         start: first position of the generated region (blocks are counted from here).
         writable: positions that may be filled; everything else is never written.
         key: 64-bit key of the row's noise stream (see :mod:`dlm.engine.noise`).
+        length: positions of the generated region that the row begins with; None: all of them.
     """
 
     index: int
@@ -27,10 +28,17 @@ class Job:
     start: int
     writable: tuple[int, ...]
     key: int
+    length: int | None = None
 
     @property
     def end(self) -> int:
+        """The end of the row, as long as it may get."""
         return len(self.tokens)
+
+    @property
+    def first_end(self) -> int:
+        """The end of the row as it begins."""
+        return self.end if self.length is None else self.start + self.length
 
 
 @dataclass(frozen=True)
@@ -48,19 +56,20 @@ class SpecialIds:
 
 @dataclass
 class Canvas:
-    """Left-aligned rows ``[prompt | generation | dead tail]`` plus one trash column at the far right.
+    """Left-aligned rows ``[prompt | generation | dead tail]`` plus one scratch column at the far right.
 
     ``L`` is the width of the widest row of the whole run. Column ``L`` belongs to nobody: unused entries of a
-    position list point there, so that gathers and scatters need no branches. Only :meth:`commit` and
-    :meth:`remask` write tokens.
+    position list point there, so that gathers and scatters need no branches. Only :meth:`commit`,
+    :meth:`remask`, :meth:`insert`, :meth:`fill` and :meth:`shorten` write tokens.
 
     Attributes:
         tokens: token ids. ``[B, L+1]``
         writable: positions the decoder may fill. ``[B, L+1]``
         commit_step: 0-based step of the row at which a position was committed, -1 if it was not. ``[B, L+1]``
         commit_confidence: probability of the committed token at that step, NaN if none. ``[B, L+1]``
-        start, end: the generated region ``[start, end)`` of each row; a stop rule may lower the end. ``[B]``
-        asked: the end that was asked for. ``[B]``
+        start, end: the generated region ``[start, end)`` of each row; a stop rule may lower the end, a schedule may
+            raise it. ``[B]``
+        asked: the end that was asked for, beyond which no row grows. ``[B]``
         cut_away: masked positions that a stop rule filled. ``[B]``
         key: noise key of each row. ``[B]``
         mask_id: the id that stands for "not yet filled".
@@ -124,15 +133,19 @@ class Canvas:
         return self.asked - self.start
 
     def place(self, slot: int, job: Job) -> None:
-        """Put a fresh row into ``slot``; whatever was there is gone."""
-        device = self.tokens.device
+        """Put a fresh row into ``slot``; whatever was there is gone. A row that begins with less than was asked for has
+        end-of-text ids behind its first end."""
+        device, end = self.tokens.device, job.first_end
         self.tokens[slot] = 0
         self.tokens[slot, : job.end] = torch.tensor(job.tokens, device=device)
         self.writable[slot] = False
         self.writable[slot, torch.tensor(job.writable, dtype=torch.long, device=device)] = True
+        if end < job.end:
+            self.tokens[slot, end : job.end] = self.end_ids[0]
+            self.writable[slot, end:] = False
         self.commit_step[slot] = -1
         self.commit_confidence[slot] = torch.nan
-        self.start[slot], self.end[slot], self.key[slot] = job.start, job.end, job.key
+        self.start[slot], self.end[slot], self.key[slot] = job.start, end, job.key
         self.asked[slot], self.cut_away[slot] = job.end, 0
 
     def keep(self, slots: list[int]) -> None:
@@ -142,6 +155,11 @@ class Canvas:
             value = getattr(self, field.name)
             if isinstance(value, Tensor) and field.name != "columns":
                 setattr(self, field.name, value.index_select(0, index))
+
+    def branched(self, tokens: Int[Tensor, "R W"], owner: Int[Tensor, " R"]) -> Canvas:
+        """A canvas whose rows are versions, with these tokens, of the rows ``owner``."""
+        rows = ("writable", "commit_step", "commit_confidence", "start", "end", "asked", "cut_away", "key")
+        return replace(self, tokens=tokens, **{name: getattr(self, name)[owner] for name in rows})
 
     def inside(self, start: Int[Tensor, " B"], end: Int[Tensor, " B"]) -> Bool[Tensor, "B W"]:
         """Positions in ``[start, end)`` of each row."""
@@ -181,6 +199,22 @@ class Canvas:
         self.fill(self.inside(last, self.end), self.end_ids[0])
         self.end = last
 
+    def insert(self, at: Int[Tensor, " B"], count: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Put ``count`` masks before the position ``at`` of each row; what follows moves to the right, and the end with
+        it. Returns how many were put in: no row grows beyond what was asked for."""
+        count = torch.minimum(count, self.asked - self.end)
+        first, behind = at[:, None], (at + count)[:, None]
+        fresh = (self.columns >= first) & (self.columns < behind)
+        moved = (self.columns >= behind) & (self.columns < self.asked[:, None])
+        source = torch.where(moved, self.columns - count[:, None], self.columns)
+        self.end = self.end + count
+        inside = self.columns < self.end[:, None]
+        self.tokens = self.tokens.gather(1, source).masked_fill(fresh, self.mask_id)
+        self.writable = (self.writable.gather(1, source) | fresh) & inside
+        self.commit_step = self.commit_step.gather(1, source).masked_fill(fresh, -1)
+        self.commit_confidence = self.commit_confidence.gather(1, source).masked_fill(fresh, torch.nan)
+        return count
+
     def remask(self, where: Bool[Tensor, "B W"]) -> None:
         """Take committed tokens back: the positions are masked again and forget when they were committed."""
         where = where & self.writable
@@ -190,7 +224,7 @@ class Canvas:
 
 
 def pack_positions(wanted: Bool[Tensor, "B W"], columns: Int[Tensor, " W"], count: int) -> Int[Tensor, "B N"]:
-    """The True columns of each row, ascending, padded to ``count`` entries with the last column (trash).
+    """The True columns of each row, ascending, padded to ``count`` entries with the last column (scratch).
 
     ``count`` must be at least the largest number of True columns in a row; the caller knows it on the host, so
     nothing waits for the device here.

@@ -13,11 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import LogitRows, State
+from dlm.engine.interfaces import LogitRows
 from dlm.engine.noise import Purpose, uniform
 from dlm.engine.plan import Feed, ForwardPlan
 from dlm.engine.proposal import Proposal, Statistic, Vocabulary, divergence, logit_gap, propose, wide
 from dlm.engine.sampler import Sampler
+from dlm.engine.sampler_run import PreviousForward, SamplerState
 from dlm.engine.shadow import lay_out, slots_of, with_shadow
 from dlm.engine.step import BlockState
 from dlm.models.backbone import Backbone
@@ -170,9 +171,9 @@ class Forward:
         plan: ForwardPlan,
         positions: Int[Tensor, "B N"],
         eligible: Bool[Tensor, "B N"],
-        states: dict[str, State],
+        state: SamplerState,
     ) -> Seen:
-        """Feed the plan and propose at ``positions``; the new memories of the transforms go into ``states``."""
+        """Feed the plan and propose at ``positions``; the new memories of the transforms go into ``state``."""
         sets, tails, attention = [], [], None
         for feed in plan.feeds:
             whole = plan.refreshed and (feed.stored is None or len(plan.refreshed) == len(plan.counts))
@@ -186,10 +187,10 @@ class Forward:
         self.watch.mark("sampler")
         every = Hidden(plan.feeds, tuple(sets), canvas)
         slots = Hidden(plan.feeds, tuple(tails), canvas).whole() if "shadow" in self.needs else ()
-        proposal = self.propose(canvas, blocks, every, positions, eligible, states)
+        proposal = self.propose(canvas, blocks, every, positions, eligible, state)
         if "kl" in self.needs:
             known = canvas.columns < canvas.end[:, None] if plan.fed is None else plan.fed
-            states["previous"] = (known, *every.laid())
+            state.previous = PreviousForward(known, every.laid())
         return Seen(proposal, every, slots, attention)
 
     def feed(
@@ -224,11 +225,11 @@ class Forward:
         hidden: Hidden,
         positions: Int[Tensor, "B N"],
         eligible: Bool[Tensor, "B N"],
-        states: dict[str, State],
+        state: SamplerState,
     ) -> Proposal:
         """Proposals at ``positions`` from the hidden states of a forward, a chunk of logits at a time."""
         rows = hidden.rows(self.model, positions)
-        before = self._before(positions, states)
+        before = self._before(positions, state.previous)
         at = self._lines(canvas, blocks, positions, eligible)
         noise = None
         if self.sampler.proposer.temperature > 0:
@@ -248,7 +249,7 @@ class Forward:
                         logits[inner : inner + size],
                         None if earlier is None else earlier[inner : inner + size],
                         None if at is None else at.part(lines),
-                        states,
+                        state,
                         None if noise is None else noise[lines],
                     )
                 )
@@ -259,7 +260,7 @@ class Forward:
         logits: Float[Tensor, "R V"],
         before: Float[Tensor, "R V"] | None,
         at: LogitRows | None,
-        states: dict[str, State],
+        state: SamplerState,
         uniforms: Float[Tensor, " R"] | None,
     ) -> Proposal:
         """Proposals of one chunk of logits; ``before`` are those of the forward before."""
@@ -270,11 +271,14 @@ class Forward:
             assert at is not None
             kl = unknown = wide(logits[:, 0]).new_full((logits.shape[0],), torch.inf)
             if before is not None:
-                known = states["previous"][0][at.row, self.model.source(at.position)] & (at.blocks.step[at.row] > 0)
+                assert state.previous is not None
+                known = state.previous.known[at.row, self.model.source(at.position)] & (at.blocks.step[at.row] > 0)
                 kl = torch.where(known, divergence(logits, before), unknown)
+        memories = list(state.transforms)
         for i, transform in enumerate(self.sampler.transforms):
             assert at is not None
-            logits, states[f"transform{i}"] = transform.step(logits, at, states[f"transform{i}"])
+            logits, memories[i] = transform.step(logits, at, memories[i])
+        state.transforms = tuple(memories)
         proposal = propose(logits, self.vocabulary, self.sampler.proposer, needs, uniforms)
         return replace(proposal, gap=gap, kl=kl) if gap is not None or kl is not None else proposal
 
@@ -310,11 +314,13 @@ class Forward:
         row = torch.arange(positions.shape[0], device=positions.device).repeat_interleave(positions.shape[1])
         return LogitRows(canvas, blocks, row, positions.flatten(), eligible.flatten())
 
-    def _before(self, positions: Int[Tensor, "B N"], states: dict[str, State]) -> list[Float[Tensor, "R D"]] | None:
+    def _before(
+        self, positions: Int[Tensor, "B N"], previous: PreviousForward | None
+    ) -> list[Float[Tensor, "R D"]] | None:
         """The same rows of the previous forward, for its divergence; None when nobody asks or there was none."""
-        if "kl" not in self.needs or states.get("previous") is None:
+        if "kl" not in self.needs or previous is None:
             return None
-        return [self.model.logit_rows(h, None, positions).flatten(0, 1) for h in states["previous"][1:]]
+        return [self.model.logit_rows(h, None, positions).flatten(0, 1) for h in previous.hidden]
 
     def _cached_rows(self, logits: Float[Tensor, "R V"]) -> int:
         if logits.is_cuda:

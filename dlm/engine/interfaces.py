@@ -1,197 +1,30 @@
-"""What a sampler part, a cache and a drafter must offer. Nothing here does anything.
+"""The roles of a sampler, a cache and a drafter: one base class each.
 
-A part holds settings only. What it remembers between steps it gets from ``init`` and hands back from ``step``: None,
-a tensor, or a tuple of tensors, every one with the row axis first, so that rows can leave, move and join at any time.
+A part is a frozen dataclass of settings that extends the class of its role. What it remembers between steps it gets
+from ``init`` and hands back from ``step``: None, a tensor, or a tuple of such, the row axis first, so that rows can
+leave, move and join at any time.
 
-The first half are the roles of a sampler. The second half are abilities that any part may have beside its role: the
-decoder looks for the method, so a part without it need not mention it.
+What a role may offer beyond its one duty is an optional method of the base class, which answers None (or changes
+nothing) until a part overrides it. A public name that no role of a part knows is refused when the sampler is built
+(:func:`dlm.engine.sampler.undeclared`): a misspelt method would be ignored in silence.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.engine.branches import Branches, BranchPlan
 from dlm.engine.canvas import Canvas
-from dlm.engine.plan import CacheQuery, ForwardPlan, Layout
+from dlm.engine.plan import Branches, BranchPlan, CacheQuery, ForwardPlan, Layout
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.step import BlockState, State, StepView
 
-State = Any
-
-
-@runtime_checkable
-class Part(Protocol):
-    """Settings plus explicit memory; the common root of everything a sampler is made of."""
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        """Statistics of the proposal the part reads."""
-        ...
-
-    def init(self, canvas: Canvas) -> State:
-        """Memory of fresh rows."""
-        ...
-
-
-@runtime_checkable
-class Score(Part, Protocol):
-    """How sure the model is of each proposal."""
-
-    @property
-    def non_negative(self) -> bool:
-        """Whether no score is below 0, so that scaling one down lowers it."""
-        ...
-
-    def step(self, view: StepView, state: State) -> tuple[Float[Tensor, "B N"], State]:
-        """Scores, higher is surer. Entries that are not eligible are ignored."""
-        ...
-
-
-@runtime_checkable
-class ScoreModifier(Part, Protocol):
-    """A change to the scores (an end-token policy, a position prior)."""
-
-    def step(self, view: StepView, state: State) -> tuple[Float[Tensor, "B N"], State]:
-        """New scores, from ``view.scores``."""
-        ...
-
-
-@runtime_checkable
-class Selector(Part, Protocol):
-    """Which eligible positions are committed."""
-
-    @property
-    def uses_budget(self) -> bool:
-        """Whether ``view.budget`` is read; a budget given to a selector that does not is refused."""
-        ...
-
-    @property
-    def idle_steps(self) -> int:
-        """How many steps may commit nothing because the rule itself guarantees the end; 0: none may."""
-        ...
-
-    def step(self, view: StepView, state: State) -> tuple[Bool[Tensor, "B N"], State]:
-        """True where to commit. The decoder intersects with the eligible positions, and commits the best one
-        of a row that would otherwise commit nothing."""
-        ...
-
-
-@runtime_checkable
-class Budget(Part, Protocol):
-    """How many positions a step commits."""
-
-    @property
-    def idle_steps(self) -> int:
-        """How many steps may commit nothing because the schedule itself guarantees the end; 0: none may."""
-        ...
-
-    def step(self, view: StepView, state: State) -> tuple[Int[Tensor, " B"], State]:
-        """Positions to commit in this step, per row."""
-        ...
-
-
-@runtime_checkable
-class Blocks(Part, Protocol):
-    """Which span of a row may be filled now."""
-
-    def longest(self, region: int) -> int:
-        """The most positions one block can have when the longest generated region has ``region`` positions.
-        Raises SettingsError when the schedule does not fit such a region."""
-        ...
-
-    def step(self, canvas: Canvas, state: State) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], State]:
-        """``(start, end)`` of the block each row fills next; called when some row has finished its block. Rows in
-        the middle of a block keep theirs, whatever is answered for them."""
-        ...
-
-
-@dataclass(frozen=True)
-class LogitRows:
-    """Which row and position each line of a chunk of logits belongs to.
-
-    Attributes:
-        canvas, blocks: the canvas and the clock the rows are of.
-        row, position: canvas row and absolute position of each line. ``[R]``
-        eligible: whether the position may be committed at this step; False where a part only looks. ``[R]``
-    """
-
-    canvas: Canvas
-    blocks: BlockState
-    row: Int[Tensor, " R"]
-    position: Int[Tensor, " R"]
-    eligible: Bool[Tensor, " R"]
-
-    def part(self, chunk: slice) -> LogitRows:
-        """The lines of a chunk."""
-        return LogitRows(self.canvas, self.blocks, self.row[chunk], self.position[chunk], self.eligible[chunk])
-
-
-@runtime_checkable
-class LogitTransform(Part, Protocol):
-    """Logits to logits (bans, credit); runs on chunks of rows after guidance, before the proposal."""
-
-    def step(self, logits: Float[Tensor, "R V"], at: LogitRows, state: State) -> tuple[Float[Tensor, "R V"], State]:
-        """New logits; the input may be overwritten. A state tensor must not be written to: the step may be taken
-        again."""
-        ...
-
-
-@runtime_checkable
-class EarlyExit(Part, Protocol):
-    """When everything that is left is committed at once (Prophet, SchED)."""
-
-    def step(self, view: StepView, state: State) -> tuple[Bool[Tensor, " B"], State]:
-        """True for rows whose every masked position, in the block or behind it, is committed from this forward."""
-        ...
-
-
-@runtime_checkable
-class StopRule(Part, Protocol):
-    """When a row is finished before its canvas is full."""
-
-    def after_block(self, canvas: Canvas, blocks: BlockState, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """For rows whose block is complete (``closed``): the id that everything still masked is filled with,
-        or -1 to go on."""
-        ...
-
-
-@runtime_checkable
-class Reviser(Part, Protocol):
-    """Which committed positions are taken back (WINO, Saber, ReMDM)."""
-
-    def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[Bool[Tensor, "B W"], State]:
-        """Canvas positions to mask again; ``chosen`` is what this step has just committed, and ``view.canvas`` holds it
-        already."""
-        ...
-
-
-# Abilities a part may have beside its role.
-
-
-@runtime_checkable
-class Checks(Protocol):
-    """A part that can say before the run that it does not fit the jobs."""
-
-    def check(self, region: int, block: int) -> None:
-        """Raise SettingsError when the part does not fit a generated region of ``region`` positions filled in blocks
-        of at most ``block``."""
-        ...
-
-
-@runtime_checkable
-class Binds(Protocol):
-    """A part with settings that only the model's tokenizer can turn into ids."""
-
-    def bind(self, tokenizer: Any, vocab_size: int) -> Any:
-        """The same part with ids in place of texts. Raises SettingsError for a text that has no such id, or when
-        ``tokenizer`` is None and it needs one."""
-        ...
+P = TypeVar("P", bound="Part")
 
 
 @dataclass(frozen=True)
@@ -209,153 +42,356 @@ class RowSize:
     row: int
 
 
-@runtime_checkable
-class Looks(Protocol):
-    """A part that wants proposals at positions that may not be committed now."""
+class Part:
+    """Root of everything a sampler is made of."""
 
-    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
-        """The positions."""
-        ...
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """Statistics of the proposal it reads beyond the probability: none."""
+        return frozenset()
+
+    @property
+    def compares_steps(self) -> bool:
+        """Whether it holds proposals of this step against those of the last one."""
+        return False
+
+    def init(self, canvas: Canvas) -> State:
+        """Memory of fresh rows: nothing."""
+        return None
+
+    def bind(self: P, tokenizer: Any, vocab_size: int) -> P:
+        """The same part with ids in place of texts. Raises SettingsError for a text that has no such id, or when
+        ``tokenizer`` is None and it needs one."""
+        return self
+
+    def check(self, region: int, block: int) -> None:
+        """Raise SettingsError when the part does not fit a generated region of ``region`` positions filled in blocks
+        of at most ``block``."""
+
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"] | None:
+        """Positions to propose for though they may not be committed now; None: none."""
+        return None
 
     def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         """The most positions a row can have that :meth:`positions_to_score` names or that are eligible, when at most
         ``eligible`` of them are eligible."""
-        ...
-
-
-@runtime_checkable
-class Narrows(Protocol):
-    """A block schedule that settles the end of a block after it has seen a forward (AdaBlock)."""
-
-    def narrow(self, view: StepView, opened: Bool[Tensor, " B"], state: State) -> tuple[Int[Tensor, " B"], State]:
-        """The end of the block of each row in ``opened``, at most what ``step`` answered; others are ignored."""
-        ...
-
-
-@runtime_checkable
-class Rewrites(Protocol):
-    """A selector that may choose committed positions of the active block too: they get the present proposal."""
-
-    @property
-    def rewrites(self) -> bool:
-        """Whether it does."""
-        ...
-
-
-@runtime_checkable
-class Forgets(Protocol):
-    """A part whose memory of a position ends when the position is masked again."""
+        return eligible
 
     def forget(self, where: Bool[Tensor, "B W"], state: State) -> State:
         """The memory after the positions ``where`` were remasked."""
-        ...
+        return state
 
 
-@runtime_checkable
-class CutsOff(Protocol):
-    """A part that lets the model see a row only up to some position (SlowFast's fast phase)."""
+class Score(Part):
+    """How sure the model is of each proposal."""
 
-    def reach(self, canvas: Canvas, state: State) -> Int[Tensor, " B"]:
-        """The end of what is fed of each row at its next step; at least the end of what may be committed there."""
-        ...
+    @property
+    def non_negative(self) -> bool:
+        """Whether no score is below 0, so that scaling one down lowers it."""
+        return False
+
+    @property
+    def order_known(self) -> bool:
+        """Whether the answer does not depend on the proposals."""
+        return False
+
+    def step(self, view: StepView, state: State) -> tuple[Float[Tensor, "B N"], State]:
+        """Scores, higher is surer. Entries that are not eligible are ignored."""
+        raise NotImplementedError
 
 
-@runtime_checkable
-class CutsShort(Protocol):
-    """A stop rule that takes away what lies behind the end of the text, while the rest of the row is still open
-    (end-of-text prediction)."""
+class ScoreModifier(Part):
+    """A change to the scores (an end-token policy, a position prior)."""
+
+    @property
+    def scales(self) -> bool:
+        """Whether it multiplies scores with factors below 1."""
+        return False
+
+    def step(self, view: StepView, state: State) -> tuple[Float[Tensor, "B N"], State]:
+        """New scores, from ``view.scores``."""
+        raise NotImplementedError
+
+
+class BlockSchedule(Part):
+    """Which span of a row may be filled now."""
+
+    def longest(self, region: int) -> int:
+        """The most positions one block can have when the longest generated region has ``region`` positions.
+        Raises SettingsError when the schedule does not fit such a region."""
+        raise NotImplementedError
+
+    def step(self, canvas: Canvas, state: State) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], State]:
+        """``(start, end)`` of the block each row fills next; called when some row has finished its block. Rows in
+        the middle of a block keep theirs, whatever is answered for them."""
+        raise NotImplementedError
+
+    def narrow(
+        self, view: StepView, opened: Bool[Tensor, " B"], state: State
+    ) -> tuple[Int[Tensor, " B"], State] | None:
+        """The end of the block of each row in ``opened``, settled after the forward (AdaBlock) and at most what
+        ``step`` answered; others are ignored. None: ``step`` has settled it."""
+        return None
+
+    def move(
+        self, canvas: Canvas, blocks: BlockState, state: State
+    ) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], State] | None:
+        """``(start, end)`` of each row's open block at every step but its first, so that it may move; never longer than
+        :meth:`longest`. None: blocks stay where they were opened."""
+        return None
+
+    def open_positions(
+        self, canvas: Canvas, start: Int[Tensor, " B"], end: Int[Tensor, " B"]
+    ) -> Bool[Tensor, "B W"] | None:
+        """Which positions of ``[start, end)`` may be filled (several blocks at once); None: all of them. A span with
+        masks must have an open one."""
+        return None
+
+    def starting_length(self, region: int) -> int | None:
+        """How many of ``region`` generated positions a row begins with; None: all of them."""
+        return None
+
+    def grow(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[Growth, State] | None:
+        """How the row grows behind this step, from what its forward showed and what was ``chosen``, which is not
+        committed yet; None: it does not."""
+        return None
+
+
+class Growth(NamedTuple):
+    """Masks that are put into a row.
+
+    Attributes:
+        at: the position before which they come; at the end of the row they are appended. ``[B]``
+        length: how many; never more than the row was admitted with. ``[B]``
+        hold: rows whose step commits nothing, of those that grow by it. ``[B]``
+    """
+
+    at: Int[Tensor, " B"]
+    length: Int[Tensor, " B"]
+    hold: Bool[Tensor, " B"]
+
+
+class _Planned(Part):
+    """What a budget and a selector have in common."""
+
+    @property
+    def idle_steps(self) -> int:
+        """How many steps of a row may commit nothing because the rule itself guarantees the end; 0: none may."""
+        return 0
+
+    @property
+    def order_known(self) -> bool:
+        """Whether the answer does not depend on the proposals."""
+        return False
+
+    @property
+    def block_schedules(self) -> tuple[type[BlockSchedule], ...] | None:
+        """The schedules it goes with, where it plans the whole canvas itself; None: any."""
+        return None
+
+
+class Selector(_Planned):
+    """Which eligible positions are committed."""
+
+    @property
+    def uses_budget(self) -> bool:
+        """Whether ``view.budget`` is read; a budget given to a selector that does not is refused."""
+        return False
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether it may choose committed positions of the active block too: they get the present proposal."""
+        return False
+
+    def step(self, view: StepView, state: State) -> tuple[Bool[Tensor, "B N"], State]:
+        """True where to commit. The decoder intersects with the eligible positions, and commits the best one
+        of a row that would otherwise commit nothing."""
+        raise NotImplementedError
+
+    def accepted(self, view: StepView) -> Bool[Tensor, "B N"] | None:
+        """The positions it chooses for their own sake, and not only so that there is progress, from what :meth:`step`
+        is shown; None: it makes no difference."""
+        return None
+
+    def visible_end(self, canvas: Canvas, state: State) -> Int[Tensor, " B"] | None:
+        """The end of what is fed of each row at its next step (SlowFast's fast phase), at least the end of what may be
+        committed there; None: rows are fed to their end."""
+        return None
+
+
+class Budget(_Planned):
+    """How many positions a step commits."""
+
+    def step(self, view: StepView, state: State) -> tuple[Int[Tensor, " B"], State]:
+        """Positions to commit in this step, per row."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LogitRows:
+    """Which row and position each line of a chunk of logits belongs to.
+
+    Attributes:
+        canvas, blocks: the canvas and the block state the rows are of.
+        row, position: canvas row and absolute position of each line. ``[R]``
+        eligible: whether the position may be committed at this step; False where a part only looks. ``[R]``
+    """
+
+    canvas: Canvas
+    blocks: BlockState
+    row: Int[Tensor, " R"]
+    position: Int[Tensor, " R"]
+    eligible: Bool[Tensor, " R"]
+
+    def part(self, chunk: slice) -> LogitRows:
+        """The lines of a chunk."""
+        return LogitRows(self.canvas, self.blocks, self.row[chunk], self.position[chunk], self.eligible[chunk])
+
+
+class LogitTransform(Part):
+    """Logits to logits (bans, credit); runs on chunks of rows after guidance, before the proposal."""
+
+    def step(self, logits: Float[Tensor, "R V"], at: LogitRows, state: State) -> tuple[Float[Tensor, "R V"], State]:
+        """New logits; the input may be overwritten. A state tensor must not be written to: the step may be taken
+        again."""
+        raise NotImplementedError
+
+
+class EarlyExit(Part):
+    """When everything that is left is committed at once (Prophet, SchED)."""
+
+    def step(self, view: StepView, state: State) -> tuple[Bool[Tensor, " B"], State]:
+        """True for rows whose every masked position, in the block or behind it, is committed from this forward."""
+        raise NotImplementedError
+
+
+class StopRule(Part):
+    """When a row is finished before its canvas is full."""
 
     @property
     def asks_accepted(self) -> bool:
-        """Whether it reads ``view.accepted``."""
-        ...
+        """Whether :meth:`new_end` reads ``view.accepted``."""
+        return False
 
-    def cut(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> Int[Tensor, " B"]:
-        """The new end of each row, absolute and exclusive; ``view.canvas.end`` to go on. ``view.canvas`` holds what
-        this step has ``chosen`` already. A row that has chosen nothing may be one whose step was not taken."""
-        ...
+    def after_block(self, canvas: Canvas, blocks: BlockState, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """For rows whose block is complete (``closed``): the id that everything still masked is filled with,
+        or -1 to go on."""
+        raise NotImplementedError
 
-
-@runtime_checkable
-class Accepts(Protocol):
-    """A selector that accepts some positions for their own sake and commits others only so that there is progress."""
-
-    def accepted(self, view: StepView) -> Bool[Tensor, "B N"]:
-        """The accepted ones, from what :meth:`Selector.step` is shown."""
-        ...
+    def new_end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> Int[Tensor, " B"] | None:
+        """The new end of each row, absolute and exclusive, where what lies behind the end of the text is taken away
+        while the rest of the row is still open; ``view.canvas.end`` to go on. ``view.canvas`` holds what this step has
+        ``chosen`` already. A row that has chosen nothing may be one whose step was not taken. None: it never cuts."""
+        return None
 
 
-@runtime_checkable
-class Cache(Protocol):
+class Reviser(Part):
+    """Which committed positions are taken back (WINO, Saber, ReMDM)."""
+
+    @property
+    def partners(self) -> tuple[type[Part], ...]:
+        """Selectors or budgets of which one must be there, because it bounds what is taken back; none: any will do."""
+        return ()
+
+    def fits(self, partner: Any) -> str | None:
+        """Why the partner's settings and its own do not go together; None: they do."""
+        return None
+
+    def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[Bool[Tensor, "B W"], State]:
+        """Canvas positions to mask again; ``chosen`` is what this step has just committed, and ``view.canvas`` holds it
+        already."""
+        raise NotImplementedError
+
+
+class Cache:
     """Which positions are recomputed at a step, and what stands in for the others. Settings only."""
 
     @property
     def needs(self) -> frozenset[Statistic]:
         """Statistics of the proposal the cache reads."""
-        ...
+        return frozenset()
 
     @property
     def stores(self) -> bool:
         """Whether it keeps keys and values, which the model must then let it do."""
-        ...
+        return False
 
     @property
     def asks_ahead(self) -> bool:
-        """Whether :meth:`CacheRun.plan` reads ``now.upcoming``."""
-        ...
+        """Whether :meth:`CacheRun.plan` reads ``query.upcoming``."""
+        return False
 
     @property
     def schedule_known(self) -> bool:
-        """Whether what a step feeds follows from the row's tokens, its clock and its count of steps (drafts need
+        """Whether what a step feeds follows from the row's tokens, its block state and its count of steps (drafts need
         that)."""
-        ...
+        return False
 
     @property
     def spans_blocks(self) -> bool:
         """Whether a block begins without everything being recomputed, so that drafts may reach into the next one."""
-        ...
+        return False
 
     def check(self, sampler: Any, description: Any) -> None:
         """Raise SettingsError when the cache does not go with a :class:`dlm.engine.sampler.Sampler`, or with the
         model's :class:`dlm.models.backbone.ModelDescription`."""
-        ...
 
     def open(self, layout: Layout) -> CacheRun:
         """What the cache remembers during one run."""
-        ...
+        raise NotImplementedError
 
 
-@runtime_checkable
-class CacheRun(Protocol):
+class CacheRun:
     """A cache at work on one batch."""
 
-    def plan(self, now: CacheQuery) -> ForwardPlan:
+    def plan(self, query: CacheQuery) -> ForwardPlan:
         """The forward of this step. Asked again when the step ran out of memory; nothing may have changed then."""
-        ...
+        raise NotImplementedError
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
         """The step is done and ``view.canvas`` holds its commits. What is returned reaches the host with the step's
         one synchronisation, as ``row.cache``."""
-        ...
+        raise NotImplementedError
 
     def evaluable(self, row: Row) -> int:
         """How many of the row's drafts (``row.ahead``) its next forward can evaluate: those before the next one at
         which everything is recomputed."""
-        ...
+        raise NotImplementedError
 
-    def spread(self, versions: Branches) -> BranchPlan:
-        """The forward just planned, for several versions of every row. Nothing is kept for now."""
-        ...
+    def spread(self, branches: Branches) -> BranchPlan:
+        """The forward just planned, for several branches of every row. Nothing is kept for now."""
+        raise NotImplementedError
 
     def accept(self, kept: Int[Tensor, " B"]) -> None:
-        """Keep what these versions computed, and those they follow, as if they alone had been fed, one after the
+        """Keep what these branches computed, and those they follow, as if they alone had been fed, one after the
         other."""
-        ...
+        raise NotImplementedError
 
     def keep(self, slots: list[int]) -> None:
         """Row compaction: only ``slots`` stay, in that order."""
-        ...
+        raise NotImplementedError
 
     def renew(self, slots: list[int]) -> None:
         """Fresh rows have moved into ``slots``."""
-        ...
+        raise NotImplementedError
+
+
+class Speculator:
+    """Decides how a step is taken, in place of the plain one: drafts, what-if forwards."""
+
+    def clashes(self, sampler: Any) -> str | None:
+        """Why it does not go with the parts of a :class:`dlm.engine.sampler.Sampler`; None: it does."""
+        return None
+
+    def goes_with(self, sampler: Any, cache: Cache, description: Any) -> None:
+        """Raise SettingsError when it does not go with a :class:`dlm.engine.sampler.Sampler`, the cache, or the model's
+        :class:`dlm.models.backbone.ModelDescription`."""
+
+    def stepper(self, tools: Any) -> Any:
+        """A :class:`dlm.engine.stepper.Stepper` for one run, over its :class:`dlm.engine.stepper.StepTools`."""
+        raise NotImplementedError
+
+
+def offers(part: object, method: Callable[..., Any]) -> bool:
+    """Whether a part overrides an optional ``method`` of its role: ``offers(stop, StopRule.new_end)``."""
+    return getattr(type(part), method.__name__, method) is not method

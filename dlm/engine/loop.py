@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.batch import Batch, Place
-from dlm.engine.canvas import Canvas, Job, SpecialIds, pack_positions
-from dlm.engine.early_exit import all_masks_scored, commit_rest
-from dlm.engine.forward import Forward, Seen, Stopwatch
-from dlm.engine.interfaces import Cache, CacheRun
+from dlm.engine.canvas import Canvas, Job, SpecialIds
+from dlm.engine.forward import Forward, Stopwatch
+from dlm.engine.interfaces import Cache, CacheRun, Growth, Speculator
 from dlm.engine.no_cache import NoCache
-from dlm.engine.plan import CacheQuery, ForwardPlan, Layout
-from dlm.engine.proposal import Vocabulary
+from dlm.engine.plan import CacheQuery, Layout
+from dlm.engine.proposal import Statistic, Vocabulary
 from dlm.engine.result import RowResult
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
-from dlm.engine.sampler_run import SamplerRun
+from dlm.engine.sampler_run import SamplerRun, SamplerState
 from dlm.engine.step import BlockState, StepView
+from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
 from dlm.errors import DlmError, NumericsError, OutOfMemoryError, ProgressError, SettingsError
 from dlm.models.backbone import Backbone, ModelDescription
-from dlm.speculation.drafting import StepInputs
-from dlm.speculation.freedave import FreeDave
-from dlm.speculation.lookahead import branch
+
+Failed = Callable[[int, DlmError], None]
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,15 @@ class StepEvent:
 
     Attributes:
         rows: the row in each slot of the batch; ``rows[b].job.index`` names it.
-        view: everything that was known at the step, scores and budget included.
+        view: everything that was known at the step, scores and budget included; to whoever listens a step is a forward,
+            so its block state counts those.
         chosen: which of ``view.positions`` were committed. ``[B, N]``
         remasked: canvas positions that a reviser took back; None without one. ``[B, W]``
         filled: the id a stop rule filled the rest of the row with, -1 where it did not; None without one. ``[B]``
         cut: where a stop rule has let the row end, -1 where it did not; None without one. ``[B]``
         refreshed: slots that a cache recomputed whole.
         recomputed: positions that the forward recomputed; None: every one that could be. ``[B, W]``
+        growth: masks that were put in behind the step; all positions are counted with them; None: rows never grow.
     """
 
     rows: Sequence[Row]
@@ -52,13 +54,87 @@ class StepEvent:
     cut: Int[Tensor, " B"] | None = None
     refreshed: frozenset[int] = frozenset()
     recomputed: Bool[Tensor, "B W"] | None = None
+    growth: Growth | None = None
 
 
-class Decoder(SamplerRun):
-    """Decodes jobs with one model, one sampler and one cache.
+@dataclass(frozen=True)
+class Decoder:
+    """One model, one sampler, one cache and one drafter; every :meth:`run` begins with nothing but these settings.
+
+    Attributes:
+        model, description: the backbone, and what it says of itself.
+        sampler: which tokens are committed when.
+        cache: which positions are recomputed; None recomputes all.
+        drafter: several steps from one forward (:class:`dlm.speculation.FreeDave`); None: none.
 
     Raises:
-        SettingsError: the sampler does not fit the jobs.
+        SettingsError: they do not go together.
+    """
+
+    model: Backbone
+    description: ModelDescription
+    sampler: Sampler
+    cache: Cache | None = None
+    drafter: Any = None
+
+    def __post_init__(self) -> None:
+        sampler, drafter, about = self.sampler, self.drafter, self.description
+        self.policy.check(sampler, about)
+        for speculator in (drafter, sampler.probe):
+            if speculator is None:
+                continue
+            if not isinstance(speculator, Speculator):
+                raise SettingsError(f"{type(speculator).__name__} is no drafter: pass dlm.drafting.FreeDave(), or None")
+            speculator.goes_with(sampler, self.policy, about)
+        if "shadow" in sampler.needs and (about.shift or about.attention_block):
+            needed, given = (
+                ("logits in place", "are shifted by one (Dream)")
+                if about.shift
+                else ("full attention", "is block-causal")
+            )
+            raise SettingsError(
+                f"sampler {sampler.name!r} verifies with masked copies of the block, which needs {needed}; this model's"
+                f" {given}: use another sampler"
+            )
+        if self.policy.stores and not self.model.layered:
+            raise SettingsError("this model does not take a cache (its hidden() knows no memory): use cache=none")
+
+    @property
+    def policy(self) -> Cache:
+        """The cache, or what stands for none."""
+        return NoCache() if self.cache is None else self.cache
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        batch_size: int,
+        device: torch.device,
+        failed: Failed | None = None,
+        record: frozenset[Statistic] = frozenset(),
+    ) -> DecodeRun:
+        """Decode ``jobs``, at most ``batch_size`` at a time.
+
+        Args:
+            jobs: the rows.
+            batch_size: most rows decoded together.
+            device: where.
+            failed: is told of a row that goes wrong (NaN, no end, no memory for it alone), which then leaves the batch;
+                None: it ends the run.
+            record: statistics to be computed for whoever listens.
+
+        Raises:
+            SettingsError: the sampler does not fit the jobs.
+        """
+        return DecodeRun(self, jobs, batch_size, device, failed, record)
+
+
+class DecodeRun(Iterator[StepEvent | RowResult]):
+    """Everything that changes while jobs are decoded; several runs of one decoder do not touch each other.
+
+    Yields a :class:`StepEvent` after every step and a :class:`RowResult` whenever a row is finished, in the order in
+    which rows finish. A batch that runs out of memory is halved and goes on.
+
+    Raises:
         NumericsError: the model produced NaN.
         ProgressError: a row does not come to an end.
         OutOfMemoryError: a single row does not fit into memory.
@@ -66,67 +142,42 @@ class Decoder(SamplerRun):
 
     def __init__(
         self,
-        model: Backbone,
-        description: ModelDescription,
-        sampler: Sampler,
-        cache: Cache | None = None,
-        drafter: FreeDave | None = None,
-    ) -> None:
-        self.model = model
-        self.description = description
-        self.cache = cache if cache is not None else NoCache()
-        self.cache.check(sampler, description)
-        super().__init__(sampler, stores=self.cache.stores)
-        self.drafter = drafter
-        if drafter is not None:
-            if not isinstance(drafter, FreeDave):
-                raise SettingsError(f"{type(drafter).__name__} is no drafter: pass dlm.speculation.FreeDave(), or None")
-            drafter.check(sampler, self.cache)
-        self.needs = sampler.needs | self.cache.needs
-        if "shadow" in sampler.needs and description.shift:
-            raise SettingsError(
-                f"sampler {sampler.name!r} verifies with masked copies of the block, which needs logits in place; this"
-                " model's are shifted by one (Dream): use another sampler"
-            )
-        if self.cache.stores and not getattr(model, "layered", False):
-            raise SettingsError("this model does not take a cache (its hidden() knows no memory): use cache=none")
-        if "shadow" in sampler.needs and description.attention_block:
-            raise SettingsError(
-                f"sampler {sampler.name!r} verifies with masked copies of the block, which needs full attention; this"
-                " model's is block-causal: use another sampler"
-            )
-
-    @torch.inference_mode()
-    def run(
-        self,
+        decoder: Decoder,
         jobs: Sequence[Job],
         batch_size: int,
         device: torch.device,
-        failed: Callable[[int, DlmError], None] | None = None,
-    ) -> Iterator[StepEvent | RowResult]:
-        """Decode ``jobs``, at most ``batch_size`` at a time.
-
-        Yields a :class:`StepEvent` after every step and a :class:`RowResult` whenever a row is finished, in the
-        order in which rows finish. A batch that runs out of memory is halved and goes on.
-
-        With ``failed`` a row that goes wrong (NaN, no end, no memory for it alone) ends nothing: it is taken out, and
-        ``failed`` is told of it.
-        """
+        failed: Failed | None,
+        record: frozenset[Statistic],
+    ) -> None:
+        self.decoder, self.sampler, self.failed = decoder, decoder.sampler, failed
+        self._events: Iterator[StepEvent | RowResult] = iter(())
         if not jobs:
             return
-        self.fit(jobs)
-        self.failed = failed
-        place = Place(SpecialIds(self.description.mask_id, self.description.eos_ids), device)
-        batch = Batch.start(jobs, batch_size, self.sampler.parts, place, self._open_cache)
+        about, needs = decoder.description, self.sampler.needs | decoder.policy.needs | record
+        self.rules = SamplerRun.fitted(self.sampler, decoder.policy.stores, jobs)
         self.watch = Stopwatch(device)
-        self.forward = Forward(self.model, self.sampler, self.needs, self._vocabulary(), self.watch, self.longest)
-        self.drafting = None if self.drafter is None else self.drafter.open(self, device)
+        vocabulary = Vocabulary.of(about, self.sampler.proposer)
+        self.forward = Forward(decoder.model, self.sampler, needs, vocabulary, self.watch, self.rules.longest)
+        tools = StepTools(self.rules, self.forward, about)
+        with torch.inference_mode():
+            place = Place(SpecialIds(about.mask_id, about.eos_ids), device)
+            self.batch = Batch.start(jobs, batch_size, self.sampler, place, self._open_cache)
+            how: Speculator | None = decoder.drafter or self.sampler.probe
+            self.stepper: Stepper = PlainStepper(tools) if how is None else how.stepper(tools)
+        self._events = self._decode()
+
+    def __next__(self) -> StepEvent | RowResult:
+        return next(self._events)
+
+    @torch.inference_mode()
+    def _decode(self) -> Iterator[StepEvent | RowResult]:
+        batch = self.batch
         while batch.rows:
-            yield from self._finish(batch)
+            yield from self._finish()
             if not batch.rows:
                 break
             try:
-                event = self._step(batch)
+                event = self._step()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 try:
                     batch.shrink(error)
@@ -136,134 +187,76 @@ class Decoder(SamplerRun):
             yield event
 
     def _open_cache(self, canvas: Canvas) -> CacheRun:
-        return self.cache.open(
+        about = self.decoder.description
+        return self.decoder.policy.open(
             Layout(
                 rows=canvas.tokens.shape[0],
                 columns=canvas.tokens.shape[1],
-                shift=self.description.shift,
-                attention_block=self.description.attention_block,
+                shift=about.shift,
+                attention_block=about.attention_block,
                 streams=2 if self.sampler.guidance else 1,
-                static=getattr(self.model, "compiled", False),
+                static=self.decoder.model.compiled,
                 device=canvas.tokens.device,
             )
         )
 
-    def _vocabulary(self) -> Vocabulary:
-        d, proposer = self.description, self.sampler.proposer
-        unconfident: tuple[int, ...] = ()
-        if proposer.end_confidence == "aliased":
-            # The reference's aliased tensors spare the end-of-text id as soon as noise makes them distinct.
-            unconfident = d.eos_ids if proposer.temperature == 0 else d.eos_ids[1:]
-        return Vocabulary(d.mask_id, d.vocab_size, d.valid_vocab, unconfident)
-
-    def _step(self, batch: Batch) -> StepEvent:
-        """One forward of the batch and everything that follows from it. Nothing changes before the commit, so a
-        step that runs out of memory can be taken again."""
+    def _step(self) -> StepEvent:
+        """One forward of the batch and everything that follows from it."""
         self.watch.mark("sampler")
-        canvas, states = batch.canvas, dict(batch.states)
-        blocks, opened, count = self._open_blocks(batch, states)
+        batch, state = self.batch, self.batch.state.copy()
+        inputs, ends = self._inputs(state), batch.canvas.end
+        outcome = self.stepper.take(inputs, state)
+        batch.state = state
+        filled = self._close(inputs, outcome)
+        outcome = self.stepper.complete(batch, outcome)
+        view, end = outcome.view, batch.canvas.end
+        if outcome.forward is not None:
+            view = view.with_(blocks=replace(view.blocks, step=outcome.forward))
+        cut = torch.where(end < ends, end, -1) if self.rules.shortens else None
+        return StepEvent(
+            tuple(batch.rows), view, outcome.chosen, outcome.remasked, filled, cut, inputs.plan.refreshed,
+            inputs.plan.fed, outcome.growth,
+        )  # fmt: skip
+
+    def _inputs(self, state: SamplerState) -> StepInputs:
+        """Open the blocks, and ask the cache what to feed."""
+        batch, rules = self.batch, self.rules
+        canvas = batch.canvas
+        blocks, opened, most = self._open_blocks(state)
         eligible = canvas.masked & blocks.block
-        wanted, exiting = self.wanted(canvas, blocks, eligible)
-        if self._cuts_off is not None:
-            fed = canvas.columns < self._cuts_off.reach(canvas, states["selector"])[:, None]
+        wanted, exiting = rules.wanted(canvas, blocks, eligible)
+        end = rules.visible_end(canvas, state)
+        if end is not None:
+            fed = canvas.columns < end[:, None]
             eligible, wanted = eligible & fed, wanted & fed
             exiting = None if exiting is None else exiting & fed
-        ahead = None if self.drafting is None else self.drafting.ahead(canvas, blocks)
-        upcoming = self.order_known(canvas, blocks, eligible, count, states) if self.cache.asks_ahead else None
+        ahead = self.stepper.ahead(canvas, blocks)
+        upcoming = None
+        if self.decoder.policy.asks_ahead:
+            upcoming = rules.upcoming(canvas, blocks, eligible, most, state)
         plan = batch.cache.plan(CacheQuery(canvas, blocks, eligible, wanted, batch.rows, exiting, upcoming, ahead))
         eligible = eligible if plan.eligible is None else plan.eligible
         if plan.wanted is not None:
             wanted = plan.wanted
         elif exiting is not None:
             wanted = wanted | exiting
-        if self.drafting is not None:
-            return self._drafted(StepInputs(batch, blocks, opened, count, plan, eligible, wanted, ahead), states)
-        positions = pack_positions(wanted, canvas.columns, self.most(batch, count))
-        view, forced, seen = self._look(batch, blocks, plan, positions, eligible, states)
-        view = self.narrow(view.with_(most=count), opened, states)
-        view, chosen, exiting = self.select(view, forced, states)
-        if exiting is not None:
-            exiting = exiting & all_masks_scored(self.model, canvas, plan)
-            if self._cuts_off is not None:
-                exiting = exiting & (self._cuts_off.reach(canvas, batch.states["selector"]) >= canvas.end)
-            chosen = chosen | (exiting[:, None] & view.eligible)
+        return StepInputs(batch, blocks, opened, most, plan, eligible, wanted, ahead)
 
-        canvas.commit(positions, view.proposal.token, chosen, blocks.step, view.proposal.prob)
-        remasked = self.revise(view, chosen, exiting, states)
-        ends = canvas.end
-        view = self.cut(view, chosen)
-        batch.states = states
-        filled = self._close(batch, view, chosen, exiting, plan)
-        if exiting is not None and seen is not None:
-            view, chosen = commit_rest(self.forward, batch, view, chosen, exiting, seen)
-        cut = self.shortened(canvas, ends)
-        return StepEvent(tuple(batch.rows), view, chosen, remasked, filled, cut, plan.refreshed, plan.fed)
-
-    def _drafted(self, turn: StepInputs, states: dict) -> StepEvent:
-        """The rest of a step whose forward also answers for states that may come next: several steps at once."""
-        assert self.drafting is not None
-        batch, ends = turn.batch, turn.batch.canvas.end
-        view, chosen, counts = self.drafting.step(turn, states)
-        batch.states = states
-        filled = self._close(batch, view, chosen, None, replace(turn.plan, counts=counts))
-        # To whoever listens a step is a forward.
-        view = view.with_(blocks=replace(view.blocks, step=states["forwards"] - 1))
-        cut, plan = self.shortened(batch.canvas, ends), turn.plan
-        return StepEvent(tuple(batch.rows), view, chosen, None, filled, cut, plan.refreshed, plan.fed)
-
-    def _open_blocks(self, batch: Batch, states: dict) -> tuple[BlockState, Bool[Tensor, " B"] | None, int]:
-        """The clock with a block for every row, the rows that have just opened one (None: none has), and the most
-        positions that are eligible in a row."""
-        canvas, blocks = batch.canvas, batch.blocks
+    def _open_blocks(self, state: SamplerState) -> tuple[BlockState, Bool[Tensor, " B"] | None, int]:
+        """A block for every row, the rows that have just opened one (None: none has), and the most positions that are
+        eligible in a row."""
+        batch = self.batch
         for row in batch.rows:
             row.block_steps = row.block_steps if row.block_open else 0
-        if all(row.block_open for row in batch.rows):
-            return blocks, None, max(row.block_open for row in batch.rows)
-        blocks, opened = self.open_blocks(canvas, blocks, states)
-        return blocks, opened, min(self.longest, max(row.open for row in batch.rows))
+        if self.rules.ready(batch.rows):
+            return batch.blocks, None, max(row.block_open for row in batch.rows)
+        blocks, opened = self.rules.open_blocks(batch.canvas, batch.blocks, state)
+        return blocks, opened, min(self.rules.longest, max(row.open for row in batch.rows))
 
-    def _look(
-        self,
-        batch: Batch,
-        blocks: BlockState,
-        plan: ForwardPlan,
-        positions: Int[Tensor, "B N"],
-        eligible: Bool[Tensor, "B W"],
-        states: dict,
-    ) -> tuple[StepView, Bool[Tensor, "B N"] | None, Seen | None]:
-        """The forward, and what it shows. With look-ahead also the positions whose tokens are settled by it."""
-        canvas = batch.canvas
-        here = eligible.gather(1, positions)
-        candidates = states.get("lookahead")
-        if self.sampler.lookahead is not None and candidates is not None:
-            proposal, forced = branch(self.forward, batch, blocks, plan, (positions, here), candidates)
-            return StepView(canvas, blocks, positions, here & ~forced, proposal), forced, None
-        seen = self.forward(canvas, blocks, plan, positions, here, states)
-        shadow = self.forward.shadow(canvas, blocks, seen)
-        view = StepView(canvas, blocks, positions, here, seen.proposal, shadow=shadow, attention=seen.attention)
-        return view, None, seen
-
-    def _fed(self, rows: Sequence[Row], plan: ForwardPlan) -> list[int]:
-        """Positions that each row's own forward took: the padding of a ragged batch is not its doing."""
-        fed = list(plan.counts)
-        if "shadow" in self.needs:
-            fed = [n + min(self.longest, row.job.end - row.job.start) for n, row in zip(fed, rows, strict=True)]
-        if self.sampler.lookahead is not None:
-            most = self.sampler.lookahead.branches
-            branches = [0 if slot in plan.refreshed else min(most, row.block_open) for slot, row in enumerate(rows)]
-            fed = [n * (1 + more) for n, more in zip(fed, branches, strict=True)]
-        return [2 * n for n in fed] if self.sampler.guidance else fed
-
-    def _close(
-        self,
-        batch: Batch,
-        view: StepView,
-        chosen: Bool[Tensor, "B N"],
-        exiting: Bool[Tensor, " B"] | None,
-        plan: ForwardPlan,
-    ) -> Int[Tensor, " B"] | None:
+    def _close(self, inputs: StepInputs, outcome: StepOutcome) -> Int[Tensor, " B"] | None:
         """Stop rules, clocks, and the step's one synchronisation: what is open, and was every number a number."""
-        canvas, blocks, fill = batch.canvas, view.blocks, None
+        batch, view, exiting, fill = self.batch, outcome.view, outcome.exiting, None
+        canvas, blocks = batch.canvas, view.blocks
         masked = canvas.masked
         block_open = (masked & blocks.block).sum(dim=1)
         if self.sampler.stop is not None:
@@ -272,42 +265,47 @@ class Decoder(SamplerRun):
             ended = masked & (fill >= 0)[:, None]
             canvas.fill(ended, fill)
             masked = masked & ~ended
-        batch.blocks = replace(blocks, step=blocks.step + 1, block_step=blocks.block_step + 1)
+        batch.blocks = blocks.later(1)
         bad = (view.proposal.prob.isnan() & view.eligible).any(dim=1)
         report = {"open": masked.sum(dim=1), "block_open": block_open, "broken": bad}
         if exiting is not None:
             report["exiting"] = exiting
-        if self._cuts_off is not None:
-            report["reach"] = torch.minimum(self._cuts_off.reach(canvas, batch.states["selector"]), canvas.end)
-        elif self._cuts_short is not None:
-            report["reach"] = canvas.end
-        if self.drafting is not None:
-            report |= self.drafting.report(view, batch.states)
+        end = self.rules.visible_end(canvas, batch.state)
+        if end is not None:
+            report["visible_end"] = torch.minimum(end, canvas.end)
+        elif self.rules.shortens or self.sampler.grows:
+            report["visible_end"] = canvas.end
+        report |= outcome.report
         own = len(report)
-        report |= batch.cache.end(view, chosen)
+        report |= batch.cache.end(view, outcome.chosen)
         self.watch.mark("end")
         columns = torch.stack(list(report.values()), dim=1).tolist()
         for row, values in zip(batch.rows, columns, strict=True):
             row.cache = dict(zip(list(report)[own:], values[own:], strict=True))
-        self._account(batch.rows, [dict(zip(report, row, strict=True)) for row in columns], plan)
+        status = [dict(zip(report, row, strict=True)) for row in columns]
+        self._account(status, outcome.counts, inputs.plan.refreshed)
         return fill
 
-    def _account(self, rows: Sequence[Row], status: list[dict[str, int]], plan: ForwardPlan) -> None:
+    def _account(self, status: Sequence[Mapping[str, int]], counts: Sequence[int], refreshed: frozenset[int]) -> None:
         """Book the step on every row, and raise what went wrong."""
-        seconds, refreshed = self.watch.read(), plan.refreshed
-        if self.drafting is not None:
-            self.drafting.timed(rows, status, seconds)
+        rows, seconds = self.batch.rows, self.watch.read()
+        self.stepper.booked(rows, status, seconds)
         # What is not a refresh is shared by all: the other rows' forward, and the head.
         shared = {name: seconds[name] / len(rows) for name in ("forward", "sampler")}
         refresh = seconds.get("refresh", 0.0) / max(1, len(refreshed))
-        for slot, (row, now, positions) in enumerate(zip(rows, status, self._fed(rows, plan), strict=True)):
-            if self.drafting is not None:
-                self.drafting.note(row, now)
-            row.book(now, positions, {**shared, "refresh": refresh if slot in refreshed else 0.0})
+        for slot, (row, now, fed) in enumerate(zip(rows, status, counts, strict=True)):
+            row.book(now, self._fed(row, fed), {**shared, "refresh": refresh if slot in refreshed else 0.0})
             try:
                 row.check(bool(now["broken"]), self.sampler.idle_steps)
             except (NumericsError, ProgressError) as error:
                 self._fail(row, error)
+
+    def _fed(self, row: Row, positions: int) -> int:
+        """Positions that a row's own forward took, with its shadow and in both streams: the padding of a ragged batch
+        is not its doing."""
+        if "shadow" in self.forward.needs:
+            positions += min(self.rules.longest, row.job.end - row.job.start)
+        return 2 * positions if self.sampler.guidance else positions
 
     def _fail(self, row: Row, error: DlmError) -> None:
         """A row has gone wrong: it leaves the batch, or ends the run where nobody is told."""
@@ -316,13 +314,11 @@ class Decoder(SamplerRun):
         self.failed(row.job.index, error)
         row.failed = True
 
-    def _finish(self, batch: Batch) -> Iterator[RowResult]:
+    def _finish(self) -> Iterator[RowResult]:
+        batch, each = self.batch, 2 if self.sampler.guidance else 1
         finished = [slot for slot, row in enumerate(batch.rows) if row.failed or not row.open]
         for slot in finished:
-            if batch.rows[slot].failed:
-                continue
-            yield RowResult.of(
-                batch.rows[slot], batch.canvas, slot, forwards_per_step=2 if self.sampler.guidance else 1
-            )
+            if not batch.rows[slot].failed:
+                yield RowResult.of(batch.rows[slot], batch.canvas, slot, forwards_per_step=each)
         if finished:
             batch.release(finished)

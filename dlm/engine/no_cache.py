@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.engine.branches import Branches, BranchPlan
-from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout, sees
-from dlm.engine.proposal import Statistic
+from dlm.engine.interfaces import Cache, CacheRun
+from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, ForwardPlan, Layout, sees
 from dlm.engine.row import Row
 from dlm.engine.step import StepView
 
 
 @dataclass(frozen=True)
-class NoCache:
+class NoCache(Cache):
     """Recompute every live position at every step (what ``cache=None`` means)."""
 
-    needs: frozenset[Statistic] = frozenset()
-    stores: bool = False
-    asks_ahead: bool = False
-    schedule_known: bool = True
-    spans_blocks: bool = True
+    @property
+    def schedule_known(self) -> bool:
+        return True
 
-    def check(self, sampler: Any, description: Any) -> None:
-        """Goes with everything."""
+    @property
+    def spans_blocks(self) -> bool:
+        return True
 
     def open(self, layout: Layout) -> NoCacheRun:
         """Nothing is remembered but the masks of the present row lengths."""
@@ -41,35 +38,35 @@ class WholeRows:
     attention_block: int
     _valid: dict[tuple[int, ...], Tensor | None] = field(default_factory=dict, repr=False)
 
-    def feed(self, tokens: Int[Tensor, "R W"], reaches: list[int], columns: Int[Tensor, " W"]) -> Feed:
-        """``[0, reach)`` of every row; the tail of shorter rows is hidden from everybody's attention."""
-        width = max(reaches)
-        key = tuple(reaches)
+    def feed(self, tokens: Int[Tensor, "R W"], ends: list[int], columns: Int[Tensor, " W"]) -> Feed:
+        """``[0, end)`` of every row; the tail of shorter rows is hidden from everybody's attention."""
+        width = max(ends)
+        key = tuple(ends)
         if key not in self._valid:
-            valid = inside(reaches, columns[:width])
+            valid = inside(ends, columns[:width])
             if self.attention_block:
-                valid = sees(columns[:width].expand(len(reaches), width), columns[:width], self.attention_block, valid)
+                valid = sees(columns[:width].expand(len(ends), width), columns[:width], self.attention_block, valid)
             self._valid = {key: valid}
         return Feed(tokens[:, :width], None, self._valid[key])
 
 
-def inside(reaches: list[int], columns: Int[Tensor, " S"]) -> Bool[Tensor, "R S"] | None:
+def inside(ends: list[int], columns: Int[Tensor, " S"]) -> Bool[Tensor, "R S"] | None:
     """Which columns lie in each row; None when all do."""
-    if min(reaches) >= columns.shape[0]:
+    if min(ends) >= columns.shape[0]:
         return None
-    return columns < torch.tensor(reaches, device=columns.device)[:, None]
+    return columns < torch.tensor(ends, device=columns.device)[:, None]
 
 
 @dataclass
-class NoCacheRun:
+class NoCacheRun(CacheRun):
     """:class:`NoCache` at work."""
 
     whole: WholeRows
-    reaches: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
 
-    def plan(self, now: CacheQuery) -> ForwardPlan:
-        self.reaches = reaches = [row.reach for row in now.rows]
-        return ForwardPlan((self.whole.feed(now.canvas.tokens, reaches, now.canvas.columns),), reaches)
+    def plan(self, query: CacheQuery) -> ForwardPlan:
+        self.ends = ends = [row.visible_end for row in query.rows]
+        return ForwardPlan((self.whole.feed(query.canvas.tokens, ends, query.canvas.columns),), ends)
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Tensor]:
         return {}
@@ -77,11 +74,11 @@ class NoCacheRun:
     def evaluable(self, row: Row) -> int:
         return len(row.ahead)
 
-    def spread(self, versions: Branches) -> BranchPlan:
-        pairs = list(zip(versions.counts, self.reaches, strict=True))
-        reaches = [reach for count, reach in pairs for _ in range(count)]
-        feed = WholeRows(self.whole.attention_block).feed(versions.canvas.tokens, reaches, versions.canvas.columns)
-        return BranchPlan((feed,), [count * reach for count, reach in pairs], None, range(len(pairs)))
+    def spread(self, branches: Branches) -> BranchPlan:
+        pairs = list(zip(branches.counts, self.ends, strict=True))
+        ends = [end for count, end in pairs for _ in range(count)]
+        feed = WholeRows(self.whole.attention_block).feed(branches.canvas.tokens, ends, branches.canvas.columns)
+        return BranchPlan((feed,), [count * end for count, end in pairs], None, range(len(pairs)))
 
     def accept(self, kept: Int[Tensor, " B"]) -> None:
         return None

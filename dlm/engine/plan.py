@@ -1,18 +1,19 @@
-"""What a forward is fed: the question a cache is asked, and its answer."""
+"""What a forward is fed: what a cache is asked, its answer, and several branches of a row in one forward."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState
+from dlm.models.backbone import Memory
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Layout:
 
     Attributes:
         rows: most rows of the batch.
-        columns: width of the canvas, its trash column included.
+        columns: width of the canvas, its scratch column included.
         shift: as in :class:`dlm.models.backbone.ModelDescription`.
         attention_block: likewise.
         streams: 2 when a second, unguided stream of every row is fed (classifier-free guidance), else 1.
@@ -48,7 +49,7 @@ class CacheQuery:
         wanted: positions to propose for: the eligible ones and those a part looks at, except an early exit.
             ``[B, W]``
         rows: the host's account of each slot.
-        leaving: positions an early exit looks at beside those; a forward that cannot end a row need not show them.
+        exiting: positions an early exit looks at beside those; a forward that cannot end a row need not show them.
             None: there is no early exit, or it looks at nothing. ``[B, W]``
         upcoming: positions this step will commit, where the sampler can tell before the forward; None where it cannot
             or nobody asks. ``[B, W]``
@@ -67,12 +68,12 @@ class CacheQuery:
 
 
 class PackedBranches(NamedTuple):
-    """How the versions of rows lie one behind the other in one feed.
+    """How the branches of rows lie one behind the other in one feed.
 
     Attributes:
-        grid: the versions of each row, the first one where a row has fewer. ``[B, E]``
+        grid: the branches of each row, the first one where a row has fewer. ``[B, E]``
         there: which of them are meant. ``[B, E]``
-        back: the place of each version in the flattened grid. ``[R]``
+        back: the place of each branch in the flattened grid. ``[R]``
     """
 
     grid: Int[Tensor, "B E"]
@@ -80,26 +81,21 @@ class PackedBranches(NamedTuple):
     back: Int[Tensor, " R"]
 
 
-class Memory(Protocol):
-    """What one forward reads and writes beside the positions it is fed."""
+class FeedMemory(Memory, Protocol):
+    """What one forward reads and writes beside the positions it is fed, as the engine lays feeds out."""
 
-    def run(self, layer: int, block: Any, x: Float[Tensor, "R T D"], rope: Any, mask: Tensor | None) -> Tensor:
-        """The stream after ``block`` (a :class:`dlm.models.transformer.Block`), the layer's stored keys and values
-        included. ``mask`` is over what the feed attends to."""
-        ...
-
-    def extended(self, extra: int) -> Memory:
+    def extended(self, extra: int) -> FeedMemory:
         """For a feed with ``extra`` more entries behind: they are seen where the mask says so, and not kept."""
         ...
 
-    def doubled(self) -> Memory:
+    def doubled(self) -> FeedMemory:
         """For a feed that has every row twice, the second time in its own stream."""
         ...
 
     def along_sequence(
         self, order: PackedBranches, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
-    ) -> tuple[Memory, Bool[Tensor, "B Q K"]]:
-        """For versions that were to be rows of a feed and now lie one behind the other; and the mask that keeps them
+    ) -> tuple[FeedMemory, Bool[Tensor, "B Q K"]]:
+        """For branches that were to be rows of a feed and now lie one behind the other; and the mask that keeps them
         apart, over what is stored and what is fed."""
         ...
 
@@ -110,7 +106,7 @@ class Feed:
 
     Attributes:
         tokens: the fed tokens. ``[R, T]``
-        positions: their absolute positions, ascending; unused entries are at the canvas's trash column. None means
+        positions: their absolute positions, ascending; unused entries are at the canvas's scratch column. None means
             ``0 .. T-1``. ``[R, T]``
         valid: which entries may be attended to; None means all. ``[R, S]``, or ``[R, T, S]`` from query to key; S is
             ``stored``, or T where that is None
@@ -122,7 +118,7 @@ class Feed:
     tokens: Int[Tensor, "R T"]
     positions: Int[Tensor, "R T"] | None = None
     valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None = None
-    memory: Memory | None = None
+    memory: FeedMemory | None = None
     stored: int | None = None
     slots: Int[Tensor, " R"] | None = None
 
@@ -154,3 +150,59 @@ def sees(
     """Block-causal attention: a position sees its own attention block and those before it (counted from position 0)."""
     mask = (keys // attention_block)[None, None, :] <= (queries // attention_block)[:, :, None]
     return mask if valid is None else mask & valid[:, None, :]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Versions of the rows of a batch; those of one row lie together, the row as it stands first.
+
+    A branch may *follow* another one: it is a state that comes one step after. Then it sees what the other computed,
+    as it would one forward later.
+
+    Attributes:
+        canvas, blocks: as of the batch, a row for each branch.
+        wanted: positions to propose for. ``[V, W]``
+        ahead: as in :class:`CacheQuery`. ``[V, W]``
+        owner: the slot each is a version of. ``[V]``
+        parent: the branch each follows; itself where it follows none. ``[V]``
+        first: the row as it stands. ``[B]``
+        levels: the branches that follow another, those that come first in front.
+        counts: how many there are of each row.
+        remasks: whether some take tokens back that the row has.
+    """
+
+    canvas: Canvas
+    blocks: BlockState
+    wanted: Bool[Tensor, "V W"]
+    ahead: Bool[Tensor, "V W"] | None
+    owner: Int[Tensor, " V"]
+    parent: Int[Tensor, " V"]
+    first: Int[Tensor, " B"]
+    levels: tuple[Int[Tensor, " _"], ...]  # of different lengths
+    counts: Sequence[int]
+    remasks: bool = False
+
+    @staticmethod
+    def levels_of(depths: Sequence[int], device: torch.device) -> tuple[Int[Tensor, " _"], ...]:
+        """The branches of each depth; 0 for those that follow none."""
+        return tuple(
+            torch.tensor([branch for branch, depth in enumerate(depths) if depth == level], device=device)
+            for level in sorted({*depths} - {0})
+        )
+
+
+class BranchPlan(NamedTuple):
+    """What a forward of several branches is fed.
+
+    Attributes:
+        feeds: calls of the model; ``slots`` are branches.
+        counts: positions that the branches of each row take together, known on the host.
+        fed: positions that are recomputed; None: every one that can be. ``[V, W]``
+        slots: the rows whose branches are in the first call, all of them; another call has rows that are recomputed
+            whole.
+    """
+
+    feeds: tuple[Feed, ...]
+    counts: Sequence[int]
+    fed: Bool[Tensor, "V W"] | None
+    slots: Sequence[int]

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlm.errors import SettingsError
+from dlm.models.backbone import ModelDescription
 
 # What a part may ask for beyond token and probability. The last five cost an own pass: raw logits before the
 # transforms (gap), a second head pass (kl), a longer forward (shadow), attention maps (attention), and the likeliest
@@ -93,6 +94,15 @@ class Vocabulary:
     valid: int
     unconfident: tuple[int, ...] = ()
 
+    @classmethod
+    def of(cls, description: ModelDescription, proposer: Proposer) -> Vocabulary:
+        """A model's vocabulary, with the ids that this way of proposing leaves out."""
+        ends: tuple[int, ...] = ()
+        if proposer.end_confidence == "aliased":
+            # The reference's aliased tensors spare the end-of-text id as soon as noise makes them distinct.
+            ends = description.eos_ids if proposer.temperature == 0 else description.eos_ids[1:]
+        return cls(description.mask_id, description.vocab_size, description.valid_vocab, ends)
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -127,9 +137,9 @@ class Proposal:
         shaped = (None if x is None else x.view(*shape, *x.shape[1:]) for x in self._columns())
         return Proposal(*shaped)  # type: ignore[arg-type]
 
-    def gather(self, rows: Int[Tensor, " B"]) -> Proposal:
-        """Row ``rows[b]`` of the first axis in place ``b``."""
-        return Proposal(*(None if x is None else x[rows] for x in self._columns()))  # type: ignore[arg-type]
+    def gather(self, *index: Int[Tensor, "..."]) -> Proposal:
+        """What stands at these places of the first axes, one index each, in the shape of the indices."""
+        return Proposal(*(None if x is None else x[index] for x in self._columns()))  # type: ignore[arg-type]
 
     @classmethod
     def cat(cls, parts: list[Proposal], dim: int = 0) -> Proposal:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.row import Row
-from dlm.trace import Trace
 
 StopReason = Literal["filled", "end_token", "early_exit"]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Figures of one row, always reported together (specs/parallelbench.md 2.2).
+    """Figures of one row, always reported together (docs/evaluation.md).
 
     Attributes:
         forwards: model evaluations (NFE); a classifier-free guidance pair counts 2.
@@ -80,9 +79,10 @@ class RowResult:
         steps = canvas.commit_step[slot, job.start : job.end].tolist()
         confidence = canvas.commit_confidence[slot, job.start : job.end].tolist()
         filled = sum(step >= 0 for step in steps)
-        counts = _count(row, first_end(tokens, canvas.end_ids), steps, forwards_per_step)
+        opened = int(canvas.writable[slot].sum())  # a row that may grow need not have grown to its bound
+        counts = _count(row, opened, first_end(tokens, canvas.end_ids), steps, forwards_per_step)
         counts = replace(counts, positions_cut=int(canvas.cut_away[slot]))
-        stop: StopReason = "filled" if filled == len(job.writable) else "end_token"
+        stop: StopReason = "filled" if filled == opened else "end_token"
         stop = "early_exit" if row.exiting else stop
         return cls(job.index, whole[: job.start], tokens, steps, confidence, stop, counts)
 
@@ -92,7 +92,7 @@ def first_end(tokens: list[int], end_ids: tuple[int, ...]) -> int:
     return next((i for i, token in enumerate(tokens) if token in end_ids), len(tokens))
 
 
-def _count(row: Row, useful: int, steps: list[int], forwards_per_step: int) -> Counts:
+def _count(row: Row, opened: int, useful: int, steps: list[int], forwards_per_step: int) -> Counts:
     written = [i for i, step in enumerate(steps) if step >= 0]
     content = [i for i in written if i < useful]
     forwards = forwards_per_step * row.forwards
@@ -103,7 +103,7 @@ def _count(row: Row, useful: int, steps: list[int], forwards_per_step: int) -> C
         token_forwards=row.token_forwards,
         tokens=len(content),
         tokens_per_forward=len(content) / needed if needed else 0.0,
-        canvas_tokens_per_forward=len(row.job.writable) / forwards if forwards else 0.0,
+        canvas_tokens_per_forward=opened / forwards if forwards else 0.0,
         seconds=seconds,
         seconds_refresh=row.seconds_refresh,
         seconds_step=row.seconds_step,
@@ -112,38 +112,3 @@ def _count(row: Row, useful: int, steps: list[int], forwards_per_step: int) -> C
         accepted_drafts=row.steps - row.forwards,
         acceptance=tuple(row.accepted),
     )
-
-
-@dataclass(frozen=True)
-class Generation:
-    """The answer to one prompt.
-
-    Attributes:
-        text: the generated tokens up to the first end token, as text; for an infill the whole filled text. Empty
-            when the model has no tokenizer.
-        tokens: the whole generated canvas, filler included.
-        commit_step: per generated position the 0-based step (forward of the row) at which it was committed; -1
-            where the sampler committed nothing (given tokens of an infill, filler written by a stop rule).
-        stop: ``filled``, ``end_token`` (a stop rule filled the rest) or ``early_exit`` (the rest was committed at
-            once).
-        counts: forwards, tokens and seconds of this row.
-        prompt_tokens: the prompt as token ids.
-        confidence: per generated position the probability at which it was committed; NaN where it was not.
-        trace: what ``record=`` asked for; None otherwise.
-    """
-
-    text: str
-    tokens: list[int]
-    commit_step: list[int]
-    stop: StopReason
-    counts: Counts
-    prompt_tokens: list[int] = field(default_factory=list)
-    confidence: list[float] = field(default_factory=list)
-    trace: Trace | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain Python values, ready for JSON (NaN becomes null)."""
-        values = asdict(self)
-        values["confidence"] = [None if c != c else c for c in self.confidence]
-        values["trace"] = None if self.trace is None else self.trace.as_dict()
-        return values

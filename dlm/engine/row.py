@@ -20,8 +20,8 @@ class Row:
         job: what it was asked to decode.
         open: masked positions left in the row, as of the last synchronisation.
         block_open: masked positions left in its block; 0 means a new block must be opened.
-        leaving: whether a rule has just committed all it had.
-        reach: positions fed at the next step, ``job.end`` unless the sampler cuts the row off.
+        exiting: whether a rule has just committed all it had.
+        visible_end: positions fed at the next step: the row's end, unless the sampler cuts the row off.
         forwards, token_forwards: forwards seen so far and positions pushed through the body.
         steps: steps of the sampler; more than forwards when drafts were accepted.
         block_steps: those since its block was opened.
@@ -45,7 +45,7 @@ class Row:
     seconds_refresh: float = 0.0
     seconds_step: float = 0.0
     seconds_sampler: float = 0.0
-    reach: int = 0
+    visible_end: int = 0
     exiting: bool = False
     ahead: list[tuple[int, int]] = field(default_factory=list)
     drafts: int = 0
@@ -53,21 +53,23 @@ class Row:
     cache: dict[str, int] = field(default_factory=dict)
     failed: bool = False
 
-    def __post_init__(self) -> None:
-        self.reach = self.job.end
+    @classmethod
+    def of(cls, job: Job) -> Row:
+        """A row that begins."""
+        return cls(job, sum(place < job.first_end for place in job.writable), visible_end=job.first_end)
 
     def book(self, status: Mapping[str, int], positions: int, seconds: Mapping[str, float]) -> None:
         """One step more.
 
         Args:
-            status: what the device reported: ``open``, ``block_open``, and where they apply ``exiting``, ``reach``,
-                ``taken`` (steps beyond one) and ``block_steps``.
+            status: what the device reported: ``open``, ``block_open``, and where they apply ``exiting``,
+                ``visible_end``, ``taken`` (steps beyond one) and ``block_steps``.
             positions: how many it was fed.
             seconds: its share of the step's ``refresh``, ``forward`` and ``sampler`` time.
         """
         self.open, self.block_open = status["open"], status["block_open"]
         self.exiting = bool(status.get("exiting"))
-        self.reach = min(status.get("reach", self.job.end), self.job.end)
+        self.visible_end = min(status.get("visible_end", self.visible_end), self.job.end)
         taken = status.get("taken", 0)
         self.forwards += 1
         self.steps += 1 + taken

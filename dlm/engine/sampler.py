@@ -1,27 +1,30 @@
-"""A sampler: a small frozen bundle of parts. Presets with the papers' names live in the package ``samplers``."""
+"""A sampler: a small frozen bundle of parts, and which of them go together.
+
+Presets with the papers' names live in the package ``samplers``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from dlm.engine.interfaces import (
-    Binds,
-    Blocks,
+    BlockSchedule,
     Budget,
     EarlyExit,
     LogitTransform,
     Part,
     Reviser,
-    Rewrites,
     Score,
     ScoreModifier,
     Selector,
+    Speculator,
     StopRule,
+    offers,
 )
-from dlm.engine.legality import refuse_illegal
 from dlm.engine.proposal import Proposer, Statistic
 from dlm.errors import SettingsError
 
@@ -49,17 +52,17 @@ class Sampler:
         exit: commits everything that is left at once.
         stop: ends a row before its canvas is full.
         reviser: takes committed tokens back.
-        lookahead: a :class:`dlm.speculation.lookahead.Lookahead`: continuations that are fed beside the row.
+        probe: asks the model about versions of a row beside the row itself (:class:`dlm.speculation.probes.Probe`).
         guidance: classifier-free guidance scale w, logits u + (w + 1)(c - u); 0 is off. Doubles the forwards.
 
     Raises:
-        SettingsError: parts that do not go together (specs/samplers.md 4.4), with the reason.
+        SettingsError: a part that is none of its role, or parts that do not go together; with the reason.
     """
 
     name: str
     score: Score
     selector: Selector
-    blocks: Blocks
+    blocks: BlockSchedule
     budget: Budget | None = None
     proposer: Proposer = field(default_factory=Proposer)
     modifiers: Sequence[ScoreModifier] = ()
@@ -67,7 +70,7 @@ class Sampler:
     exit: EarlyExit | None = None
     stop: StopRule | None = None
     reviser: Reviser | None = None
-    lookahead: Any = None
+    probe: Any = None
     guidance: float = 0.0
 
     def __post_init__(self) -> None:
@@ -76,7 +79,8 @@ class Sampler:
         object.__setattr__(self, "transforms", tuple(self.transforms))
         if not 0.0 <= self.guidance < float("inf"):
             raise SettingsError(f"guidance must be 0 (off) or more, got {self.guidance}")
-        refuse_illegal(self)
+        for reason in _refusals(self):
+            raise SettingsError(f"sampler {self.name!r}: {reason}")
 
     @cached_property
     def parts(self) -> dict[str, Part]:
@@ -85,12 +89,8 @@ class Sampler:
         numbered |= {"score": self.score}
         numbered |= {f"modifier{i}": part for i, part in enumerate(self.modifiers)}
         optional: dict[str, Part | None] = {"budget": self.budget, "selector": self.selector, "blocks": self.blocks}
-        optional |= {"exit": self.exit, "stop": self.stop, "reviser": self.reviser}
+        optional |= {"exit": self.exit, "stop": self.stop, "reviser": self.reviser, "probe": self.probe}
         return numbered | {role: part for role, part in optional.items() if part is not None}
-
-    def able(self, ability: Any) -> list[Any]:
-        """The parts that have an ability of :mod:`dlm.engine.interfaces`."""
-        return [part for part in self.parts.values() if isinstance(part, ability)]
 
     def bind(self, tokenizer: Any, vocab_size: int) -> Sampler:
         """The sampler with every text of its settings turned into ids of this tokenizer (None: there is none).
@@ -102,12 +102,17 @@ class Sampler:
         def bound(part: Any) -> Any:
             if isinstance(part, tuple):
                 return tuple(bound(p) for p in part)
-            return part.bind(tokenizer, vocab_size) if isinstance(part, Binds) else part
+            return part.bind(tokenizer, vocab_size) if isinstance(part, Part) else part
 
-        if not self.able(Binds):
+        if not self.binds:
             return self
         roles = [f.name for f in fields(self) if f.name not in ("name", "proposer", "guidance")]
         return replace(self, **{role: bound(getattr(self, role)) for role in roles})
+
+    @property
+    def binds(self) -> bool:
+        """Whether a setting may be a text."""
+        return any(offers(part, Part.bind) for part in self.parts.values())
 
     @cached_property
     def needs(self) -> frozenset[Statistic]:
@@ -118,28 +123,157 @@ class Sampler:
     @cached_property
     def idle_steps(self) -> int:
         """How many steps of a row may commit nothing; 0 means that every step commits."""
-        return max(self.selector.idle_steps, self.budget.idle_steps if self.budget is not None else 0)
-
-    @cached_property
-    def rewrites(self) -> bool:
-        """Whether the selector may replace tokens that are committed already."""
-        return isinstance(self.selector, Rewrites) and self.selector.rewrites
+        return max(part.idle_steps for part in (self.selector, self.budget) if part is not None)
 
     @cached_property
     def order_known(self) -> bool:
         """Whether the positions of a step are known before its forward: a random order with a fixed budget."""
-        parts = [self.score, self.selector, *([self.budget] if self.budget is not None else [])]
-        plain = not self.modifiers and self.lookahead is None and not self.rewrites
-        return plain and all(getattr(part, "order_known", False) for part in parts)
+        known = self.score.order_known and self.selector.order_known
+        plain = not self.modifiers and self.probe is None and not self.selector.rewrites
+        return plain and known and (self.budget is None or self.budget.order_known)
 
     @cached_property
     def compares_steps(self) -> bool:
         """Whether a part holds proposals of a step against those of the step before (KLASS, CCD)."""
-        return "kl" in self.needs or any(getattr(part, "compares_steps", False) for part in self.parts.values())
+        return "kl" in self.needs or any(part.compares_steps for part in self.parts.values())
+
+    @property
+    def moves_blocks(self) -> bool:
+        """Whether a block may move, or be open in places, while it is filled."""
+        return offers(self.blocks, BlockSchedule.move) or offers(self.blocks, BlockSchedule.open_positions)
+
+    @property
+    def grows(self) -> bool:
+        """Whether rows may grow."""
+        return offers(self.blocks, BlockSchedule.grow)
 
     @property
     def extra_cost(self) -> str:
         """Why a step costs more than its arithmetic, in two or three words; empty when it does not."""
         reasons = [text for statistic, text in _COSTS.items() if statistic in self.needs]
-        reasons += ["several branches"] if self.lookahead is not None else []
+        reasons += ["several branches"] if self.probe is not None else []
         return ", ".join(reasons)
+
+
+_ROLES: dict[str, type] = {
+    "score": Score, "selector": Selector, "blocks": BlockSchedule, "budget": Budget, "exit": EarlyExit,
+    "stop": StopRule, "reviser": Reviser, "modifiers": ScoreModifier, "transforms": LogitTransform, "probe": Speculator,
+}  # fmt: skip
+
+
+def _refusals(sampler: Sampler) -> Iterator[str]:
+    """Why parts of the sampler are none or do not go together, reason by reason."""
+    if isinstance(sampler.reviser, list | tuple):
+        yield "two revisers in one sampler may undo each other for ever; give one"
+    for role, base in _ROLES.items():
+        given = getattr(sampler, role)
+        for part in given if role in ("modifiers", "transforms") else [given]:
+            if part is None and role not in ("score", "selector", "blocks"):
+                continue
+            if not isinstance(part, base) or not isinstance(part, Part):
+                yield (
+                    f"{role}: {type(part).__name__} is no {base.__name__}: a part extends the class of its role,"
+                    f" {base.__module__}.{base.__name__}"
+                )
+            yield from undeclared(part)
+    for rule in (_budget, _modifiers, _schedule, _reviser, _growth):
+        yield from rule(sampler)
+    reason = None if sampler.probe is None else sampler.probe.clashes(sampler)
+    if reason is not None:
+        yield reason
+
+
+def undeclared(part: Part) -> Iterator[str]:
+    """What is wrong with the public names of a part, a sentence each.
+
+    A field must not bear the name of a method of the role; and every other public name must be one that a role of the
+    part knows.
+    """
+    name = type(part).__name__
+    roles = [role for role in type(part).__mro__ if role.__module__.startswith(("dlm.engine.", "dlm.speculation."))]
+    known = {n for role in roles for n in vars(role) if not n.startswith("_")}
+    settings: set[str] = {f.name for f in fields(part)} if is_dataclass(part) else set()
+    for setting in sorted(settings & known):
+        if any(callable(vars(role).get(setting)) for role in roles):
+            yield f"{name} has a setting called {setting!r}, which is a method of its role: call it something else"
+    for extra in sorted({n for n in dir(type(part)) if not n.startswith("_")} - known - settings):
+        near = difflib.get_close_matches(extra, known, 1)
+        meant = f"is {near[0]!r} meant? " if near else ""
+        yield f"{name} has {extra!r}, which its role does not know: {meant}What is its own begins with an underscore"
+
+
+def _budget(sampler: Sampler) -> Iterator[str]:
+    """A budget is for selectors that read it."""
+    selector = type(sampler.selector).__name__
+    if sampler.selector.uses_budget and sampler.budget is None:
+        yield (
+            f"{selector} commits as many positions as a budget says; give one (for example"
+            " samplers.Uniform(tokens_per_step=1))"
+        )
+    if sampler.budget is not None and not sampler.selector.uses_budget:
+        yield (
+            f"{selector} decides by itself how many positions to commit; remove the budget"
+            f" ({type(sampler.budget).__name__})"
+        )
+
+
+def _modifiers(sampler: Sampler) -> Iterator[str]:
+    """Scaling a negative score down raises it."""
+    for modifier in sampler.modifiers:
+        if modifier.scales and not sampler.score.non_negative:
+            yield (
+                f"{type(modifier).__name__} multiplies scores with factors below 1, which would raise the negative"
+                f" scores of {type(sampler.score).__name__}; use a score that is never negative (samplers.Probability)"
+            )
+
+
+def _schedule(sampler: Sampler) -> Iterator[str]:
+    """Parts that plan the whole canvas do not work with a schedule that cuts it as it likes."""
+    for part in (sampler.budget, sampler.selector):
+        accepted = None if part is None else part.block_schedules
+        if accepted is not None and not isinstance(sampler.blocks, accepted):
+            yield (
+                f"{type(part).__name__} plans the whole canvas itself and does not fit the blocks of"
+                f" {type(sampler.blocks).__name__}; use {_either(accepted)}"
+            )
+
+
+def _reviser(sampler: Sampler) -> Iterator[str]:
+    """A reviser needs the partner that guarantees its end."""
+    reviser = sampler.reviser
+    if reviser is None or not reviser.partners:
+        return
+    role = "budget" if issubclass(reviser.partners[0], Budget) else "selector"
+    present = getattr(sampler, role)
+    if not isinstance(present, reviser.partners):
+        yield (
+            f"{type(reviser).__name__} is bounded only together with the {role} {_either(reviser.partners)},"
+            f" not with {type(present).__name__}"
+        )
+        return
+    mismatch = reviser.fits(present)
+    if mismatch is not None:
+        yield f"{type(reviser).__name__} and its {role} do not fit each other: {mismatch}"
+
+
+def _growth(sampler: Sampler) -> Iterator[str]:
+    """A row that grows moves what stands in it; what is remembered by position would stay behind."""
+    if not sampler.grows:
+        return
+    clashes = {
+        "a stop rule that shortens rows": sampler.stop is not None and offers(sampler.stop, StopRule.new_end),
+        "a selector that cuts rows off": offers(sampler.selector, Selector.visible_end),
+        "a probe": sampler.probe is not None,
+        "a reviser": sampler.reviser is not None,
+        "a part with a memory": any(
+            offers(part, Part.init) for part in sampler.parts.values() if part is not sampler.blocks
+        ),
+        "blocks that stay where they are": not offers(sampler.blocks, BlockSchedule.move),
+    }
+    found = [what for what, there in clashes.items() if there]
+    if found:
+        yield f"the blocks of {type(sampler.blocks).__name__} grow, which does not go with {' and '.join(found)}"
+
+
+def _either(classes: Sequence[type]) -> str:
+    return " or ".join(one.__name__ for one in classes)

@@ -1,63 +1,168 @@
-"""What the parts of a sampler say at a step: row by row, on the device, and nothing that the host must know."""
+"""A sampler at work: what its parts say at a step, row by row, on the device, and nothing that the host must know."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.engine.batch import Batch
 from dlm.engine.canvas import Canvas, Job, pack_positions
-from dlm.engine.interfaces import Accepts, Checks, CutsOff, CutsShort, Forgets, Looks, Narrows, RowSize
+from dlm.engine.interfaces import BlockSchedule, Growth, Part, RowSize, Selector, StopRule, offers
 from dlm.engine.proposal import Proposal
+from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.step import BlockState, State, StepView, map_state, renew_state
+from dlm.errors import SettingsError
+
+# The fields of a sampler that hold a part, and those that hold several.
+ONE_PART = ("score", "budget", "selector", "blocks", "exit", "stop", "reviser", "probe")
+SEVERAL_PARTS = ("modifiers", "transforms")
+
+
+class PreviousForward(NamedTuple):
+    """What the divergence from one forward to the next needs of the first.
+
+    Attributes:
+        known: positions whose hidden states were computed. ``[B, W]``
+        hidden: hidden states at their columns, one set, or two with guidance. ``[B, W, D]`` each
+    """
+
+    known: Bool[Tensor, "B W"]
+    hidden: tuple[Float[Tensor, "B W D"], ...]
+
+
+@dataclass
+class SamplerState:
+    """What the parts of a sampler remember of the rows of a batch, every tensor with the row axis first.
+
+    Attributes:
+        score, budget, selector, blocks, exit, stop, reviser, probe: of the part in that role.
+        modifiers, transforms: of each of them.
+        previous: the forward before, where a part compares with it.
+        stepper: of what takes the steps (the drafts at hand).
+    """
+
+    score: State = None
+    modifiers: tuple[State, ...] = ()
+    transforms: tuple[State, ...] = ()
+    budget: State = None
+    selector: State = None
+    blocks: State = None
+    exit: State = None
+    stop: State = None
+    reviser: State = None
+    probe: State = None
+    previous: PreviousForward | None = None
+    stepper: State = None
+
+    @classmethod
+    def of(cls, sampler: Sampler, canvas: Canvas) -> SamplerState:
+        """The memories of fresh rows."""
+        state = cls()
+        for role in ONE_PART:
+            part = getattr(sampler, role)
+            setattr(state, role, None if part is None else part.init(canvas))
+        for role in SEVERAL_PARTS:
+            setattr(state, role, tuple(part.init(canvas) for part in getattr(sampler, role)))
+        return state
+
+    def copy(self) -> SamplerState:
+        """Another one with the same memories; steps put new ones in their places and never write to a tensor."""
+        return replace(self)
+
+    def keep(self, rows: Int[Tensor, " R"]) -> SamplerState:
+        """Row compaction."""
+        memories = (getattr(self, field.name) for field in fields(self))
+        return SamplerState(*(map_state(lambda x: x.index_select(0, rows), memory) for memory in memories))
+
+    def adopt(self, new: SamplerState, where: Bool[Tensor, " B"]) -> None:
+        """Take over what the parts of ``new`` remember of the rows ``where``."""
+        for role in (*ONE_PART, *SEVERAL_PARTS):
+            setattr(self, role, renew_state(getattr(self, role), getattr(new, role), where))
 
 
 class SamplerRun:
-    """A sampler at work. The loop asks at every step; drafts ask for steps that may come.
+    """The parts of a sampler, asked in their order. The loop asks at every step; drafts ask for steps that may come.
 
     Args:
         sampler: whose parts are asked.
         stores: whether a cache keeps keys, so that every position that is looked at costs.
+        longest: most positions of a block.
     """
 
-    longest: int
-
-    def __init__(self, sampler: Sampler, stores: bool) -> None:
-        self.sampler = sampler
-        # Asking a protocol is slow; what the parts are able to do is asked once.
-        self._lookers: list[Looks] = sampler.able(Looks)
-        self._cuts_short = sampler.stop if isinstance(sampler.stop, CutsShort) else None
+    def __init__(self, sampler: Sampler, stores: bool, longest: int) -> None:
+        self.sampler, self.longest = sampler, longest
+        stop, selector, blocks = sampler.stop, sampler.selector, sampler.blocks
+        self._cuts_short = stop if stop is not None and offers(stop, StopRule.new_end) else None
+        self._lookers = [part for part in sampler.parts.values() if offers(part, Part.positions_to_score)]
         if stores and self._cuts_short is not None:
             # What it looks at ahead of the block would have to be recomputed at every step.
-            self._lookers = [part for part in self._lookers if part is not sampler.stop]
+            self._lookers = [part for part in self._lookers if part is not stop]
         asked = self._cuts_short is not None and self._cuts_short.asks_accepted
-        self._accepts = sampler.selector if asked and isinstance(sampler.selector, Accepts) else None
-        self._cuts_off = sampler.selector if isinstance(sampler.selector, CutsOff) else None
-        self._narrows = sampler.blocks if isinstance(sampler.blocks, Narrows) else None
-        self._forgetful = [(role, part) for role, part in sampler.parts.items() if isinstance(part, Forgets)]
+        self._accepts = selector if asked and offers(selector, Selector.accepted) else None
+        self.hides = offers(selector, Selector.visible_end)
+        self._narrows = offers(blocks, BlockSchedule.narrow)
+        self._moves = offers(blocks, BlockSchedule.move)
+        self._in_places = offers(blocks, BlockSchedule.open_positions)
 
-    def fit(self, jobs: Sequence[Job]) -> None:
-        """What can be said before the first forward; each row is asked about, since rows may differ in length."""
+    @classmethod
+    def fitted(cls, sampler: Sampler, stores: bool, jobs: Sequence[Job]) -> SamplerRun:
+        """For these rows; each is asked about, since rows may differ in length.
+
+        Raises:
+            SettingsError: the sampler does not fit one of them.
+        """
         regions = {job.end - job.start for job in jobs}
-        self.longest = self.sampler.blocks.longest(max(regions))
+        longest = sampler.blocks.longest(max(regions))
         for region in sorted(regions):
-            for part in self.sampler.able(Checks):
-                part.check(region, min(self.longest, region))
+            for part in sampler.parts.values():
+                part.check(region, min(longest, region))
+        if sampler.grows and any(len(job.writable) < job.end - job.start for job in jobs):
+            raise SettingsError(
+                f"the blocks of {type(sampler.blocks).__name__} put masks into rows, which would move given tokens:"
+                " infill and pinned tokens need blocks that do not grow"
+            )
+        return cls(sampler, stores, longest)
 
-    def open_blocks(self, canvas: Canvas, blocks: BlockState, states: dict) -> tuple[BlockState, Bool[Tensor, " B"]]:
-        """Open the next block of every row whose block is full; and which rows these are."""
-        masked = canvas.masked
+    @property
+    def shortens(self) -> bool:
+        """Whether a stop rule may take away the end of a row."""
+        return self._cuts_short is not None
+
+    def ready(self, rows: Sequence[Row]) -> bool:
+        """Whether every row stands in a block that stays as it is."""
+        return not self._moves and all(row.block_open for row in rows)
+
+    def open_blocks(
+        self, canvas: Canvas, blocks: BlockState, state: SamplerState
+    ) -> tuple[BlockState, Bool[Tensor, " B"]]:
+        """Open the next block of every row whose block is full, and move those of the others; and which rows have
+        opened one."""
+        schedule, masked = self.sampler.blocks, canvas.masked
         opened = ~(masked & blocks.block).any(dim=1)
-        start, end, states["blocks"] = self.sampler.blocks.step(canvas, states["blocks"])
-        start = torch.where(opened, start, blocks.block_start)
-        end = torch.where(opened, end, blocks.block_end)
+        moved = schedule.move(canvas, blocks, state.blocks) if self._moves else None
+        start, end, memory = schedule.step(canvas, state.blocks)
+        if moved is not None:
+            last, until, memory = moved[0], moved[1], renew_state(moved[2], memory, opened)
+        else:
+            last, until = blocks.block_start, blocks.block_end
+        state.blocks = memory
+        start, end = torch.where(opened, start, last), torch.where(opened, end, until)
         block = canvas.inside(start, end)
-        blocks = replace(blocks, block_start=start, block_end=end).opened(opened, block, (masked & block).sum(dim=1))
+        open_ = schedule.open_positions(canvas, start, end) if self._in_places else None
+        block = block if open_ is None else block & open_
+        reached = (masked & block).sum(dim=1)
+        if moved is not None:
+            # Masks that a block has come to hold since it was opened are counted with those it had.
+            more = (masked & block & ~blocks.block).sum(dim=1)
+            reached = torch.where(opened, reached, blocks.block_masks + more)
+        blocks = replace(blocks, block_start=start, block_end=end).opened(opened, block, reached)
+        if moved is not None:
+            blocks = replace(blocks, block_masks=reached, opened_end=end)
         return blocks, opened
 
     def wanted(
@@ -65,29 +170,36 @@ class SamplerRun:
     ) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"] | None]:
         """Positions to propose for: the eligible ones and those a part looks at; and those an early exit looks at."""
         exiting = None
-        leaver: object = self.sampler.exit
         for part in self._lookers:
-            if part is leaver:
-                exiting = part.positions_to_score(canvas, blocks)
-            else:
-                eligible = eligible | part.positions_to_score(canvas, blocks)
+            seen = part.positions_to_score(canvas, blocks)
+            if part is self.sampler.exit:
+                exiting = seen
+            elif seen is not None:
+                eligible = eligible | seen
         return eligible, exiting
 
-    def most(self, batch: Batch, eligible: int) -> int:
+    def most(self, rows: Sequence[Row], eligible: int) -> int:
         """The most positions a row proposes for, known on the host."""
         if not self._lookers:
             return eligible
-        region = max(row.job.end - row.job.start for row in batch.rows)
-        size = RowSize(region, self.longest, max(row.job.end for row in batch.rows))
+        region = max(row.job.end - row.job.start for row in rows)
+        size = RowSize(region, self.longest, max(row.job.end for row in rows))
         beyond = sum(max(0, part.most_positions_to_score(eligible, size) - eligible) for part in self._lookers)
         return min(eligible + beyond, size.row)
 
-    def narrow(self, view: StepView, opened: Bool[Tensor, " B"] | None, states: dict) -> StepView:
+    def visible_end(self, canvas: Canvas, state: SamplerState) -> Int[Tensor, " B"] | None:
+        """The end of what is fed of each row; None: its end."""
+        return self.sampler.selector.visible_end(canvas, state.selector) if self.hides else None
+
+    def narrow(self, view: StepView, opened: Bool[Tensor, " B"] | None, state: SamplerState) -> StepView:
         """Let the schedule settle the blocks it has just opened, now that the forward is known."""
-        if opened is None or self._narrows is None:
+        settled = None
+        if opened is not None and self._narrows:
+            settled = self.sampler.blocks.narrow(view, opened, state.blocks)
+        if opened is None or settled is None:
             return view
         canvas, blocks = view.canvas, view.blocks
-        end, states["blocks"] = self._narrows.narrow(view, opened, states["blocks"])
+        end, state.blocks = settled
         end = torch.where(opened, torch.minimum(end, blocks.block_end), blocks.block_end)
         block = canvas.inside(blocks.block_start, end)
         masks = torch.where(opened, (canvas.masked & block).sum(dim=1), blocks.block_masks)
@@ -95,88 +207,112 @@ class SamplerRun:
         blocks = replace(blocks, block_end=end, block=block, block_masks=masks, opened_end=until)
         return view.with_(blocks=blocks, eligible=view.eligible & view.here(block))
 
-    def order_known(
-        self, canvas: Canvas, blocks: BlockState, eligible: Bool[Tensor, "B W"], count: int, states: dict
+    def upcoming(
+        self, canvas: Canvas, blocks: BlockState, eligible: Bool[Tensor, "B W"], count: int, state: SamplerState
     ) -> Bool[Tensor, "B W"]:
         """What a sampler that does not read the proposals will commit at this step."""
         positions = pack_positions(eligible, canvas.columns, count)
         nothing = torch.zeros_like(positions, dtype=torch.float32)
         unknown = Proposal(positions, nothing)
         view = StepView(canvas, blocks, positions, eligible.gather(1, positions), unknown, most=count)
-        view, chosen, _ = self.select(view, None, dict(states))
+        view, chosen, _ = self.select(view, state.copy())
         return view.on_canvas(chosen, False)
 
     def select(
-        self, view: StepView, forced: Bool[Tensor, "B N"] | None, states: dict
+        self, view: StepView, state: SamplerState, forced: Bool[Tensor, "B N"] | None = None
     ) -> tuple[StepView, Bool[Tensor, "B N"], Bool[Tensor, " B"] | None]:
         """Scores, budget and choice, and the rows that would commit all they have. A row that may commit something
-        but would not, commits its best position."""
+        but would not, commits its best position; ``forced`` ones are committed whatever the selector says."""
         sampler = self.sampler
-        scores, states["score"] = sampler.score.step(view, states["score"])
-        scores = scores.masked_fill(~view.eligible, -torch.inf)
-        view = view.with_(scores=scores)
-        for i, modifier in enumerate(sampler.modifiers):
-            scores, states[f"modifier{i}"] = modifier.step(view, states[f"modifier{i}"])
-            scores = scores.masked_fill(~view.eligible, -torch.inf)
-            view = view.with_(scores=scores)
+        view = self._scored(view, state)
         if sampler.budget is not None:
-            budget, states["budget"] = sampler.budget.step(view, states["budget"])
+            budget, state.budget = sampler.budget.step(view, state.budget)
             view = view.with_(budget=budget)
         if self._accepts is not None:
             view = view.with_(accepted=self._accepts.accepted(view))
-        chosen, states["selector"] = sampler.selector.step(view, states["selector"])
+        chosen, state.selector = sampler.selector.step(view, state.selector)
         chosen = chosen & self._allowed(view)
         if not sampler.idle_steps:
             idle = ~chosen.any(dim=1, keepdim=True)
             if forced is not None:
                 idle = idle & ~forced.any(dim=1, keepdim=True)
-            best = scores.argmax(dim=1, keepdim=True)
+            assert view.scores is not None
+            best = view.scores.argmax(dim=1, keepdim=True)
             chosen = chosen.scatter(1, best, chosen.gather(1, best) | (idle & view.eligible.gather(1, best)))
         if forced is not None:
             chosen = chosen | forced
-        if sampler.lookahead is not None:
-            states["lookahead"] = sampler.lookahead.next(view, chosen)
         exiting = None
         if sampler.exit is not None:
-            exiting, states["exit"] = sampler.exit.step(view, states["exit"])
+            exiting, state.exit = sampler.exit.step(view, state.exit)
         return view, chosen, exiting
+
+    def _scored(self, view: StepView, state: SamplerState) -> StepView:
+        """The view with scores, -inf where nothing may be committed."""
+        sampler = self.sampler
+        scores, state.score = sampler.score.step(view, state.score)
+        view = view.with_(scores=scores.masked_fill(~view.eligible, -torch.inf))
+        memories = []
+        for modifier, memory in zip(sampler.modifiers, state.modifiers, strict=True):
+            scores, memory = modifier.step(view, memory)
+            view = view.with_(scores=scores.masked_fill(~view.eligible, -torch.inf))
+            memories.append(memory)
+        state.modifiers = tuple(memories)
+        return view
 
     def _allowed(self, view: StepView) -> Bool[Tensor, "B N"]:
         """Where the selector's choice counts: masked positions of the block, for a rewriting one all of them."""
-        if not self.sampler.rewrites:
+        if not self.sampler.selector.rewrites:
             return view.eligible
         return view.here(view.blocks.block & view.canvas.writable)
 
+    def growth(
+        self, view: StepView, chosen: Bool[Tensor, "B N"], state: SamplerState
+    ) -> tuple[Bool[Tensor, "B N"], Growth | None]:
+        """What is still chosen where rows grow, and how they do; None: rows never grow."""
+        if not self.sampler.grows:
+            return chosen, None
+        grown = self.sampler.blocks.grow(view, chosen, state.blocks)
+        assert grown is not None
+        growth, state.blocks = grown
+        canvas = view.canvas
+        growth = growth._replace(length=torch.minimum(growth.length.clamp_min(0), canvas.asked - canvas.end))
+        return chosen & ~(growth.hold & (growth.length > 0))[:, None], growth
+
     def revise(
-        self, view: StepView, chosen: Bool[Tensor, "B N"], exiting: Bool[Tensor, " B"] | None, states: dict
+        self, view: StepView, chosen: Bool[Tensor, "B N"], exiting: Bool[Tensor, " B"] | None, state: SamplerState
     ) -> Bool[Tensor, "B W"] | None:
         """Take back what the reviser doubts; other parts forget what they knew of those positions."""
         if self.sampler.reviser is None:
             return None
-        again, states["reviser"] = self.sampler.reviser.step(view, chosen, states["reviser"])
+        again, state.reviser = self.sampler.reviser.step(view, chosen, state.reviser)
         again = again & view.blocks.block & view.canvas.writable & ~view.canvas.masked
         if exiting is not None:
             again = again & ~exiting[:, None]
-        view.canvas.remask(again)
-        for role, part in self._forgetful:
-            states[role] = part.forget(again, states[role])
+        self.remask(view.canvas, again, state)
         return again
 
-    def cut(self, view: StepView, chosen: Bool[Tensor, "B N"], rows: Bool[Tensor, " B"] | None = None) -> StepView:
+    def remask(self, canvas: Canvas, where: Bool[Tensor, "B W"], state: SamplerState) -> None:
+        """Mask positions again; parts forget what they knew of them."""
+        canvas.remask(where)
+        for role in ONE_PART:
+            part = getattr(self.sampler, role)
+            if part is not None:
+                setattr(state, role, part.forget(where, getattr(state, role)))
+        for role in SEVERAL_PARTS:
+            pairs = zip(getattr(self.sampler, role), getattr(state, role), strict=True)
+            setattr(state, role, tuple(part.forget(where, memory) for part, memory in pairs))
+
+    def shorten(self, view: StepView, chosen: Bool[Tensor, "B N"], rows: Bool[Tensor, " B"] | None = None) -> StepView:
         """After the commits of a step: those of ``rows`` (None: all) whose stop rule has seen the end of the text end
         there, and so does their block. Waits for nothing; the host learns of it with the next report."""
         if self._cuts_short is None:
             return view
         canvas, blocks = view.canvas, view.blocks
-        end = self._cuts_short.cut(view, chosen)
+        end = self._cuts_short.new_end(view, chosen)
+        assert end is not None
         canvas.shorten(end if rows is None else torch.where(rows, end, canvas.end))
         block = blocks.block & (canvas.columns < canvas.end[:, None])
         # Schedules go on as if the block had been opened with that end.
         masks = torch.minimum(blocks.block_masks, (canvas.writable & block).sum(dim=1))
         end = torch.maximum(torch.minimum(blocks.block_end, canvas.end), blocks.block_start)
         return view.with_(blocks=replace(blocks, block_end=end, block=block, block_masks=masks))
-
-    def shortened(self, canvas: Canvas, before: Int[Tensor, " B"]) -> Int[Tensor, " B"] | None:
-        """The new ends of the rows that a stop rule has shortened since their ends were these, -1 for the others; None
-        without such a rule."""
-        return None if self._cuts_short is None else torch.where(canvas.end < before, canvas.end, -1)

@@ -1,9 +1,10 @@
-"""What is known at a step: the one argument every sampler part receives."""
+"""What is known at a step: the state of the open blocks, and the one argument every sampler part receives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,17 +14,20 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.noise import Purpose, uniform
 from dlm.engine.proposal import Proposal
 
+# What a part remembers between steps: None, a tensor, or a tuple of such, the row axis first.
+State = Any
+
 
 @dataclass(frozen=True)
 class BlockState:
-    """Where each row stands. Row-local: a row that joined late counts from its own beginning.
+    """Where each row and its open block stand. Row-local: a row that joined late counts from its own beginning.
 
     Attributes:
-        step: forwards this row has seen before this one. ``[B]``
+        step: steps the row has taken before this one; with drafts more than forwards. ``[B]``
         block_start, block_end: the active block of the row, absolute positions. ``[B]``
-        block_step: forwards since the block was opened. ``[B]``
-        block_masks: masked positions the block had when it was opened. ``[B]``
-        block: the positions of the active block. ``[B, W]``
+        block_step: steps since the block was opened. ``[B]``
+        block_masks: masked positions the block had when it was opened, and those that it has reached since. ``[B]``
+        block: its open positions. ``[B, W]``
         block_number: how many blocks the row has opened, the active one included. ``[B]``
         opened_end: the end the block was opened with; a stop rule may have cut it since. None: ``block_end``. ``[B]``
     """
@@ -41,8 +45,27 @@ class BlockState:
         if self.opened_end is None:
             object.__setattr__(self, "opened_end", self.block_end)
 
+    @classmethod
+    def fresh(cls, canvas: Canvas) -> BlockState:
+        """Rows that have not opened a block yet."""
+        zero, start = torch.zeros_like(canvas.start), canvas.start
+        return cls(zero, start, start, zero, zero, torch.zeros_like(canvas.writable), zero, start)
+
+    def renewed(self, new: BlockState, where: Bool[Tensor, " B"]) -> BlockState:
+        """``new`` in the rows ``where``."""
+        pairs = ((getattr(self, field.name), getattr(new, field.name)) for field in fields(self))
+        return BlockState(*(renew_state(old, fresh, where) for old, fresh in pairs))
+
+    def of(self, rows: Int[Tensor, " R"]) -> BlockState:
+        """The state of some rows, each as often as it is named."""
+        return BlockState(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def later(self, steps: Int[Tensor, " B"] | int) -> BlockState:
+        """The state so many steps later in the same block."""
+        return replace(self, step=self.step + steps, block_step=self.block_step + steps)
+
     def opened(self, rows: Bool[Tensor, " B"], block: Bool[Tensor, "B W"], masks: Int[Tensor, " B"]) -> BlockState:
-        """The clock after ``rows`` have opened ``block`` with so many masked positions."""
+        """The state after ``rows`` have opened ``block`` with so many masked positions."""
         return replace(
             self,
             block_step=self.block_step.masked_fill(rows, 0),
@@ -60,7 +83,7 @@ class StepView:
 
     Attributes:
         canvas: the tokens before this step's commits.
-        blocks: step and block counters of each row.
+        blocks: where each row and its block stand.
         positions: the proposed positions; unused entries point at the canvas's trash column. ``[B, N]``
         eligible: masked, inside the active block, and a real entry. ``[B, N]``
         proposal: token, probability and whatever other statistics were asked for. Each ``[B, N]``
@@ -71,7 +94,7 @@ class StepView:
         attention: attention of the last layers, mean over heads and layers, from query to key; None unless a part
             needs ``"attention"``. ``[B, T, T]``, T the fed positions
         accepted: which of the proposed positions the selector accepted for their own sake, see
-            :class:`dlm.engine.interfaces.Accepts`; None unless a part asks. ``[B, N]``
+            :meth:`dlm.engine.interfaces.Selector.accepted`; None unless a part asks. ``[B, N]``
         most: no row has more eligible positions; a plain number, known without asking the device.
     """
 
@@ -129,3 +152,26 @@ def rank(scores: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
     order = scores.sort(dim=1, descending=True, stable=True).indices
     places = torch.arange(scores.shape[1], device=scores.device)
     return torch.empty_like(order).scatter_(1, order, places.expand_as(order))
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Apply ``function`` to every tensor of a part's memory."""
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return function(state)
+    return _like(state, [map_state(function, x) for x in state])
+
+
+def renew_state(old: State, new: State, fresh: Bool[Tensor, " B"]) -> State:
+    """``new`` where ``fresh``, ``old`` elsewhere, row by row."""
+    if old is None:
+        return None
+    if isinstance(old, Tensor):
+        return torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), new, old)
+    return _like(old, [renew_state(a, b, fresh) for a, b in zip(old, new, strict=True)])
+
+
+def _like(state: Any, values: list[State]) -> State:
+    """A tuple, or a named one of the same kind."""
+    return type(state)(*values) if hasattr(state, "_fields") else tuple(values)

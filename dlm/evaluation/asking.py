@@ -174,7 +174,6 @@ def decoded(
     """
     left = dict(jobs)
     suspects: list[tuple[int, Exception]] = []  # failed one by one, and no row was finished since
-    recorder.prepare(decoder)
 
     def failed(number: int, error: BaseException) -> None:
         recorder.traces.pop(number, None)
@@ -190,7 +189,7 @@ def decoded(
     def rows(some: list[Job], size: int) -> Iterator[list[RowResult]]:
         done: list[RowResult] = []
         ending = 0  # rows that the last step has finished; they come before the next one
-        for event in decoder.run(some, size, model.device, failed):
+        for event in decoder.run(some, size, model.device, failed, recorder.needs):
             if not isinstance(event, RowResult):
                 recorder.take(event)
                 ending = sum(not row.open and not row.failed for row in event.rows)

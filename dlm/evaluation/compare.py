@@ -8,9 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from dlm import tasks
-from dlm.api import Message, generate
+from dlm.api import Generation, Message, generate
 from dlm.engine.interfaces import Cache
-from dlm.engine.result import Generation
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.evaluation.intervals import wilson

@@ -10,10 +10,11 @@ from dlm.api import Prompt, keyed, listed, prompt_job
 from dlm.engine.canvas import Job
 from dlm.engine.interfaces import Cache
 from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.no_cache import NoCache
 from dlm.engine.result import RowResult
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from dlm.evaluation.drift_replay import KINDS, KeyDrift, Replaying, StepDrift
+from dlm.evaluation.drift_replay import KINDS, Beside, KeyDrift, Replay, StepDrift
 from dlm.models import LanguageModel
 
 __all__ = ["KINDS", "Drift", "KeyDrift", "OutputDrift", "StepDrift", "measure"]
@@ -123,12 +124,13 @@ def measure(
         raise SettingsError("there are no prompts: give at least one")
     jobs = keyed([prompt_job(model, i, p, max_new_tokens, {}) for i, p in enumerate(listed(prompts))], seed)
     sampler = sampler.bind(model.tokenizer, model.description.valid_vocab)
-    replaying = Replaying(model.backbone, model.description, sampler, cache)
-    exact = _History.of(replaying, jobs, model, batch_size)
+    policy, replay = NoCache() if cache is None else cache, Replay()
+    beside = Decoder(model.backbone, model.description, sampler, Beside(policy), replay)
+    exact = _History.of(beside, jobs, model, batch_size)
     cached = _History.of(Decoder(model.backbone, model.description, sampler, cache), jobs, model, batch_size)
     return Drift(
-        steps=tuple(step for _, step in sorted(replaying.steps.items())),
-        keys=tuple(line for _, lines in sorted(replaying.keys.items()) for line in lines),
+        steps=tuple(step for _, step in sorted(replay.steps.items())),
+        keys=tuple(line for _, lines in sorted(replay.keys.items()) for line in lines),
         outputs=tuple(_output(exact, cached, job.index) for job in jobs),
     )
 

@@ -6,7 +6,7 @@ what is measured at a step is the cache alone, never the consequence of an earli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 from typing import Any
@@ -15,19 +15,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.engine.batch import Batch
-from dlm.engine.branches import Branches, BranchPlan
-from dlm.engine.canvas import Canvas, pack_positions
+from dlm.engine.canvas import Canvas
 from dlm.engine.forward import Forward, Seen
-from dlm.engine.interfaces import Cache, CacheRun
-from dlm.engine.loop import Decoder
+from dlm.engine.interfaces import Cache, CacheRun, Speculator
 from dlm.engine.no_cache import NoCacheRun, WholeRows
-from dlm.engine.plan import CacheQuery, ForwardPlan
-from dlm.engine.row import Row
+from dlm.engine.plan import CacheQuery, ForwardPlan, Layout
+from dlm.engine.proposal import Statistic
 from dlm.engine.sampler import Sampler
-from dlm.engine.step import BlockState, StepView, rank
+from dlm.engine.sampler_run import SamplerState
+from dlm.engine.step import StepView, rank
+from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, StepTools
 from dlm.errors import SettingsError
-from dlm.models.backbone import Backbone, ModelDescription
+from dlm.models.backbone import ModelDescription
 
 # What a stored key can belong to: a given position; a token that stood there at the row's last refresh, or has been
 # committed since; a mask.
@@ -97,199 +96,69 @@ class KeyDrift:
     value_cosine: float
 
 
-class Replaying(Decoder):
-    """Decodes without a cache, and asks a policy at every step what it would have answered.
-
-    Attributes:
-        steps: per prompt and step.
-        keys: per prompt and step, a line per layer and kind; empty when the policy keeps no keys.
-
-    Raises:
-        SettingsError: the policy does not go with the sampler or the model; a sampler with look-ahead.
-    """
-
-    def __init__(self, model: Backbone, description: ModelDescription, sampler: Sampler, policy: Cache | None) -> None:
-        if sampler.lookahead is not None:
-            raise SettingsError(
-                f"sampler {sampler.name!r} looks ahead, so a step is no single forward that could be compared: use"
-                " another sampler"
-            )
-        super().__init__(model, description, sampler, policy)
-        self.steps: dict[tuple[int, int], StepDrift] = {}
-        self.keys: dict[tuple[int, int], list[KeyDrift]] = {}
-        self._pair: _Pair | None = None
-
-    def _open_cache(self, canvas: Canvas) -> CacheRun:
-        whole = NoCacheRun(WholeRows(self.description.attention_block))
-        ages = [0] * canvas.tokens.shape[0]
-        self._beside = _Beside(super()._open_cache(canvas), whole, self._finish_step, ages)
-        return self._beside
-
-    def _look(
-        self,
-        batch: Batch,
-        blocks: BlockState,
-        plan: ForwardPlan,
-        positions: Int[Tensor, "B N"],
-        eligible: Bool[Tensor, "B W"],
-        states: dict,
-    ) -> tuple[StepView, Bool[Tensor, "B N"] | None, Seen | None]:
-        """Both forwards; the exact one is what the decoder gets."""
-        canvas = batch.canvas
-        now, asked = self._beside.now, self._beside.asked
-        wanted = now.wanted if asked.wanted is None else asked.wanted
-        narrowed = now.eligible if asked.eligible is None else asked.eligible
-        places = pack_positions(wanted, canvas.columns, positions.shape[1])
-        # Memories of the parts are the exact run's; only what is held against the step before is the cache's own.
-        own = {**states, "previous": states.get("replayed")}
-        cached, _, answered = super()._look(batch, blocks, asked, places, narrowed, own)
-        exact, forced, seen = super()._look(batch, blocks, plan, positions, eligible, states)
-        if "previous" in states:
-            states["replayed"] = own["previous"]
-        assert answered is not None
-        assert seen is not None
-        gaps = compare(self.forward, seen, answered, places)
-        self._pair = _Pair(exact, cached, gaps, self._stale_keys(canvas))
-        return exact, forced, seen
-
-    def select(
-        self, view: StepView, forced: Bool[Tensor, "B N"] | None, states: dict
-    ) -> tuple[StepView, Bool[Tensor, "B N"], Bool[Tensor, " B"] | None]:
-        """The exact choice; before it, what the sampler would have chosen from the cached answers."""
-        pair = self._pair
-        if pair is None or view.proposal is not pair.exact.proposal:  # a choice that is foreseen, without a forward
-            return super().select(view, forced, states)
-        # The schedule may have settled the block after the exact forward.
-        here = pair.cached.eligible & pair.cached.here(view.blocks.block)
-        cached = pair.cached.with_(blocks=view.blocks, eligible=here, most=view.most)
-        cached, would, _ = super().select(cached, None, dict(states))
-        view, chosen, exiting = super().select(view, forced, states)
-        same = (view.on_canvas(chosen, False) == cached.on_canvas(would, False)).all(dim=1)
-        self._pair = replace(pair, cached=cached, same=same)
-        return view, chosen, exiting
-
-    def _finish_step(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> tuple[StepView, Bool[Tensor, "B N"]]:
-        """Keep the figures of a step that is done; returns what the policy must be told of it."""
-        pair, self._pair = self._pair, None
-        assert pair is not None
-        assert pair.same is not None
-        cached = pair.cached
-        committed = view.on_canvas(chosen, False)
-        done = cached.here(committed)
-        assert cached.scores is not None
-        place = (rank(cached.scores) + 1).masked_fill(~done, 0).amax(dim=1).tolist()
-        known, count = done.sum(dim=1).tolist(), committed.sum(dim=1).tolist()
-        same = pair.same.tolist()
-        for slot, row in enumerate(self._beside.now.rows):
-            kl, agrees, prob, entropy = (x[slot, cached.eligible[slot]].tolist() for x in pair.gaps)
-            at, age = (row.job.index, row.steps), row.steps - self._beside.refreshed_at[slot]
-            self.steps[at] = StepDrift(
-                prompt=row.job.index,
-                step=row.steps,
-                age=age,
-                fed=self._beside.asked.counts[slot],
-                candidates=len(kl),
-                kl_mean=fmean(kl or [0.0]),
-                kl_median=median(kl or [0.0]),
-                kl_max=max(kl or [0.0]),
-                agreement=fmean(agrees or [1.0]),
-                prob_gap=fmean(prob or [0.0]),
-                entropy_gap=fmean(entropy or [0.0]),
-                committed=count[slot],
-                same_choice=same[slot],
-                worst_place=place[slot] if known[slot] == count[slot] else None,
-            )
-            self.keys[at] = [KeyDrift(*at, age, *line) for line in pair.stale[slot]]
-        return cached.with_(canvas=view.canvas), done
-
-    def _stale_keys(self, canvas: Canvas) -> list[list[tuple[Any, ...]]]:
-        """Per slot the lines of :class:`KeyDrift` from ``layer`` on."""
-        beside = self._beside
-        store = getattr(beside.policy, "store", None)
-        if store is None or not beside.fresh.keys:
-            return [[] for _ in beside.now.rows]
-        width = max(row.reach for row in beside.now.rows)
-        kinds = kinds_of(canvas, visible(beside.asked, beside.now), beside.refreshed_at)[:, :, :width]
-        counts = kinds.sum(dim=2).tolist()
-        layers = [
-            torch.cat([staleness(old, new, kinds) for old, new in pairs])
-            for pairs in zip(
-                zip(store.keys, beside.fresh.keys, strict=True),
-                zip(store.values, beside.fresh.values, strict=True),
-                strict=True,
-            )
-        ]
-        figures = torch.stack(layers).permute(3, 0, 2, 1).tolist()  # slot, layer, kind, figure
-        return [
-            [
-                (layer, kind, counts[k][slot], *of_layer[k])
-                for layer, of_layer in enumerate(of_slot)
-                for k, kind in enumerate(KINDS)
-                if counts[k][slot]
-            ]
-            for slot, of_slot in enumerate(figures)
-        ]
-
-
 @dataclass(frozen=True)
-class _Pair:
-    """One step, both ways.
+class Beside(Cache):
+    """No cache for the decoder, and a policy at work beside it on the same rows."""
 
-    Attributes:
-        exact, cached: what the sampler is shown.
-        gaps: see :func:`compare`. Each ``[B, N]`` at the cached view's positions
-        stale: per slot the lines of :class:`KeyDrift`, without the first three fields.
-        same: whether the choices are the same. ``[B]``
-    """
+    policy: Cache
 
-    exact: StepView
-    cached: StepView
-    gaps: tuple[Float[Tensor, "B N"], ...]
-    stale: list[list[tuple[Any, ...]]]
-    same: Bool[Tensor, " B"] | None = None
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        return self.policy.needs
+
+    @property
+    def stores(self) -> bool:
+        return self.policy.stores
+
+    @property
+    def asks_ahead(self) -> bool:
+        return self.policy.asks_ahead
+
+    def check(self, sampler: Sampler, description: ModelDescription) -> None:
+        """What the policy refuses."""
+        self.policy.check(sampler, description)
+
+    def open(self, layout: Layout) -> BesideRun:
+        """Both at work."""
+        whole = NoCacheRun(WholeRows(layout.attention_block))
+        return BesideRun(self.policy.open(layout), whole, [0] * layout.rows)
 
 
 @dataclass
-class _Beside:
-    """No cache for the decoder, and a policy at work beside it on the same rows.
+class BesideRun(CacheRun):
+    """:class:`Beside` at work.
 
     Attributes:
         policy: its run.
         whole: the uncached run.
-        finished: told of each finished step; answers with the view and the commits for the policy.
         refreshed_at: per slot the step of the row's last refresh.
-        now, asked: the decoder's question of this step, and the policy's answer.
+        query, answer: the decoder's question of this step, and the policy's answer.
         fresh: keys and values of the uncached forward.
+        cached: what the sampler would have been shown under the policy; set by the step.
     """
 
     policy: CacheRun
     whole: NoCacheRun
-    finished: Callable[[StepView, Tensor], tuple[StepView, Tensor]]
     refreshed_at: list[int]
-    now: CacheQuery = field(init=False)
-    asked: ForwardPlan = field(init=False)
+    query: CacheQuery = field(init=False)
+    answer: ForwardPlan = field(init=False)
     fresh: Fresh = field(init=False)
+    cached: StepView | None = None
 
-    def plan(self, now: CacheQuery) -> ForwardPlan:
-        self.now, self.asked, self.fresh = now, self.policy.plan(now), Fresh()
-        for slot in self.asked.refreshed:
-            self.refreshed_at[slot] = now.rows[slot].steps
-        plan = self.whole.plan(now)
+    def plan(self, query: CacheQuery) -> ForwardPlan:
+        self.query, self.answer, self.fresh = query, self.policy.plan(query), Fresh()
+        for slot in self.answer.refreshed:
+            self.refreshed_at[slot] = query.rows[slot].steps
+        plan = self.whole.plan(query)
         if not hasattr(self.policy, "store"):
             return plan
         return replace(plan, feeds=tuple(replace(feed, memory=self.fresh) for feed in plan.feeds))
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
-        return self.policy.end(*self.finished(view, chosen))
-
-    def evaluable(self, row: Row) -> int:
-        return 0
-
-    def spread(self, versions: Branches) -> BranchPlan:
-        raise AssertionError("versions of a row are not replayed")
-
-    def accept(self, kept: Int[Tensor, " B"]) -> None:
-        raise AssertionError("versions of a row are not replayed")
+        assert self.cached is not None
+        # The policy learns from its own answers, and of the exact run's commits.
+        done = self.cached.here(view.on_canvas(chosen, False))
+        return self.policy.end(self.cached.with_(canvas=view.canvas), done)
 
     def keep(self, slots: list[int]) -> None:
         self.policy.keep(slots)
@@ -301,9 +170,138 @@ class _Beside:
             self.refreshed_at[slot] = 0
 
 
+class Replay(Speculator):
+    """Takes the steps of an uncached run, and asks a policy at every one what it would have answered; goes with the
+    cache :class:`Beside`.
+
+    Attributes:
+        steps: per prompt and step.
+        keys: per prompt and step, a line per layer and kind; empty when the policy keeps no keys.
+    """
+
+    def __init__(self) -> None:
+        self.steps: dict[tuple[int, int], StepDrift] = {}
+        self.keys: dict[tuple[int, int], list[KeyDrift]] = {}
+
+    def goes_with(self, sampler: Sampler, cache: Cache, description: ModelDescription) -> None:
+        """Raises SettingsError for a sampler whose steps are no single forward."""
+        if sampler.probe is not None:
+            raise SettingsError(
+                f"sampler {sampler.name!r} looks ahead, so a step is no single forward that could be compared: use"
+                " another sampler"
+            )
+
+    def stepper(self, tools: StepTools) -> ReplayingStepper:
+        """The steps of one run."""
+        return ReplayingStepper(tools, self)
+
+
+class ReplayingStepper(PlainStepper):
+    """Both forwards of a step, and the one that is exact committed."""
+
+    def __init__(self, tools: StepTools, found: Replay) -> None:
+        super().__init__(tools)
+        self.found = found
+
+    def take(self, inputs: StepInputs, state: SamplerState, forwards: Int[Tensor, " B"] | None = None) -> StepOutcome:
+        """The exact step; before it, what the sampler would have chosen from the policy's answers."""
+        beside, rules = inputs.batch.cache, self.rules
+        assert isinstance(beside, BesideRun)
+        query, answer = beside.query, beside.answer
+        asked = replace(
+            inputs,
+            plan=answer,
+            wanted=query.wanted if answer.wanted is None else answer.wanted,
+            eligible=query.eligible if answer.eligible is None else answer.eligible,
+        )
+        # Memories of the parts are the exact run's; only what is held against the step before is the cache's own.
+        own = replace(state, previous=state.stepper)
+        cached, answered = self.look(asked, own)
+        exact, seen = self.look(inputs, state)
+        state.stepper = own.previous
+        gaps = compare(self.forward, seen, answered, cached.positions)
+        stale = _stale_keys(beside, inputs.batch.canvas)
+        trial = state.copy()
+        settled = rules.narrow(exact, inputs.opened, trial)
+        # The schedule may have settled the block after the exact forward.
+        here = cached.eligible & cached.here(settled.blocks.block)
+        cached, would, _ = rules.select(cached.with_(blocks=settled.blocks, eligible=here), trial.copy())
+        settled, chosen, _ = rules.select(settled, trial)
+        same = (settled.on_canvas(chosen, False) == cached.on_canvas(would, False)).all(dim=1)
+        outcome = replace(self.settle(inputs, exact, state, forwards=forwards), seen=seen)
+        beside.cached = cached
+        self._note(beside, outcome, cached, gaps, same, stale)
+        return outcome
+
+    def _note(
+        self,
+        beside: BesideRun,
+        outcome: StepOutcome,
+        cached: StepView,
+        gaps: tuple[Float[Tensor, "B N"], ...],
+        same: Bool[Tensor, " B"],
+        stale: list[list[tuple[Any, ...]]],
+    ) -> None:
+        """Keep the figures of a step."""
+        committed = outcome.view.on_canvas(outcome.chosen, False)
+        done = cached.here(committed)
+        assert cached.scores is not None
+        place = (rank(cached.scores) + 1).masked_fill(~done, 0).amax(dim=1).tolist()
+        known, count = done.sum(dim=1).tolist(), committed.sum(dim=1).tolist()
+        for slot, (row, agreed) in enumerate(zip(beside.query.rows, same.tolist(), strict=True)):
+            kl, agrees, prob, entropy = (x[slot, cached.eligible[slot]].tolist() for x in gaps)
+            at, age = (row.job.index, row.steps), row.steps - beside.refreshed_at[slot]
+            self.found.steps[at] = StepDrift(
+                prompt=row.job.index,
+                step=row.steps,
+                age=age,
+                fed=beside.answer.counts[slot],
+                candidates=len(kl),
+                kl_mean=fmean(kl or [0.0]),
+                kl_median=median(kl or [0.0]),
+                kl_max=max(kl or [0.0]),
+                agreement=fmean(agrees or [1.0]),
+                prob_gap=fmean(prob or [0.0]),
+                entropy_gap=fmean(entropy or [0.0]),
+                committed=count[slot],
+                same_choice=agreed,
+                worst_place=place[slot] if known[slot] == count[slot] else None,
+            )
+            self.found.keys[at] = [KeyDrift(*at, age, *line) for line in stale[slot]]
+
+
+def _stale_keys(beside: BesideRun, canvas: Canvas) -> list[list[tuple[Any, ...]]]:
+    """Per slot the lines of :class:`KeyDrift` from ``layer`` on."""
+    store = getattr(beside.policy, "store", None)
+    if store is None or not beside.fresh.keys:
+        return [[] for _ in beside.query.rows]
+    width = max(row.visible_end for row in beside.query.rows)
+    kinds = kinds_of(canvas, visible(beside.answer, beside.query), beside.refreshed_at)[:, :, :width]
+    counts = kinds.sum(dim=2).tolist()
+    layers = [
+        torch.cat([staleness(old, new, kinds) for old, new in pairs])
+        for pairs in zip(
+            zip(store.keys, beside.fresh.keys, strict=True),
+            zip(store.values, beside.fresh.values, strict=True),
+            strict=True,
+        )
+    ]
+    figures = torch.stack(layers).permute(3, 0, 2, 1).tolist()  # slot, layer, kind, figure
+    return [
+        [
+            (layer, kind, counts[k][slot], *of_layer[k])
+            for layer, of_layer in enumerate(of_slot)
+            for k, kind in enumerate(KINDS)
+            if counts[k][slot]
+        ]
+        for slot, of_slot in enumerate(figures)
+    ]
+
+
 @dataclass
 class Fresh:
-    """A memory (:class:`dlm.engine.plan.Memory`) that changes nothing and takes down the keys and values of a forward.
+    """A memory (:class:`dlm.engine.plan.FeedMemory`) that changes nothing and takes down the keys and values of a
+    forward.
 
     Attributes:
         keys, values: per layer. ``[R, T, K, h]`` each, a second stream and entries that are not kept at the end
@@ -313,7 +311,7 @@ class Fresh:
     values: list[Tensor] = field(default_factory=list)
 
     def run(self, layer: int, block: Any, x: Float[Tensor, "R T D"], rope: Any, mask: Tensor | None) -> Tensor:
-        """See :class:`dlm.engine.plan.Memory`."""
+        """See :class:`dlm.engine.plan.FeedMemory`."""
 
         def take_down(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
             self.keys.append(k)
@@ -324,16 +322,16 @@ class Fresh:
         return out
 
     def extended(self, extra: int) -> Fresh:
-        """See :class:`dlm.engine.plan.Memory`."""
+        """See :class:`dlm.engine.plan.FeedMemory`."""
         return self
 
     def doubled(self) -> Fresh:
-        """See :class:`dlm.engine.plan.Memory`."""
+        """See :class:`dlm.engine.plan.FeedMemory`."""
         return self
 
     def along_sequence(self, order: Any, valid: Any) -> Any:
-        """See :class:`dlm.engine.plan.Memory`."""
-        raise AssertionError("versions of a row are not replayed")
+        """See :class:`dlm.engine.plan.FeedMemory`."""
+        raise AssertionError("branches of a row are not replayed")
 
 
 def compare(
@@ -358,9 +356,9 @@ def compare(
     return kl, agrees, prob, entropy
 
 
-def visible(plan: ForwardPlan, now: CacheQuery) -> Bool[Tensor, "B W"]:
+def visible(plan: ForwardPlan, query: CacheQuery) -> Bool[Tensor, "B W"]:
     """Positions that a plan lets a row attend to. Keys that a layer evicts for itself (Sparse-dLLM) count as well."""
-    seen = torch.zeros_like(now.wanted)
+    seen = torch.zeros_like(query.wanted)
     for feed in plan.feeds:
         width = feed.tokens.shape[1] if feed.stored is None else feed.stored
         valid = feed.valid
@@ -368,8 +366,8 @@ def visible(plan: ForwardPlan, now: CacheQuery) -> Bool[Tensor, "B W"]:
             valid = valid.any(dim=1)
         slots = slice(None) if feed.slots is None else feed.slots
         seen[slots, :width] = torch.ones_like(seen[slots, :width]) if valid is None else valid
-    reaches = torch.tensor([row.reach for row in now.rows], device=seen.device)
-    return seen & (now.canvas.columns < reaches[:, None])
+    ends = torch.tensor([row.visible_end for row in query.rows], device=seen.device)
+    return seen & (query.canvas.columns < ends[:, None])
 
 
 def kinds_of(canvas: Canvas, seen: Bool[Tensor, "B W"], refreshed_at: Sequence[int]) -> Bool[Tensor, "C B W"]:

@@ -71,6 +71,8 @@ def point_config(
         chosen = choices.get(part) or str(plain[part].get("_target_", part)).rpartition(".")[2]
         config[part] = {"choice": str(chosen), **plain[part]}
     config["model"]["dtype"] = _dtype(config["model"])
+    if config["sampler"].get("probe", "") is None:  # as folders written before probes have it
+        config["sampler"]["lookahead"] = config["sampler"].pop("probe")
     config["task"] = {k: v for k, v in config["task"].items() if k not in EVALUATION_KEYS} | {"name": task.name}
     config |= {"max_new_tokens": canvas, "form": plain["task"].get("form", "auto"), "identity": task.identity}
     canonical(config)

@@ -14,11 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.engine.plan import Memory
 from dlm.errors import PromptError, SettingsError
 from dlm.exact_model.question import Question
 from dlm.models import LanguageModel, ModelDescription
-from dlm.models.backbone import Backbone
+from dlm.models.backbone import Backbone, Memory
 
 MASK, END = 0, 1
 NEVER = -1e9  # the logit of a token without probability; finite, exp() gives exactly 0

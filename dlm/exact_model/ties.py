@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.engine.interfaces import LogitRows
+from dlm.engine.interfaces import LogitRows, LogitTransform, ScoreModifier
 from dlm.engine.noise import Purpose, uniform
-from dlm.engine.parts import Stateless
 from dlm.engine.step import StepView
 
 TIED = 1e-12  # logits this close are equal
@@ -24,7 +23,7 @@ GRID = 2.0**-26  # scores are compared as multiples of this
 
 
 @dataclass(frozen=True)
-class TokenTies(Stateless):
+class TokenTies(LogitTransform):
     """Lift one of the equal best logits of each row by a hair, each with the same probability. Needs float64 logits."""
 
     def step(self, logits: Float[Tensor, "R V"], at: LogitRows, state: None) -> tuple[Float[Tensor, "R V"], None]:
@@ -37,7 +36,7 @@ class TokenTies(Stateless):
 
 
 @dataclass(frozen=True)
-class PositionTies(Stateless):
+class PositionTies(ScoreModifier):
     """Put equally sure places into random order. Scores lose what is finer than 2^-26."""
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:

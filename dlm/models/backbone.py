@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.engine.plan import Memory
 from dlm.errors import SettingsError
+
+
+class Memory(Protocol):
+    """Keys and values beside the positions that a forward is fed."""
+
+    def run(self, layer: int, block: Any, x: Float[Tensor, "R T D"], rope: Any, mask: Tensor | None) -> Tensor:
+        """The stream after ``block`` (a :class:`dlm.models.transformer.Block`), the layer's stored keys and values
+        included. ``mask`` is over what the feed attends to."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlm.engine.plan import Memory
 from dlm.errors import SettingsError
+from dlm.models.backbone import Memory
 
 
 @dataclass(frozen=True)

@@ -2,54 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.engine.batch import Batch, renew_state
-from dlm.engine.branches import Branches, canvas_of
 from dlm.engine.canvas import Canvas, pack_positions
 from dlm.engine.forward import Hidden
-from dlm.engine.plan import ForwardPlan
+from dlm.engine.plan import Branches
 from dlm.engine.proposal import Proposal
 from dlm.engine.row import Row
+from dlm.engine.sampler_run import SamplerState
 from dlm.engine.step import BlockState, StepView
+from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
 from dlm.speculation.draft_length import DraftLengthController, Load
-from dlm.speculation.drafts import COUNTERS, DraftBuilder, Drafts, blocks_from, counters, later, merge
-from dlm.speculation.packing import along_sequence, beside
-
-if TYPE_CHECKING:
-    from dlm.engine.loop import Decoder
-    from dlm.speculation.freedave import FreeDave
+from dlm.speculation.drafts import COUNTERS, DraftBuilder, Drafts, blocks_from, counters, merge
+from dlm.speculation.packing import branch_states
 
 # The most forwards for which drafting rests when nothing can be drafted.
 LONGEST_REST = 15
 
 
-class StepInputs(NamedTuple):
-    """What a step starts from.
+class DraftState(NamedTuple):
+    """What the drafter remembers of the rows.
 
     Attributes:
-        batch: the rows.
-        blocks, opened, most: the open blocks, the rows that have just opened theirs (None: none), and the most
-            positions eligible in a row.
-        plan: what the cache wants to be fed.
-        eligible, wanted: positions that may be committed, and those to propose for. ``[B, W]``
-        ahead: see :meth:`Drafting.ahead`. ``[B, W]``
+        drafts: those at hand; None: none of any row.
+        forwards: forwards each row has seen, fewer than steps where drafts came true. ``[B]``
     """
 
-    batch: Batch
-    blocks: BlockState
-    opened: Bool[Tensor, " B"] | None
-    most: int
-    plan: ForwardPlan
-    eligible: Bool[Tensor, "B W"]
-    wanted: Bool[Tensor, "B W"]
-    ahead: Bool[Tensor, "B W"] | None
+    drafts: Drafts | None
+    forwards: Int[Tensor, " B"]
 
 
 @dataclass(frozen=True)
@@ -57,10 +43,10 @@ class Answers:
     """What one forward said of every row and its drafts.
 
     Attributes:
-        positions, eligible: as in a :class:`dlm.engine.step.StepView`, per version. ``[V, N]``
+        positions, eligible: as in a :class:`dlm.engine.step.StepView`, per branch. ``[V, N]``
         proposal: each ``[V, N]``
         asked: entries an undrafted forward would show too; None: all of them. ``[V, N]``
-        first: the version that is the row as it stands. ``[B]``
+        first: the branch that is the row as it stands. ``[B]``
         numbers: drafts evaluated of each row; None: none of any.
         counts: positions fed for each row, known on the host.
     """
@@ -73,17 +59,17 @@ class Answers:
     numbers: Int[Tensor, " B"] | None
     counts: Sequence[int]
 
-    def view(self, canvas: Canvas, blocks: BlockState, version: Int[Tensor, " B"], most: int) -> StepView:
-        """The view of a step from these versions: what an undrafted forward would have shown."""
-        view = self.guess(canvas, blocks, version, most)
+    def view(self, canvas: Canvas, blocks: BlockState, branch: Int[Tensor, " B"], most: int) -> StepView:
+        """The view of a step from these branches: what an undrafted forward would have shown."""
+        view = self.guess(canvas, blocks, branch, most)
         if self.asked is None:
             return view
-        return view.with_(positions=view.positions.masked_fill(~self.asked[version], canvas.scratch))
+        return view.with_(positions=view.positions.masked_fill(~self.asked[branch], canvas.scratch))
 
-    def guess(self, canvas: Canvas, blocks: BlockState, version: Int[Tensor, " B"], most: int) -> StepView:
+    def guess(self, canvas: Canvas, blocks: BlockState, branch: Int[Tensor, " B"], most: int) -> StepView:
         """The same with what was shown for the sake of drafts."""
-        proposal = self.proposal.gather(version)
-        return StepView(canvas, blocks, self.positions[version], self.eligible[version], proposal, most=most)
+        proposal = self.proposal.gather(branch)
+        return StepView(canvas, blocks, self.positions[branch], self.eligible[branch], proposal, most=most)
 
 
 class VerifiedSteps(NamedTuple):
@@ -91,9 +77,9 @@ class VerifiedSteps(NamedTuple):
 
     Attributes:
         steps: views, and what was committed from each.
-        path: the version each step started from. ``[B, K]``
+        path: the branch each step started from. ``[B, K]``
         taken: steps beyond the first of each row. ``[B]``
-        last: the clock of each row's last step.
+        last: the block state of each row's last step.
     """
 
     steps: list[tuple[StepView, Bool[Tensor, "B N"]]]
@@ -102,144 +88,121 @@ class VerifiedSteps(NamedTuple):
     last: BlockState
 
 
-class Drafting:
-    """The drafter of one run."""
+class DraftingStepper(Stepper):
+    """The drafter of one run.
 
-    def __init__(self, how: FreeDave, decoder: Decoder, pace: DraftLengthController | None) -> None:
-        self.how, self.decoder, self.pace = how, decoder, pace
+    Args:
+        spans_blocks: whether drafts go over the border of a block.
+        packed: whether the drafts of a row lie one behind the other in one row of the forward.
+        sources: answers to draft from.
+        length: states per forward, or what chooses it.
+    """
+
+    def __init__(
+        self,
+        tools: StepTools,
+        spans_blocks: bool,
+        packed: bool,
+        sources: int,
+        length: int | DraftLengthController,
+    ) -> None:
+        self.rules, self.forward, _ = tools
+        self.plain = PlainStepper(tools)
+        self.spans_blocks, self.packed, self.sources = spans_blocks, packed, sources
+        self.controller = length if isinstance(length, DraftLengthController) else None
+        self.length = length.longest if isinstance(length, DraftLengthController) else length
         # Without a draft to show for it so many times, and forwards until the next attempt.
         self.futile = self.rest = 0
-        self.draftsman = DraftBuilder(decoder, how.spans_blocks)
-        self.length = pace.longest if pace is not None else int(how.draft_length)
+        self.builder = DraftBuilder(self.rules, spans_blocks)
         # Drafts can get so many positions behind their block when each commits one; more, and they end there.
-        self.beyond = -(-self.length // decoder.longest) * decoder.longest if how.spans_blocks else 0
+        longest = self.rules.longest
+        self.beyond = -(-self.length // longest) * longest if spans_blocks else 0
 
     def ahead(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"] | None:
         """Positions behind the block that drafts may fill; None: they end with it."""
-        if not self.how.spans_blocks:
+        if not self.spans_blocks:
             return None
         near = canvas.columns < (blocks.block_end + self.beyond)[:, None]
         return canvas.masked & near & (canvas.columns >= blocks.block_end[:, None])
 
-    def step(self, turn: StepInputs, states: dict[str, Any]) -> tuple[StepView, Bool[Tensor, "B N"], Sequence[int]]:
-        """One forward of every row and its drafts, and the steps that follow from it.
-
-        Returns the view of all steps together, its clock that of each row's last one; what was committed; and the
-        positions fed for each row. ``states`` receives the new memories, the next drafts, and how many steps each row
-        took beyond one.
-        """
-        batch, blocks = turn.batch, turn.blocks
-        drafts: Drafts | None = states.get("drafts")
+    def take(self, inputs: StepInputs, state: SamplerState) -> StepOutcome:
+        """One forward of every row and its drafts, and the steps that follow from it: the view of all steps together,
+        its block state that of each row's last one."""
+        batch, blocks = inputs.batch, inputs.blocks
+        memory: DraftState | None = state.stepper
         for row in batch.rows:
             row.drafts = batch.cache.evaluable(row) if row.ahead else 0
-        length = self._length(turn)
-        forwards = torch.where(blocks.step > 0, states.get("forwards", blocks.step), 0)
+        length = self._length(inputs)
+        forwards = torch.where(blocks.step > 0, blocks.step if memory is None else memory.forwards, 0)
         if length == 1 and not any(row.drafts for row in batch.rows):
-            return self._alone(turn, forwards, states)
-        answers = self._evaluate(turn, drafts, dict.fromkeys(states))
-        walk = self._walk(turn, answers, drafts, forwards, states)
+            state.stepper = DraftState(None, forwards + 1)
+            return self.plain.take(inputs, state, forwards)
+        drafts = None if memory is None else memory.drafts
+        answers = self._evaluate(inputs, drafts, state.copy())
+        verified = self._verify(inputs, answers, drafts, forwards, state)
         if answers.numbers is not None:
-            batch.cache.accept(walk.path[:, -1])
-        states["drafts"] = self._draft(turn, answers, walk, length, states)
-        states["forwards"], states["taken"] = forwards + 1, walk.taken
-        (first, chosen), *others = walk.steps
-        view = first.beside([view for view, _ in others]).with_(blocks=walk.last)
-        return view, torch.cat([chosen, *(more for _, more in others)], dim=1), answers.counts
+            batch.cache.accept(verified.path[:, -1])
+        drafts = self._draft(inputs, answers, verified, length, state)
+        state.stepper = DraftState(drafts, forwards + 1)
+        (first, chosen), *others = verified.steps
+        view = first.beside([view for view, _ in others]).with_(blocks=verified.last)
+        chosen = torch.cat([chosen, *(more for _, more in others)], dim=1)
+        report = _report(drafts, verified)
+        return StepOutcome(view, chosen, answers.counts, forward=forwards, report=report)
 
-    def _alone(
-        self, turn: StepInputs, forwards: Int[Tensor, " B"], states: dict[str, Any]
-    ) -> tuple[StepView, Bool[Tensor, "B N"], Sequence[int]]:
-        """A step without drafts before or after it: what the undrafted loop does, and nothing else."""
-        decoder, (batch, blocks, plan) = self.decoder, (turn.batch, turn.blocks, turn.plan)
-        canvas = batch.canvas
-        positions = pack_positions(turn.wanted, canvas.columns, decoder.most(batch, turn.most))
-        here = turn.eligible.gather(1, positions)
-        proposal = decoder.forward(canvas, blocks, plan, positions, here, dict.fromkeys(states)).proposal
-        view = StepView(canvas, blocks, positions, here, proposal, most=turn.most)
-        view, chosen, _ = decoder.select(decoder.narrow(view, turn.opened, states), None, states)
-        canvas.commit(positions, proposal.token, chosen, forwards, proposal.prob)
-        states["drafts"], states["forwards"] = None, forwards + 1
-        return decoder.cut(view, chosen), chosen, plan.counts
+    def booked(self, rows: Sequence[Row], status: Sequence[Mapping[str, int]], seconds: Mapping[str, float]) -> None:
+        """Learn what came of the drafts and how long the forward took, and note the drafts that every row has now."""
+        if self.controller is not None:
+            for row, now in zip(rows, status, strict=True):
+                # With several sources a step has more drafts than one; what counts is how far they reach.
+                self.controller.learn(_depth(row), now.get("taken", 0))
+            made = [now["drafts"] for now in status if "drafts" in now]
+            if made:  # rows whose blocks end with every step have nothing to draft; asking costs all the same
+                self.futile = 0 if any(made) else min(2 * self.futile + 1, LONGEST_REST)
+                self.rest = self.futile
+            branches = 1 + max(row.drafts for row in rows)
+            forward = seconds["forward"] + seconds.get("refresh", 0.0)
+            self.controller.timed(self.load, branches, forward, seconds["sampler"])
+        for row, now in zip(rows, status, strict=True):
+            places = range(now.get("drafts", 0))
+            row.ahead = [(now[f"steps{place}"], now[f"block_steps{place}"]) for place in places]
 
-    def report(self, view: StepView, states: dict[str, Any]) -> dict[str, Int[Tensor, " B"]]:
-        """What the host must know: steps taken, the block's clock, and the clocks of the drafts at hand."""
-        drafts: Drafts | None = states["drafts"]
-        if drafts is None:
-            return {}
-        steps, block_steps = (drafts.block_states[..., COUNTERS.index(name)] for name in ("step", "block_step"))
-        report = {"taken": states["taken"], "block_steps": view.blocks.block_step + 1, "drafts": drafts.number}
-        for place in range(drafts.tokens.shape[1]):
-            report |= {f"steps{place}": steps[:, place], f"block_steps{place}": block_steps[:, place]}
-        return report
-
-    def _length(self, turn: StepInputs) -> int:
+    def _length(self, inputs: StepInputs) -> int:
         """States that the next forward should evaluate of each row."""
-        if self.pace is None:
+        if self.controller is None:
             return self.length
-        length = self.pace.length(self._load(turn))
+        rows, streams = len(inputs.batch.rows), 2 if self.rules.sampler.guidance else 1
+        self.load = Load(rows, streams * sum(inputs.plan.counts) / rows, streams * inputs.most)
+        length = self.controller.length(self.load)
         if self.rest:
             self.rest -= 1
             return 1
         return length
 
-    def _load(self, turn: StepInputs) -> Load:
-        rows, streams = len(turn.batch.rows), 2 if self.decoder.sampler.guidance else 1
-        self.load = Load(rows, streams * sum(turn.plan.counts) / rows, streams * turn.most)
-        return self.load
-
-    def timed(self, rows: Sequence[Row], status: Sequence[dict[str, int]], seconds: dict[str, float]) -> None:
-        """What came of a forward, before it is booked on the rows."""
-        if self.pace is None:
-            return
-        for row, now in zip(rows, status, strict=True):
-            # With several sources a step has more drafts than one; what counts is how far they reach.
-            self.pace.learn(row.ahead[row.drafts - 1][0] - row.steps if row.drafts else 0, now.get("taken", 0))
-        made = [now["drafts"] for now in status if "drafts" in now]
-        if made:  # rows whose blocks end with every step have nothing to draft; asking costs all the same
-            self.futile = 0 if any(made) else min(2 * self.futile + 1, LONGEST_REST)
-            self.rest = self.futile
-        versions = 1 + max(row.drafts for row in rows)
-        self.pace.timed(self.load, versions, seconds["forward"] + seconds.get("refresh", 0.0), seconds["sampler"])
-
-    def note(self, row: Row, status: dict[str, int]) -> None:
-        """The drafts a row has now, as reported."""
-        number = status.get("drafts", 0)
-        row.ahead = [(status[f"steps{place}"], status[f"block_steps{place}"]) for place in range(number)]
-
-    def _evaluate(self, turn: StepInputs, drafts: Drafts | None, states: dict[str, Any]) -> Answers:
-        """One forward of all versions; of the rows alone when there is no draft."""
-        decoder, batch, run = self.decoder, turn.batch, self.decoder.forward
-        canvas, count = batch.canvas, turn.most
-        if self.how.spans_blocks:
-            count = decoder.longest + self.beyond
-        if drafts is None or not any(row.drafts for row in batch.rows):
-            wanted = self._shown(turn.wanted, turn.ahead, turn.plan.fed)
-            positions = pack_positions(wanted, canvas.columns, decoder.most(batch, count))
-            here = turn.eligible.gather(1, positions)
-            proposal = run(canvas, turn.blocks, turn.plan, positions, here, states).proposal
-            first = torch.arange(len(batch.rows), device=positions.device)
-            asked = None if turn.ahead is None else turn.wanted.gather(1, positions)
-            return Answers(positions, here, proposal, asked, first, None, turn.plan.counts)
-        versions = self._versions(turn, drafts)
-        many, blocks = versions.canvas, versions.blocks
-        eligible = many.masked & blocks.block
-        feeds, counts, fed, slots = batch.cache.spread(versions)
-        wanted = self._shown(versions.wanted, versions.ahead, fed)
-        positions = pack_positions(wanted, canvas.columns, decoder.most(batch, count))
-        here = eligible.gather(1, positions)
-        sets = []
-        for number, feed in enumerate(feeds):
-            run.watch.mark("refresh" if number or not slots else "forward")
-            if self.how.layout == "tree" and number == 0 and slots:
-                order = beside([versions.counts[slot] for slot in slots], positions.device)
-                sets.append(along_sequence(run, many, feed, order))
-            else:
-                sets.append(run.feed(many, feed)[0])
-        run.watch.mark("sampler")
-        proposal = run.propose(many, blocks, Hidden(feeds, tuple(sets), many), positions, here, states)
-        numbers = torch.tensor([row.drafts for row in batch.rows], device=positions.device)
-        asked = None if versions.ahead is None else versions.wanted.gather(1, positions)
-        return Answers(positions, here, proposal, asked, versions.first, numbers, counts)
+    def _evaluate(self, inputs: StepInputs, drafts: Drafts | None, state: SamplerState) -> Answers:
+        """One forward of all branches; of the rows alone when there is no draft."""
+        batch, run = inputs.batch, self.forward
+        canvas, rows = batch.canvas, batch.rows
+        most = self.rules.most(rows, self.rules.longest + self.beyond if self.spans_blocks else inputs.most)
+        if drafts is None or not any(row.drafts for row in rows):
+            wanted = self._shown(inputs.wanted, inputs.ahead, inputs.plan.fed)
+            positions = pack_positions(wanted, canvas.columns, most)
+            here = inputs.eligible.gather(1, positions)
+            proposal = run(canvas, inputs.blocks, inputs.plan, positions, here, state).proposal
+            first = torch.arange(len(rows), device=positions.device)
+            asked = None if inputs.ahead is None else inputs.wanted.gather(1, positions)
+            return Answers(positions, here, proposal, asked, first, None, inputs.plan.counts)
+        branches = self._branches(inputs, drafts)
+        many, blocks = branches.canvas, branches.blocks
+        plan = batch.cache.spread(branches)
+        wanted = self._shown(branches.wanted, branches.ahead, plan.fed)
+        positions = pack_positions(wanted, canvas.columns, most)
+        here = (many.masked & blocks.block).gather(1, positions)
+        hidden = Hidden(plan.feeds, branch_states(run, branches, plan, self.packed), many)
+        proposal = run.propose(many, blocks, hidden, positions, here, state)
+        numbers = torch.tensor([row.drafts for row in rows], device=positions.device)
+        asked = None if branches.ahead is None else branches.wanted.gather(1, positions)
+        return Answers(positions, here, proposal, asked, branches.first, numbers, plan.counts)
 
     def _shown(
         self, wanted: Bool[Tensor, "V W"], ahead: Bool[Tensor, "V W"] | None, fed: Bool[Tensor, "V W"] | None
@@ -248,129 +211,135 @@ class Drafting:
         if ahead is None or fed is None:
             return wanted if ahead is None else wanted | ahead
         columns = torch.arange(fed.shape[1], device=fed.device).expand_as(fed)
-        return wanted | (ahead & fed.gather(1, self.decoder.model.source(columns)))
+        return wanted | (ahead & fed.gather(1, self.forward.model.source(columns)))
 
-    def _versions(self, turn: StepInputs, drafts: Drafts) -> Branches:
+    def _branches(self, inputs: StepInputs, drafts: Drafts) -> Branches:
         """Every row and those of its drafts that can be evaluated now."""
-        batch, device = turn.batch, drafts.tokens.device
+        batch, device = inputs.batch, drafts.tokens.device
         owner: list[int] = []
         place: list[int] = []
-        first: list[int] = []
-        levels: dict[int, list[int]] = {}
+        depth: list[int] = []
         for index, row in enumerate(batch.rows):
-            first.append(len(owner))
-            owner.append(index)
-            place.append(-1)
-            for number, (steps, _) in enumerate(row.ahead[: row.drafts]):
-                levels.setdefault(steps - row.steps, []).append(len(owner))
-                owner.append(index)
-                place.append(number)
+            ahead = row.ahead[: row.drafts]
+            owner += [index] * (1 + len(ahead))
+            place += range(-1, len(ahead))
+            depth += [0, *(steps - row.steps for steps, _ in ahead)]
+        first = [number for number, nth in enumerate(place) if nth < 0]
         slot, nth, starts = (torch.tensor(numbers, device=device) for numbers in (owner, place, first))
         itself, draft = nth < 0, nth.clamp_min(0)
         tokens = torch.where(itself[:, None], batch.canvas.tokens[slot], drafts.tokens[slot, draft])
-        many = canvas_of(batch.canvas, tokens, slot)
-        blocks = blocks_from(
-            torch.where(itself[:, None], counters(turn.blocks)[slot], drafts.block_states[slot, draft]), many
-        )
-        above = torch.where(itself, 0, drafts.parent[slot, draft])
-        wanted, _ = self.decoder.wanted(many, blocks, many.masked & blocks.block)
+        many = batch.canvas.branched(tokens, slot)
+        numbers = torch.where(itself[:, None], counters(inputs.blocks)[slot], drafts.counters[slot, draft])
+        blocks = blocks_from(numbers, many)
+        wanted, _ = self.rules.wanted(many, blocks, many.masked & blocks.block)
         return Branches(
             canvas=many,
             blocks=blocks,
             wanted=wanted,
             ahead=self.ahead(many, blocks),
             owner=slot,
-            parent=starts[slot] + above,
+            parent=starts[slot] + torch.where(itself, 0, drafts.parent[slot, draft]),
             first=starts,
-            levels=tuple(torch.tensor(levels[depth], device=device) for depth in sorted(levels)),
+            levels=Branches.levels_of(depth, device),
             counts=[1 + row.drafts for row in batch.rows],
         )
 
-    def _walk(
+    def _verify(
         self,
-        turn: StepInputs,
+        inputs: StepInputs,
         answers: Answers,
         drafts: Drafts | None,
         forwards: Int[Tensor, " B"],
-        states: dict[str, Any],
+        state: SamplerState,
     ) -> VerifiedSteps:
         """Step from the answers for as long as the state arrived at is one that was evaluated."""
-        decoder, canvas, most = self.decoder, turn.batch.canvas, self._most(turn)
-        blocks, opened = turn.blocks, turn.opened
-        version, taken = answers.first, torch.zeros_like(answers.first)
-        alive = torch.ones_like(version, dtype=torch.bool)
-        path, steps, block_states = [version], [], []
-        deepest = max((row.ahead[row.drafts - 1][0] - row.steps for row in turn.batch.rows if row.drafts), default=0)
+        rules, canvas, most = self.rules, inputs.batch.canvas, self._most(inputs)
+        blocks, opened = inputs.blocks, inputs.opened
+        branch, taken = answers.first, torch.zeros_like(answers.first)
+        alive = torch.ones_like(branch, dtype=torch.bool)
+        path, steps, passed = [branch], [], []
+        deepest = max(map(_depth, inputs.batch.rows))
         for number in range(deepest + 1):
-            view = answers.view(canvas, blocks, version, most)
-            view = decoder.narrow(view.with_(eligible=view.eligible & alive[:, None]), opened, states)
-            trial, blocks = dict(states), view.blocks
-            view, chosen, _ = decoder.select(view, None, trial)
+            view = answers.view(canvas, blocks, branch, most)
+            view = rules.narrow(view.with_(eligible=view.eligible & alive[:, None]), opened, state)
+            trial, blocks = state.copy(), view.blocks
+            view, chosen, _ = rules.select(view, trial)
             chosen = chosen & alive[:, None]
             canvas.commit(view.positions, view.proposal.token, chosen, forwards, view.proposal.prob)
-            for role in decoder.sampler.parts:
-                states[role] = renew_state(states[role], trial[role], alive)
-            blocks = decoder.cut(view, chosen, alive).blocks
-            block_states.append(counters(blocks))
+            state.adopt(trial, alive)
+            blocks = rules.shorten(view, chosen, alive).blocks
+            passed.append(counters(blocks))
             taken = torch.where(alive, number, taken)
             steps.append((view, chosen))
             if number == deepest:
                 break
-            alive, blocks, opened = self._onward(canvas, blocks, alive, states)
-            found, following = _match(answers, drafts, version, canvas, blocks)
+            alive, blocks, opened = self._onward(canvas, blocks, alive, state)
+            found, following = _match(answers, drafts, branch, canvas, blocks)
             alive = alive & found
             if not bool(alive.any()):  # waiting for the device is cheaper than a step for nobody
                 break
-            version = torch.where(alive, following, version)
-            path.append(version)
+            branch = torch.where(alive, following, branch)
+            path.append(branch)
         rows = torch.arange(taken.shape[0], device=taken.device)
-        return VerifiedSteps(
-            steps,
-            torch.stack(path, dim=1),
-            taken,
-            blocks_from(torch.stack(block_states, dim=1)[rows, taken], canvas),
-        )
+        last = blocks_from(torch.stack(passed, dim=1)[rows, taken], canvas)
+        return VerifiedSteps(steps, torch.stack(path, dim=1), taken, last)
 
     def _onward(
-        self, canvas: Canvas, blocks: BlockState, alive: Bool[Tensor, " B"], states: dict[str, Any]
+        self, canvas: Canvas, blocks: BlockState, alive: Bool[Tensor, " B"], state: SamplerState
     ) -> tuple[Bool[Tensor, " B"], BlockState, Bool[Tensor, " B"] | None]:
-        """The clock of the step that comes next, in the next block where this one is full; and which rows go on."""
-        if not self.how.spans_blocks:
-            return alive, later(blocks, 1), None
-        stop = self.decoder.sampler.stop
+        """The block state of the step that comes next, in the next block where this one is full; and which rows go
+        on."""
+        if not self.spans_blocks:
+            return alive, blocks.later(1), None
+        stop = self.rules.sampler.stop
         if stop is not None:
             closed = alive & ~(canvas.masked & blocks.block).any(dim=1)
             alive = alive & (stop.after_block(canvas, blocks, closed) < 0)
-        blocks, opened = self.decoder.open_blocks(canvas, later(blocks, 1), states)
+        blocks, opened = self.rules.open_blocks(canvas, blocks.later(1), state)
         return alive, blocks, opened
 
     def _draft(
-        self, turn: StepInputs, answers: Answers, walk: VerifiedSteps, length: int, states: dict[str, Any]
+        self, inputs: StepInputs, answers: Answers, verified: VerifiedSteps, length: int, state: SamplerState
     ) -> Drafts:
         """The next drafts, from the answers to the present state and to those that led to it."""
-        chains, rows = [], torch.arange(walk.path.shape[0], device=walk.path.device)
-        for back in range(min(self.how.sources, walk.path.shape[1])):
-            at = walk.taken - back
-            view = answers.guess(turn.batch.canvas, walk.last, walk.path[rows, at.clamp_min(0)], self._most(turn))
-            chain = self.draftsman.chain(view, states, length - 1)
+        chains, rows = [], torch.arange(verified.path.shape[0], device=verified.path.device)
+        for back in range(min(self.sources, verified.path.shape[1])):
+            at = verified.taken - back
+            branch = verified.path[rows, at.clamp_min(0)]
+            view = answers.guess(inputs.batch.canvas, verified.last, branch, self._most(inputs))
+            chain = self.builder.chain(view, state, length - 1)
             chains.append(chain._replace(there=chain.there & (at >= 0)[:, None]))
         return merge(chains)
 
-    def _most(self, turn: StepInputs) -> int:
+    def _most(self, inputs: StepInputs) -> int:
         """The most positions a row may commit at a step."""
-        return self.decoder.longest if self.how.spans_blocks else turn.most
+        return self.rules.longest if self.spans_blocks else inputs.most
+
+
+def _depth(row: Row) -> int:
+    """How many steps ahead the drafts reach that the row's forward evaluates."""
+    return row.ahead[row.drafts - 1][0] - row.steps if row.drafts else 0
+
+
+def _report(drafts: Drafts, verified: VerifiedSteps) -> dict[str, Int[Tensor, " B"]]:
+    """What the host must know: steps taken, the block's, and those of the drafts at hand."""
+    steps, block_steps = (drafts.counters[..., COUNTERS.index(name)] for name in ("step", "block_step"))
+    report = {"taken": verified.taken, "block_steps": verified.last.block_step + 1, "drafts": drafts.number}
+    for place in range(drafts.tokens.shape[1]):
+        report |= {f"steps{place}": steps[:, place], f"block_steps{place}": block_steps[:, place]}
+    return report
 
 
 def _match(
-    answers: Answers, drafts: Drafts | None, version: Int[Tensor, " B"], canvas: Canvas, blocks: BlockState
+    answers: Answers, drafts: Drafts | None, branch: Int[Tensor, " B"], canvas: Canvas, blocks: BlockState
 ) -> tuple[Bool[Tensor, " B"], Int[Tensor, " B"]]:
-    """Whether the state arrived at from ``version`` was evaluated, and as which version."""
+    """Whether the state arrived at from ``branch`` was evaluated, and as which branch."""
     assert drafts is not None
     if answers.numbers is None:
-        return torch.zeros_like(version, dtype=torch.bool), version
-    nth = torch.arange(drafts.tokens.shape[1], device=version.device)
-    there = (nth < answers.numbers[:, None]) & (answers.first[:, None] + drafts.parent == version[:, None])
+        return torch.zeros_like(branch, dtype=torch.bool), branch
+    nth = torch.arange(drafts.tokens.shape[1], device=branch.device)
+    there = (nth < answers.numbers[:, None]) & (answers.first[:, None] + drafts.parent == branch[:, None])
     same = (drafts.tokens == canvas.tokens[:, None])[..., : canvas.scratch].all(dim=2)
-    same = same & (drafts.block_states == counters(blocks)[:, None]).all(dim=2)
+    same = same & (drafts.counters == counters(blocks)[:, None]).all(dim=2)
     right = there & same
     return right.any(dim=1), answers.first + 1 + right.long().argmax(dim=1)

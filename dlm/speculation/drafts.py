@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.sampler_run import SamplerRun
+from dlm.engine.sampler_run import SamplerRun, SamplerState
 from dlm.engine.step import BlockState, StepView
 
-# The fields of a clock that are one number per row; its block follows from them.
+# The fields of a block state that are one number per row; its open positions follow from them.
 COUNTERS = ("step", "block_start", "block_end", "block_step", "block_masks", "block_number", "opened_end")
 
 
@@ -24,18 +24,14 @@ class Drafts(NamedTuple):
     Attributes:
         tokens: the whole canvas of each. ``[B, D, W]``
         parent: what each follows: 0 the row as it stands, n the n-th draft. ``[B, D]``
-        clocks: the clock of the step from it, a column for each of ``COUNTERS``. ``[B, D, 7]``
+        counters: the block state of the step from it, a column for each of ``COUNTERS``. ``[B, D, 7]``
         number: how many of them there are. ``[B]``
     """
 
     tokens: Int[Tensor, "B D W"]
     parent: Int[Tensor, "B D"]
-    block_states: Int[Tensor, "B D C"]
+    counters: Int[Tensor, "B D C"]
     number: Int[Tensor, " B"]
-
-    def blocks(self, canvas: Canvas, slot: Int[Tensor, " V"], place: Int[Tensor, " V"]) -> BlockState:
-        """The clocks of some drafts; ``canvas`` has a row for each."""
-        return blocks_from(self.block_states[slot, place], canvas)
 
 
 class Chain(NamedTuple):
@@ -43,12 +39,12 @@ class Chain(NamedTuple):
 
     Attributes:
         tokens: the canvas after one step more each. ``[B, L, W]``
-        clocks: as in :class:`Drafts`. ``[B, L, 7]``
+        counters: as in :class:`Drafts`. ``[B, L, 7]``
         there: which of them are drafts. ``[B, L]``
     """
 
     tokens: Int[Tensor, "B L W"]
-    block_states: Int[Tensor, "B L C"]
+    counters: Int[Tensor, "B L C"]
     there: Bool[Tensor, "B L"]
 
 
@@ -58,48 +54,49 @@ class DraftBuilder:
 
     Attributes:
         rules: whose steps they are.
-        crosses: whether a draft may complete its block and go on in the next one.
+        spans_blocks: whether a draft may complete its block and go on in the next one.
     """
 
     rules: SamplerRun
     spans_blocks: bool
 
-    def chain(self, view: StepView, states: dict[str, Any], length: int) -> Chain:
+    def chain(self, view: StepView, state: SamplerState, length: int) -> Chain:
         """Step from the answers of ``view`` over and over, as if they were those to every state arrived at.
 
         A state that completes the block is no draft, unless the next block begins there: no answer to it is needed.
 
         Args:
-            view: positions and answers; its canvas is the present state, its clock that of the step that led there.
-            states: the parts' memories at the present state.
+            view: positions and answers; its canvas is the present state, its block state that of the step that led
+                there.
+            state: the parts' memories at the present state.
             length: states to draft.
         """
         if not length:
             nothing = view.canvas.tokens[:, None][:, :0]
             return Chain(nothing, counters(view.blocks)[:, None][:, :0], nothing[..., 0].bool())
         rules, canvas = self.rules, replace(view.canvas, tokens=view.canvas.tokens.clone())
-        blocks, trial = later(view.blocks, 1), dict(states)
+        blocks, trial = view.blocks.later(1), state.copy()
         going = torch.ones_like(blocks.step, dtype=torch.bool)
         blocks, opened = rules.open_blocks(canvas, blocks, trial) if self.spans_blocks else (blocks, None)
-        tokens, block_states, there = [], [], []
+        tokens, passed, there = [], [], []
         for _ in range(length):
             open_ = canvas.masked & blocks.block
             eligible = open_.gather(1, view.positions) & view.real
             going = going & eligible.any(dim=1) & (eligible.sum(dim=1) == open_.sum(dim=1))
             at = StepView(canvas, blocks, view.positions, eligible, view.proposal, most=view.most)
-            at, chosen, _ = rules.select(rules.narrow(at, opened, trial), None, trial)
+            at, chosen, _ = rules.select(rules.narrow(at, opened, trial), trial)
             target = at.positions.masked_fill(~chosen, canvas.scratch)
             canvas = replace(canvas, tokens=canvas.tokens.scatter(1, target, at.proposal.token))
-            blocks = later(at.blocks, 1)
+            blocks = at.blocks.later(1)
             if self.spans_blocks:
                 blocks, opened = rules.open_blocks(canvas, blocks, trial)
             going = going & chosen.any(dim=1) & (canvas.masked & blocks.block).any(dim=1)
             tokens.append(canvas.tokens)
-            block_states.append(counters(blocks))
+            passed.append(counters(blocks))
             there.append(going)
             if not bool(going.any()):  # waiting for the device is cheaper than a step for nobody
                 break
-        return Chain(torch.stack(tokens, dim=1), torch.stack(block_states, dim=1), torch.stack(there, dim=1))
+        return Chain(torch.stack(tokens, dim=1), torch.stack(passed, dim=1), torch.stack(there, dim=1))
 
 
 def merge(chains: Sequence[Chain]) -> Drafts:
@@ -108,15 +105,15 @@ def merge(chains: Sequence[Chain]) -> Drafts:
         (chain,) = chains
         rows, length = chain.there.shape
         parent = torch.arange(length, device=chain.there.device).expand(rows, length)
-        return Drafts(chain.tokens, parent, chain.block_states, chain.there.sum(dim=1))
+        return Drafts(chain.tokens, parent, chain.counters, chain.there.sum(dim=1))
     longest = max(chain.there.shape[1] for chain in chains)
     parts = zip(*(_padded(chain, longest) for chain in chains), strict=True)
-    tokens, block_states, there = (torch.stack(part, dim=2) for part in parts)  # [B, L, S, ...]
+    tokens, passed, there = (torch.stack(part, dim=2) for part in parts)  # [B, L, S, ...]
     rows, length, sources = there.shape
     # Which chain stands for each chain at a depth: the first one that has come the same way.
     same_state = (tokens[:, :, :, None] == tokens[:, :, None, :])[..., :-1].all(dim=-1)
-    same_clock = (block_states[:, :, :, None] == block_states[:, :, None, :]).all(dim=-1)
-    alike = same_state & same_clock & there[:, :, :, None] & there[:, :, None, :]
+    same_place = (passed[:, :, :, None] == passed[:, :, None, :]).all(dim=-1)
+    alike = same_state & same_place & there[:, :, :, None] & there[:, :, None, :]
     alike = alike.long().cumprod(dim=1).bool()
     first = alike.long().argmax(dim=3)
     own = torch.arange(sources, device=there.device)
@@ -126,10 +123,10 @@ def merge(chains: Sequence[Chain]) -> Drafts:
     above = place[:, :-1].gather(2, first[:, :-1]) + 1
     parent = torch.cat([torch.zeros_like(place[:, :1]), above], dim=1)
     row = torch.arange(rows, device=there.device)[:, None]
-    tokens, parent, block_states = (
-        part[row, order] for part in (tokens.flatten(1, 2), parent.flatten(1), block_states.flatten(1, 2))
+    tokens, parent, passed = (
+        part[row, order] for part in (tokens.flatten(1, 2), parent.flatten(1), passed.flatten(1, 2))
     )
-    return Drafts(tokens, parent, block_states, new.flatten(1).sum(dim=1))
+    return Drafts(tokens, parent, passed, new.flatten(1).sum(dim=1))
 
 
 def _padded(chain: Chain, length: int) -> Chain:
@@ -138,18 +135,13 @@ def _padded(chain: Chain, length: int) -> Chain:
     pad = torch.nn.functional.pad
     return Chain(
         pad(chain.tokens, (0, 0, 0, missing)),
-        pad(chain.block_states, (0, 0, 0, missing)),
+        pad(chain.counters, (0, 0, 0, missing)),
         pad(chain.there, (0, missing)),
     )
 
 
-def later(blocks: BlockState, steps: Int[Tensor, " B"] | int) -> BlockState:
-    """The clock so many steps later in the same block."""
-    return replace(blocks, step=blocks.step + steps, block_step=blocks.block_step + steps)
-
-
 def counters(blocks: BlockState) -> Int[Tensor, "B C"]:
-    """A clock as numbers."""
+    """A block state as numbers."""
     return torch.stack([getattr(blocks, name) for name in COUNTERS], dim=1)
 
 

@@ -11,27 +11,23 @@ decoded without drafts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import torch
-
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Cache, Part, Selector, Speculator, offers
+from dlm.engine.sampler import Sampler
+from dlm.engine.stepper import StepTools
 from dlm.errors import SettingsError
+from dlm.models.backbone import ModelDescription
 from dlm.speculation.cost_model import measured
 from dlm.speculation.draft_length import DraftLengthController
-from dlm.speculation.drafting import Drafting
-
-if TYPE_CHECKING:
-    from dlm.engine.interfaces import Cache
-    from dlm.engine.loop import Decoder
-    from dlm.engine.sampler import Sampler
+from dlm.speculation.drafting import DraftingStepper
 
 # The most states per forward that ``auto`` chooses.
 LONGEST = 16
 
 
 @dataclass(frozen=True)
-class FreeDave:
+class FreeDave(Speculator):
     """Draft and verify.
 
     With a sampling temperature it is lossless too: every draw belongs to a step and a position of its row, not to a
@@ -45,7 +41,7 @@ class FreeDave:
         acceptance: ``standard``: drafts end with their block. ``eager``: they go on in the next block, which needs a
             cache that does not recompute everything there.
         sources: answers to draft from: those of the present state, and of so many states less one that led to it
-            (specs/modes_and_training.md 1.13, multi-source drafting). All their drafts are evaluated.
+            (multi-source drafting: docs/drafting.md). All their drafts are evaluated.
 
     Raises:
         SettingsError: a setting outside its range.
@@ -73,7 +69,7 @@ class FreeDave:
         """Whether drafts go over the border of a block."""
         return self.acceptance == "eager"
 
-    def check(self, sampler: Sampler, cache: Cache) -> None:
+    def goes_with(self, sampler: Sampler, cache: Cache, description: ModelDescription) -> None:
         """Refuse what makes a step depend on more than the state it starts from.
 
         Raises:
@@ -83,11 +79,13 @@ class FreeDave:
             "a part that reads the previous forward, attention or a shadow block": bool(
                 {"kl", "attention", "shadow"} & sampler.needs
             ),
-            "look-ahead branches": sampler.lookahead is not None,
+            "look-ahead branches or another probe": sampler.probe is not None,
             "an early exit": sampler.exit is not None,
             "a reviser": sampler.reviser is not None,
-            "a selector that rewrites or cuts rows off": sampler.rewrites or hasattr(sampler.selector, "reach"),
-            "a logit transform with a memory": any(not isinstance(part, Stateless) for part in sampler.transforms),
+            "a selector that rewrites or cuts rows off": sampler.selector.rewrites
+            or offers(sampler.selector, Selector.visible_end),
+            "a logit transform with a memory": any(offers(part, Part.init) for part in sampler.transforms),
+            "blocks that move or grow": sampler.moves_blocks or sampler.grows,
         }
         found = [what for what, there in clashes.items() if there]
         if found:
@@ -108,9 +106,12 @@ class FreeDave:
                 " dkv_pd or dkv_decode"
             )
 
-    def open(self, decoder: Decoder, device: torch.device) -> Drafting:
+    def stepper(self, tools: StepTools) -> DraftingStepper:
         """The drafter at work. With ``auto`` the machine is measured first, a second or two once for each model."""
-        pace = None
+        length: int | DraftLengthController
         if self.draft_length == "auto":
-            pace = DraftLengthController(LONGEST, measured(decoder.model, decoder.description, device))
-        return Drafting(self, decoder, pace)
+            forward = tools.forward
+            length = DraftLengthController(LONGEST, measured(forward.model, tools.description, forward.watch.device))
+        else:
+            length = self.draft_length
+        return DraftingStepper(tools, self.spans_blocks, self.layout == "tree", self.sources, length)

@@ -1,4 +1,5 @@
-"""Drafts along the sequence: one row holds all its versions, and a mask keeps them apart."""
+"""The forward of several branches of every row: as rows of their own, or one behind the other in one row under a mask
+that keeps them apart."""
 
 from __future__ import annotations
 
@@ -10,11 +11,35 @@ from torch import Tensor
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.forward import Forward
-from dlm.engine.plan import Feed, Memory, PackedBranches
+from dlm.engine.plan import Branches, BranchPlan, Feed, FeedMemory, PackedBranches
 
 
-def beside(counts: Sequence[int], device: torch.device) -> PackedBranches:
-    """How the versions of rows, so many of each, lie one behind the other."""
+def branch_states(
+    run: Forward, branches: Branches, plan: BranchPlan, packed: bool
+) -> tuple[tuple[Float[Tensor, "R T D"], ...], ...]:
+    """Hidden states of every call of the plan, one set each, or two with guidance.
+
+    Args:
+        run: the model.
+        branches: what is fed.
+        plan: how.
+        packed: whether the branches of a row lie one behind the other, over one copy of its stored keys.
+    """
+    sets = []
+    for number, feed in enumerate(plan.feeds):
+        whole = number > 0 or not plan.slots
+        run.watch.mark("refresh" if whole else "forward")
+        if packed and not whole:
+            order = packed_order([branches.counts[slot] for slot in plan.slots], feed.tokens.device)
+            sets.append(along_sequence(run, branches.canvas, feed, order))
+        else:
+            sets.append(run.feed(branches.canvas, feed)[0])
+    run.watch.mark("sampler")
+    return tuple(sets)
+
+
+def packed_order(counts: Sequence[int], device: torch.device) -> PackedBranches:
+    """How the branches of rows, so many of each, lie one behind the other."""
     each, first, grid, there, back = max(counts), 0, [], [], []
     for row, count in enumerate(counts):
         grid.append([first + place if place < count else first for place in range(each)])
@@ -25,14 +50,14 @@ def beside(counts: Sequence[int], device: torch.device) -> PackedBranches:
 
 
 def along_sequence(run: Forward, many: Canvas, feed: Feed, order: PackedBranches) -> tuple[Float[Tensor, "R T D"], ...]:
-    """Hidden states of a feed of versions, computed with those of a row one behind the other.
+    """Hidden states of a feed of branches, computed with those of a row one behind the other.
 
-    The stored keys of a row are there once, however many versions look at them. Attention takes a mask of ``E * T`` by
-    ``S + E * T`` for E versions of T positions over S stored ones.
+    The stored keys of a row are there once, however many branches look at them. Attention takes a mask of ``E * T`` by
+    ``S + E * T`` for E branches of T positions over S stored ones.
     """
     (rows, length), (own, each) = feed.tokens.shape, order.grid.shape
     positions = feed.positions if feed.positions is not None else many.columns[:length].expand(rows, length)
-    memory: Memory | None = None
+    memory: FeedMemory | None = None
     if feed.memory is None:
         mask = _apart(feed, order)
     else:
@@ -50,7 +75,7 @@ def along_sequence(run: Forward, many: Canvas, feed: Feed, order: PackedBranches
 
 
 def _apart(feed: Feed, order: PackedBranches) -> Bool[Tensor, "B Q K"]:
-    """Nothing is stored: every version sees itself alone."""
+    """Nothing is stored: every branch sees itself alone."""
     (rows, length), (own, each) = feed.tokens.shape, order.grid.shape
     valid = feed.valid if feed.valid is not None else torch.ones_like(feed.tokens, dtype=torch.bool)
     within = valid if valid.dim() == 3 else valid[:, None].expand(rows, length, length)

@@ -10,7 +10,7 @@ from dlm.errors import SettingsError
 from dlm.trace.steps import CacheEvent, Trace, TraceStep
 
 if TYPE_CHECKING:
-    from dlm.engine.loop import Decoder, StepEvent
+    from dlm.engine.loop import StepEvent
     from dlm.engine.proposal import Statistic
     from dlm.engine.row import Row
 
@@ -60,10 +60,6 @@ class Recorder:
     def needs(self) -> frozenset[Statistic]:
         """Statistics of the proposal to be computed for it."""
         return frozenset({"candidates"}) if self.with_candidates else frozenset()
-
-    def prepare(self, decoder: Decoder) -> None:
-        """Let the decoder compute what is to be recorded; before its run."""
-        decoder.needs = decoder.needs | self.needs
 
     def take(self, event: StepEvent) -> None:
         """Add a step to the trace of every row it had."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlm.api import Prompt, generate
 from dlm.engine.canvas import Job
-from dlm.engine.interfaces import Blocks
+from dlm.engine.interfaces import BlockSchedule
 from dlm.engine.loop import Decoder, StepEvent
 from dlm.engine.sampler import Sampler
 from dlm.errors import CheckpointError, SettingsError
@@ -87,7 +87,7 @@ class Walk:
     model: LanguageModel
     static: Callable[..., Sampler]
     oracle: Callable[..., Sampler]
-    blocks: Callable[[int], Blocks]
+    blocks: Callable[[int], BlockSchedule]
     block_length: int = 32
     shorter: Sequence[int] = ()
     inputs: Inputs = "masked_probability"

@@ -11,14 +11,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import BlockSchedule
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.texts import token_ids
 
 
 @dataclass(frozen=True)
-class AdaptiveBlocks(Stateless):
+class AdaptiveBlocks(BlockSchedule):
     """A block ends on a delimiter the model expects (AdaBlock, arXiv 2509.26432; details of its code).
 
     When a block begins at generated position g of G, the forward is looked at over the next min(floor(``window`` G),

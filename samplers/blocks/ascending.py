@@ -9,12 +9,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import BlockSchedule
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class AscendingBlocks(Stateless):
+class AscendingBlocks(BlockSchedule):
     """``count`` blocks cut where the steps of :class:`samplers.Ascending` end: the first one holds the small steps,
     every later block one step, the last one the remainder (ASS with several blocks, arXiv 2509.23924).
 

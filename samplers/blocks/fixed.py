@@ -9,12 +9,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import BlockSchedule
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Fixed(Stateless):
+class Fixed(BlockSchedule):
     """Blocks of ``length`` positions from left to right, counted from the start of the row's own generated region; the
     last one is shorter where the length does not divide the region. Blocks without masks are passed over (LLaDA,
     arXiv 2502.09992, semi-autoregressive remasking). ``length=None``: ``usual``, or the whole region where that is

@@ -8,11 +8,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import BlockSchedule
 
 
 @dataclass(frozen=True)
-class Whole(Stateless):
+class Whole(BlockSchedule):
     """The whole generated region is one block."""
 
     def longest(self, region: int) -> int:

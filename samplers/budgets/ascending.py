@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
+from samplers.blocks.ascending import AscendingBlocks
+from samplers.blocks.whole import Whole
 
 
 @dataclass(frozen=True)
-class Ascending(Stateless):
+class Ascending(Budget):
     """Step j commits 2^j positions; the last of floor(log2 G) steps commits all that is left of the G generated
     positions (ascending step size, arXiv 2509.23924).
 
@@ -23,7 +25,7 @@ class Ascending(Stateless):
     """
 
     # It plans the whole canvas; blocks of its own cut it where its steps are (AscendingBlocks).
-    block_schedules = ("Whole", "AscendingBlocks")
+    block_schedules = (Whole, AscendingBlocks)
 
     def check(self, region: int, block: int) -> None:
         if region < 2:

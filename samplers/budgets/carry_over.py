@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class CarryOver(Stateless):
+class CarryOver(Budget):
     """At most n/steps positions per step on average, n being the block's masked positions: step j may commit what
     (j + 1) n / steps leaves after the commits so far (Fast-dLLM's Dream port, ``alg="confidence_threshold"``).
 

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Budget
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class RemaskingLoop(Stateless):
+class RemaskingLoop(Budget):
     """``tokens_per_step`` positions a step, and at ``start`` of a block's steps ``cycles`` extra steps of ``number``
     positions, which refill what :class:`samplers.RemaskLowest` with the same settings takes back (ReMDM on LLaDA,
     arXiv 2503.00307). ``cycles=None``: 32, or the block's open positions where those are fewer.
@@ -43,18 +43,15 @@ class RemaskingLoop(Stateless):
                 f" position: use at most {3 * block} cycles or longer blocks"
             )
 
-    def first(self, blocks: BlockState) -> Int[Tensor, " B"]:
-        """The step of the block at which the extra cycles begin."""
-        steps = -(-blocks.block_masks // self.tokens_per_step)
-        wanted = (steps.double() * self.start).floor().long()
-        return torch.minimum(wanted, steps - 1).clamp_min(1)
-
-    def looping(self, blocks: BlockState, step: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
-        """Whether ``step`` of the block is one of the extra cycles."""
-        first = self.first(blocks)
-        cycles = blocks.block_masks.clamp_max(32) if self.cycles is None else self.cycles
-        return (step >= first) & (step < first + cycles)
-
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
-        looping = self.looping(view.blocks, view.blocks.block_step)
+        looping = in_extra_cycles(self, view.blocks, view.blocks.block_step)
         return torch.where(looping, self.number, self.tokens_per_step), state
+
+
+def in_extra_cycles(loop: RemaskingLoop, blocks: BlockState, step: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
+    """Whether ``step`` of the block is one of the extra cycles."""
+    steps = -(-blocks.block_masks // loop.tokens_per_step)
+    wanted = (steps.double() * loop.start).floor().long()
+    first = torch.minimum(wanted, steps - 1).clamp_min(1)
+    cycles = blocks.block_masks.clamp_max(32) if loop.cycles is None else loop.cycles
+    return (step >= first) & (step < first + cycles)

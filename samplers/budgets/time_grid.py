@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
+from samplers.blocks.whole import Whole
 
 
 @dataclass(frozen=True)
-class TimeGrid(Stateless):
+class TimeGrid(Budget):
     """Of n masked positions commit n (1 - s/t), for t and s neighbours on a grid of ``steps`` intervals from 1 down to
     ``eps``; the last step commits all that is left (Dream 7B, arXiv 2508.15487). n is the row's own count; the
     reference takes the mean over the batch.
@@ -31,7 +32,7 @@ class TimeGrid(Stateless):
     eps: float = 1e-3
     compat: Literal["clean", "reference"] = "reference"
 
-    block_schedules = ("Whole",)
+    block_schedules = (Whole,)
     order_known = True
 
     def __post_init__(self) -> None:
@@ -54,24 +55,26 @@ class TimeGrid(Stateless):
                 " use blocks=whole"
             )
 
-    def share(self, view: StepView) -> Float[Tensor, " B"]:
-        """1 - s/t for each row's step, exactly 1 in the last step.
-
-        In float32 like the reference: rounding decides where a truncated number just misses an integer.
-        """
-        k = view.blocks.step
-        # Not the masks of the block: a stop rule may cut it short, and the grid stays what it was.
-        steps = view.canvas.writable.sum(dim=1) if self.steps is None else torch.full_like(k, self.steps)
-        left = 1.0 - self._time(k + 1, steps) / self._time(k, steps)
-        return torch.where(k >= steps - 1, torch.ones_like(left), left)
-
-    def _time(self, k: Int[Tensor, " B"], steps: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """The k-th point of torch.linspace(1, eps, steps + 1), which counts from the nearer end."""
-        stride = (self.eps - 1.0) / steps.float()
-        return torch.where(2 * k < steps + 1, 1.0 + k * stride, self.eps - (steps - k) * stride)
-
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
-        number = view.eligible.sum(dim=1) * self.share(view)
+        number = view.eligible.sum(dim=1) * grid_share(self, view)
         if self.compat == "clean":
             return number.round().long().clamp_min(1), state
         return number.long(), state
+
+
+def grid_share(grid: TimeGrid, view: StepView) -> Float[Tensor, " B"]:
+    """1 - s/t for each row's step, exactly 1 in the last step.
+
+    In float32 like the reference: rounding decides where a truncated number just misses an integer.
+    """
+    k = view.blocks.step
+    # Not the masks of the block: a stop rule may cut it short, and the grid stays what it was.
+    steps = view.canvas.writable.sum(dim=1) if grid.steps is None else torch.full_like(k, grid.steps)
+    left = 1.0 - _time(grid, k + 1, steps) / _time(grid, k, steps)
+    return torch.where(k >= steps - 1, torch.ones_like(left), left)
+
+
+def _time(grid: TimeGrid, k: Int[Tensor, " B"], steps: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """The k-th point of torch.linspace(1, eps, steps + 1), which counts from the nearer end."""
+    stride = (grid.eps - 1.0) / steps.float()
+    return torch.where(2 * k < steps + 1, 1.0 + k * stride, grid.eps - (steps - k) * stride)

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Uniform(Stateless):
+class Uniform(Budget):
     """A fixed number of forwards, or a fixed number of positions per forward (LLaDA, arXiv 2502.09992).
 
     Give one of the two. ``steps`` counts the whole canvas; each block gets the share of its length (for blocks of equal

@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import EarlyExit, RowSize
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
@@ -83,7 +82,7 @@ class Smooth:
 
 
 @dataclass(frozen=True)
-class AnswerGap(Stateless):
+class AnswerGap(EarlyExit):
     """Commit everything that is left as soon as the mean gap between the two largest raw logits over the answer region
     reaches what the thresholds ask for at this progress (Prophet, SchED). Positions that are committed already count.
     The gap is taken before any logit transform, so credit does not inflate it.

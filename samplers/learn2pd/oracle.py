@@ -10,8 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import RowSize, Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
@@ -19,7 +18,7 @@ from dlm.training.filter_file import Inputs, check_inputs, needs_of
 
 
 @dataclass(frozen=True)
-class Oracle(Stateless):
+class Oracle(Selector):
     """Commit every position of the block whose proposal is the token of a known answer (extremely greedy parallel,
     Learn2PD, arXiv 2509.25188). No rule: it has to be told the answers.
 
@@ -49,7 +48,7 @@ class Oracle(Stateless):
     def needs(self) -> frozenset[Statistic]:
         return needs_of(self.inputs)
 
-    def init(self, canvas: Canvas) -> Int[Tensor, "B W"]:  # type: ignore[override]
+    def init(self, canvas: Canvas) -> Int[Tensor, "B W"]:
         """The answer of every row, -1 where it has none."""
         width = canvas.tokens.shape[1]
         rows = [[*answer[:width], *[-1] * (width - len(answer))] for answer in self.answers]

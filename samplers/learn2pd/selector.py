@@ -10,8 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import RowSize, Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
@@ -23,7 +22,7 @@ _PUT_LAST = -1e29
 
 
 @dataclass(frozen=True)
-class Learn2PD(Stateless):
+class Learn2PD(Selector):
     """Commit every position that the filter takes for final with a probability above ``threshold``, and the best ones
     of the budget (Learn2PD, arXiv 2509.25188, algorithm L2P).
 

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import ScoreModifier
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class CertaintyPrior(Stateless):
+class CertaintyPrior(ScoreModifier):
     """Multiply scores with the share of known positions around, weighted by a Gaussian of ``sigma`` positions
     (certainty density, d2Cache, arXiv 2509.23094).
 

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import ScoreModifier
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class EndRejection(Stateless):
+class EndRejection(ScoreModifier):
     """Multiply the score of a position whose proposal is the end-of-text id with a factor that rises from ``low`` to
     ``high`` (EOSER, arXiv 2509.23924). Other end ids are left alone.
 
@@ -36,7 +36,7 @@ class EndRejection(Stateless):
     compat: Literal["clean", "reference"] = "clean"
     tokens_per_step: int = 1
 
-    # Scores are scaled, so they must not be negative (see dlm.engine.legality).
+    # Scores are scaled, so they must not be negative (see dlm.engine.sampler).
     scales = True
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import ScoreModifier
 from dlm.engine.step import StepView
 
 # Below every score of a position that may go first, above -inf, which means "not eligible".
@@ -16,7 +16,7 @@ _LAST = -1e30
 
 
 @dataclass(frozen=True)
-class SuppressEnd(Stateless):
+class SuppressEnd(ScoreModifier):
     """A position whose proposal is an end token is committed after all others (what LLaDA's ``confidence_eos_eot_inf``
     sets out to do; what its code does is ``Proposer(end_confidence="aliased")``)."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from dlm.engine.interfaces import Blocks
+from dlm.engine.interfaces import BlockSchedule
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from samplers.blocks.ascending import AscendingBlocks
@@ -35,7 +35,7 @@ def eoser(
     return shared.finish(Sampler("eoser", Probability(), TopK(), blocks, budget, modifiers=(modifier,)))
 
 
-def _blocks(name: str, count: int, options: Options) -> Blocks:
+def _blocks(name: str, count: int, options: Options) -> BlockSchedule:
     own = AscendingBlocks(count) if count > 1 else Whole()
     blocks = options.blocks_or(own)
     if not isinstance(blocks, Whole | AscendingBlocks):

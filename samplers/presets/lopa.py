@@ -6,15 +6,15 @@ from typing import Any
 
 from dlm.engine.interfaces import Selector
 from dlm.engine.sampler import Sampler
-from dlm.speculation.lookahead import Lookahead
 from samplers.presets.options import Options
+from samplers.probes.lookahead import Lookahead
 from samplers.scores.probability import Probability
 from samplers.selectors.threshold import Threshold
 
 
 def lopa(threshold: float = 0.9, *, branches: int = 3, selector: Selector | None = None, **options: Any) -> Sampler:
     """Threshold decoding (or ``selector``) in which every forward also tries ``branches`` rows with one more token each
-    and goes on with the surest; see :mod:`dlm.speculation.lookahead`. A forward costs 1 + ``branches`` rows."""
+    and goes on with the surest; see :class:`samplers.Lookahead`. A forward costs 1 + ``branches`` rows."""
     shared = Options.parse("lopa", options)
     chooser = selector or Threshold(threshold)
-    return shared.finish(Sampler("lopa", Probability(), chooser, shared.block_schedule, lookahead=Lookahead(branches)))
+    return shared.finish(Sampler("lopa", Probability(), chooser, shared.block_schedule, probe=Lookahead(branches)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from dlm.engine.interfaces import Blocks, EarlyExit, LogitTransform, ScoreModifier, StopRule
+from dlm.engine.interfaces import BlockSchedule, EarlyExit, LogitTransform, ScoreModifier, StopRule
 from dlm.engine.proposal import Proposer
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
@@ -40,7 +40,7 @@ class Options:
         stop: a stop rule in place of ``stop_at_end``; null is off.
     """
 
-    blocks: Blocks | None = None
+    blocks: BlockSchedule | None = None
     temperature: float = 0.0
     top_p: float | None = None
     top_k: int | None = None
@@ -111,10 +111,10 @@ class Options:
         return EndBlock() if self.stop_at_end is True else EndOfText(self.stop_at_end)
 
     @property
-    def block_schedule(self) -> Blocks:
+    def block_schedule(self) -> BlockSchedule:
         """The blocks asked for, or the default."""
         return self.blocks if self.blocks is not None else Fixed()
 
-    def blocks_or(self, default: Blocks) -> Blocks:
+    def blocks_or(self, default: BlockSchedule) -> BlockSchedule:
         """The blocks asked for, or the preset's own default where nobody asked for any."""
         return default if self.blocks in (None, Fixed()) else self.block_schedule

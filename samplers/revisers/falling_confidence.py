@@ -9,15 +9,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize
-from dlm.engine.parts import PartDefaults
+from dlm.engine.interfaces import Reviser, RowSize
 from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
 from samplers.selectors.mean_threshold import MeanThreshold
 
 
 @dataclass(frozen=True)
-class FallingConfidence(PartDefaults):
+class FallingConfidence(Reviser):
     """After a step that committed F positions (at least ``minimum`` = n), remask min(max(floor(n / 2), ceil(F / 8)),
     F - 1) committed positions of the block: those whose probability of the best token has risen least since the
     forward before (Saber, arXiv 2510.18165). Fewer than were committed, so every step makes progress. Nothing is
@@ -29,7 +28,7 @@ class FallingConfidence(PartDefaults):
 
     minimum: int = 2
 
-    partner = ("selector", ("MeanThreshold",))
+    partners = (MeanThreshold,)
 
     def __post_init__(self) -> None:
         if self.minimum < 1:

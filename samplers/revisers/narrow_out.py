@@ -10,10 +10,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import PartDefaults
+from dlm.engine.interfaces import Reviser
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
+from samplers.selectors.wide_in import WideIn
 
 # The published loop starts every block as if so many tokens had just been accepted.
 _ACCEPTED_AT_START = 30
@@ -32,7 +33,7 @@ class Accepted(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NarrowOut(PartDefaults):
+class NarrowOut(Reviser):
     """Remask tokens committed in earlier steps of the block whose probability, in the shadow block that does not see
     them, is < ``threshold`` (WINO, arXiv 2507.18578). Only after a step that committed more than one token, and always
     fewer than the step before committed, so that the row gains at least one token a step on average.
@@ -43,7 +44,7 @@ class NarrowOut(PartDefaults):
 
     threshold: float = 0.9
 
-    partner = ("selector", ("WideIn",))
+    partners = (WideIn,)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold <= 1.0:

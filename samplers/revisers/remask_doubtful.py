@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Reviser
 from dlm.engine.step import StepView
 from samplers.selectors.hierarchy import HierarchyRemask, check_doubt, doubted
 
 
 @dataclass(frozen=True)
-class RemaskDoubtful(Stateless):
+class RemaskDoubtful(Reviser):
     """Remask committed positions of the block whose best token now has probability < ``doubt``, unless this step has
     chosen them (dInfer's hierarchical decoder with remasking). Bounded only with the selector that commits more than it
     doubts, :class:`samplers.HierarchyRemask` with the same ``doubt``.
@@ -24,7 +24,7 @@ class RemaskDoubtful(Stateless):
 
     doubt: float = 0.4
 
-    partner = ("selector", ("HierarchyRemask",))
+    partners = (HierarchyRemask,)
 
     def __post_init__(self) -> None:
         check_doubt(self.doubt)

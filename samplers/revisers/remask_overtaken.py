@@ -8,22 +8,27 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import Reviser
 from dlm.engine.step import StepView, rank
-from samplers.selectors.running_confidence import RunningBest
+from samplers.selectors.running_confidence import RunningConfidence, no_best, updated_best
 
 
 @dataclass(frozen=True)
-class RemaskOvertaken(RunningBest):
+class RemaskOvertaken(Reviser):
     """Remask the tokens of the block with the smallest running confidence, as many as the step committed beyond its
     budget; see :class:`samplers.RunningConfidence`, whose budget bounds it."""
 
-    partner = ("selector", ("RunningConfidence",))
+    partners = (RunningConfidence,)
+
+    def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
+        return no_best(canvas)
 
     def step(
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: Float[Tensor, "B W"]
     ) -> tuple[Bool[Tensor, "B W"], Float[Tensor, "B W"]]:
         assert view.budget is not None
-        state = self.updated(view, state)
+        state = updated_best(view, state)
         canvas = view.canvas
         committed = view.blocks.block & canvas.writable & ~canvas.masked
         surplus = (chosen.sum(dim=1) - view.budget).clamp_min(0)

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Score
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Calibrated(Stateless):
+class Calibrated(Score):
     """exp(-``decay`` r) min(-p ln(f + 1e-9), ``cap``) with r the offset in the block, p the probability of the proposed
     token and f its frequency in a corpus (PC-Sampler, arXiv 2508.13021).
 

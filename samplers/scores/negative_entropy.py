@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Score
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView
 
 
 @dataclass(frozen=True)
-class NegativeEntropy(Stateless):
+class NegativeEntropy(Score):
     """Minus the entropy of the distribution, in nats, at most 0 (Dream 7B, arXiv 2508.15487, ``entropy``)."""
 
     @property

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from dlm.engine.interfaces import Score
 from dlm.engine.noise import Purpose
-from dlm.engine.parts import Stateless
 from dlm.engine.step import StepView
 
 
 @dataclass(frozen=True)
-class Random(Stateless):
+class Random(Score):
     """A fresh uniform in (0, 1) per position and step (LLaDA's ``remasking="random"``); tokens stay the proposals."""
 
     non_negative = True

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
+from dlm.engine.interfaces import Selector
 from dlm.engine.noise import Purpose
-from dlm.engine.parts import Stateless
 from dlm.engine.step import StepView
-from samplers.budgets.time_grid import TimeGrid
+from samplers.blocks.whole import Whole
+from samplers.budgets.time_grid import TimeGrid, grid_share
 
 
 @dataclass(frozen=True)
-class Bernoulli(Stateless):
+class Bernoulli(Selector):
     """Commit each masked position independently with probability 1 - s/t on a time grid, all of them in the last step
     (Dream 7B, arXiv 2508.15487, ``alg="origin"``). A step may commit nothing; the grid guarantees the end.
 
@@ -24,7 +25,7 @@ class Bernoulli(Stateless):
 
     grid: TimeGrid
 
-    block_schedules = ("Whole",)
+    block_schedules = (Whole,)
 
     @property
     def uses_budget(self) -> bool:
@@ -35,4 +36,4 @@ class Bernoulli(Stateless):
         return self.grid.idle_steps
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
-        return view.uniform(Purpose.BERNOULLI) < self.grid.share(view)[:, None], state
+        return view.uniform(Purpose.BERNOULLI) < grid_share(self.grid, view)[:, None], state

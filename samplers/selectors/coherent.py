@@ -10,9 +10,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import PartDefaults
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
+from samplers.blocks.whole import Whole
 
 
 class Coherence(NamedTuple):
@@ -30,7 +31,7 @@ class Coherence(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Coherent(PartDefaults):
+class Coherent(Selector):
     """Coherent contextual decoding (CCD, arXiv 2512.02044), as its code does it.
 
     With u = floor(G / steps), at least 1: rank by the score. After ``warm_up`` steps, and but for the last one, if the
@@ -51,7 +52,7 @@ class Coherent(PartDefaults):
     expand: float = 4.0
     warm_up: int = 5
 
-    block_schedules = ("Whole",)
+    block_schedules = (Whole,)
     compares_steps = True
 
     def __post_init__(self) -> None:

@@ -11,15 +11,14 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import Checks, CutsOff, Forgets, Looks, Rewrites, RowSize, Selector
-from dlm.engine.parts import PartDefaults
+from dlm.engine.interfaces import BlockSchedule, RowSize, Selector, offers
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class _Several(PartDefaults):
+class _Several(Selector):
     """What selectors made of others have in common.
 
     Raises:
@@ -32,7 +31,9 @@ class _Several(PartDefaults):
         object.__setattr__(self, "selectors", tuple(self.selectors))
         if not self.selectors:
             raise SettingsError(f"{type(self).__name__} needs at least one selector")
-        if any((isinstance(s, Rewrites) and s.rewrites) or isinstance(s, CutsOff) for s in self.selectors):
+        if strange := [type(s).__name__ for s in self.selectors if not isinstance(s, Selector)]:
+            raise SettingsError(f"{type(self).__name__}: {strange[0]} is no selector")
+        if any(s.rewrites or offers(s, Selector.visible_end) for s in self.selectors):
             raise SettingsError(f"{type(self).__name__}: a selector that rewrites tokens or cuts rows off stands alone")
 
     @property
@@ -44,37 +45,29 @@ class _Several(PartDefaults):
         return any(s.uses_budget for s in self.selectors)
 
     @property
-    def block_schedules(self) -> tuple[str, ...] | None:
+    def block_schedules(self) -> tuple[type[BlockSchedule], ...] | None:
         """The schedules all of them accept; None: any."""
-        limits = [limit for s in self.selectors if (limit := getattr(s, "block_schedules", None)) is not None]
-        return tuple(name for name in limits[0] if all(name in limit for limit in limits)) if limits else None
-
-    @property
-    def idle_steps(self) -> int:
-        return 0
+        limits = [s.block_schedules for s in self.selectors if s.block_schedules is not None]
+        return tuple(one for one in limits[0] if all(one in limit for limit in limits)) if limits else None
 
     def init(self, canvas: Canvas) -> tuple[Any, ...]:
         return tuple(s.init(canvas) for s in self.selectors)
 
     def check(self, region: int, block: int) -> None:
         for selector in self.selectors:
-            if isinstance(selector, Checks):
-                selector.check(region, block)
+            selector.check(region, block)
 
-    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
-        seen = torch.zeros_like(canvas.writable)
-        for selector in self.selectors:
-            if isinstance(selector, Looks):
-                seen = seen | selector.positions_to_score(canvas, blocks)
-        return seen
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"] | None:
+        asked = [selector.positions_to_score(canvas, blocks) for selector in self.selectors]
+        seen = [positions for positions in asked if positions is not None]
+        return torch.stack(seen).any(dim=0) if seen else None
 
     def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
-        lookers = [s for s in self.selectors if isinstance(s, Looks)]
-        return eligible + sum(max(0, s.most_positions_to_score(eligible, size) - eligible) for s in lookers)
+        return eligible + sum(max(0, s.most_positions_to_score(eligible, size) - eligible) for s in self.selectors)
 
     def forget(self, where: Bool[Tensor, "B W"], state: tuple[Any, ...]) -> tuple[Any, ...]:
         pairs = zip(self.selectors, state, strict=True)
-        return tuple(s.forget(where, memory) if isinstance(s, Forgets) else memory for s, memory in pairs)
+        return tuple(s.forget(where, memory) for s, memory in pairs)
 
     def _answers(self, view: StepView, state: tuple[Any, ...]) -> tuple[list[Bool[Tensor, "B N"]], tuple[Any, ...]]:
         both = [s.step(view, memory) for s, memory in zip(self.selectors, state, strict=True)]

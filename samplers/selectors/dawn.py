@@ -9,15 +9,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import RowSize, Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Dawn(Stateless):
+class Dawn(Selector):
     """Commit what is sure, what follows from what is sure, and of the rest a set without mutual dependence (DAWN,
     arXiv 2602.06953).
 

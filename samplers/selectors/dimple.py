@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
+from samplers.blocks.whole import Whole
 
 
 @dataclass(frozen=True)
-class Dimple(Stateless):
+class Dimple(Selector):
     """Commit every position with score > ``threshold`` (strictly); when there is none, as many as the time grid says
     (Dimple, arXiv 2505.16990).
 
@@ -38,7 +39,7 @@ class Dimple(Stateless):
         if not 0.0 < self.eps < 1.0:
             raise SettingsError(f"eps must be in (0, 1), got {self.eps}")
 
-    block_schedules = ("Whole",)
+    block_schedules = (Whole,)
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None

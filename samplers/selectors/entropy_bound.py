@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class EntropyBound(Stateless):
+class EntropyBound(Selector):
     """Commit the longest prefix of the ranking with (sum of entropies) - (largest entropy) <= ``gamma`` nats
     (EB-Sampler, arXiv 2505.24857). That difference bounds what is lost by treating the tokens as independent; it is 0
     for one position and never falls. The ranking is the sampler's score.

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class EntropyThreshold(Stateless):
+class EntropyThreshold(Selector):
     """Commit every position with entropy <= ``threshold`` nats, at least the best one (the decoder of dParallel,
     arXiv 2509.26488). ``strict``: below it, as in dParallel's Dream code.
 

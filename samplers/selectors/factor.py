@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Factor(Stateless):
+class Factor(Selector):
     """Commit the longest prefix of the sorted confidences with c_(n) >= 1 - factor / (n + 1) for every n in it.
 
     The first position is always committed (Fast-dLLM, arXiv 2505.22618, theorem 1: (n + 1) eps <= 1).

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Frechet(Stateless):
+class Frechet(Selector):
     """Commit the n surest positions, n the largest with L_n - U_n > ``margin`` (Fast-dLLM++, arXiv 2606.02955).
 
     L_n = max(0, sum of the n largest confidences - (n - 1)) bounds the joint probability of the n tokens from below

@@ -9,14 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import RowSize, Selector
 from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Hierarchy(Stateless):
+class Hierarchy(Selector):
     """In every run of neighbouring masked positions commit the best one if its score is > ``low``; and everything with
     score > ``high`` (None: off), and the best position of all (Hierarchy-dLLM, openreview ZsIQUjQtdW; dInfer's
     ``HierarchyDecoder``).
@@ -47,7 +46,7 @@ class Hierarchy(Stateless):
 
 
 @dataclass(frozen=True)
-class HierarchyRemask(Stateless):
+class HierarchyRemask(Selector):
     """The same over masked and doubtful positions together; doubtful are committed positions of the block whose best
     token now has probability < ``doubt``. So many are chosen, best first where the rule gives fewer, that more
     positions are chosen than doubtful ones exist: with :class:`samplers.RemaskDoubtful`, which takes back the doubtful

@@ -11,15 +11,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize
-from dlm.engine.parts import PartDefaults
+from dlm.engine.interfaces import RowSize, Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Klass(PartDefaults):
+class Klass(Selector):
     """Commit every position with score > ``threshold`` whose distribution moved less than ``divergence`` nats at each
     of the last ``history`` forwards; when there is none, the best ones of the budget (KLASS, arXiv 2511.05664).
 

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class LocalLeap(Stateless):
+class LocalLeap(Selector):
     """Anchors are the positions with score >= ``anchor``; within ``radius`` positions of an anchor a score >=
     ``relaxed`` is enough (LocalLeap, arXiv 2510.07081). The best position is always committed. Only positions that
     are still masked can be anchors.

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import PartDefaults
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class MeanThreshold(PartDefaults):
+class MeanThreshold(Selector):
     """Commit every position with score > the mean confidence at which positions have been committed so far (1 before
     the first), at least the ``minimum`` best (Saber, arXiv 2510.18165). Positions that were taken back stay in the
     mean, as in the published code.

@@ -9,25 +9,23 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import PartDefaults
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 
 
-class RunningBest(PartDefaults):
-    """Keeps the largest confidence each position has had so far."""
+def no_best(canvas: Canvas) -> Float[Tensor, "B W"]:
+    """The largest confidence each position has had before its first."""
+    return torch.full(canvas.tokens.shape, -torch.inf, device=canvas.tokens.device)
 
-    def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
-        """The largest confidence; -inf before the first."""
-        return torch.full(canvas.tokens.shape, -torch.inf, device=canvas.tokens.device)
 
-    def updated(self, view: StepView, best: Float[Tensor, "B W"]) -> Float[Tensor, "B W"]:
-        """The largest confidence, this step's included."""
-        prob = view.proposal.prob.float().masked_fill(~view.eligible, -torch.inf)
-        return torch.maximum(best, view.on_canvas(prob, -torch.inf))
+def updated_best(view: StepView, best: Float[Tensor, "B W"]) -> Float[Tensor, "B W"]:
+    """The largest confidence each position has had, this step's included."""
+    prob = view.proposal.prob.float().masked_fill(~view.eligible, -torch.inf)
+    return torch.maximum(best, view.on_canvas(prob, -torch.inf))
 
 
 @dataclass(frozen=True)
-class RunningConfidence(RunningBest):
+class RunningConfidence(Selector):
     """Rank all positions of the block, open or committed, by the largest confidence they have had, and let the best
     n hold a token, n growing by the budget at every step: open ones among them are committed, committed ones that fell
     out are remasked by :class:`samplers.RemaskOvertaken` (running confidence remasking of MDPO; details UNVERIFIED).
@@ -35,9 +33,12 @@ class RunningConfidence(RunningBest):
 
     uses_budget = True
 
+    def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
+        return no_best(canvas)
+
     def step(self, view: StepView, state: Float[Tensor, "B W"]) -> tuple[Bool[Tensor, "B N"], Float[Tensor, "B W"]]:
         assert view.budget is not None
-        state = self.updated(view, state)
+        state = updated_best(view, state)
         block = view.blocks.block & view.canvas.writable
         held = (block & ~view.canvas.masked).sum(dim=1)
         place = rank(state.masked_fill(~block, -torch.inf))

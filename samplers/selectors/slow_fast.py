@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import PartDefaults
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 
@@ -37,7 +37,7 @@ class Cycle(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SlowFast(PartDefaults):
+class SlowFast(Selector):
     """Cycles of a slow and a fast phase (Slow-Fast sampling, arXiv 2506.10848; details of its code).
 
     Slow: ``explore`` forwards. Each estimates how far the block can be filled: up to the farthest open position with
@@ -71,7 +71,7 @@ class SlowFast(PartDefaults):
         estimates = torch.full((len(zero), self.window), torch.nan, device=zero.device)
         return Cycle(zero, estimates, zero, none, zero, zero, canvas.end)
 
-    def reach(self, canvas: Canvas, state: Cycle) -> Int[Tensor, " B"]:
+    def visible_end(self, canvas: Canvas, state: Cycle) -> Int[Tensor, " B"]:
         return state.cut
 
     def step(self, view: StepView, state: Cycle) -> tuple[Bool[Tensor, "B N"], Cycle]:

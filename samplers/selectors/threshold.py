@@ -8,13 +8,13 @@ from typing import Literal
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Threshold(Stateless):
+class Threshold(Selector):
     """Commit every position with score >= ``threshold``, at least the best one (Fast-dLLM, arXiv 2505.22618).
 
     A threshold above 1 commits one position per step. With ``capped`` no more positions than the budget says are

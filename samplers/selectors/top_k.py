@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from dlm.engine.interfaces import Selector
 from dlm.engine.noise import Purpose, gumbel
-from dlm.engine.parts import Stateless
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class TopK(Stateless):
+class TopK(Selector):
     """Commit as many positions as the budget says, best score first; equal scores: the lower position first.
 
     With ``temperature`` (Dream's ``alg_temp``) above 0 the positions are drawn without replacement from

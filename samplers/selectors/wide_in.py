@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class WideIn(Stateless):
+class WideIn(Selector):
     """Commit the positions with score > ``threshold``, but no more than a ``share`` of the open ones, and that at least
     ``least`` and at most ``most``; the best position always (WINO, arXiv 2507.18578; the cap is in its code only).
 

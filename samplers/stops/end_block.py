@@ -9,12 +9,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import StopRule
 from dlm.engine.step import BlockState
 
 
 @dataclass(frozen=True)
-class EndBlock(Stateless):
+class EndBlock(StopRule):
     """When a completed block holds the end-of-text id, everything after it becomes that id and the row is finished
     (dInfer's early stop, specs/samplers.md P9). A policy, not a no-op: later blocks are never computed."""
 

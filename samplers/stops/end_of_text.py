@@ -10,8 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import RowSize, StopRule
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
 
@@ -20,7 +19,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 @dataclass(frozen=True)
-class EndOfText(Stateless):
+class EndOfText(StopRule):
     """Let a row end behind the end-of-text id as soon as it is known to be there (EoTP of Learn2PD, arXiv 2509.25188).
     What lies behind is no longer fed nor attended to, and later blocks are never opened; masked positions before it
     go on being decoded. It changes what the model sees, so it is not lossless.
@@ -73,7 +72,7 @@ class EndOfText(Stateless):
     def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.region if self.rule == "reference" else eligible
 
-    def cut(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> Int[Tensor, " B"]:
+    def new_end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> Int[Tensor, " B"]:
         canvas = view.canvas
         if not self.asks_accepted:
             return self._written(view)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.engine.interfaces import LogitRows
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import LogitRows, LogitTransform
 from dlm.engine.proposal import BANNED
 
 
 @dataclass(frozen=True)
-class BanEnd(Stateless):
+class BanEnd(LogitTransform):
     """The end-of-text id is never proposed and has no probability (LLaDA's ``logits_eos_inf``). The end of a turn,
     where a model has one, stays possible."""
 

@@ -10,8 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import LogitRows
-from dlm.engine.parts import PartDefaults
+from dlm.engine.interfaces import LogitRows, LogitTransform
 from dlm.engine.proposal import BANNED, wide
 from dlm.errors import SettingsError
 
@@ -31,7 +30,7 @@ class CreditStore(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Credit(PartDefaults):
+class Credit(LogitTransform):
     """Add alpha ln(1 + C_i(v)) to the logits (CreditDecoding, arXiv 2510.06133, equations 6 and 7).
 
     At every step of a block, for each position that may be committed: the credit decays, C <- beta C; the best token v*

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import cache
 import samplers
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import ScoreModifier
 from dlm.engine.proposal import Proposer
 from dlm.engine.sampler import Sampler
 from dlm.engine.step import StepView
@@ -177,7 +177,7 @@ def dream_adablock(case: Case, s: Settings, plan: Plan) -> Plan:
 
 
 @dataclass(frozen=True)
-class LeftFirst(Stateless):
+class LeftFirst(ScoreModifier):
     """Positions are filled from the left."""
 
     def step(self, view: StepView, state: None) -> tuple[Tensor, None]:

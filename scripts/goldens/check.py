@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 import dlm
-from dlm.engine.parts import Stateless
-from dlm.engine.result import Generation
+from dlm.api import Generation
+from dlm.engine.interfaces import Part, offers
 from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.language_model import LanguageModel
@@ -157,7 +157,7 @@ def fed_alike(case: Case, runs: Sequence[Generation]) -> bool:
 
 
 def _explain(case: Case, model: LanguageModel, plan: Plan, runs: Sequence[Generation] | None) -> Verdict:
-    if not all(isinstance(part, Stateless) for part in plan.sampler.parts.values()):
+    if any(offers(part, Part.init) for part in plan.sampler.parts.values()):
         return Verdict("unexplained", details=("the runs differ; a sampler with a memory is not judged call by call",))
     replay = Replay(case, plan, model)
     replay.run()

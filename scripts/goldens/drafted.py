@@ -14,7 +14,7 @@ from torch import Tensor
 
 import dlm
 import samplers
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import ScoreModifier
 from dlm.engine.step import StepView
 from dlm.models.language_model import LanguageModel
 from dlm.speculation import FreeDave
@@ -52,7 +52,7 @@ def judge(case: Case, model: LanguageModel, plan: Plan) -> Verdict:
 
 
 @dataclass(frozen=True)
-class HigherFirst(Stateless):
+class HigherFirst(ScoreModifier):
     """Of equal scores the higher position first; ours takes the lower one."""
 
     def step(self, view: StepView, state: None) -> tuple[Tensor, None]:

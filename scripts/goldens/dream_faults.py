@@ -13,11 +13,10 @@ from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.run import Run
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import LogitRows, State
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import BlockSchedule, Budget, LogitRows, LogitTransform, Selector, StopRule
 from dlm.engine.plan import CacheQuery, ForwardPlan, Layout
 from dlm.engine.row import Row
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.step import BlockState, State, StepView
 from scripts.goldens.faults import Unstamped
 
 Shift = Literal["un", "un_right", "right"]
@@ -36,13 +35,13 @@ class Unshifted(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        end = before.block_end if self.dual else before.now.canvas.end[:, None]
-        return (before.columns >= before.block_start) & (before.columns < end)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        end = context.block_end if self.dual else context.query.canvas.end[:, None]
+        return (context.columns >= context.block_start) & (context.columns < end)
 
 
 @dataclass(frozen=True)
-class FirstForced(Stateless):
+class FirstForced(Selector):
     """The first step of a block commits its first position and nothing else, however unsure it is.
 
     Attributes:
@@ -66,7 +65,7 @@ class FirstForced(Stateless):
 
 
 @dataclass(frozen=True)
-class BlockGrid(Stateless):
+class BlockGrid(Budget):
     """Dream's time grid anew in every block, truncated; see :class:`samplers.TimeGrid`.
 
     Attributes:
@@ -90,7 +89,7 @@ class BlockGrid(Stateless):
 
 
 @dataclass(frozen=True)
-class Heads(Stateless):
+class Heads(BlockSchedule, StopRule):
     """Only the first position of each block is filled, and the masks behind it stay: the loop leaves a block before it
     has used what its forward showed. Blocks and stop rule in one.
 
@@ -150,8 +149,8 @@ class DreamDKV(Policy):
         kept[torch.arange(kept.shape[0]), canvas.end - 1] = False
         return torch.zeros_like(kept), kept
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return before.live & ~state[0]
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        return context.live & ~state[0]
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:
         return (state[1], self._kept(view.canvas, self.shift)), {}
@@ -176,15 +175,15 @@ class _DreamDKVRun(Unstamped):
 
     policy: DreamDKV
 
-    def plan(self, now: CacheQuery) -> ForwardPlan:
-        plan = super().plan(replace(now, wanted=torch.zeros_like(now.wanted)))
+    def plan(self, query: CacheQuery) -> ForwardPlan:
+        plan = super().plan(replace(query, wanted=torch.zeros_like(query.wanted)))
         assert plan.fed is not None
         self.policy.notes.unseen = ~plan.fed.roll(1, dims=1)
         return replace(plan, eligible=None, wanted=None)
 
 
 @dataclass(frozen=True)
-class NoLogits(Stateless):
+class NoLogits(LogitTransform):
     """Where the forward gave no logits the reference has minus infinity for all of them, and then takes id 0."""
 
     notes: Notes
@@ -198,13 +197,14 @@ class NoLogits(Stateless):
 
 
 @dataclass(frozen=True)
-class NaNFirst(Stateless):
+class NaNFirst(Selector):
     """The selection of a reference whose scores are NaN where the forward gave no logits: torch.topk takes NaN for the
     largest number."""
 
     notes: Notes
-    uses_budget: bool = True
-    idle_steps: int = 1
+
+    uses_budget = True
+    idle_steps = 1
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from dlm.engine.result import Generation
+from dlm.api import Generation
 from dlm.models.language_model import LanguageModel
 from samplers import TimeGrid
 from scripts.goldens.cases import Case
@@ -66,7 +66,7 @@ class Replay:
         self.evidence = Repeats()
         self.draws: Draws | None = None
         if self.plan.draws:
-            unconfident = self.teacher._vocabulary().unconfident
+            unconfident = self.teacher.vocabulary.unconfident
             self.draws = Draws(self.case, self.plan, unconfident)
             self.control = Draws(replace(self.case, seed=(self.case.seed or 0) + 1), self.plan, unconfident)
 

@@ -16,19 +16,18 @@ from cache.context import PolicyContext
 from cache.greedy import DKVGreedy, near
 from cache.policy import Policy
 from cache.run import Run
-from dlm.engine.interfaces import State
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Score
 from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.row import Row
-from dlm.engine.step import StepView
+from dlm.engine.step import State, StepView
 
 
 class Unstamped(Run):
     """A cache that does not notice that the token of a stored key has changed."""
 
-    def _before(self, now: CacheQuery) -> PolicyContext:
-        before = super()._before(now)
-        return replace(before, changed=torch.zeros_like(before.changed))
+    def _context(self, query: CacheQuery) -> PolicyContext:
+        context = super()._context(query)
+        return replace(context, changed=torch.zeros_like(context.changed))
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,13 @@ class D2Shifted(Policy):
     def refreshes(self, row: Row) -> bool:
         return row.block_steps == 0
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        end = before.block_end if self.dual else before.now.canvas.end[:, None]
-        return (before.columns >= before.block_start - 1) & (before.columns < end - 1)
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        end = context.block_end if self.dual else context.query.canvas.end[:, None]
+        return (context.columns >= context.block_start - 1) & (context.columns < end - 1)
 
 
 @dataclass(frozen=True)
-class KnownOrder(Stateless):
+class KnownOrder(Score):
     """Scores that make positions come in a recorded order, whatever the model says.
 
     Attributes:
@@ -82,8 +81,8 @@ class InOrder(DKVGreedy):
 
     order: tuple[int, ...] = ()
 
-    def active(self, before: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        upcoming, masks = before.now.upcoming, before.now.canvas.masked & before.live
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        upcoming, masks = context.query.upcoming, context.query.canvas.masked & context.live
         assert upcoming is not None
         active = upcoming.clone()
         for row in range(upcoming.shape[0]):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import dlm
+from dlm.api import Generation
 from dlm.engine.no_cache import NoCache
-from dlm.engine.result import Generation
 from dlm.errors import DlmError
 from dlm.models.language_model import LanguageModel
 from scripts.goldens.cases import Case

@@ -14,9 +14,9 @@ from cache.context import PolicyContext
 from cache.dual import Dual
 from cache.policy import Policy
 from cache.run import Run
+from dlm.api import Generation
 from dlm.engine.interfaces import Cache
 from dlm.engine.plan import CacheQuery, ForwardPlan, Layout
-from dlm.engine.result import Generation
 from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError
 from dlm.training.filter_file import read_filter
@@ -85,20 +85,20 @@ class _Stale(Run):
         super().__init__(policy, layout)
         self.reaches: dict[int, int] = {}
 
-    def plan(self, now: CacheQuery) -> ForwardPlan:
+    def plan(self, query: CacheQuery) -> ForwardPlan:
         rows = []
-        for row in now.rows:
+        for row in query.rows:
             if self.policy.refreshes(row):
-                self.reaches[row.job.index] = row.reach
+                self.reaches[row.job.index] = row.visible_end
             rows.append(copy(row))
-            rows[-1].reach = self.reaches[row.job.index]
-        return super().plan(replace(now, rows=rows))
+            rows[-1].visible_end = self.reaches[row.job.index]
+        return super().plan(replace(query, rows=rows))
 
-    def _before(self, now: CacheQuery) -> PolicyContext:
-        columns, before = now.canvas.columns, super()._before(now)
-        live = columns < torch.tensor([row.reach for row in now.rows], device=columns.device)[:, None]
-        there = columns < now.canvas.end[:, None]
-        return replace(before, live=live, changed=(self.stamps != now.canvas.tokens) & live & there)
+    def _context(self, query: CacheQuery) -> PolicyContext:
+        columns, context = query.canvas.columns, super()._context(query)
+        live = columns < torch.tensor([row.visible_end for row in query.rows], device=columns.device)[:, None]
+        there = columns < query.canvas.end[:, None]
+        return replace(context, live=live, changed=(self.stamps != query.canvas.tokens) & live & there)
 
 
 @dataclass(frozen=True)

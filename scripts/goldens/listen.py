@@ -9,9 +9,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from cache.dllm import Chosen, Whole
-from dlm.engine.branches import Branches, BranchPlan
 from dlm.engine.interfaces import Cache, CacheRun
-from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout
+from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, ForwardPlan, Layout
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
 from dlm.engine.step import StepView
@@ -35,7 +34,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Listening:
+class Listening(Cache):
     """A cache that does what ``inner`` does.
 
     Attributes:
@@ -80,23 +79,23 @@ class Listening:
         return _ListeningRun(self.inner.open(layout), self.heard)
 
 
-class _ListeningRun:
+class _ListeningRun(CacheRun):
     """:class:`Listening` at work."""
 
     def __init__(self, inner: CacheRun, heard: dict[int, list[Call]]) -> None:
         self.inner, self.heard = inner, heard
         self.notes: list[tuple[int, frozenset[int], frozenset[str] | None]] = []
 
-    def plan(self, now: CacheQuery) -> ForwardPlan:
-        plan = self.inner.plan(now)
+    def plan(self, query: CacheQuery) -> ForwardPlan:
+        plan = self.inner.plan(query)
         self.notes = []
-        for slot, row in enumerate(now.rows):
+        for slot, row in enumerate(query.rows):
             fed: set[int] = set()
             for feed, place in _feeds(plan, slot):
                 at = feed.positions
                 fed |= set(range(feed.tokens.shape[1]) if at is None else at[place].tolist())
             # Fillers stand at the last column of the canvas, and shorter rows are filled up.
-            self.notes.append((row.job.index, frozenset(p for p in fed if p < row.reach), _fresh(plan, slot)))
+            self.notes.append((row.job.index, frozenset(p for p in fed if p < row.visible_end), _fresh(plan, slot)))
         return plan
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
@@ -114,8 +113,8 @@ class _ListeningRun:
     def evaluable(self, row: Row) -> int:
         return self.inner.evaluable(row)
 
-    def spread(self, versions: Branches) -> BranchPlan:
-        return self.inner.spread(versions)
+    def spread(self, branches: Branches) -> BranchPlan:
+        return self.inner.spread(branches)
 
     def accept(self, kept: Tensor) -> None:
         self.inner.accept(kept)

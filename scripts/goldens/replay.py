@@ -16,13 +16,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas, Job, SpecialIds
-from dlm.engine.interfaces import LogitRows
-from dlm.engine.loop import Decoder
-from dlm.engine.parts import Stateless
+from dlm.engine.interfaces import Budget, LogitRows, Score, ScoreModifier, Selector
 from dlm.engine.proposal import BANNED, Vocabulary, logit_gap, propose
 from dlm.engine.sampler import Sampler
+from dlm.engine.sampler_run import SamplerRun, SamplerState
 from dlm.engine.step import BlockState, StepView
 from dlm.models.language_model import LanguageModel
+from samplers.budgets.time_grid import grid_share
 from scripts.goldens.cases import Case
 from scripts.goldens.plan import Plan
 
@@ -181,7 +181,7 @@ class Decision:
 
 
 @dataclass(frozen=True, eq=False)
-class _Given(Stateless):
+class _Given(Score):
     """Scores that are known beforehand."""
 
     values: Tensor
@@ -191,19 +191,19 @@ class _Given(Stateless):
 
 
 @dataclass(frozen=True, eq=False)
-class _GivenPositions(Stateless):
+class _GivenPositions(Selector):
     """A choice that is known beforehand."""
 
     chosen: Tensor
-    uses_budget: bool = False
-    idle_steps: int = 1
+
+    idle_steps = 1
 
     def step(self, view: StepView, state: None) -> tuple[Tensor, None]:
         return torch.nn.functional.pad(self.chosen, (0, 1))[view.positions], state
 
 
 @dataclass(frozen=True)
-class _Nudge(Stateless):
+class _Nudge(ScoreModifier):
     """Raise some positions and lower the others, relative to 1 or to the score where that is larger."""
 
     towards: frozenset[int]
@@ -217,41 +217,41 @@ class _Nudge(Stateless):
 
 
 @dataclass(frozen=True)
-class _MeanMasks(Stateless):
+class _MeanMasks(Budget):
     """Dream's budget from the mean number of open positions of the batch."""
 
     grid: Any
     masks: float
-    idle_steps: int = 1
 
-    def check(self, region: int, block: int) -> None:
-        return None
+    idle_steps = 1
 
     def step(self, view: StepView, state: None) -> tuple[Tensor, None]:
-        return (torch.tensor([self.masks]) * self.grid.share(view)).long(), state
+        return (torch.tensor([self.masks]) * grid_share(self.grid, view)).long(), state
 
 
 @dataclass(frozen=True)
-class _Unguarded(Stateless):
+class _Unguarded(Budget):
     """A budget that may be 0 while positions are open: a loop of fixed length has no progress guard."""
 
     budget: Any
-    idle_steps: int = 1
 
-    def check(self, region: int, block: int) -> None:
-        return None
+    idle_steps = 1
 
     def step(self, view: StepView, state: None) -> tuple[Tensor, None]:
         number: Tensor = self.budget.step(view, state)[0]
         return number, state
 
 
-class Teacher(Decoder):
-    """Our decoder's own selection, asked about canvases that others have filled."""
+class Teacher:
+    """Our own selection, asked about canvases that others have filled."""
 
     def __init__(self, model: LanguageModel, plan: Plan) -> None:
-        super().__init__(model.backbone, model.description, plan.sampler)
-        self.plan = plan
+        self.model, self.description, self.sampler, self.plan = model.backbone, model.description, plan.sampler, plan
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Which ids may be proposed."""
+        return Vocabulary.of(self.description, self.sampler.proposer)
 
     @torch.inference_mode()
     def logits(self, moment: Moment) -> Float[Tensor, "L V"]:
@@ -292,17 +292,15 @@ class Teacher(Decoder):
         eligible = torch.zeros_like(canvas.writable)
         eligible[0, open_] = True
         blocks = _clock(canvas, moment)
-        seen = eligible.clone()
-        for part in self._lookers:
-            seen |= part.positions_to_score(canvas, blocks)
+        rules = SamplerRun(self._sampler(variant, drawn), stores=False, longest=moment.block[1] - moment.block[0])
+        seen, exiting = rules.wanted(canvas, blocks, eligible)
+        seen = seen if exiting is None else seen | exiting
         positions = torch.tensor([seen[0].nonzero().flatten().tolist() or [canvas.scratch]])
         proposal = self._propose(logits[positions[0].clamp_max(logits.shape[0] - 1)], variant)
         if drawn is not None and drawn.tokens is not None:
             proposal = replace(proposal, token=torch.nn.functional.pad(drawn.tokens, (0, 1))[positions[0]])
         view = StepView(canvas, blocks, positions, eligible.gather(1, positions), proposal.reshape(1, -1))
-        decoder = Decoder(self.model, self.description, self._sampler(variant, drawn))
-        states = {role: part.init(canvas) for role, part in decoder.sampler.parts.items()}
-        view, chosen, exiting = decoder.select(view, None, states)
+        view, chosen, exiting = rules.select(view, SamplerState.of(rules.sampler, canvas))
         decision = _decision(view, chosen)
         if exiting is not None and bool(exiting[0]):
             rest = canvas.masked[0].nonzero().flatten()
@@ -311,7 +309,7 @@ class Teacher(Decoder):
         return decision
 
     def _propose(self, rows: Float[Tensor, "R V"], variant: Variant) -> Any:
-        vocabulary = self._vocabulary()
+        vocabulary = self.vocabulary
         if variant.mask_may_win:
             # An extra id that never wins takes the place of the banned one.
             width = rows.shape[1]

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 import samplers
-from dlm.engine.branches import Branches
 from dlm.engine.canvas import Canvas, Job, SpecialIds
 from dlm.engine.forward import Forward, Hidden, Stopwatch
-from dlm.engine.plan import CacheQuery, Layout
+from dlm.engine.plan import Branches, CacheQuery, Layout
 from dlm.engine.proposal import Proposal, Vocabulary
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, StepView
-from dlm.speculation.packing import along_sequence, beside
+from dlm.speculation.packing import branch_states
 
 
 class Stepper:
@@ -34,7 +33,7 @@ class Stepper:
         self.canvas = Canvas.of(
             jobs, max(job.end for job in jobs), SpecialIds(d.mask_id, d.eos_ids), torch.device("cpu")
         )
-        self.rows = [Row(job, new) for job in jobs]
+        self.rows = [Row.of(job) for job in jobs]
         shape = self.canvas.tokens.shape
         layout = Layout(*shape, d.shift, d.attention_block, 1, static, torch.device("cpu"))
         self.run = policy.open(layout)
@@ -72,15 +71,9 @@ class Stepper:
     @torch.inference_mode()
     def evaluate(self, versions: Branches, layout: str) -> torch.Tensor:
         """Logits of every position of the block of each version. ``[V, block, V]``"""
-        feeds, _, _, slots = self.run.spread(versions)
-        order = beside([versions.counts[slot] for slot in slots], torch.device("cpu"))
-        sets = [
-            along_sequence(self.body, versions.canvas, feed, order)
-            if layout == "tree" and number == 0
-            else self.body.feed(versions.canvas, feed)[0]
-            for number, feed in enumerate(feeds)
-        ]
-        return self._logits(Hidden(feeds, tuple(sets), versions.canvas), versions.blocks)
+        plan = self.run.spread(versions)
+        sets = branch_states(self.body, versions, plan, layout == "tree")
+        return self._logits(Hidden(plan.feeds, sets, versions.canvas), versions.blocks)
 
     def _logits(self, hidden: Hidden, blocks: BlockState) -> torch.Tensor:
         block = int(blocks.block_end[0] - blocks.block_start[0])

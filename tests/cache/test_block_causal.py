@@ -60,22 +60,22 @@ class _Uncommitted(cache.BlockCausal):
     def open(self, layout: Any) -> Run:
         return _NoStamps(self, layout)
 
-    def active(self, before: PolicyContext, state: Any) -> Any:
-        fresh = before.now.blocks.step[:, None] == 0
-        return self.visible(before) & (fresh | (before.columns >= before.block_start - 8))
+    def active(self, context: PolicyContext, state: Any) -> Any:
+        fresh = context.query.blocks.step[:, None] == 0
+        return self.visible(context) & (fresh | (context.columns >= context.block_start - 8))
 
 
 class _NoStamps(Run):
-    def _before(self, now: Any) -> PolicyContext:
-        before = super()._before(now)
-        return replace(before, changed=torch.zeros_like(before.changed))
+    def _context(self, query: Any) -> PolicyContext:
+        context = super()._context(query)
+        return replace(context, changed=torch.zeros_like(context.changed))
 
 
 @dataclass(frozen=True)
 class _Late(_Uncommitted):
-    def active(self, before: PolicyContext, state: Any) -> Any:
-        fresh = before.now.blocks.step[:, None] == 0
-        return self.visible(before) & (fresh | (before.columns >= before.block_start))
+    def active(self, context: PolicyContext, state: Any) -> Any:
+        fresh = context.query.blocks.step[:, None] == 0
+        return self.visible(context) & (fresh | (context.columns >= context.block_start))
 
 
 def test_without_the_pass_over_the_clean_block_it_is_not_exact() -> None:

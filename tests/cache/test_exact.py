@@ -166,9 +166,11 @@ class _NoDelay(cache.DKVDecode):
 class _RowsOnly(Run):
     """Feeds what the policy says and nothing else."""
 
-    def _before(self, now: Any) -> PolicyContext:
-        before = super()._before(now)
-        return PolicyContext(now, torch.zeros_like(before.changed), before.live, before.shift, before.attention_block)
+    def _context(self, query: Any) -> PolicyContext:
+        context = super()._context(query)
+        return PolicyContext(
+            query, torch.zeros_like(context.changed), context.live, context.shift, context.attention_block
+        )
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,8 @@ class _ShortWindow(cache.Dual):
     def open(self, layout: Any) -> Run:
         return _RowsOnly(self, layout)
 
-    def active(self, before: PolicyContext, state: Any) -> Any:
-        return before.span(before.block_start, before.block_end - 1)
+    def active(self, context: PolicyContext, state: Any) -> Any:
+        return context.span(context.block_start, context.block_end - 1)
 
 
 @dataclass(frozen=True)
@@ -189,9 +191,9 @@ class _Undecided(cache.DKVDecode):
     def open(self, layout: Any) -> Run:
         return _RowsOnly(self, layout)
 
-    def active(self, before: PolicyContext, state: Any) -> Any:
-        masked = before.now.canvas.masked
-        return torch.nn.functional.pad(masked[:, 1:], (0, 1)) & before.live
+    def active(self, context: PolicyContext, state: Any) -> Any:
+        masked = context.query.canvas.masked
+        return torch.nn.functional.pad(masked[:, 1:], (0, 1)) & context.live
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,8 @@ class _FrozenAtOnce(cache.FreeCache):
     def open(self, layout: Any) -> Run:
         return _RowsOnly(self, layout)
 
-    def active(self, before: PolicyContext, state: Any) -> Any:
-        return before.live & (before.columns >= before.block_start)
+    def active(self, context: PolicyContext, state: Any) -> Any:
+        return context.live & (context.columns >= context.block_start)
 
 
 CONTROLS = {
@@ -229,5 +231,5 @@ def test_a_step_right_after_a_refresh_of_the_same_canvas_changes_nothing(name: s
     assert stepper.plan.refreshed == {0, 1, 2}
     stepper.finish()  # without a commit
     again = stepper.forward()
-    assert sum(stepper.plan.counts) < sum(row.reach for row in stepper.rows)
+    assert sum(stepper.plan.counts) < sum(row.visible_end for row in stepper.rows)
     assert torch.allclose(again, exact, atol=1e-9)

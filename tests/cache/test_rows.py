@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 import cache
 import samplers
 from cache.run import Run
-from dlm.engine.branches import Branches, blocks_of, canvas_of
-from dlm.engine.plan import CacheQuery
-from dlm.speculation.drafts import later
+from dlm.engine.plan import Branches, CacheQuery
 from tests.cache.runs import FAMILIES, PROMPTS, history
 from tests.cache.steps import Stepper
 
@@ -85,7 +83,7 @@ class _Watched(Run):
     def plan(self, now: CacheQuery) -> Any:
         plan = super().plan(now)
         after = torch.where(plan.fed, now.canvas.tokens, self.stamps)
-        visible = self.policy.visible(self._before(now))
+        visible = self.policy.visible(self._context(now))
         live = now.canvas.columns < now.canvas.end[:, None]
         visible = live if visible is None else live & visible
         assert (after == now.canvas.tokens)[visible].all()
@@ -172,7 +170,11 @@ def test_a_peek_changes_nothing_and_accepting_it_is_the_store_forward(family: st
     for branch, draft in enumerate(drafts):
         for place, token in draft.items():
             tokens[branch, place] = token
-    versions = Branches.alike(peeking.canvas, tokens, peeking.blocks, peeking.blocks.block & peeking.canvas.masked, 3)
+    slot, wanted = torch.zeros(3, dtype=torch.long), peeking.blocks.block & peeking.canvas.masked
+    versions = Branches(
+        canvas=peeking.canvas.branched(tokens, slot), blocks=peeking.blocks.of(slot), wanted=wanted[slot], ahead=None,
+        owner=slot, parent=torch.arange(3), first=slot[:1], levels=(), counts=[3],
+    )  # fmt: skip
     before = buffers(peeking)
     logits = peeking.evaluate(versions, layout)
     assert all(torch.equal(a, b) for a, b in zip(before, buffers(peeking), strict=True))
@@ -209,9 +211,9 @@ def test_versions_that_follow_each_other_are_the_forwards_that_follow_each_other
             tokens.append(now.clone())
             owner.append(row)
     slot = torch.tensor(owner)
-    many = canvas_of(together.canvas, torch.stack(tokens), slot)
+    many = together.canvas.branched(torch.stack(tokens), slot)
     depth = torch.tensor([0, 1, 2, 3, 0])
-    blocks = later(blocks_of(together.blocks, slot), depth)
+    blocks = together.blocks.of(slot).later(depth)
     versions = Branches(
         canvas=many, blocks=blocks, wanted=many.masked & blocks.block, ahead=None, owner=slot,
         parent=torch.tensor([0, 0, 1, 2, 4]), first=torch.tensor([0, 4]),

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 import dlm
 import samplers
 from dlm.errors import SettingsError
-from dlm.speculation.lookahead import Lookahead
 from tests.doubles import random_dream, random_llada
 
 MODEL = random_llada()
@@ -123,7 +122,7 @@ LOOP = samplers.RemaskingLoop()
         (samplers.RemaskingLoop, {"start": 1.0}, r"start must be in \(0, 1\)"),
         *((samplers.Dawn, {n: 1.1}, rf"{n} must be in \[0, 1\]") for n in ("sure", "induced", "low", "edge", "sink")),
         (samplers.CarryOver, {"steps": 0}, "steps must be at least 1"),
-        (Lookahead, {"branches": 0}, "branches must be at least 1"),
+        (samplers.Lookahead, {"branches": 0}, "branches must be at least 1"),
         (samplers.Union, {"selectors": ()}, "Union needs at least one selector"),
         (samplers.Intersect, {"selectors": (samplers.HierarchyRemask(),)}, "Intersect: .* stands alone"),
         (samplers.OrElse, {"selectors": (samplers.SlowFast(),)}, "OrElse: .* stands alone"),
@@ -233,7 +232,7 @@ TOP_K = {"selector": samplers.TopK(), "budget": samplers.Uniform()}
             "RemaskLowest .*RemaskingLoop",
         ),
         *(
-            ({"lookahead": Lookahead(), **parts}, f"look-ahead branches cannot be combined with {what}.*: remove one")
+            ({"probe": samplers.Lookahead(), **parts}, f"look-ahead branches cannot be combined with {what}.*: remove one")
             for parts, what in (
                 ({"transforms": (samplers.Credit(),)}, "a logit transform"),
                 ({"guidance": 1.0}, "guidance"),

@@ -20,7 +20,7 @@ from dlm.errors import SettingsError
 from dlm.speculation import FreeDave, cost_model, freedave
 from dlm.speculation.cost_model import CostModel, TimingCurve
 from dlm.speculation.draft_length import DraftLengthController
-from dlm.speculation.drafting import Drafting
+from dlm.speculation.drafting import DraftingStepper
 from tests.cache.test_block_causal import block_causal
 from tests.doubles import StatefulBackbone, proposal_table, random_dream, random_llada, table_model, wrap
 from tests.test_decoder import preset
@@ -286,9 +286,9 @@ def test_a_forward_accepts_all_it_certifies(seed: int, length: int, sources: int
     prompt = [seed % 31, seed // 31 % 31, seed // 961 % 31]
     sampler = samplers.topk(blocks=samplers.Fixed(10))
     evaluated: list[set[tuple[int, ...]]] = []
-    number = Drafting._versions
+    number = DraftingStepper._branches
 
-    def listen(self: Drafting, turn: Any, drafts: Any) -> Any:
+    def listen(self: DraftingStepper, turn: Any, drafts: Any) -> Any:
         versions = number(self, turn, drafts)
         evaluated.append({tuple(row) for row in versions.canvas.tokens[:, :-1].tolist()})
         return versions
@@ -300,7 +300,7 @@ def test_a_forward_accepts_all_it_certifies(seed: int, length: int, sources: int
         ].trace.replay()  # type: ignore[union-attr]
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Drafting, "_versions", listen)
+        patch.setattr(DraftingStepper, "_branches", listen)
         how = FreeDave(length, sources=sources)
         (answer,) = run(FAMILIES["llada"], sampler, None, how, prompts=[prompt], max_new_tokens=10, record="commits")
     assert answer.trace is not None

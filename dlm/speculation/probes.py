@@ -1,0 +1,281 @@
+"""Probes: what would the model say if some tokens were there, or were masked again?
+
+A probe proposes versions of every row. One forward answers for the row and all of them, over any cache that branches
+can look at; the probe is shown the answers side by side and says which version the row becomes and what is committed.
+Everything else (the selector, the laws, the counters) is as in any other step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dlm.engine.canvas import Canvas, pack_positions
+from dlm.engine.forward import Hidden
+from dlm.engine.interfaces import Part, Speculator, offers
+from dlm.engine.plan import Branches
+from dlm.engine.proposal import Proposal
+from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
+from dlm.engine.sampler_run import SamplerState
+from dlm.engine.step import BlockState, State, StepView
+from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
+from dlm.errors import SettingsError
+from dlm.speculation.packing import branch_states
+
+
+class Edits(NamedTuple):
+    """What each version of a row differs in; the scratch column of the canvas stands for no difference.
+
+    A token may be put in at an open position of the block, and a committed one of the block taken back; whatever else
+    is asked for is left out.
+
+    Attributes:
+        position: where. ``[B, K, E]``
+        token: the token put in, or the mask id to take the present one back. ``[B, K, E]``
+        prob: how sure the model was of it, which becomes the confidence of its commit. ``[B, K, E]``
+    """
+
+    position: Int[Tensor, "B K E"]
+    token: Int[Tensor, "B K E"]
+    prob: Float[Tensor, "B K E"]
+
+
+@dataclass(frozen=True)
+class VersionViews:
+    """The answers to every version of every row, the row as it stands first (version 0).
+
+    Attributes:
+        canvas, blocks: the rows as they stand.
+        positions: the positions proposed for, alike for all versions. ``[B, N]``
+        exists: which versions there are. ``[B, K+1]``
+        edited: where a version differs from the row. ``[B, K+1, N]``
+        eligible: where it has an open position of the block. ``[B, K+1, N]``
+        proposal: what the model says of it. Each ``[B, K+1, N]``
+    """
+
+    canvas: Canvas
+    blocks: BlockState
+    positions: Int[Tensor, "B N"]
+    exists: Bool[Tensor, "B V"]
+    edited: Bool[Tensor, "B V N"]
+    eligible: Bool[Tensor, "B V N"]
+    proposal: Proposal
+
+
+class Choice(NamedTuple):
+    """What a row becomes.
+
+    Attributes:
+        version: the version it becomes; its edits are committed, or taken back. One that does not exist counts as 0.
+            ``[B]``
+        commit: positions committed whatever the selector says; None: none. ``[B, N]``
+        only: positions that the selector may choose from; None: all that are eligible. ``[B, N]``
+    """
+
+    version: Int[Tensor, " B"]
+    commit: Bool[Tensor, "B N"] | None = None
+    only: Bool[Tensor, "B N"] | None = None
+
+
+class Probe(Part, Speculator):
+    """Asks what-if questions. A probe is a frozen dataclass of settings, like every part."""
+
+    @property
+    def versions(self) -> int:
+        """K, the most versions it proposes of a row, beside the row itself."""
+        raise NotImplementedError
+
+    @property
+    def follows(self) -> Sequence[int]:
+        """For each of the K versions the one that it follows, with whose edits it begins and whose keys it sees as if
+        they had been computed one forward earlier; 0: it is made of the row itself. Empty: all are."""
+        return ()
+
+    @property
+    def remasks(self) -> bool:
+        """Whether a version may take tokens back."""
+        return False
+
+    def versions_of(self, row: Row) -> int:
+        """How many versions the row has at its next step, known on the host: as many as its block has open positions,
+        so none where it begins a block."""
+        return min(self.versions, row.block_open)
+
+    def propose(self, canvas: Canvas, blocks: BlockState, state: State) -> Edits:
+        """The versions of every row; those beyond :meth:`versions_of` are not asked about."""
+        raise NotImplementedError
+
+    def choose(self, views: VersionViews, state: State) -> Choice:
+        """What every row becomes."""
+        raise NotImplementedError
+
+    def learn(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> State:
+        """The memory after a step, from what was known and what was committed."""
+        return state
+
+    def clashes(self, sampler: Sampler) -> str | None:
+        """What would have to be remembered, seen or undone for every version is refused."""
+        clashes = {
+            "a logit transform with a memory": any(offers(part, Part.init) for part in sampler.transforms),
+            "guidance": sampler.guidance > 0,
+            "an early exit": sampler.exit is not None,
+            "a reviser": sampler.reviser is not None,
+            "a selector that rewrites": sampler.selector.rewrites,
+            "a part that reads the previous step's distribution, attention or a shadow block": bool(
+                {"kl", "attention", "shadow"} & sampler.needs
+            ),
+        }
+        found = [what for what, there in clashes.items() if there]
+        return f"look-ahead branches cannot be combined with {' and '.join(found)}: remove one" if found else None
+
+    def stepper(self, tools: StepTools) -> ProbingStepper:
+        """The probe at work."""
+        return ProbingStepper(self, tools)
+
+
+class ProbingStepper(Stepper):
+    """One forward of every row and its versions, then one step from the version that the probe has chosen."""
+
+    def __init__(self, probe: Probe, tools: StepTools) -> None:
+        self.probe, self.rules, self.forward = probe, tools.rules, tools.forward
+        self.plain = PlainStepper(tools)
+        parents = list(probe.follows) or [0] * probe.versions
+        self.parents, self.depths = [0, *parents], [0]
+        for version, parent in enumerate(parents, start=1):
+            if not 0 <= parent < version:
+                raise SettingsError(f"{type(probe).__name__}: version {version} follows {parent}: it must come before")
+            self.depths.append(self.depths[parent] + 1 if parent else 0)
+
+    def take(self, inputs: StepInputs, state: SamplerState) -> StepOutcome:
+        """A step; rows that a cache recomputes whole have no versions in it."""
+        batch, plan = inputs.batch, inputs.plan
+        counts = [
+            1 + (0 if slot in plan.refreshed else min(self.probe.versions, self.probe.versions_of(row)))
+            for slot, row in enumerate(batch.rows)
+        ]
+        alone = max(counts) == 1
+        outcome = self.plain.take(inputs, state) if alone else self._probed(inputs, state, counts)
+        state.probe = self.probe.learn(outcome.view, outcome.chosen, state.probe)
+        return outcome
+
+    def _probed(self, inputs: StepInputs, state: SamplerState, counts: list[int]) -> StepOutcome:
+        batch, canvas, blocks = inputs.batch, inputs.batch.canvas, inputs.blocks
+        edits = self._allowed(self.probe.propose(canvas, blocks, state.probe), canvas, blocks)
+        tokens, probs = self._versions(edits, canvas)
+        edited = tokens != canvas.tokens[:, None]
+        edited[..., canvas.scratch] = False
+        grid, branches = self._branches(inputs, tokens, edited, counts)
+        plan = batch.cache.spread(branches)
+
+        wanted, most = inputs.wanted, self.rules.most(batch.rows, inputs.most)
+        if self.probe.remasks:
+            wanted, most = wanted | edited.any(dim=1), most + edits.position[0].numel()
+        positions = pack_positions(wanted, canvas.columns, min(most, canvas.scratch))
+        everywhere = positions[branches.owner]
+        here = (branches.wanted & branches.canvas.masked).gather(1, everywhere)
+        hidden = Hidden(plan.feeds, branch_states(self.forward, branches, plan, packed=False), branches.canvas)
+        proposal = self.forward.propose(branches.canvas, branches.blocks, hidden, everywhere, here, state.copy())
+
+        version = torch.arange(len(self.parents), device=positions.device)
+        exists = version < torch.tensor(counts, device=positions.device)[:, None]
+        at = positions[:, None].expand(-1, len(self.parents), -1)
+        real = (positions != canvas.scratch)[:, None]
+        exists = exists & (edited.any(dim=2) | (version == 0))
+        views = VersionViews(
+            canvas, blocks, positions, exists, edited.gather(2, at) & real, here[grid], proposal.gather(grid)
+        )
+        choice = self.probe.choose(views, state.probe)
+        rows = torch.arange(exists.shape[0], device=positions.device)
+        kept = torch.where(exists[rows, choice.version], choice.version, 0)
+        batch.cache.accept(grid[rows, kept])
+        outcome = self._become(inputs, state, views, choice._replace(version=kept), (tokens, probs))
+        return replace(outcome, counts=plan.counts)
+
+    def _allowed(self, edits: Edits, canvas: Canvas, blocks: BlockState) -> Edits:
+        """Tokens at open positions of the block, and masks at its committed ones where the probe takes any back."""
+        where = edits.position.flatten(1)
+        inside = (blocks.block & canvas.writable).gather(1, where).view_as(edits.position)
+        masked = canvas.masked.gather(1, where).view_as(edits.position)
+        puts = edits.token != canvas.mask_id
+        right = inside & (puts & masked | ~puts & ~masked if self.probe.remasks else puts & masked)
+        return edits._replace(position=edits.position.masked_fill(~right, canvas.scratch))
+
+    def _versions(self, edits: Edits, canvas: Canvas) -> tuple[Int[Tensor, "B V W"], Float[Tensor, "B V W"]]:
+        """The tokens of every version, and how sure the model was of those put in."""
+        tokens, probs = [canvas.tokens], [torch.full_like(canvas.tokens, torch.nan, dtype=edits.prob.dtype)]
+        for number, parent in enumerate(self.parents[1:]):
+            where = edits.position[:, number]
+            tokens.append(tokens[parent].scatter(1, where, edits.token[:, number]))
+            probs.append(probs[parent].scatter(1, where, edits.prob[:, number]))
+        return torch.stack(tokens, dim=1), torch.stack(probs, dim=1)
+
+    def _branches(
+        self, inputs: StepInputs, tokens: Int[Tensor, "B V W"], edited: Bool[Tensor, "B V W"], counts: list[int]
+    ) -> tuple[Int[Tensor, "B V"], Branches]:
+        """The versions that are asked about, and which of them stands for each version of each row: the row itself for
+        those it does not have."""
+        device, every = tokens.device, len(self.parents)
+        first = [sum(counts[:slot]) for slot in range(len(counts))]
+        numbers = [(slot, version) for slot, count in enumerate(counts) for version in range(count)]
+        owner, version, starts = (torch.tensor(n, device=device) for n in (*zip(*numbers, strict=True), first))
+        parents = torch.tensor(self.parents, device=device)
+        itself = torch.arange(owner.shape[0], device=device)
+        place = owner * every + version
+        many = inputs.batch.canvas.branched(rearrange(tokens, "b v w -> (b v) w")[place], owner)
+        depths = [self.depths[number] for _, number in numbers]
+        blocks = inputs.blocks.of(owner).later(torch.tensor(depths, device=device))
+        differs = rearrange(edited, "b v w -> (b v) w")[place]
+        branches = Branches(
+            canvas=many,
+            blocks=blocks,
+            wanted=(inputs.eligible[owner] | differs) & blocks.block,
+            ahead=None,
+            owner=owner,
+            parent=torch.where(parents[version] > 0, starts[owner] + parents[version], itself),
+            first=starts,
+            levels=Branches.levels_of(depths, device),
+            counts=counts,
+            remasks=self.probe.remasks,
+        )
+        numbered = torch.arange(every, device=device)
+        there = numbered < torch.tensor(counts, device=device)[:, None]
+        return starts[:, None] + torch.where(there, numbered, 0), branches
+
+    def _become(
+        self,
+        inputs: StepInputs,
+        state: SamplerState,
+        views: VersionViews,
+        choice: Choice,
+        made_of: tuple[Int[Tensor, "B V W"], Float[Tensor, "B V W"]],
+    ) -> StepOutcome:
+        """The step from the chosen versions: what they put in is committed with it, what they took back is open."""
+        canvas, rows = views.canvas, torch.arange(choice.version.shape[0], device=choice.version.device)
+        edited, eligible = views.edited[rows, choice.version], views.eligible[rows, choice.version]
+        proposal = views.proposal.gather(rows, choice.version)
+        tokens, probs = (x[rows, choice.version].gather(1, views.positions) for x in made_of)
+        forced = edited & (tokens != canvas.mask_id)
+        proposal = replace(
+            proposal,
+            token=torch.where(forced, tokens, proposal.token),
+            prob=torch.where(forced, probs.to(proposal.prob.dtype), proposal.prob),
+        )
+        if self.probe.remasks:
+            again = torch.zeros_like(canvas.writable).scatter(1, views.positions, edited & ~forced)
+            again[:, canvas.scratch] = False
+            self.rules.remask(canvas, again, state)
+        if choice.commit is not None:
+            forced = forced | (choice.commit & eligible)
+        free = eligible & ~forced
+        view = StepView(
+            canvas, inputs.blocks, views.positions, free if choice.only is None else free & choice.only, proposal,
+            most=inputs.most,
+        )  # fmt: skip
+        return self.plain.settle(inputs, view, state, forced)

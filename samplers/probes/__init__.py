@@ -1,0 +1,1 @@
+"""What-if forwards: versions of a row that are asked about beside the row itself."""

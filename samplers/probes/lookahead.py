@@ -1,0 +1,76 @@
+"""Look-ahead branches: several continuations of a row in one forward, of which the surest is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dlm.engine.canvas import Canvas
+from dlm.engine.step import BlockState, StepView
+from dlm.errors import SettingsError
+from dlm.speculation.probes import Choice, Edits, Probe, VersionViews
+
+
+class Candidates(NamedTuple):
+    """One more token for each branch; the position is the scratch column where there is none.
+
+    Attributes:
+        position, token: where and what. ``[B, K]``
+        prob: how sure the model was of it. ``[B, K]``
+    """
+
+    position: Int[Tensor, "B K"]
+    token: Int[Tensor, "B K"]
+    prob: Float[Tensor, "B K"]
+
+
+@dataclass(frozen=True)
+class Lookahead(Probe):
+    """``branches`` continuations beside the row itself (LoPA, arXiv 2512.16229, as described in its abstract; the
+    branch score over what is left of the block and the tie rule are ours).
+
+    Branch j has one more token: the j-th surest of the proposals that the last step did not commit. The branch whose
+    remaining masks are surest on average becomes the row, and its logits serve the step's ordinary selection.
+
+    Raises:
+        SettingsError: fewer than one branch.
+    """
+
+    branches: int = 3
+
+    def __post_init__(self) -> None:
+        if self.branches < 1:
+            raise SettingsError(f"branches must be at least 1, got {self.branches}; without branches use threshold")
+
+    @property
+    def versions(self) -> int:
+        return self.branches
+
+    def init(self, canvas: Canvas) -> Candidates:
+        position = canvas.start.new_full((canvas.start.shape[0], self.branches), canvas.scratch)
+        return Candidates(position, torch.zeros_like(position), torch.zeros_like(position, dtype=torch.float64))
+
+    def propose(self, canvas: Canvas, blocks: BlockState, state: Candidates) -> Edits:
+        return Edits(*(x[:, :, None] for x in state))
+
+    def choose(self, views: VersionViews, state: Candidates) -> Choice:
+        # In float64: which branch is surest must not depend on how the batch is padded.
+        left = views.eligible
+        mean = (views.proposal.prob.double() * left).sum(dim=2) / left.sum(dim=2)
+        mean = mean.masked_fill(~views.exists | ~left.any(dim=2), -torch.inf).nan_to_num(nan=-torch.inf)
+        return Choice(mean.argmax(dim=1))
+
+    def learn(self, view: StepView, chosen: Bool[Tensor, "B N"], state: Candidates) -> Candidates:
+        open_ = view.eligible & ~chosen
+        prob = view.proposal.prob.double().masked_fill(~open_, -torch.inf)
+        missing = max(0, self.branches - prob.shape[1])
+        prob = torch.nn.functional.pad(prob, (0, missing), value=-torch.inf)
+        best = prob.sort(dim=1, descending=True, stable=True)
+        order, real = best.indices[:, : self.branches], best.values[:, : self.branches] > -torch.inf
+        inside = order.clamp_max(view.positions.shape[1] - 1)
+        position = view.positions.gather(1, inside).masked_fill(~real, view.canvas.scratch)
+        return Candidates(position, view.proposal.token.gather(1, inside), best.values[:, : self.branches])
