@@ -14,9 +14,8 @@ from rich.text import Text
 from dlm.api import Generation, StreamStep
 from dlm.engine.result import Counts
 from dlm.models import LanguageModel
+from dlm.trace.pieces import FILLER, MASKED, fold
 
-MASKED = "░"
-FILLER = "·"  # end tokens, and tokens without a visible form
 LABEL = 4  # width of "  0 "
 FRAME = 1 / 30  # seconds between redraws: a fast model steps more often than an eye follows
 LONGEST_CHARACTER = 4  # tokens that one character may be spread over
@@ -90,18 +89,6 @@ class CanvasView:
 def label(index: int | None) -> Text:
     """What stands before a line: the row's number, or nothing where the line goes on."""
     return Text.assemble((f"{index:>{LABEL - 1}} " if index is not None else " " * LABEL, "bright_black"))
-
-
-def fold(line: Text, width: int) -> list[Text]:
-    """A line cut every ``width`` cells, never at words: a position keeps its place while others fill."""
-    cuts, used = [], 0
-    for i, character in enumerate(line.plain):
-        cells = Text(character).cell_len
-        if used + cells > width and used:
-            cuts.append(i)
-            used = 0
-        used += cells
-    return list(line.divide(cuts)) if cuts else [line]
 
 
 def watch(model: LanguageModel, events: Iterable[Event], console: Console) -> Iterator[tuple[int, Generation]]:

@@ -9,6 +9,8 @@ classes that can be combined at will, beside parts of your own that extend the s
 from samplers.blocks.adaptive import AdaptiveBlocks
 from samplers.blocks.ascending import AscendingBlocks
 from samplers.blocks.fixed import Fixed
+from samplers.blocks.growing import GrowingBlocks
+from samplers.blocks.sliding import SlidingBlocks
 from samplers.blocks.whole import Whole
 from samplers.budgets.ascending import Ascending
 from samplers.budgets.carry_over import CarryOver
@@ -145,6 +147,7 @@ __all__ = [
     "FallingConfidence",
     "Fixed",
     "Frechet",
+    "GrowingBlocks",
     "Hierarchy",
     "HierarchyRemask",
     "Intersect",
@@ -166,6 +169,7 @@ __all__ = [
     "RemaskOvertaken",
     "RemaskingLoop",
     "RunningConfidence",
+    "SlidingBlocks",
     "SlowFast",
     "Smooth",
     "Stages",

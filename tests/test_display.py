@@ -14,8 +14,9 @@ from rich.text import Text
 import dlm
 import samplers
 from dlm.api import Generation, StreamStep
-from dlm.display import MASKED, CanvasView, card, fold, one_line, watch
+from dlm.display import CanvasView, card, one_line, watch
 from dlm.engine.result import Counts
+from dlm.trace.pieces import MASKED, fold
 
 MASK, END = 0, 1
 BYTES = {i: bytes([i]) for i in range(2, 256)}  # a tokenizer with one token a byte

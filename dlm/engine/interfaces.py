@@ -121,6 +121,10 @@ class BlockSchedule(Part):
         Raises SettingsError when the schedule does not fit such a region."""
         raise NotImplementedError
 
+    def most_open(self, region: int) -> int:
+        """The most open positions one block can hold; as many as it has, unless it moves."""
+        return self.longest(region)
+
     def step(self, canvas: Canvas, state: State) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], State]:
         """``(start, end)`` of the block each row fills next; called when some row has finished its block. Rows in
         the middle of a block keep theirs, whatever is answered for them."""

@@ -251,7 +251,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         if self.rules.ready(batch.rows):
             return batch.blocks, None, max(row.block_open for row in batch.rows)
         blocks, opened = self.rules.open_blocks(batch.canvas, batch.blocks, state)
-        return blocks, opened, min(self.rules.longest, max(row.open for row in batch.rows))
+        return blocks, opened, min(self.rules.most_open, max(row.open for row in batch.rows))
 
     def _close(self, inputs: StepInputs, outcome: StepOutcome) -> Int[Tensor, " B"] | None:
         """Stop rules, clocks, and the step's one synchronisation: what is open, and was every number a number."""

@@ -139,8 +139,8 @@ class Sampler:
 
     @property
     def moves_blocks(self) -> bool:
-        """Whether a block may move, or be open in places, while it is filled."""
-        return offers(self.blocks, BlockSchedule.move) or offers(self.blocks, BlockSchedule.open_positions)
+        """Whether a block may move while it is filled."""
+        return offers(self.blocks, BlockSchedule.move)
 
     @property
     def grows(self) -> bool:

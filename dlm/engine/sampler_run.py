@@ -92,10 +92,12 @@ class SamplerRun:
         sampler: whose parts are asked.
         stores: whether a cache keeps keys, so that every position that is looked at costs.
         longest: most positions of a block.
+        most_open: most open positions of a block; None: as many as it has.
     """
 
-    def __init__(self, sampler: Sampler, stores: bool, longest: int) -> None:
+    def __init__(self, sampler: Sampler, stores: bool, longest: int, most_open: int | None = None) -> None:
         self.sampler, self.longest = sampler, longest
+        self.most_open = longest if most_open is None else most_open
         stop, selector, blocks = sampler.stop, sampler.selector, sampler.blocks
         self._cuts_short = stop if stop is not None and offers(stop, StopRule.new_end) else None
         self._lookers = [part for part in sampler.parts.values() if offers(part, Part.positions_to_score)]
@@ -126,7 +128,7 @@ class SamplerRun:
                 f"the blocks of {type(sampler.blocks).__name__} put masks into rows, which would move given tokens:"
                 " infill and pinned tokens need blocks that do not grow"
             )
-        return cls(sampler, stores, longest)
+        return cls(sampler, stores, longest, sampler.blocks.most_open(max(regions)))
 
     @property
     def shortens(self) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dlm.engine.interfaces import Cache, Part, Selector, Speculator, offers
+from dlm.engine.interfaces import BlockSchedule, Cache, Part, Selector, Speculator, offers
 from dlm.engine.sampler import Sampler
 from dlm.engine.stepper import StepTools
 from dlm.errors import SettingsError
@@ -86,6 +86,7 @@ class FreeDave(Speculator):
             or offers(sampler.selector, Selector.visible_end),
             "a logit transform with a memory": any(offers(part, Part.init) for part in sampler.transforms),
             "blocks that move or grow": sampler.moves_blocks or sampler.grows,
+            "blocks that are open in places": offers(sampler.blocks, BlockSchedule.open_positions),
         }
         found = [what for what, there in clashes.items() if there]
         if found:

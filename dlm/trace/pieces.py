@@ -1,12 +1,15 @@
-"""Tokens as text, so that a trace can be read without its tokenizer."""
+"""Tokens as text, so that a trace can be read without its tokenizer; and canvases as lines of a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from dlm.models.language_model import LanguageModel
+from rich.text import Text
+
+from dlm.models.language_model import LanguageModel
+
+MASKED = "░"
+FILLER = "·"  # end tokens, and tokens without a visible form
 
 
 def pieces_of(model: LanguageModel, tokens: Iterable[int]) -> dict[int, str]:
@@ -24,3 +27,15 @@ def pieces_of(model: LanguageModel, tokens: Iterable[int]) -> dict[int, str]:
         # An id the tokenizer does not know has no name either.
         pieces[token] = text or str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
     return pieces
+
+
+def fold(line: Text, width: int) -> list[Text]:
+    """A line cut every ``width`` cells, never at words: a position keeps its place while others fill."""
+    cuts, used = [], 0
+    for i, character in enumerate(line.plain):
+        cells = Text(character).cell_len
+        if used + cells > width and used:
+            cuts.append(i)
+            used = 0
+        used += cells
+    return list(line.divide(cuts)) if cuts else [line]

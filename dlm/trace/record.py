@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from dlm.engine.canvas import Canvas
+from dlm.engine.loop import StepEvent
+from dlm.engine.proposal import Statistic
+from dlm.engine.row import Row
 from dlm.errors import SettingsError
 from dlm.trace.steps import CacheEvent, Trace, TraceStep
-
-if TYPE_CHECKING:
-    from dlm.engine.loop import StepEvent
-    from dlm.engine.proposal import Statistic
-    from dlm.engine.row import Row
 
 Recordable = Literal["order", "commits", "confidence", "candidates", "all_candidates", "logits", "cache"]
 RECORDABLE: tuple[Recordable, ...] = (
@@ -73,8 +72,9 @@ class Recorder:
         top = self._top(event)
         fills = _listed(event.filled, len(steps))
         cuts = _listed(event.cut, len(steps))
+        at, lengths = ([0], [0]) if event.growth is None else (event.growth.at.tolist(), event.growth.length.tolist())
         for slot, row in enumerate(event.rows):
-            trace = self._trace(row, steps[slot], view.canvas.mask_id)
+            trace = self._trace(row, steps[slot], view.canvas)
             here = [i for i, taken in enumerate(chosen[slot]) if taken]
             open_ = [i for i, may in enumerate(eligible[slot]) if may]
             place = positions[slot]
@@ -97,14 +97,17 @@ class Recorder:
                 cache=self._cache_event(event, slot, row, fed) if self.with_cache else None,
                 drafts=row.drafts,
                 accepted=accepted,
+                grown=(at[slot], lengths[slot]) if event.growth is not None and lengths[slot] else None,
             )
             trace.steps.append(step)
 
-    def _trace(self, row: Row, step: int, mask_id: int) -> Trace:
+    def _trace(self, row: Row, step: int, canvas: Canvas) -> Trace:
         """The row's trace; a fresh one where the row begins, also when it begins again."""
         job = row.job
         if step == 0 or job.index not in self.traces:
-            self.traces[job.index] = Trace(list(job.tokens), job.start, mask_id)
+            behind = [canvas.end_ids[0]] * (job.end - job.first_end)
+            tokens = [*job.tokens[: job.first_end], *behind]
+            self.traces[job.index] = Trace(tokens, job.start, canvas.mask_id)
         return self.traces[job.index]
 
     def _since(self, row: Row, step: int) -> tuple[int, int]:

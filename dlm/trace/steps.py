@@ -62,6 +62,8 @@ class TraceStep:
         cache: what was recomputed, when it was asked for.
         drafts: drafts that this forward evaluated beside the row.
         accepted: those of them that were right: steps that needed no forward of their own.
+        grown: masks that were put in behind the step, as ``(position before which, how many)``; all positions are
+            counted with them. None: none were.
     """
 
     step: int
@@ -78,12 +80,15 @@ class TraceStep:
     cache: CacheEvent | None = None
     drafts: int = 0
     accepted: int = 0
+    grown: tuple[int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain Python values, without what is empty."""
         always = ("step", "positions", "tokens", "probs")
         values: dict[str, Any] = {name: getattr(self, name) for name in always}
         values["block"] = list(self.block)
+        if self.grown is not None:
+            values["grown"] = list(self.grown)
         for name in ("filled", "confidence", "cut", "logits"):
             if getattr(self, name) is not None:
                 values[name] = getattr(self, name)
@@ -99,6 +104,7 @@ class TraceStep:
         known = {f.name for f in fields(cls)}
         found = {key: value for key, value in values.items() if key in known}
         found["block"] = tuple(found["block"])
+        found["grown"] = tuple(found["grown"]) if found.get("grown") else None
         for name in ("confidence", "logits"):
             if found.get(name) is not None:
                 found[name] = {int(position): value for position, value in found[name].items()}
@@ -149,6 +155,9 @@ class Trace:
         canvas = list(self.canvas)
         yield list(canvas)
         for step in self.steps:
+            if step.grown is not None:
+                at, length = step.grown
+                canvas[at:] = [self.mask_id] * length + canvas[at : len(canvas) - length]
             for position, token in zip(step.positions, step.tokens, strict=True):
                 canvas[position] = token
             for position in step.remasked:

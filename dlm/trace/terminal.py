@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from dlm.display import FILLER, MASKED, fold
+from dlm.trace.pieces import FILLER, MASKED, fold
 from dlm.trace.steps import Trace, TraceStep
 
 TAKEN_BACK = "▒"

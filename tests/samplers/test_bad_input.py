@@ -232,7 +232,7 @@ TOP_K = {"selector": samplers.TopK(), "budget": samplers.Uniform()}
             "RemaskLowest .*RemaskingLoop",
         ),
         *(
-            ({"probe": samplers.Lookahead(), **parts}, f"look-ahead branches cannot be combined with {what}.*: remove one")
+            ({"probe": samplers.Lookahead(), **parts}, f"branches cannot be combined with {what}.*: remove one")
             for parts, what in (
                 ({"transforms": (samplers.Credit(),)}, "a logit transform"),
                 ({"guidance": 1.0}, "guidance"),

@@ -13,6 +13,12 @@
     const all = [{ tokens, when, prob }];
     trace.steps.forEach((step, k) => {
       tokens = tokens.slice(); when = when.slice(); prob = prob.slice();
+      if (step.grown) {
+        const [at, length] = step.grown, rooms = tokens.length - length;
+        [[tokens, mask], [when, 0], [prob, null]].forEach(([line, value]) => {
+          line.splice(rooms, length); line.splice(at, 0, ...Array(length).fill(value));
+        });
+      }
       step.positions.forEach((p, i) => { tokens[p] = step.tokens[i]; when[p] = k + 1; prob[p] = step.probs[i]; });
       for (const p of step.remasked || []) { tokens[p] = mask; when[p] = 0; prob[p] = null; }
       if (step.filled !== undefined && step.filled !== null) {

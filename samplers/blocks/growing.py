@@ -1,0 +1,103 @@
+"""DAEDAL: a row that begins short, and grows until the model expects its end inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import BlockSchedule, Growth, RowSize
+from dlm.engine.step import BlockState, StepView
+from dlm.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class GrowingBlocks(BlockSchedule):
+    """Blocks of ``length`` over a region that grows from ``initial`` positions to at most what was asked for (DAEDAL,
+    arXiv 2508.00819; details of its code).
+
+    How sure the model is that the text ends inside is the sum of the probabilities of the ``window`` rightmost
+    positions whose proposal is the end-of-text id, divided by ``window``.
+
+    * Before anything is committed: while that is below ``enough``, ``step`` masks are appended, and nothing is
+      committed from the forward; once it is not, half a window of masks is appended.
+    * Later: while it is below ``certain``, the open position of the block with the lowest probability below ``unsure``
+      that is not committed now becomes ``step`` masks.
+
+    Costs a proposal at every position of the region, so it goes with ``cache=none`` alone.
+
+    Raises:
+        SettingsError: a length, a step or a window below 1, thresholds outside [0, 1].
+    """
+
+    initial: int = 64
+    length: int | None = None
+    step_size: int = 8
+    window: int = 32
+    enough: float = 0.5
+    certain: float = 0.9
+    unsure: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "length", "step_size", "window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"blocks.{name} must be at least 1, got {value}")
+        for name in ("enough", "certain", "unsure"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise SettingsError(f"blocks.{name} is a probability, in [0, 1], got {getattr(self, name)}")
+
+    def init(self, canvas: Canvas) -> Bool[Tensor, " B"]:
+        """Whether the first length of the row is settled."""
+        return torch.zeros_like(canvas.start, dtype=torch.bool)
+
+    def longest(self, region: int) -> int:
+        return min(self.length or 32, region)
+
+    def starting_length(self, region: int) -> int:
+        return min(self.initial, region)
+
+    def step(
+        self, canvas: Canvas, state: Bool[Tensor, " B"]
+    ) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], Bool[Tensor, " B"]]:
+        length = self.length or 32
+        first = canvas.masked.int().argmax(dim=1)
+        start = canvas.start + (first - canvas.start).clamp_min(0) // length * length
+        return start, torch.minimum(start + length, canvas.end), state
+
+    def move(
+        self, canvas: Canvas, blocks: BlockState, state: Bool[Tensor, " B"]
+    ) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], Bool[Tensor, " B"]]:
+        return self.step(canvas, state)
+
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        return canvas.inside(canvas.start, canvas.end)
+
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
+        return size.region
+
+    def grow(
+        self, view: StepView, chosen: Bool[Tensor, "B N"], state: Bool[Tensor, " B"]
+    ) -> tuple[Growth, Bool[Tensor, " B"]]:
+        canvas, ends = view.canvas, self._end_confidence(view)
+        short = ~state & (ends < self.enough) & (canvas.end < canvas.asked)
+        settled = ~state & ~short
+        prob = view.proposal.prob.double()
+        doubted = view.eligible & ~chosen & (prob < self.unsure)
+        worst = prob.masked_fill(~doubted, torch.inf).argmin(dim=1, keepdim=True)
+        inserts = state & (ends < self.certain) & doubted.any(dim=1)
+        length = torch.where(short, self.step_size, 0) + torch.where(settled, self.window // 2, 0)
+        length = length + torch.where(inserts, self.step_size - 1, 0)
+        at = torch.where(inserts, view.positions.gather(1, worst).squeeze(1), canvas.end)
+        # The forward that settles the length is not committed from: it has not seen the last masks.
+        return Growth(at, length, short | settled), state | settled
+
+    def _end_confidence(self, view: StepView) -> Float[Tensor, " B"]:
+        """How sure the model is that the text ends within the row."""
+        ends = view.real & (view.proposal.token == view.canvas.end_ids[0])
+        from_right = ends.flip(1).cumsum(dim=1).flip(1)
+        counted = ends & (from_right <= self.window)
+        return (view.proposal.prob.double() * counted).sum(dim=1) / self.window

@@ -1,0 +1,63 @@
+"""DSB: a block whose window slides on as its positions fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import BlockSchedule
+from dlm.engine.step import BlockState
+from dlm.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class SlidingBlocks(BlockSchedule):
+    """The window begins at the first open position, and its end moves right by as many positions as were filled: it
+    always holds ``length`` open ones, until the region ends (Dynamic Sliding Block, arXiv 2602.05992; details of its
+    code). So an unsure position is not forced by the border of its block, and a sure one behind it need not wait.
+
+    With u positions of the region filled, the window is [first open, start + length + u): it ends behind the
+    ``length``-th open position. ``widest`` bounds it to so many positions from its beginning; None: it may reach as far
+    as it has come. ``length=None``: 32, or the whole
+    region where that is shorter.
+
+    Raises:
+        SettingsError: a length below 1 or longer than the region, a width below the length.
+    """
+
+    length: int | None = None
+    widest: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.length is not None and self.length < 1:
+            raise SettingsError(f"blocks.length must be at least 1, got {self.length}")
+        if self.widest is not None and self.widest < (self.length or 32):
+            raise SettingsError(f"blocks.widest={self.widest} is less than the length {self.length or 32}; raise it")
+
+    def longest(self, region: int) -> int:
+        if self.length is not None and self.length > region:
+            raise SettingsError(
+                f"blocks.length={self.length} is longer than the canvas of {region} positions: use a length of at most"
+                f" {region}, or blocks=whole"
+            )
+        return region if self.widest is None else min(self.widest, region)
+
+    def most_open(self, region: int) -> int:
+        return min(self.length or 32, region)
+
+    def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
+        masked = canvas.masked
+        first = masked.int().argmax(dim=1)
+        # The position before the end is always open: what is committed there moves the end on.
+        held = masked & (masked.cumsum(dim=1) <= (self.length or 32))
+        end = ((canvas.columns + 1) * held).amax(dim=1)
+        return first, end if self.widest is None else torch.minimum(end, first + self.widest), state
+
+    def move(
+        self, canvas: Canvas, blocks: BlockState, state: None
+    ) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
+        return self.step(canvas, state)

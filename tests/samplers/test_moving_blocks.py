@@ -1,0 +1,295 @@
+"""Blocks that move, are open in places, and rows that grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cache
+import dlm
+import samplers
+from dlm.engine.interfaces import BlockSchedule
+from dlm.errors import PromptError, SettingsError
+from tests.doubles import random_dream, random_llada, table_model, wrap
+from tests.naive_decoder import naive_logits
+from tests.samplers.runs import blank_canvas, blocks_of, commits
+
+MODELS = {"llada": random_llada(), "dream": random_dream()}
+MASK = MODELS["llada"].description.mask_id
+END = MODELS["llada"].description.eos_ids[0]
+PROMPTS = st.lists(st.integers(0, MASK - 1), min_size=1, max_size=6)
+
+
+def answers_of(model: Any, canvas: list[int]) -> tuple[list[int], list[float]]:
+    """The likeliest token that is no mask, and its probability, at every position."""
+    with torch.no_grad():
+        logits = naive_logits(model, canvas)
+    probs = logits.softmax(-1)
+    logits[:, MASK] = -torch.inf
+    tokens = logits.argmax(-1)
+    return tokens.tolist(), probs.gather(1, tokens[:, None]).squeeze(1).tolist()
+
+
+def commit(canvas: list[int], window: list[int], tokens: list[int], probs: list[float], threshold: float) -> set[int]:
+    """Threshold decoding: every sure position of the window, or its surest one."""
+    sure = {p for p in window if probs[p] >= threshold} or {max(window, key=lambda p: (probs[p], -p))}
+    for p in sure:
+        canvas[p] = tokens[p]
+    return sure
+
+
+def naive_sliding(
+    model: Any, prompt: list[int], new: int, length: int, widest: int | None, threshold: float
+) -> tuple[list[int], int]:
+    """DSB as published (generate_dsb): the window ends length + (so many filled) behind the start."""
+    canvas, filled, forwards = prompt + [MASK] * new, 0, 0
+    while MASK in canvas:
+        first = canvas.index(MASK)
+        end = min(len(prompt) + length + filled, len(canvas) if widest is None else first + widest)
+        tokens, probs = answers_of(model, canvas)
+        window = [p for p in range(first, min(end, len(canvas))) if canvas[p] == MASK]
+        filled += len(commit(canvas, window, tokens, probs, threshold))
+        forwards += 1
+    return canvas[len(prompt) :], forwards
+
+
+@pytest.mark.parametrize("family", MODELS)
+@settings(max_examples=15)
+@given(
+    prompt=PROMPTS, new=st.integers(4, 12), length=st.integers(1, 4), spare=st.none() | st.integers(0, 3),
+    threshold=st.sampled_from([0.05, 0.3, 0.9]),
+)  # fmt: skip
+def test_the_sliding_window_is_the_published_one(
+    family: str, prompt: list[int], new: int, length: int, spare: int | None, threshold: float
+) -> None:
+    widest = None if spare is None else length + spare
+    blocks = samplers.SlidingBlocks(length, widest)
+    sampler = samplers.threshold(threshold, blocks=blocks, precision="float64")
+    (answer,) = dlm.generate(MODELS[family], [prompt], sampler=sampler, max_new_tokens=new)
+    expected = naive_sliding(MODELS[family], prompt, new, length, widest, threshold)
+    assert (answer.tokens, answer.counts.forwards) == expected
+
+
+def test_the_window_slides_as_positions_fill() -> None:
+    """Six positions, a window of two. Sure ones behind the border of a fixed block need not wait for the others."""
+    table = [[p, *[(1 - p) / 3] * 3] for p in (0.4, 0.95, 0.95, 0.95, 0.95, 0.95)]
+    sliding = samplers.threshold(0.9, blocks=samplers.SlidingBlocks(2))
+    assert commits(table_model(table), sliding, 6) == [{1}, {2}, {3}, {4}, {5}, {0}]
+    fixed = samplers.threshold(0.9, blocks=samplers.Fixed(2))
+    assert commits(table_model(table), fixed, 6) == [{1}, {0}, {2, 3}, {4, 5}]
+    narrow = samplers.threshold(0.9, blocks=samplers.SlidingBlocks(2, widest=32))
+    assert commits(table_model(table), narrow, 6) == [{1}, {2}, {3}, {4}, {5}, {0}]
+
+
+def test_given_tokens_do_not_widen_the_window() -> None:
+    canvas = blank_canvas(8)
+    canvas.writable[0, 5] = False
+    canvas.tokens[0, 5] = 3
+    start, end, _ = samplers.SlidingBlocks(6).step(canvas, None)
+    assert (start.item(), end.item()) == (0, 7)
+    masks = canvas.masked & canvas.inside(start, end)
+    assert masks.sum() == 6
+
+
+@dataclass(frozen=True)
+class EveryOther(BlockSchedule):
+    """Two blocks at once: the even positions of the region, then the odd ones."""
+
+    def longest(self, region: int) -> int:
+        return region
+
+    def step(self, canvas: Any, state: None) -> tuple[Any, Any, None]:
+        return canvas.start, canvas.end, state
+
+    def open_positions(self, canvas: Any, start: Any, end: Any) -> Any:
+        even = (canvas.columns - canvas.start[:, None]) % 2 == 0
+        return torch.where((canvas.masked & even).any(dim=1, keepdim=True), even, True)
+
+
+@pytest.mark.parametrize("name", ["none", "dual", "dkv_decode", "freecache"])
+def test_several_blocks_may_be_open_at_once(name: str) -> None:
+    sampler = samplers.topk(tokens_per_step=2, blocks=EveryOther())
+    (answer,) = dlm.generate(MODELS["llada"], [[1, 2]], sampler=sampler, cache=getattr(cache, name)(), max_new_tokens=8)
+    assert [step // 2 for step in answer.commit_step] == [0, 1, 0, 1, 0, 1, 0, 1]
+
+
+BLOCKS = {
+    "sliding": samplers.SlidingBlocks(3), "narrow": samplers.SlidingBlocks(3, 5),
+    "growing": samplers.GrowingBlocks(3, 3, 2, 2, 0.3, 0.6, 0.9), "every other": EveryOther(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("family", MODELS)
+@settings(max_examples=6)
+@given(
+    prompts=st.lists(PROMPTS, min_size=2, max_size=4), new=st.integers(5, 10), batch=st.integers(1, 3),
+    temperature=st.sampled_from([0.0, 0.9]),
+)  # fmt: skip
+def test_a_row_is_alone(
+    family: str, name: str, prompts: list[list[int]], new: int, batch: int, temperature: float
+) -> None:
+    sampler = samplers.threshold(0.3, blocks=BLOCKS[name], precision="float64", temperature=temperature)
+    options = {"sampler": sampler, "max_new_tokens": new, "seed": 5, "record": "order"}
+    together = dlm.generate(MODELS[family], [*prompts, prompts[0]], batch_size=batch, **options)
+    for prompt, other in zip(prompts, together, strict=False):
+        (alone,) = dlm.generate(MODELS[family], [prompt], **options)
+        assert (other.tokens, other.commit_step) == (alone.tokens, alone.commit_step)
+        assert other.counts.token_forwards == alone.counts.token_forwards
+        assert MASK not in other.tokens
+        assert other.trace is not None
+        assert list(other.trace.replay())[-1] == [*prompt, *other.tokens]
+
+
+REFUSED = {"prefix", "dual", "vicinity", "sparse", "window"}
+MOVED = {name: getattr(cache, name)() for name in cache.PRESETS if name not in ("none", "block_causal", "dkv_greedy")}
+MOVED |= {"window": cache.window(ahead=4), "recap": cache.recap(2, 2), "adaptive": cache.adaptive(before=2, after=2)}
+MOVED |= {"vicinity": cache.vicinity(2, 2), "dual every": cache.dual(every=3), "entropy": cache.entropy(every_tokens=3)}
+MOVED |= {"dllm": cache.dllm(4, 2, 0.25)}
+
+
+def one_layer() -> Any:
+    from dlm.models import LLaDAConfig, LLaDAModelLM
+
+    torch.manual_seed(2)
+    config = LLaDAConfig(
+        d_model=32, n_layers=1, n_heads=4, mlp_hidden_size=48, vocab_size=40, embedding_size=40,
+        max_sequence_length=64, rope_theta=1000.0, mask_token_id=39, eos_token_id=38, pad_token_id=38,
+    )  # fmt: skip
+    return wrap(LLaDAModelLM(config).double().eval())
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_caches_under_a_sliding_window(name: str) -> None:
+    """A cache either says why not, or (in a model of one layer, where keys depend on their token alone) is exact."""
+    sampler = samplers.threshold(0.2, blocks=samplers.SlidingBlocks(4), precision="float64")
+    model, options = one_layer(), {"sampler": sampler, "max_new_tokens": 16}
+    if name in REFUSED:
+        with pytest.raises(SettingsError, match="its blocks move"):
+            dlm.generate(model, [[1, 2, 3]], cache=MOVED[name], **options)
+        return
+    prompts = [[1, 2, 3], [4, 5]]
+    cached = dlm.generate(model, prompts, cache=MOVED[name], **options)
+    plain = dlm.generate(model, prompts, **options)
+    if name != "recap":  # it commits only what its local set holds
+        assert [a.tokens for a in cached] == [a.tokens for a in plain]
+    assert sum(a.counts.token_forwards for a in cached) < sum(a.counts.token_forwards for a in plain) or name == "dllm"
+
+
+def naive_growing(model: Any, prompt: list[int], most: int, how: samplers.GrowingBlocks, threshold: float) -> list[Any]:
+    """DAEDAL with Python lists, after its published loop; ours saves the forward that would only repeat the last one
+    where a row is at its bound."""
+    start, length, settled, forwards = len(prompt), how.length or 32, False, 0
+    canvas = prompt + [MASK] * min(how.initial, most)
+    while MASK in canvas:
+        tokens, probs = answers_of(model, canvas)
+        forwards += 1
+        right = [p for p in reversed(range(start, len(canvas))) if tokens[p] == END][: how.window]
+        ends, room = sum(probs[p] for p in right) / how.window, start + most - len(canvas)
+        if not settled:
+            short = ends < how.enough and room > 0
+            settled = not short
+            more = min(how.step_size if short else how.window // 2, room)
+            canvas += [MASK] * more
+            if more:
+                continue
+            chosen_first = True
+        else:
+            chosen_first = False
+        first = start + (canvas.index(MASK) - start) // length * length
+        window = [p for p in range(first, min(first + length, len(canvas))) if canvas[p] == MASK]
+        sure = commit(canvas, window, tokens, probs, threshold)
+        doubted = [p for p in window if p not in sure and probs[p] < how.unsure]
+        if doubted and not chosen_first and ends < how.certain:
+            worst = min(doubted, key=lambda p: (probs[p], p))
+            canvas[worst:worst] = [MASK] * min(how.step_size - 1, room)
+    return [canvas[start:], forwards]
+
+
+@pytest.mark.parametrize("family", MODELS)
+@settings(max_examples=20)
+@given(
+    prompt=PROMPTS, initial=st.integers(1, 6), length=st.integers(1, 5), step=st.integers(1, 3),
+    window=st.integers(1, 4), enough=st.sampled_from([0.0, 0.02, 0.1]), certain=st.sampled_from([0.0, 0.05, 1.0]),
+    unsure=st.sampled_from([0.0, 0.05, 0.2]),
+)  # fmt: skip
+def test_a_growing_row_is_the_published_one(family: str, prompt: list[int], **how: Any) -> None:
+    names = {"step": "step_size"}
+    blocks = samplers.GrowingBlocks(**{names.get(k, k): v for k, v in how.items()})
+    sampler = samplers.threshold(0.1, blocks=blocks, precision="float64")
+    (answer,) = dlm.generate(MODELS[family], [prompt], sampler=sampler, max_new_tokens=12)
+    tokens, forwards = naive_growing(MODELS[family], prompt, 12, blocks, 0.1)
+    assert answer.tokens == tokens + [END] * (12 - len(tokens))
+    assert answer.counts.forwards == forwards
+    assert answer.stop == "filled"
+    assert answer.counts.canvas_tokens_per_forward == pytest.approx(len(tokens) / forwards)
+
+
+def test_a_row_grows_where_it_is_unsure_and_not_beyond_its_bound() -> None:
+    """No end of text anywhere: the first length goes to its bound in steps of two, and the row is filled."""
+    table = [[1 / 3 + 0.01 * i, *[(2 / 3 - 0.01 * i) / 2] * 2] for i in range(8)]
+    blocks = samplers.GrowingBlocks(initial=2, length=8, step_size=2, window=4)
+    model = table_model([[0.0, *row] for row in table])
+    (answer,) = dlm.generate(model, [[1]], sampler=samplers.topk(blocks=blocks), max_new_tokens=7, record="order")
+    assert answer.trace is not None
+    assert [step.grown for step in answer.trace.steps if step.grown] == [(3, 2), (5, 2), (7, 1)]
+    assert answer.counts.forwards == 3 + 7
+    assert answer.counts.token_forwards == 3 + 5 + 7 + 7 * 8
+
+
+def test_what_moves_with_a_growing_row_is_refused() -> None:
+    model, blocks = MODELS["llada"], samplers.GrowingBlocks(initial=2)
+    with pytest.raises(SettingsError, match="its blocks grow"):
+        dlm.generate(model, [[1]], sampler=samplers.topk(blocks=blocks), cache=cache.dual(), max_new_tokens=4)
+    with pytest.raises(SettingsError, match="pinned tokens need blocks that do not grow"):
+        dlm.generate(model, [[1]], sampler=samplers.topk(blocks=blocks), max_new_tokens=4, pinned={1: 3})
+    with pytest.raises(SettingsError, match="infill"):
+        dlm.infill(model, [[1, MASK, 2, MASK]], sampler=samplers.topk(blocks=blocks))
+    for other in (samplers.credit, samplers.klass, samplers.wino, samplers.lopa):
+        with pytest.raises(SettingsError, match="GrowingBlocks grow, which does not go with"):
+            other(blocks=blocks)
+    with pytest.raises(SettingsError, match="blocks that move or grow"):
+        dlm.generate(
+            model, [[1]], sampler=samplers.topk(blocks=samplers.SlidingBlocks(2)), max_new_tokens=4,
+            drafter=dlm.drafting.FreeDave(2),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "message"),
+    [
+        (samplers.SlidingBlocks, {"length": 0}, "at least 1"),
+        (samplers.SlidingBlocks, {"length": 8, "widest": 4}, "less than the length"),
+        (samplers.GrowingBlocks, {"step_size": 0}, "at least 1"),
+        (samplers.GrowingBlocks, {"unsure": 1.5}, "a probability"),
+    ],
+)
+def test_bad_settings_are_refused(part: Any, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        part(**wrong)
+
+
+def test_an_error_of_a_growing_prompt_is_that_of_any_other() -> None:
+    with pytest.raises(PromptError, match="context"):
+        dlm.generate(
+            MODELS["llada"], [[1] * 60], sampler=samplers.topk(blocks=samplers.GrowingBlocks()), max_new_tokens=9999
+        )
+
+
+def test_masks_that_come_into_a_moving_block_are_counted() -> None:
+    canvas = blank_canvas(6)
+    run = __import__("dlm.engine.sampler_run", fromlist=["SamplerRun"])
+    sampler = samplers.topk(blocks=samplers.SlidingBlocks(3))
+    rules, state = run.SamplerRun(sampler, False, 6, 3), run.SamplerState.of(sampler, canvas)
+    blocks = replace(blocks_of(canvas), block=torch.zeros_like(canvas.writable))
+    blocks, opened = rules.open_blocks(canvas, blocks, state)
+    assert (opened.tolist(), blocks.block_masks.tolist(), blocks.block_end.tolist()) == ([True], [3], [3])
+    canvas.tokens[0, 1] = 5
+    blocks, opened = rules.open_blocks(canvas, blocks.later(1), state)
+    assert (opened.tolist(), blocks.block_masks.tolist(), blocks.block_end.tolist()) == ([False], [4], [4])
+    assert blocks.block_step.tolist() == [1]
