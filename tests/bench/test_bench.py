@@ -62,7 +62,7 @@ def test_what_only_the_decoder_refuses_is_listed_too(capsys: pytest.CaptureFixtu
     [
         (["samplers=[threshold,nope]"], "unknown sampler 'nope'; known are all or adablock, .*wino"),
         (["samplers=[]"], "samplers names none: all, or some of adablock"),
-        (["sampler=topk"], "takes several samplers: samplers="),
+        (["sampler=topk"], "takes several samplers: 'samplers="),
         (["samplers=topk", "sampler.tokens_per_step=2"], "cannot be measured: .* decides by itself"),
         (["samplers=topk", "bench.runs=0"], "runs must be a whole number of at least 1, got 0"),
         (["samplers=topk", "bench.steps=1.5"], "steps must be a whole number of at least 1, got 1.5"),
