@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 from rich.table import Table
 
 from dlm.bench import engine
-from dlm.bench.engine import Bench, Cell, Contender, Round, decode_rounds, paired, random_rounds, tried
+from dlm.bench.engine import Bench, Cell, Contender, Figures, Round, decode_rounds, paired, random_rounds, tried
 from dlm.bench.memory import Held, held
 from dlm.bench.shapes import surer
-from dlm.bench.tables import Column, known, short, spread, table
+from dlm.bench.tables import Column, short, spread, table
 from dlm.bench.token_forwards import Paper, on_paper
 from dlm.engine.interfaces import Cache
 from dlm.engine.sampler import Sampler
@@ -25,6 +25,7 @@ from dlm.models import LanguageModel
 
 NONE = "none"
 Drift = tuple[float | None, float | None]
+About = tuple[Held, float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,46 +47,6 @@ class CachesBenchSettings(engine.Settings):
         object.__setattr__(self, "drift", min(self.drift, self.generation))
 
 
-@dataclass(frozen=True)
-class CacheFigures:
-    """One cache at one shape and batch size; seconds and ratios are medians over the rounds."""
-
-    shape: str
-    batch: int
-    prompt: int
-    generation: int
-    cache: str
-    sampler: str
-    forwards: int  # steps of a whole generation
-    refreshes: int  # how many of them recomputed some row whole
-    token_forwards: float  # positions that one row pushed through the body, mean over the rows
-    on_paper: (
-        float | None
-    )  # the same by the closed form (:func:`dlm.bench.token_forwards.on_paper`); None: there is none
-    seconds: float  # of the whole generation; least and most over the rounds beside it
-    seconds_least: float
-    seconds_most: float
-    tokens_per_second: float  # of the whole batch
-    ratio: float  # seconds without a cache / seconds, in the same round; least and most beside it
-    ratio_least: float
-    ratio_most: float
-    ratio_on_paper: float  # token-forwards without a cache / token-forwards
-    share_refresh: float  # of the time of the steps, as the other two
-    share_forward: float
-    share_sampler: float
-    arithmetic: float  # seconds that arithmetic alone would take
-    weights: float  # seconds that reading the weights alone, at every step, would take
-    limit: float  # the longer of the two, step by step
-    cached_step: float | None  # median seconds inside the model of a step that recomputed no row whole; None: no such
-    cached_fed: float | None  # median positions the batch fed at such a step
-    keys_values: int  # bytes, as the next three: see :class:`dlm.bench.memory.Held`
-    other: int
-    formula: int
-    peak: int | None  # None on a CPU, whose allocator gives nothing back
-    kl: float | None  # drift, see :func:`dlm.evaluation.drift.measure`; None where it was not measured
-    agreement: float | None
-
-
 def bench_caches(
     settings: CachesBenchSettings,
     caches: Mapping[str, Cache | str],
@@ -104,10 +65,10 @@ def bench_caches(
     Raises:
         SettingsError: the sampler does not fit the generation; an unknown shape.
     """
-    bench = Bench(settings, {name: why for name, why in caches.items() if isinstance(why, str)})
+    bench = Bench(settings, caches)
     block = sampler.blocks.longest(settings.generation)
     bench.show_machine()
-    figures: list[CacheFigures] = []
+    figures: list[Figures] = []
     for shape in settings.shapes:
         model = surer(bench.model(shape))
         contenders, refusals = matched(model, caches, sampler, ahead)
@@ -121,7 +82,7 @@ def bench_caches(
         limits=asdict(bench.limits),
         sampler=sampler.name,
         block=block,
-        figures=[asdict(f) for f in figures],
+        figures=figures,
         refused=bench.refused,
     )
 
@@ -152,10 +113,14 @@ def matched(
 
 
 def _measured(
-    bench: Bench, cell: Cell, contenders: Sequence[Contender], drifts: Mapping[str, Drift], block: int
-) -> list[CacheFigures]:
+    bench: Bench[CachesBenchSettings],
+    cell: Cell,
+    contenders: Sequence[Contender],
+    drifts: Mapping[str, Drift],
+    block: int,
+) -> list[Figures]:
     """Figures of every contender, printed; what would not decode this goes to ``bench.refused``."""
-    settings: Any = bench.settings
+    settings = bench.settings
     first, *jobs = random_rounds(cell, settings.prompt, settings.generation, settings.rounds)
     memory, refusals = tried(contenders, lambda contender: held(cell, contender, first))
     bench.refused |= refusals
@@ -164,9 +129,8 @@ def _measured(
     paper = Paper(settings.prompt, settings.generation, block)
     figures = []
     for contender in ready:
-        kl, agreement = drifts[contender.label]
-        found = _figures(cell, contender, rounds, paper, memory[contender.label])
-        figures.append(CacheFigures(**found, kl=kl, agreement=agreement))
+        about = (memory[contender.label], *drifts[contender.label])
+        figures.append(_figures(cell, contender, rounds, paper, about))
     fastest_first = sorted(figures, key=lambda f: -f.ratio)
     for shown in _tables(fastest_first, settings.drift):
         bench.console.print(shown, "")
@@ -181,8 +145,8 @@ def _measured(
     return figures
 
 
-def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round], paper: Paper, memory: Held) -> dict[str, Any]:
-    """Medians over the rounds; a ratio is taken within each round. All but the drift."""
+def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round], paper: Paper, about: About) -> Figures:
+    """Medians over the rounds; a ratio is taken within each round."""
     pairs = paired(rounds, contender)
     own = [decode for decode, _ in pairs]
     seconds = [decode.seconds for decode in own]
@@ -194,31 +158,35 @@ def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round], paper: P
     arithmetic, weights, limit = (
         median(values) for values in zip(*(_limits(cell, decode, paper.row) for decode in own), strict=True)
     )
-    held = asdict(memory) | ({} if cell.model.device.type == "cuda" else {"peak": None})
-    return dict(
+    memory, kl, agreement = about
+    return Figures(
         shape=cell.name,
         batch=cell.batch,
         prompt=paper.prompt,
         generation=paper.generation,
         cache=contender.label,
         sampler=contender.sampler.name,
-        forwards=round(median(len(d.steps) for d in own)),
-        refreshes=round(median(sum(s.refresh > 0 for s in d.steps) for d in own)),
-        token_forwards=fed,
+        forwards=round(median(len(d.steps) for d in own)),  # of a whole generation
+        refreshes=round(median(sum(s.refresh > 0 for s in d.steps) for d in own)),  # those that recomputed a row whole
+        token_forwards=fed,  # positions that one row pushed through the body, mean over the rows
+        # The same by the closed form, where there is one.
         on_paper=on_paper(contender.label.partition(",")[0], contender.cache, paper) if one_each else None,
         seconds=median(seconds),
         seconds_least=min(seconds),
         seconds_most=max(seconds),
         tokens_per_second=cell.batch * paper.generation / median(seconds),
-        **engine.ratio_figures(pairs),
-        ratio_on_paper=fed_base / fed,
+        **engine.ratio_figures(pairs),  # seconds without a cache / seconds, in the same round
+        ratio_on_paper=fed_base / fed,  # the same of token-forwards
         **{f"share_{part}": spent / sum(parts.values()) for part, spent in parts.items()},
-        arithmetic=arithmetic,
-        weights=weights,
-        limit=limit,
+        arithmetic=arithmetic,  # seconds that it alone would take
+        weights=weights,  # seconds that reading them alone, at every step, would take
+        limit=limit,  # the longer of the two, step by step
+        # Seconds inside the model of a step that recomputed no row whole, and positions the batch fed at it.
         cached_step=median(s.inside for s in cached) if cached else None,
         cached_fed=median(s.fed for s in cached) if cached else None,
-        **held,
+        **asdict(memory) | ({} if cell.model.device.type == "cuda" else {"peak": None}),  # a CPU gives nothing back
+        kl=kl,  # drift, where it was measured
+        agreement=agreement,
     )
 
 
@@ -244,25 +212,25 @@ def _drift(model: LanguageModel, contender: Contender, settings: CachesBenchSett
     return told.mean_kl, told.agreement
 
 
-_CACHE = Column("cache", lambda f: f.cache, words=True)
+_CACHE = Column("cache", "cache", words=True)
 TIME = (
     _CACHE,
-    Column("token-\nforwards", lambda f: f"{f.token_forwards:.0f}"),
+    Column("token-\nforwards", "token_forwards", ".0f"),
     Column("per\nstep", lambda f: f"{f.token_forwards / f.forwards:.1f}"),
     Column("paper", lambda f: "-" if f.on_paper is None else f"{f.on_paper / f.forwards:.1f}"),
-    Column("fewer", lambda f: f"{f.ratio_on_paper:.2f}"),
+    Column("fewer", "ratio_on_paper", ".2f"),
     Column("seconds", lambda f: short(f.seconds)),
     Column("tok/s", lambda f: short(f.tokens_per_second)),
-    Column("ratio", lambda f: f"{f.ratio:.2f}"),
+    Column("ratio", "ratio", ".2f"),
     Column("from - to", spread),
 )
 SHARES = (
     _CACHE,
-    Column("steps", lambda f: str(f.forwards)),
-    Column("whole\nrows", lambda f: str(f.refreshes)),
-    Column("refresh", lambda f: f"{f.share_refresh:.0%}"),
-    Column("step", lambda f: f"{f.share_forward:.0%}"),
-    Column("rest", lambda f: f"{f.share_sampler:.0%}"),
+    Column("steps", "forwards"),
+    Column("whole\nrows", "refreshes"),
+    Column("refresh", "share_refresh", ".0%"),
+    Column("step", "share_forward", ".0%"),
+    Column("rest", "share_sampler", ".0%"),
     Column("arith.", lambda f: short(f.arithmetic)),
     Column("weights", lambda f: short(f.weights)),
     Column("limit", lambda f: f"{f.limit / f.seconds:.0%}"),
@@ -274,12 +242,12 @@ MEMORY = (
     Column("formula\nMB", lambda f: f"{(f.formula if f.keys_values else 0) / 1e6:.2f}"),
     Column("other\nMB", lambda f: f"{f.other / 1e6:.2f}"),
     Column("peak\nMB", lambda f: "-" if f.peak is None else f"{f.peak / 1e6:.0f}"),
-    Column("KL", lambda f: known(f.kl, ".2g")),
-    Column("same top 1", lambda f: known(f.agreement, ".1%")),
+    Column("KL", "kl", ".2g"),
+    Column("same top 1", "agreement", ".1%"),
 )
 
 
-def _tables(figures: Sequence[CacheFigures], drift: int) -> list[Table]:
+def _tables(figures: Sequence[Figures], drift: int) -> list[Table]:
     """What each cache saves; where the time goes, and what the machine would allow; memory and drift."""
     first = figures[0]
     memory = [column for column in MEMORY if "peak" not in column.heading or any(f.peak is not None for f in figures)]
@@ -320,7 +288,7 @@ def _noise_line(steps: Sequence[engine.Step]) -> str:
     )
 
 
-def _cached_step_lines(cell: Cell, figures: Sequence[CacheFigures], block: int) -> list[str]:
+def _cached_step_lines(cell: Cell, figures: Sequence[Figures], block: int) -> list[str]:
     """The dual cache's step, which feeds one block, beside the time that reading the weights and arithmetic take."""
     lines = []
     for f in figures:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from rich.table import Table
 
 from dlm.bench import engine
-from dlm.bench.engine import Bench, Cell, Contender, decode_rounds, random_rounds
+from dlm.bench.engine import Bench, Cell, Contender, Figures, decode_rounds, random_rounds
 from dlm.bench.memory import peak_bytes, reset_peak
 from dlm.bench.naive import naive_steps
 from dlm.engine.sampler import Sampler
@@ -40,40 +40,20 @@ class DecodeBenchSettings(engine.Settings):
             raise SettingsError(f"block={self.block} must divide new={self.new}, so that every block is a full one")
 
 
-@dataclass(frozen=True)
-class DecodeFigures:
-    """Medians of one shape; seconds are per step of the whole batch."""
-
-    shape: str
-    batch: int
-    forward: float  # a step with a full block open, inside the model (body and head)
-    outside: float  # everything else of such a step
-    forward_all: float  # the same over all steps, which have fewer and fewer rows open
-    outside_all: float
-    outside_share: float  # outside / (forward + outside), full block
-    limit: float  # seconds that arithmetic or weight reading alone would take for that forward
-    limit_share: float  # limit / forward
-    tokens_per_second: float  # committed tokens of the whole batch per second of wall time
-    peak_bytes: int  # memory above what the loaded model takes, the largest over the run
-    naive_forward: float | None  # the naive decoder's step; None when it was not run
-    naive_outside: float | None
-
-
 def bench_decode(settings: DecodeBenchSettings, sampler: Sampler) -> dict[str, Any]:
     """Measure every shape and batch size; prints a table and returns (and prints, as the last line) all figures."""
     bench = Bench(settings)
     bench.show_machine()
-    figures: list[DecodeFigures] = []
+    figures: list[Figures] = []
     for shape in settings.shapes:
-        figures += _measured(bench, settings, shape, sampler)
+        figures += _measured(bench, shape, sampler)
     bench.console.print(_table(figures))
-    return bench.report(sampler=sampler.name, limits=asdict(bench.limits), figures=[asdict(f) for f in figures])
+    return bench.report(sampler=sampler.name, limits=asdict(bench.limits), figures=figures)
 
 
-def _measured(bench: Bench, settings: DecodeBenchSettings, shape: str, sampler: Sampler) -> list[DecodeFigures]:
-    """The figures of a shape. The first run warms up and is not counted."""
-    model = bench.model(shape)
-    figures = []
+def _measured(bench: Bench[DecodeBenchSettings], shape: str, sampler: Sampler) -> list[Figures]:
+    """The figures of a shape: medians, seconds per step of the whole batch. The first run warms up."""
+    settings, model, figures = bench.settings, bench.model(shape), []
     for batch in settings.batches:
         cell = Cell(model, shape, batch, bench.limits)
         reset_peak(model.device)
@@ -91,18 +71,18 @@ def _measured(bench: Bench, settings: DecodeBenchSettings, shape: str, sampler: 
             prompts = [list(job.tokens[: settings.prompt]) for job in jobs[0]]
             naive = naive_steps(model, prompts, settings.new, settings.block, settings.naive_steps + 1)[1:]
         figures.append(
-            DecodeFigures(
+            Figures(
                 shape=shape,
                 batch=batch,
-                forward=forward,
-                outside=outside,
-                forward_all=median(s.inside for s in steps),
+                forward=forward,  # a step with a full block open, inside the model (body and head)
+                outside=outside,  # everything else of such a step
+                forward_all=median(s.inside for s in steps),  # over all steps, which have fewer and fewer rows open
                 outside_all=median(s.wall - s.inside for s in steps),
                 outside_share=outside / (forward + outside),
-                limit=limit,
+                limit=limit,  # that arithmetic or weight reading alone would take for that forward
                 limit_share=limit / forward,
                 tokens_per_second=len(rounds) * batch * settings.new / sum(d[""].seconds for d in rounds),
-                peak_bytes=peak,
+                peak_bytes=peak,  # above what the loaded model takes
                 naive_forward=median(s.forward for s in naive) if naive else None,
                 naive_outside=median(s.outside for s in naive) if naive else None,
             )
@@ -110,7 +90,7 @@ def _measured(bench: Bench, settings: DecodeBenchSettings, shape: str, sampler: 
     return figures
 
 
-LINES: Sequence[tuple[str, Callable[[DecodeFigures], str]]] = (
+LINES: Sequence[tuple[str, Callable[[Figures], str]]] = (
     ("full block: forward", lambda f: _ms(f.forward)),
     ("full block: outside it", lambda f: _ms(f.outside)),
     ("  share of the step", lambda f: f"{f.outside_share:.1%}"),
@@ -126,7 +106,7 @@ LINES: Sequence[tuple[str, Callable[[DecodeFigures], str]]] = (
 )
 
 
-def _table(figures: Sequence[DecodeFigures]) -> Table:
+def _table(figures: Sequence[Figures]) -> Table:
     """Figures downwards, shapes across: stays readable on a narrow terminal."""
     shown = Table(title="milliseconds per step (medians)")
     shown.add_column("")

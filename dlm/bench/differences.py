@@ -3,90 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from rich.table import Table
 
-from dlm.bench.engine import Cell, Contender, Decode, tried
+from dlm.bench.engine import Cell, Contender, Decode, Figures, Plan, decode_rounds, tried
 from dlm.bench.tables import Column, brief, table
 from dlm.engine.canvas import Job
 from dlm.engine.result import RowResult
 
 
-@dataclass(frozen=True)
-class FlipFigures:
-    """How often drafting changed an answer in one number format."""
-
-    model: str
-    prompts: str
-    dtype: str
-    sampler: str
-    cache: str
-    drafts: str
-    answers: int
-    answers_differ: int  # answers that are not the undrafted run's
-    positions: int
-    positions_differ: int
-    more_forwards: int  # answers that took more forwards than undrafted
-
-
-class Differing(NamedTuple):
-    """Answers and positions that are not those of another run."""
-
-    answers: int
-    positions: int
-
-
-def differing(own: Mapping[int, RowResult], other: Mapping[int, RowResult]) -> Differing:
-    """How far two runs of the same prompts are apart."""
+def differing(own: Mapping[int, RowResult], other: Mapping[int, RowResult]) -> tuple[int, int]:
+    """Answers, and positions of all answers, that are not those of another run of the same prompts."""
     per_answer = [
         sum(a != b for a, b in zip(own[index].tokens, other[index].tokens, strict=True)) for index in sorted(other)
     ]
-    return Differing(sum(number > 0 for number in per_answer), sum(per_answer))
+    return sum(number > 0 for number in per_answer), sum(per_answer)
 
 
-def flips_of(
-    cell: Cell, names: tuple[str, str, str, str], contenders: Sequence[Contender], jobs: Sequence[Job]
-) -> list[FlipFigures]:
+def flips_of(cell: Cell, names: dict[str, str], contenders: Sequence[Contender], jobs: Sequence[Job]) -> list[Figures]:
     """Decode once with every drafter and once without, and compare. What is refused is left out: the timed part has
     said so.
 
     Args:
         cell: the model; all prompts are one batch.
-        names: of the prompts, the number format, the sampler and the cache.
-        contenders: what decodes; the baseline drafts nothing.
+        names: ``prompts``, ``dtype``, ``sampler`` and ``cache``.
+        contenders: what decodes; the first drafts nothing.
         jobs: the prompts.
     """
-    asked = [contender for contender in contenders if contender.drafter or not contender.baseline]
-    runs, _ = tried(asked, lambda contender: Decode.of(cell, contender, jobs).advance().results)
-    base, *_ = runs.values()
+    ready, _ = tried(contenders, lambda contender: Decode.of(cell, contender, jobs, most=1).advance())
+    running = [contender for contender in contenders if contender.label in ready]
+    (runs,) = decode_rounds(cell, running, Plan([jobs]), f"{cell.name} {' '.join(names.values())}: answers that differ")
+    base = runs[running[0].label].results
     positions = sum(len(result.tokens) for result in base.values())
     figures = []
-    for contender in asked:
-        if contender.drafter is None or contender.label not in runs:
-            continue
-        own = runs[contender.label]
+    for contender in running[1:]:
+        own = runs[contender.label].results
         answers_differ, positions_differ = differing(own, base)
         more = sum(own[index].counts.forwards > base[index].counts.forwards for index in base)
         figures.append(
-            FlipFigures(
-                cell.name, *names, contender.label, len(base), answers_differ, positions, positions_differ, more
+            Figures(
+                model=cell.name,
+                **names,
+                drafts=contender.label,
+                answers=len(base),
+                answers_differ=answers_differ,
+                positions=positions,
+                positions_differ=positions_differ,
+                more_forwards=more,
             )
         )
     return figures
 
 
-def flips_table(figures: Sequence[FlipFigures]) -> Table:
+def flips_table(figures: Sequence[Figures]) -> Table:
     """Answers that differ from the undrafted ones, all prompts together, a column per number format."""
-    lines: dict[tuple[str, str, str], list[FlipFigures]] = {}
+    lines: dict[tuple[str, str, str], list[Figures]] = {}
     for f in figures:
         lines.setdefault((f.sampler, f.cache, f.drafts), []).append(f)
     first, *_ = lines.values()
     answers = sum(f.answers for f in first if f.dtype == first[0].dtype)
 
     def at(dtype: str) -> Column:
-        def cell(line: Sequence[FlipFigures]) -> str:
+        def cell(line: Sequence[Figures]) -> str:
             here = [f for f in line if f.dtype == dtype]
             return counted(sum(f.answers_differ for f in here), sum(f.positions_differ for f in here))
 
@@ -110,7 +88,7 @@ def counted(answers: int, positions: int) -> str:
     return f"{answers} ({positions})" if answers else "0"
 
 
-def flip_lines(flips: Sequence[FlipFigures]) -> Iterator[str]:
+def flip_lines(flips: Sequence[Figures]) -> Iterator[str]:
     """Per number format how many differ: in float64 it must be none."""
     for dtype in dict.fromkeys(f.dtype for f in flips):
         here = [f for f in flips if f.dtype == dtype]

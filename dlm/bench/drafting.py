@@ -13,12 +13,12 @@ from typing import Any, ClassVar, NamedTuple
 from rich.table import Table
 
 from dlm.bench import engine
-from dlm.bench.differences import FlipFigures, counted, differing, flip_lines, flips_of, flips_table
-from dlm.bench.engine import Bench, Cell, Contender, Round, decode_rounds, paired, random_rounds, tried
+from dlm.bench.differences import counted, differing, flip_lines, flips_of, flips_table
+from dlm.bench.engine import Bench, Cell, Contender, Figures, Round, decode_rounds, paired, random_rounds, tried
 from dlm.bench.memory import held
-from dlm.bench.saturation import CAPTION, COLUMNS, ForwardFigures, measure_saturation, saturation_lines
+from dlm.bench.saturation import CAPTION, COLUMNS, measure_saturation, saturation_lines
 from dlm.bench.shapes import surer
-from dlm.bench.tables import Column, brief, known, spread, table
+from dlm.bench.tables import Column, brief, spread, table
 from dlm.engine.canvas import Job
 from dlm.engine.interfaces import Cache
 from dlm.engine.no_cache import NoCache
@@ -52,37 +52,6 @@ class DraftingBenchSettings(engine.Settings):
     versions: Sequence[int] = (1, 2, 4, 8)
     flip_dtypes: Sequence[str] = ("float32", "bfloat16", "float64")
     flip_questions: int = 8
-
-
-@dataclass(frozen=True)
-class DraftFigures:
-    """One contender on one kind of prompts. Counts are means per answer over all rounds, seconds and ratios are medians
-    over the rounds."""
-
-    model: str
-    prompts: str
-    batch: int
-    answers: int  # of all rounds
-    sampler: str
-    cache: str
-    drafts: str  # how the contender is called
-    layout: str | None  # of the drafter; None: nothing drafts
-    draft_length: int | str | None
-    forwards: float  # model evaluations
-    saved: float  # share of the undrafted run's forwards that were not needed
-    accepted: float  # steps that needed no forward of their own, per forward
-    accepted_share: float | None  # the same per draft that was evaluated; None where none was
-    token_forwards: float  # positions pushed through the body
-    token_ratio: float  # how many times the undrafted run's
-    seconds: float  # of a round's answers
-    ratio: float  # seconds of the undrafted run / seconds, in the same round; least and most over the rounds beside it
-    ratio_least: float
-    ratio_most: float
-    outside: float  # share of the time outside the model
-    limit: float  # seconds that arithmetic or weight reading alone would take, forward by forward, in a round
-    peak: int  # bytes, see :class:`dlm.bench.memory.Held`
-    answers_differ: int  # answers that are not the undrafted run's
-    positions_differ: int
 
 
 class Contest(NamedTuple):
@@ -122,18 +91,17 @@ def bench_drafting(
     Raises:
         SettingsError: an unknown model, task or layout; a sampler that does not fit the undrafted run.
     """
-    refused = {name: why for part in (samplers, caches) for name, why in part.items() if isinstance(why, str)}
     contest = Contest(
         {name: sampler for name, sampler in samplers.items() if isinstance(sampler, Sampler)},
         {name: cache for name, cache in caches.items() if not isinstance(cache, str)},
         stepper,
     )
     contenders_of(settings.layouts, settings.draft_lengths, stepper)  # a wrong one is told before anything is measured
-    bench = Bench(settings, refused)
+    bench = Bench(settings, samplers, caches)
     bench.show_machine()
-    figures: list[DraftFigures] = []
-    forwards: list[ForwardFigures] = []
-    flips: list[FlipFigures] = []
+    figures: list[Figures] = []
+    forwards: list[Figures] = []
+    flips: list[Figures] = []
     for name in settings.models:
         model = surer(bench.model(name))
         for batch in settings.batches:
@@ -141,7 +109,8 @@ def bench_drafting(
             for source in sources(cell, settings):
                 here = _measured(bench, cell, source, contest)
                 figures += here
-                bench.console.print(_forwards_table(here), "", _seconds_table(here), "")
+                for shown in _tables(here):
+                    bench.console.print(shown, "")
             if several := _saturation(settings, cell, contest):
                 first = several[0]
                 forwards += several
@@ -150,16 +119,16 @@ def bench_drafting(
         trained = model.tokenizer is not None
         del model, cell
         if trained and settings.flip_dtypes:
-            counts = _flips(bench, settings, name, contest)
+            counts = _flips(bench, name, contest)
             flips += counts
             bench.console.print(flips_table(counts), "")
     told = verdicts(figures, flips, forwards)
     return bench.report(
         told,
         limits=asdict(bench.limits),
-        figures=[asdict(f) for f in figures],
-        forwards=[asdict(f) for f in forwards],
-        flips=[asdict(f) for f in flips],
+        figures=figures,
+        forwards=forwards,
+        flips=flips,
         refused=bench.refused,
         verdicts=told,
     )
@@ -198,10 +167,10 @@ def question_jobs(model: LanguageModel, questions: Questions, rounds: int) -> li
     return [engine.filled_jobs(model, prompts, questions.max_new_tokens) for prompts in dealt]
 
 
-def _measured(bench: Bench, cell: Cell, source: Source, contest: Contest) -> list[DraftFigures]:
+def _measured(bench: Bench[DraftingBenchSettings], cell: Cell, source: Source, contest: Contest) -> list[Figures]:
     """Figures for every sampler and cache; what was refused goes to ``bench.refused``."""
-    settings: Any = bench.settings
-    figures: list[DraftFigures] = []
+    settings = bench.settings
+    figures: list[Figures] = []
     for sampler, cache, made, policy in contest.ways(cell.model):
         plain, *drafted = contenders_of(settings.layouts, settings.draft_lengths, made, policy)
         contenders = [plain, Contender(AGAIN, made, policy, baseline=UNDRAFTED), *drafted]
@@ -211,14 +180,16 @@ def _measured(bench: Bench, cell: Cell, source: Source, contest: Contest) -> lis
         what = f"{cell.name} x{cell.batch} {source.name} {sampler} {cache}"
         rounds = decode_rounds(cell, ready, engine.Plan(source.rounds, settings.turn), what)
         for contender in ready:
-            names: Any = {"prompts": source.name, "sampler": sampler, "cache": cache, "peak": peaks[contender.label]}
-            figures.append(DraftFigures(**names, **_figures(cell, contender, rounds, source)))
+            figures.append(_figures(cell, contender, rounds, source, (sampler, cache, peaks[contender.label])))
     return figures
 
 
-def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round], source: Source) -> dict[str, Any]:
-    """Of a contender: all but the names and the memory."""
-    pairs = paired(rounds, contender)
+def _figures(
+    cell: Cell, contender: Contender, rounds: Sequence[Round], source: Source, about: tuple[str, str, int]
+) -> Figures:
+    """Counts are means per answer over all rounds, seconds and ratios medians over the rounds. ``about``: the names of
+    the sampler and the cache, and the peak memory in bytes."""
+    pairs, drafter = paired(rounds, contender), contender.drafter
     own = [run for run, _ in pairs]
     counts, plain = (
         [result.counts for run in side for result in run.results.values()] for side in zip(*pairs, strict=True)
@@ -231,45 +202,51 @@ def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round], source: 
     outside, inside = sum(step.sampler for step in steps), sum(step.inside for step in steps)
     differ = [differing(run.results, base.results) for run, base in pairs]
     row = max(job.end for jobs in source.rounds for job in jobs)
-    return dict(
+    return Figures(
         model=cell.name,
+        prompts=source.name,
         batch=cell.batch,
-        answers=len(counts),
+        answers=len(counts),  # of all rounds
+        sampler=about[0],
+        cache=about[1],
         drafts=contender.label,
-        layout=contender.drafter and contender.drafter.layout,
-        draft_length=contender.drafter and contender.drafter.draft_length,
+        layout=drafter and drafter.layout,
+        draft_length=drafter and drafter.draft_length,
         forwards=forwards / len(counts),
+        # Share of the undrafted forwards that were not needed.
         saved=1 - forwards / sum(count.forwards for count in plain),
-        accepted=accepted / forwards,
-        accepted_share=accepted / verified if verified else None,
-        token_forwards=fed / len(counts),
+        accepted=accepted / forwards,  # steps that needed no forward of their own
+        accepted_share=accepted / verified if verified else None,  # of the drafts that were evaluated
+        token_forwards=fed / len(counts),  # positions pushed through the body
         token_ratio=fed / sum(count.token_forwards for count in plain),
         seconds=median(run.seconds for run in own),
-        **engine.ratio_figures(pairs),
-        outside=outside / (outside + inside),
+        **engine.ratio_figures(pairs),  # above 1 drafting is faster
+        outside=outside / (outside + inside),  # share of the time outside the model
+        # Seconds that arithmetic or weight reading alone would take, forward by forward.
         limit=median(sum(max(cell.least(row, step.fed, step.scored)) for step in run.steps) for run in own),
-        answers_differ=sum(d.answers for d in differ),
-        positions_differ=sum(d.positions for d in differ),
+        peak=about[2],
+        answers_differ=sum(answers for answers, _ in differ),  # from the undrafted run
+        positions_differ=sum(positions for _, positions in differ),
     )
 
 
-def _saturation(settings: DraftingBenchSettings, cell: Cell, contest: Contest) -> list[ForwardFigures]:
+def _saturation(settings: DraftingBenchSettings, cell: Cell, contest: Contest) -> list[Figures]:
     """What a forward of several versions costs, per cache and layout."""
     several = [number for number in settings.versions if number > 1]
     if not several:
         return []
     row = settings.prompt, contest.stepper.blocks.longest(settings.generation)
     stepper = contest.stepper.bind(cell.model.tokenizer, cell.model.description.valid_vocab)
-    figures: list[ForwardFigures] = []
+    figures: list[Figures] = []
     for name, cache in contest.caches.items():
         contenders = contenders_of(settings.layouts, several, stepper, cache)
         figures += measure_saturation(cell, name, contenders, row, 2 * settings.rounds)
     return figures
 
 
-def _flips(bench: Bench, settings: DraftingBenchSettings, name: str, contest: Contest) -> list[FlipFigures]:
+def _flips(bench: Bench[DraftingBenchSettings], name: str, contest: Contest) -> list[Figures]:
     """How many answers and positions differ from the undrafted run, in every number format asked for."""
-    figures: list[FlipFigures] = []
+    settings, figures = bench.settings, list[Figures]()
     asked = [Questions.of(task, settings.flip_questions) for task in settings.tasks]
     for dtype in settings.flip_dtypes:
         cell = Cell(surer(bench.model(name, dtype)), name, settings.flip_questions)
@@ -277,65 +254,63 @@ def _flips(bench: Bench, settings: DraftingBenchSettings, name: str, contest: Co
             (jobs,) = question_jobs(cell.model, questions, rounds=1)
             for sampler, cache, made, policy in contest.ways(cell.model):
                 contenders = contenders_of(settings.layouts, settings.draft_lengths, made, policy)
-                figures += flips_of(cell, (questions.task.name, dtype, sampler, cache), contenders, jobs)
+                names = {"prompts": questions.task.name, "dtype": dtype, "sampler": sampler, "cache": cache}
+                figures += flips_of(cell, names, contenders, jobs)
     return figures
 
 
 _NAMES = (
     Column("sampler, cache", lambda f: f"{brief(f.sampler)}, {brief(f.cache)}", words=True),
-    Column("drafts", lambda f: f.drafts, words=True),
+    Column("drafts", "drafts", words=True),
 )
 FORWARDS = (
     *_NAMES,
-    Column("for-\nwards", lambda f: f"{f.forwards:.1f}"),
-    Column("saved", lambda f: f"{f.saved:.0%}"),
-    Column("accepted\n/forward", lambda f: f"{f.accepted:.2f}"),
-    Column("accepted\nof all", lambda f: known(f.accepted_share, ".0%")),
-    Column("fed", lambda f: f"{f.token_forwards:.0f}"),
-    Column("fed\nx", lambda f: f"{f.token_ratio:.2f}"),
+    Column("for-\nwards", "forwards", ".1f"),
+    Column("saved", "saved", ".0%"),
+    Column("accepted\n/forward", "accepted", ".2f"),
+    Column("accepted\nof all", "accepted_share", ".0%"),
+    Column("fed", "token_forwards", ".0f"),
+    Column("fed\nx", "token_ratio", ".2f"),
     Column("differ", lambda f: counted(f.answers_differ, f.positions_differ)),
 )
 SECONDS = (
     *_NAMES,
-    Column("seconds", lambda f: f"{f.seconds:.3g}"),
-    Column("ratio", lambda f: f"{f.ratio:.2f}"),
+    Column("seconds", "seconds", ".3g"),
+    Column("ratio", "ratio", ".2f"),
     Column("from - to", spread),
-    Column("outside", lambda f: f"{f.outside:.0%}"),
+    Column("outside", "outside", ".0%"),
     Column("limit", lambda f: f"{f.limit / f.seconds:.0%}"),
     Column("MB", lambda f: f"{f.peak / 1e6:.1f}"),
 )
 
 
-def _forwards_table(figures: Sequence[DraftFigures]) -> Table:
-    """What drafting saves and what it feeds for it."""
+def _tables(figures: Sequence[Figures]) -> list[Table]:
+    """What drafting saves and what it feeds for it; what it costs in time and memory."""
     first = figures[0]
-    return table(
-        f"{first.model} x{first.batch}, {first.prompts}: forwards, {first.answers} answers",
-        "saved: of the undrafted forwards; accepted: drafts per forward, and of those evaluated; fed: positions through"
-        " the body, and how many times the undrafted; differ: answers that are not the undrafted ones, positions",
-        FORWARDS,
-        figures,
-        grouped=True,
-    )
+    about = f"{first.model} x{first.batch}, {first.prompts}"
+    return [
+        table(
+            f"{about}: forwards, {first.answers} answers",
+            "saved: of the undrafted forwards; accepted: drafts per forward, and of those evaluated; fed: positions"
+            " through the body, and how many times the undrafted; differ: answers that are not the undrafted ones,"
+            " positions",
+            FORWARDS,
+            figures,
+            grouped=True,
+        ),
+        table(
+            f"{about}: seconds",
+            "ratio: undrafted / this, in seconds of the same round (above 1: faster); again: the undrafted run once"
+            " more, its distance from 1 is noise; outside: share of the time outside the model; limit: time that"
+            " arithmetic or weight reading alone would take, as a share; MB: peak beyond the model",
+            SECONDS,
+            figures,
+            grouped=True,
+        ),
+    ]
 
 
-def _seconds_table(figures: Sequence[DraftFigures]) -> Table:
-    """What it costs in time and memory."""
-    first = figures[0]
-    return table(
-        f"{first.model} x{first.batch}, {first.prompts}: seconds",
-        "ratio: undrafted / this, in seconds of the same round (above 1: faster); again: the undrafted run once more,"
-        " its distance from 1 is noise; outside: share of the time outside the model; limit: time that arithmetic or"
-        " weight reading alone would take, as a share; MB: peak beyond the model",
-        SECONDS,
-        figures,
-        grouped=True,
-    )
-
-
-def verdicts(
-    figures: Sequence[DraftFigures], flips: Sequence[FlipFigures], forwards: Sequence[ForwardFigures]
-) -> list[str]:
+def verdicts(figures: Sequence[Figures], flips: Sequence[Figures], forwards: Sequence[Figures]) -> list[str]:
     """What was promised, and whether it held."""
     lines = []
     if auto := [f for f in figures if f.draft_length == "auto"]:

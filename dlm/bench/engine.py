@@ -14,7 +14,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from statistics import median
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from rich.console import Console
@@ -72,7 +73,10 @@ class Settings:
                     raise SettingsError(f"{name} must be a whole number of at least {least}, got {count!r}")
 
 
-class Bench:
+Own = TypeVar("Own", bound=Settings)
+
+
+class Bench(Generic[Own]):
     """What is around the cells of a bench: the machine, one model at a time, what was refused, and the last line.
 
     Attributes:
@@ -82,14 +86,15 @@ class Bench:
         refused: what could not be measured, with the reason.
     """
 
-    def __init__(self, settings: Settings, refused: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Own, *parts: Mapping[str, Any]) -> None:
+        """``parts`` by name; a text in place of a part is the reason why it could not be built."""
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self.settings = settings
         self.device = pick_device(settings.device)
         self.dtype = pick_dtype(settings.dtype, self.device)
         self.console = Console()
-        self.refused = dict(refused or {})
+        self.refused = {name: why for group in parts for name, why in group.items() if isinstance(why, str)}
 
     @cached_property
     def limits(self) -> Limits:
@@ -123,8 +128,9 @@ class Bench:
             self.console.print(Text(f"refused: {name}: {why}"), soft_wrap=True)
         for line in lines:
             self.console.print(line, soft_wrap=True, highlight=False)
-        result = {**self.machine, "settings": asdict(self.settings), **figures}
-        print(json.dumps(result))
+        line = json.dumps({**self.machine, "settings": asdict(self.settings), **figures}, default=vars)
+        print(line)
+        result: dict[str, Any] = json.loads(line)
         return result
 
 
@@ -194,6 +200,11 @@ class Step(NamedTuple):
     def inside(self) -> float:
         """Seconds inside the model."""
         return self.refresh + self.forward
+
+    @property
+    def whole(self) -> float:
+        """Seconds inside the model and outside it."""
+        return self.inside + self.sampler
 
 
 @dataclass
@@ -286,6 +297,10 @@ class Plan(NamedTuple):
 
 
 Round = Mapping[str, Decode]
+
+
+class Figures(SimpleNamespace):
+    """Of one line of a table, and of the JSON under the same names; explained where they are computed."""
 
 
 def decode_rounds(cell: Cell, contenders: Sequence[Contender], plan: Plan, what: str) -> list[Round]:

@@ -5,15 +5,15 @@ Every sampler decodes the same random canvases for a few steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
 from rich.table import Table
 
 from dlm.bench import engine
-from dlm.bench.engine import Bench, Cell, Contender, Round, decode_rounds, paired, random_rounds, tried
+from dlm.bench.engine import Bench, Cell, Contender, Figures, Round, decode_rounds, paired, random_rounds, tried
 from dlm.bench.tables import Column, table
 from dlm.engine.interfaces import Binds
 from dlm.engine.sampler import Sampler
@@ -47,23 +47,6 @@ class SamplersBenchSettings(engine.Settings):
             raise SettingsError(f"new={self.new} is more than one block for some samplers: use at most 32")
 
 
-@dataclass(frozen=True)
-class SamplerFigures:
-    """One sampler at one shape and batch size: medians over the rounds."""
-
-    shape: str
-    batch: int
-    sampler: str
-    # Mean number of positions per row that the head was evaluated at for proposals. A second head pass, a shadow block
-    # and look-ahead branches come on top.
-    positions: float
-    seconds_sampler: float  # of a step of the whole batch, outside the model
-    seconds_step: float  # of all of it
-    ratio: float  # these beside the threshold rule's of the same round
-    ratio_step: float
-    extra_cost: str  # the sampler's own reason for costing more; empty when it has none
-
-
 def bench_samplers(settings: SamplersBenchSettings, samplers: Mapping[str, Sampler | str]) -> dict[str, Any]:
     """Measure every sampler; prints a table per shape and returns (and prints, as the last line) all figures.
 
@@ -74,44 +57,38 @@ def bench_samplers(settings: SamplersBenchSettings, samplers: Mapping[str, Sampl
     Raises:
         SettingsError: the threshold rule is absent or does not run; an unknown shape.
     """
-    bench = Bench(settings, {name: why for name, why in samplers.items() if isinstance(why, str)})
+    bench = Bench(settings, samplers)
     if BASELINE not in samplers or BASELINE in bench.refused:
         why = bench.refused.get(BASELINE, "it is not among the samplers")
         raise SettingsError(f"{BASELINE}, which the others are compared with, cannot be measured: {why}")
-    figures: list[SamplerFigures] = []
+    figures: list[Figures] = []
     for shape in settings.shapes:
-        here = _measured(bench, settings, shape, samplers)
+        here = _measured(bench, shape, samplers)
         bench.console.print(_table(shape, here, settings))
         figures += here
     unexplained = sorted({f.sampler for f in figures if f.ratio > RATIO_TO_EXPLAIN and not f.extra_cost})
     return bench.report(
         [f"above {RATIO_TO_EXPLAIN:g} without a declared reason: {', '.join(unexplained) or 'none'}"],
         baseline=BASELINE,
-        figures=[asdict(f) for f in figures],
+        figures=figures,
         refused=bench.refused,
         unexplained=unexplained,
     )
 
 
-def _measured(
-    bench: Bench, settings: SamplersBenchSettings, shape: str, samplers: Mapping[str, Sampler | str]
-) -> list[SamplerFigures]:
+def _measured(bench: Bench[SamplersBenchSettings], shape: str, samplers: Mapping[str, Sampler | str]) -> list[Figures]:
     """The figures of a shape; what would not decode it goes to ``bench.refused``."""
     model = bench.model(shape)
     contenders = [
         Contender(name, sampler, baseline="" if name == BASELINE else BASELINE)
         for name, sampler in _bound(model, samplers).items()
     ]
-    figures = []
-    for batch in settings.batches:
-        figures += _at(bench, Cell(model, shape, batch), settings, contenders)
-    return figures
+    return [f for batch in bench.settings.batches for f in _at(bench, Cell(model, shape, batch), contenders)]
 
 
-def _at(
-    bench: Bench, cell: Cell, settings: SamplersBenchSettings, contenders: Sequence[Contender]
-) -> list[SamplerFigures]:
+def _at(bench: Bench[SamplersBenchSettings], cell: Cell, contenders: Sequence[Contender]) -> list[Figures]:
     """The figures of a batch size."""
+    settings = bench.settings
     first, *jobs = random_rounds(cell, settings.prompt, settings.new, settings.runs)
     ready, refusals = tried(contenders, lambda c: engine.Decode.of(cell, c, first, settings.steps).advance())
     bench.refused |= refusals
@@ -133,16 +110,18 @@ def _bound(model: LanguageModel, samplers: Mapping[str, Sampler | str]) -> dict[
 
 def _per_step(decode: engine.Decode) -> tuple[float, float]:
     """Mean seconds outside the model, and of all."""
-    return mean(s.sampler for s in decode.steps), mean(s.sampler + s.inside for s in decode.steps)
+    return mean(s.sampler for s in decode.steps), mean(s.whole for s in decode.steps)
 
 
-def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round]) -> SamplerFigures:
+def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round]) -> Figures:
     """Medians over the rounds; a ratio is taken within each round."""
     pairs = [(_per_step(own), _per_step(base)) for own, base in paired(rounds, contender)]
-    return SamplerFigures(
+    return Figures(
         shape=cell.name,
         batch=cell.batch,
         sampler=contender.label,
+        # Per row that the head was evaluated at for proposals; a second head pass, a shadow block and look-ahead
+        # branches come on top.
         positions=mean(mean(s.positions for s in decodes[contender.label].steps) for decodes in rounds),
         seconds_sampler=median(outside for (outside, _), _ in pairs),
         seconds_step=median(whole for (_, whole), _ in pairs),
@@ -152,18 +131,18 @@ def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round]) -> Sampl
     )
 
 
-def _table(shape: str, figures: Sequence[SamplerFigures], settings: SamplersBenchSettings) -> Table:
+def _table(shape: str, figures: Sequence[Figures], settings: SamplersBenchSettings) -> Table:
     """Samplers downwards, the cheapest first."""
-    by_name: dict[str, list[SamplerFigures]] = {}
+    by_name: dict[str, list[Figures]] = {}
     for f in figures:
         by_name.setdefault(f.sampler, []).append(f)
-    kinds: list[tuple[str, Any]] = [
+    kinds: Sequence[tuple[str, Callable[[Figures], str]]] = (
         ("\nms", lambda f: f"{f.seconds_sampler * 1000:.1f}"),
         ("\nratio", lambda f: f"{f.ratio:.2f}"),
         ("step\nratio", lambda f: f"{f.ratio_step:.2f}"),
-    ]
+    )
 
-    def at(cell: Any, batch: int) -> Any:
+    def at(cell: Callable[[Figures], str], batch: int) -> Callable[[Any], str]:
         return lambda line: next((cell(f) for f in line if f.batch == batch), "-")
 
     columns = [

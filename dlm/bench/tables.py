@@ -10,21 +10,32 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from dlm.bench.engine import Figures
+
 
 class Column(NamedTuple):
     """A column.
 
     Attributes:
         heading: its lines.
-        cell: what stands in it for a line's figures.
+        cell: name of a figure, or what stands in the column for a line's figures.
+        form: how the figure is formatted; a dash stands for one that there is none of.
         words: whether it holds words, which stand on the left, and not numbers.
         width: least width of words that may be wrapped; None: nothing is wrapped.
     """
 
     heading: str
-    cell: Callable[[Any], str]
+    cell: str | Callable[[Any], str]
+    form: str = ""
     words: bool = False
     width: int | None = None
+
+    def text(self, line: Any) -> str:
+        """The cell of a line."""
+        if callable(self.cell):
+            return self.cell(line)
+        value = getattr(line, self.cell)
+        return "-" if value is None else format(value, self.form)
 
 
 def table(title: str, caption: str, columns: Sequence[Column], lines: Iterable[Any], grouped: bool = False) -> Table:
@@ -39,7 +50,7 @@ def table(title: str, caption: str, columns: Sequence[Column], lines: Iterable[A
         shown.add_column(column.heading, justify=justify, no_wrap=column.width is None, min_width=column.width)
     above = None
     for line in lines:
-        first, *rest = [column.cell(line) for column in columns]
+        first, *rest = [column.text(line) for column in columns]
         shown.add_row(*map(Text, ["" if grouped and first == above else first, *rest]))
         above = first
     return shown
@@ -50,12 +61,7 @@ def short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def known(value: float | None, form: str) -> str:
-    """The value in a format; a dash where there is none."""
-    return "-" if value is None else format(value, form)
-
-
-def spread(figures: Any) -> str:
+def spread(figures: Figures) -> str:
     """Least and most ratio over the rounds; a dash where there was one round."""
     least, most = figures.ratio_least, figures.ratio_most
     return f"{least:.2f}-{most:.2f}" if least < most else "-"

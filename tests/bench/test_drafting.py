@@ -12,12 +12,12 @@ import torch
 import cache
 import dlm
 import samplers
-from dlm.bench.differences import FlipFigures, differing, flips_table
-from dlm.bench.drafting import DraftFigures, contenders_of, question_jobs, verdicts
-from dlm.bench.engine import Cell, Contender, Decode, random_jobs, tried
+from dlm.bench.differences import differing, flips_table
+from dlm.bench.drafting import contenders_of, question_jobs, verdicts
+from dlm.bench.engine import Cell, Contender, Decode, Figures, random_jobs, tried
 from dlm.bench.limits import Limits, forward_cost
 from dlm.bench.memory import held
-from dlm.bench.saturation import ForwardFigures, measure_saturation
+from dlm.bench.saturation import measure_saturation
 from dlm.bench.shapes import build, surer
 from dlm.cli import main
 from dlm.errors import SettingsError
@@ -176,10 +176,10 @@ def test_differing_answers(mid: LanguageModel) -> None:
     assert differing(run.results, {**run.results, 1: other[1]}) == (1, 2)
 
 
-def _figures(drafts: str, length: int | str | None, ratio: float, differ: int = 0) -> DraftFigures:
-    return DraftFigures(
-        "tiny", "some task", 1, 5, "topk", "dual", drafts, None if length is None else "batch", length, 8.0, 0.5, 1.0,
-        0.5, 300.0, 1.5, 2.0, ratio, ratio, ratio, 0.1, 1.0, 1000, differ, 2 * differ,
+def _figures(drafts: str, length: int | str | None, ratio: float, differ: int = 0) -> Figures:
+    return Figures(
+        model="tiny", batch=1, prompts="some task", sampler="topk", cache="dual", drafts=drafts, draft_length=length,
+        answers=5, answers_differ=differ, ratio=ratio,
     )  # fmt: skip
 
 
@@ -195,17 +195,19 @@ def test_what_was_promised_is_told() -> None:
     lines = verdicts([*figures, _figures("batch auto", "auto", 0.8)], [], [])
     assert "in 1 of 2 lines (longest: 1.25" in lines[0]
     assert lines[1] == "  longer: tiny x1, some task, topk, dual, batch auto: 1.25 of the time"
-    flips = [FlipFigures("tiny", "some task", "float64", "topk", "dual", "batch 2", 4, 1, 128, 3, 0)]
-    flips.append(replace(flips[0], prompts="other task", answers_differ=0, positions_differ=0, more_forwards=1))
+    names = {"model": "tiny", "dtype": "float64", "sampler": "topk", "cache": "dual", "drafts": "batch 2"}
+    flips = [
+        Figures(**names, answers=4, answers_differ=n, positions=128, positions_differ=3 * n, more_forwards=1 - n)
+        for n in (1, 0)
+    ]
     assert verdicts([], flips, []) == [
         "float64: 1 of 8 drafted answers differ (3 of 256 positions); it must be none: BROKEN",
         "1 drafted answers took more forwards than the undrafted ones",
     ]
     assert "of 8, in each" in str(flips_table(flips).title)
-    saturation_point = [ForwardFigures("mid", 1, 12, 8, "dual", "", 1, 8, 0.1, 1.0, 0.1, 1.0, 0.01, None)]
-    saturation_point += [
-        replace(saturation_point[0], layout="batch", versions=n, forward_ratio=x)
-        for n, x in ((2, 1.05), (4, 1.1), (8, 1.4))
+    saturation_point = [
+        Figures(model="mid", batch=1, cache="dual", layout=layout, versions=n, forward_ratio=x)
+        for layout, n, x in (("", 1, 1.0), ("batch", 2, 1.05), ("batch", 4, 1.1), ("batch", 8, 1.4))
     ]
     (line,) = verdicts([], [], saturation_point)
     assert line == "mid x1, dual, batch: a forward of up to 4 version(s) takes at most 10% longer than one of 1"
