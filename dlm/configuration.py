@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,6 +224,8 @@ def build(instantiate: Any, node: Any, **options: Any) -> Any:
     """Instantiate a node; an error of ours comes out as itself, any other as a SettingsError."""
     from hydra.errors import InstantiationException
 
+    if _blocks_unasked(node):
+        options["blocks"] = None
     try:
         return instantiate(node, **options)
     except InstantiationException as error:
@@ -233,6 +235,18 @@ def build(instantiate: Any, node: Any, **options: Any) -> Any:
         if isinstance(cause, DlmError):
             raise cause from None
         raise SettingsError(_unbuildable(node, error, cause)) from error
+
+
+def _blocks_unasked(node: Any) -> bool:
+    """Whether a node is one of our presets with nobody's blocks: it has blocks of its own, which None stands for.
+
+    ``conf/blocks/auto.yaml`` cannot say ``null`` itself: the configuration of a point is hashed as it stands there, and
+    another spelling would give every folder of results another name (and ``blocks.length=16`` nothing to set).
+    """
+    if not str(node.get("_target_", "")).startswith("samplers."):
+        return False
+    blocks = node.get("blocks")
+    return isinstance(blocks, Mapping) and dict(blocks) == {"_target_": "samplers.Fixed", "length": None}
 
 
 def config_dir() -> Path:
