@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from rich.table import Table
 
 from dlm.bench import engine
-from dlm.bench.engine import Bench, Cell, Contender, Figures, Round, decode_rounds, paired, random_rounds, tried
+from dlm.bench.engine import Bench, Cell, Contender, Measured, Round, decode_rounds, paired, random_rounds, tried
 from dlm.bench.memory import Held, held
 from dlm.bench.shapes import surer
 from dlm.bench.tables import Column, short, spread, table
@@ -68,7 +68,7 @@ def bench_caches(
     bench = Bench(settings, caches)
     block = sampler.blocks.longest(settings.generation)
     bench.show_machine()
-    figures: list[Figures] = []
+    figures: list[Measured] = []
     for shape in settings.shapes:
         model = surer(bench.model(shape))
         contenders, refusals = matched(model, caches, sampler, ahead)
@@ -118,14 +118,14 @@ def _measured(
     contenders: Sequence[Contender],
     drifts: Mapping[str, Drift],
     block: int,
-) -> list[Figures]:
+) -> list[Measured]:
     """Figures of every contender, printed; what would not decode this goes to ``bench.refused``."""
     settings = bench.settings
     first, *jobs = random_rounds(cell, settings.prompt, settings.generation, settings.rounds)
     memory, refusals = tried(contenders, lambda contender: held(cell, contender, first))
     bench.refused |= refusals
     ready = [contender for contender in contenders if contender.label in memory]
-    rounds = decode_rounds(cell, ready, engine.Plan(jobs, settings.turn), f"{cell.name} x{cell.batch}")
+    rounds = decode_rounds(cell, ready, engine.Turns(jobs, settings.turn), f"{cell.name} x{cell.batch}")
     paper = Paper(settings.prompt, settings.generation, block)
     figures = []
     for contender in ready:
@@ -145,7 +145,7 @@ def _measured(
     return figures
 
 
-def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round], paper: Paper, about: About) -> Figures:
+def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round], paper: Paper, about: About) -> Measured:
     """Medians over the rounds; a ratio is taken within each round."""
     pairs = paired(rounds, contender)
     own = [decode for decode, _ in pairs]
@@ -159,7 +159,7 @@ def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round], paper: P
         median(values) for values in zip(*(_limits(cell, decode, paper.row) for decode in own), strict=True)
     )
     memory, kl, agreement = about
-    return Figures(
+    return Measured(
         shape=cell.name,
         batch=cell.batch,
         prompt=paper.prompt,
@@ -247,7 +247,7 @@ MEMORY = (
 )
 
 
-def _tables(figures: Sequence[Figures], drift: int) -> list[Table]:
+def _tables(figures: Sequence[Measured], drift: int) -> list[Table]:
     """What each cache saves; where the time goes, and what the machine would allow; memory and drift."""
     first = figures[0]
     memory = [column for column in MEMORY if "peak" not in column.heading or any(f.peak is not None for f in figures)]
@@ -288,7 +288,7 @@ def _noise_line(steps: Sequence[engine.Step]) -> str:
     )
 
 
-def _cached_step_lines(cell: Cell, figures: Sequence[Figures], block: int) -> list[str]:
+def _cached_step_lines(cell: Cell, figures: Sequence[Measured], block: int) -> list[str]:
     """The dual cache's step, which feeds one block, beside the time that reading the weights and arithmetic take."""
     lines = []
     for f in figures:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from rich.table import Table
 
 from dlm.bench import engine
-from dlm.bench.engine import Bench, Cell, Contender, Figures, decode_rounds, random_rounds
+from dlm.bench.engine import Bench, Cell, Contender, Measured, decode_rounds, random_rounds
 from dlm.bench.memory import peak_bytes, reset_peak
 from dlm.bench.naive import naive_steps
 from dlm.engine.sampler import Sampler
@@ -44,14 +44,14 @@ def bench_decode(settings: DecodeBenchSettings, sampler: Sampler) -> dict[str, A
     """Measure every shape and batch size; prints a table and returns (and prints, as the last line) all figures."""
     bench = Bench(settings)
     bench.show_machine()
-    figures: list[Figures] = []
+    figures: list[Measured] = []
     for shape in settings.shapes:
         figures += _measured(bench, shape, sampler)
     bench.console.print(_table(figures))
     return bench.report(sampler=sampler.name, limits=asdict(bench.limits), figures=figures)
 
 
-def _measured(bench: Bench[DecodeBenchSettings], shape: str, sampler: Sampler) -> list[Figures]:
+def _measured(bench: Bench[DecodeBenchSettings], shape: str, sampler: Sampler) -> list[Measured]:
     """The figures of a shape: medians, seconds per step of the whole batch. The first run warms up."""
     settings, model, figures = bench.settings, bench.model(shape), []
     for batch in settings.batches:
@@ -59,7 +59,7 @@ def _measured(bench: Bench[DecodeBenchSettings], shape: str, sampler: Sampler) -
         reset_peak(model.device)
         before = peak_bytes(model.device)
         jobs = random_rounds(cell, settings.prompt, settings.new, settings.runs)
-        _, *rounds = decode_rounds(cell, [Contender("", sampler)], engine.Plan(jobs), f"{shape} x{batch}")
+        _, *rounds = decode_rounds(cell, [Contender("", sampler)], engine.Turns(jobs), f"{shape} x{batch}")
         peak = max(0, peak_bytes(model.device) - before)
         steps = [step for decodes in rounds for step in decodes[""].steps]
         full = [step for step in steps if step.positions == settings.block]
@@ -71,7 +71,7 @@ def _measured(bench: Bench[DecodeBenchSettings], shape: str, sampler: Sampler) -
             prompts = [list(job.tokens[: settings.prompt]) for job in jobs[0]]
             naive = naive_steps(model, prompts, settings.new, settings.block, settings.naive_steps + 1)[1:]
         figures.append(
-            Figures(
+            Measured(
                 shape=shape,
                 batch=batch,
                 forward=forward,  # a step with a full block open, inside the model (body and head)
@@ -90,7 +90,7 @@ def _measured(bench: Bench[DecodeBenchSettings], shape: str, sampler: Sampler) -
     return figures
 
 
-LINES: Sequence[tuple[str, Callable[[Figures], str]]] = (
+LINES: Sequence[tuple[str, Callable[[Measured], str]]] = (
     ("full block: forward", lambda f: _ms(f.forward)),
     ("full block: outside it", lambda f: _ms(f.outside)),
     ("  share of the step", lambda f: f"{f.outside_share:.1%}"),
@@ -106,7 +106,7 @@ LINES: Sequence[tuple[str, Callable[[Figures], str]]] = (
 )
 
 
-def _table(figures: Sequence[Figures]) -> Table:
+def _table(figures: Sequence[Measured]) -> Table:
     """Figures downwards, shapes across: stays readable on a narrow terminal."""
     shown = Table(title="milliseconds per step (medians)")
     shown.add_column("")

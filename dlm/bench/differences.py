@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
-from dlm.bench.engine import Cell, Contender, Decode, Figures, Plan, decode_rounds, tried
+from dlm.bench.engine import Cell, Contender, Decode, Measured, Turns, decode_rounds, tried
 from dlm.bench.tables import Column, brief, table
 from dlm.engine.canvas import Job
 from dlm.engine.result import RowResult
@@ -20,7 +20,7 @@ def differing(own: Mapping[int, RowResult], other: Mapping[int, RowResult]) -> t
     return sum(number > 0 for number in per_answer), sum(per_answer)
 
 
-def flips_of(cell: Cell, names: dict[str, str], contenders: Sequence[Contender], jobs: Sequence[Job]) -> list[Figures]:
+def flips_of(cell: Cell, names: dict[str, str], contenders: Sequence[Contender], jobs: Sequence[Job]) -> list[Measured]:
     """Decode once with every drafter and once without, and compare. What is refused is left out: the timed part has
     said so.
 
@@ -32,7 +32,9 @@ def flips_of(cell: Cell, names: dict[str, str], contenders: Sequence[Contender],
     """
     ready, _ = tried(contenders, lambda contender: Decode.of(cell, contender, jobs, most=1).advance())
     running = [contender for contender in contenders if contender.label in ready]
-    (runs,) = decode_rounds(cell, running, Plan([jobs]), f"{cell.name} {' '.join(names.values())}: answers that differ")
+    (runs,) = decode_rounds(
+        cell, running, Turns([jobs]), f"{cell.name} {' '.join(names.values())}: answers that differ"
+    )
     base = runs[running[0].label].results
     positions = sum(len(result.tokens) for result in base.values())
     figures = []
@@ -41,7 +43,7 @@ def flips_of(cell: Cell, names: dict[str, str], contenders: Sequence[Contender],
         answers_differ, positions_differ = differing(own, base)
         more = sum(own[index].counts.forwards > base[index].counts.forwards for index in base)
         figures.append(
-            Figures(
+            Measured(
                 model=cell.name,
                 **names,
                 drafts=contender.label,
@@ -55,16 +57,16 @@ def flips_of(cell: Cell, names: dict[str, str], contenders: Sequence[Contender],
     return figures
 
 
-def flips_table(figures: Sequence[Figures]) -> Table:
+def flips_table(figures: Sequence[Measured]) -> Table:
     """Answers that differ from the undrafted ones, all prompts together, a column per number format."""
-    lines: dict[tuple[str, str, str], list[Figures]] = {}
+    lines: dict[tuple[str, str, str], list[Measured]] = {}
     for f in figures:
         lines.setdefault((f.sampler, f.cache, f.drafts), []).append(f)
     first, *_ = lines.values()
     answers = sum(f.answers for f in first if f.dtype == first[0].dtype)
 
     def at(dtype: str) -> Column:
-        def cell(line: Sequence[Figures]) -> str:
+        def cell(line: Sequence[Measured]) -> str:
             here = [f for f in line if f.dtype == dtype]
             return counted(sum(f.answers_differ for f in here), sum(f.positions_differ for f in here))
 
@@ -88,7 +90,7 @@ def counted(answers: int, positions: int) -> str:
     return f"{answers} ({positions})" if answers else "0"
 
 
-def flip_lines(flips: Sequence[Figures]) -> Iterator[str]:
+def flip_lines(flips: Sequence[Measured]) -> Iterator[str]:
     """Per number format how many differ: in float64 it must be none."""
     for dtype in dict.fromkeys(f.dtype for f in flips):
         here = [f for f in flips if f.dtype == dtype]

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dlm.bench import engine
 from dlm.bench.differences import counted, differing, flip_lines, flips_of, flips_table
-from dlm.bench.engine import Bench, Cell, Contender, Figures, Round, decode_rounds, paired, random_rounds, tried
+from dlm.bench.engine import Bench, Cell, Contender, Measured, Round, decode_rounds, paired, random_rounds, tried
 from dlm.bench.memory import held
 from dlm.bench.saturation import CAPTION, COLUMNS, measure_saturation, saturation_lines
 from dlm.bench.shapes import surer
@@ -68,7 +68,7 @@ class Contest(NamedTuple):
                 yield sampler, cache, made.bind(model.tokenizer, model.description.valid_vocab), policy
 
 
-class Source(NamedTuple):
+class Prompts(NamedTuple):
     """Prompts: what they are called, and the jobs of every round."""
 
     name: str
@@ -99,9 +99,9 @@ def bench_drafting(
     contenders_of(settings.layouts, settings.draft_lengths, stepper)  # a wrong one is told before anything is measured
     bench = Bench(settings, samplers, caches)
     bench.show_machine()
-    figures: list[Figures] = []
-    forwards: list[Figures] = []
-    flips: list[Figures] = []
+    figures: list[Measured] = []
+    forwards: list[Measured] = []
+    flips: list[Measured] = []
     for name in settings.models:
         model = surer(bench.model(name))
         for batch in settings.batches:
@@ -151,12 +151,12 @@ def contenders_of(
     return [Contender(UNDRAFTED, sampler, policy), *drafted]
 
 
-def sources(cell: Cell, settings: DraftingBenchSettings) -> list[Source]:
+def sources(cell: Cell, settings: DraftingBenchSettings) -> list[Prompts]:
     """Held-out questions of every task for a model that can read; prompts of random tokens for the others."""
     if cell.model.tokenizer is None:
-        return [Source(RANDOM, random_rounds(cell, settings.prompt, settings.generation, settings.rounds)[1:])]
+        return [Prompts(RANDOM, random_rounds(cell, settings.prompt, settings.generation, settings.rounds)[1:])]
     asked = [Questions.of(task, settings.questions * settings.rounds) for task in settings.tasks]
-    return [Source(questions.task.name, question_jobs(cell.model, questions, settings.rounds)) for questions in asked]
+    return [Prompts(questions.task.name, question_jobs(cell.model, questions, settings.rounds)) for questions in asked]
 
 
 def question_jobs(model: LanguageModel, questions: Questions, rounds: int) -> list[list[Job]]:
@@ -167,10 +167,10 @@ def question_jobs(model: LanguageModel, questions: Questions, rounds: int) -> li
     return [engine.filled_jobs(model, prompts, questions.max_new_tokens) for prompts in dealt]
 
 
-def _measured(bench: Bench[DraftingBenchSettings], cell: Cell, source: Source, contest: Contest) -> list[Figures]:
+def _measured(bench: Bench[DraftingBenchSettings], cell: Cell, source: Prompts, contest: Contest) -> list[Measured]:
     """Figures for every sampler and cache; what was refused goes to ``bench.refused``."""
     settings = bench.settings
-    figures: list[Figures] = []
+    figures: list[Measured] = []
     for sampler, cache, made, policy in contest.ways(cell.model):
         plain, *drafted = contenders_of(settings.layouts, settings.draft_lengths, made, policy)
         contenders = [plain, Contender(AGAIN, made, policy, baseline=UNDRAFTED), *drafted]
@@ -178,15 +178,15 @@ def _measured(bench: Bench[DraftingBenchSettings], cell: Cell, source: Source, c
         bench.refused |= {f"{sampler} + {cache} + {label}": why for label, why in refusals.items()}
         ready = [contender for contender in contenders if contender.label in peaks]
         what = f"{cell.name} x{cell.batch} {source.name} {sampler} {cache}"
-        rounds = decode_rounds(cell, ready, engine.Plan(source.rounds, settings.turn), what)
+        rounds = decode_rounds(cell, ready, engine.Turns(source.rounds, settings.turn), what)
         for contender in ready:
             figures.append(_figures(cell, contender, rounds, source, (sampler, cache, peaks[contender.label])))
     return figures
 
 
 def _figures(
-    cell: Cell, contender: Contender, rounds: Sequence[Round], source: Source, about: tuple[str, str, int]
-) -> Figures:
+    cell: Cell, contender: Contender, rounds: Sequence[Round], source: Prompts, about: tuple[str, str, int]
+) -> Measured:
     """Counts are means per answer over all rounds, seconds and ratios medians over the rounds. ``about``: the names of
     the sampler and the cache, and the peak memory in bytes."""
     pairs, drafter = paired(rounds, contender), contender.drafter
@@ -202,7 +202,7 @@ def _figures(
     outside, inside = sum(step.sampler for step in steps), sum(step.inside for step in steps)
     differ = [differing(run.results, base.results) for run, base in pairs]
     row = max(job.end for jobs in source.rounds for job in jobs)
-    return Figures(
+    return Measured(
         model=cell.name,
         prompts=source.name,
         batch=cell.batch,
@@ -230,23 +230,23 @@ def _figures(
     )
 
 
-def _saturation(settings: DraftingBenchSettings, cell: Cell, contest: Contest) -> list[Figures]:
+def _saturation(settings: DraftingBenchSettings, cell: Cell, contest: Contest) -> list[Measured]:
     """What a forward of several versions costs, per cache and layout."""
     several = [number for number in settings.versions if number > 1]
     if not several:
         return []
     row = settings.prompt, contest.stepper.blocks.longest(settings.generation)
     stepper = contest.stepper.bind(cell.model.tokenizer, cell.model.description.valid_vocab)
-    figures: list[Figures] = []
+    figures: list[Measured] = []
     for name, cache in contest.caches.items():
         contenders = contenders_of(settings.layouts, several, stepper, cache)
         figures += measure_saturation(cell, name, contenders, row, 2 * settings.rounds)
     return figures
 
 
-def _flips(bench: Bench[DraftingBenchSettings], name: str, contest: Contest) -> list[Figures]:
+def _flips(bench: Bench[DraftingBenchSettings], name: str, contest: Contest) -> list[Measured]:
     """How many answers and positions differ from the undrafted run, in every number format asked for."""
-    settings, figures = bench.settings, list[Figures]()
+    settings, figures = bench.settings, list[Measured]()
     asked = [Questions.of(task, settings.flip_questions) for task in settings.tasks]
     for dtype in settings.flip_dtypes:
         cell = Cell(surer(bench.model(name, dtype)), name, settings.flip_questions)
@@ -284,7 +284,7 @@ SECONDS = (
 )
 
 
-def _tables(figures: Sequence[Figures]) -> list[Table]:
+def _tables(figures: Sequence[Measured]) -> list[Table]:
     """What drafting saves and what it feeds for it; what it costs in time and memory."""
     first = figures[0]
     about = f"{first.model} x{first.batch}, {first.prompts}"
@@ -310,7 +310,7 @@ def _tables(figures: Sequence[Figures]) -> list[Table]:
     ]
 
 
-def verdicts(figures: Sequence[Figures], flips: Sequence[Figures], forwards: Sequence[Figures]) -> list[str]:
+def verdicts(figures: Sequence[Measured], flips: Sequence[Measured], forwards: Sequence[Measured]) -> list[str]:
     """What was promised, and whether it held."""
     lines = []
     if auto := [f for f in figures if f.draft_length == "auto"]:

@@ -278,7 +278,7 @@ class Decode:
         return Step(int(fed), width, scored, sum(drafts), 1 + min(drafts), refresh, forward, sampler, wall)
 
 
-class Plan(NamedTuple):
+class Turns(NamedTuple):
     """What is decoded, and how contenders take turns.
 
     Attributes:
@@ -299,30 +299,30 @@ class Plan(NamedTuple):
 Round = Mapping[str, Decode]
 
 
-class Figures(SimpleNamespace):
-    """Of one line of a table, and of the JSON under the same names; explained where they are computed."""
+class Measured(SimpleNamespace):
+    """The figures of one line of a table, and of the JSON under the same names; explained where they are computed."""
 
 
-def decode_rounds(cell: Cell, contenders: Sequence[Contender], plan: Plan, what: str) -> list[Round]:
+def decode_rounds(cell: Cell, contenders: Sequence[Contender], turns: Turns, what: str) -> list[Round]:
     """Per round the decode of every contender, by label. ``what`` stands beside the bar that shows how far it is."""
     rounds: list[Round] = []
     with Progress(console=Console(stderr=True), transient=True, refresh_per_second=1) as progress:
         bar = progress.add_task(what, total=None)
-        for number, jobs in enumerate(plan.rounds):
-            turns = _turns(contenders, number, plan.between)
-            decodes = [(c.label, Decode.of(cell, c, jobs, plan.most)) for c in turns]
-            each = plan.most or sum(len(job.writable) for job in jobs) / min(cell.batch, len(jobs))
-            progress.update(bar, total=len(plan.rounds) * len(turns) * each)
+        for number, jobs in enumerate(turns.rounds):
+            order = _order(contenders, number, turns.between)
+            decodes = [(c.label, Decode.of(cell, c, jobs, turns.most)) for c in order]
+            each = turns.most or sum(len(job.writable) for job in jobs) / min(cell.batch, len(jobs))
+            progress.update(bar, total=len(turns.rounds) * len(order) * each)
             while left := [decode for _, decode in decodes if not decode.done]:
                 for decode in left:
                     before = len(decode.steps)
-                    decode.advance(plan.turn)
+                    decode.advance(turns.turn)
                     progress.advance(bar, each - before if decode.done else len(decode.steps) - before)
             rounds.append({c.label: _middle([d for label, d in decodes if label == c.label]) for c in contenders})
     return rounds
 
 
-def _turns(contenders: Sequence[Contender], number: int, between: int | None) -> list[Contender]:
+def _order(contenders: Sequence[Contender], number: int, between: int | None) -> list[Contender]:
     """The turns of a round. What a contender leaves in the processor's caches must not always hit the same one."""
     turns = [c for c in contenders if between is None or c.baseline]
     random.Random(number).shuffle(turns)

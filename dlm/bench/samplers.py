@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from dlm.bench import engine
-from dlm.bench.engine import Bench, Cell, Contender, Figures, Round, decode_rounds, paired, random_rounds, tried
+from dlm.bench.engine import Bench, Cell, Contender, Measured, Round, decode_rounds, paired, random_rounds, tried
 from dlm.bench.tables import Column, table
 from dlm.engine.interfaces import Binds
 from dlm.engine.sampler import Sampler
@@ -61,7 +61,7 @@ def bench_samplers(settings: SamplersBenchSettings, samplers: Mapping[str, Sampl
     if BASELINE not in samplers or BASELINE in bench.refused:
         why = bench.refused.get(BASELINE, "it is not among the samplers")
         raise SettingsError(f"{BASELINE}, which the others are compared with, cannot be measured: {why}")
-    figures: list[Figures] = []
+    figures: list[Measured] = []
     for shape in settings.shapes:
         here = _measured(bench, shape, samplers)
         bench.console.print(_table(shape, here, settings))
@@ -76,7 +76,7 @@ def bench_samplers(settings: SamplersBenchSettings, samplers: Mapping[str, Sampl
     )
 
 
-def _measured(bench: Bench[SamplersBenchSettings], shape: str, samplers: Mapping[str, Sampler | str]) -> list[Figures]:
+def _measured(bench: Bench[SamplersBenchSettings], shape: str, samplers: Mapping[str, Sampler | str]) -> list[Measured]:
     """The figures of a shape; what would not decode it goes to ``bench.refused``."""
     model = bench.model(shape)
     contenders = [
@@ -86,15 +86,15 @@ def _measured(bench: Bench[SamplersBenchSettings], shape: str, samplers: Mapping
     return [f for batch in bench.settings.batches for f in _at(bench, Cell(model, shape, batch), contenders)]
 
 
-def _at(bench: Bench[SamplersBenchSettings], cell: Cell, contenders: Sequence[Contender]) -> list[Figures]:
+def _at(bench: Bench[SamplersBenchSettings], cell: Cell, contenders: Sequence[Contender]) -> list[Measured]:
     """The figures of a batch size."""
     settings = bench.settings
     first, *jobs = random_rounds(cell, settings.prompt, settings.new, settings.runs)
     ready, refusals = tried(contenders, lambda c: engine.Decode.of(cell, c, first, settings.steps).advance())
     bench.refused |= refusals
-    plan = engine.Plan(jobs, most=settings.steps, between=TURNS_BETWEEN_BASELINES)
+    turns = engine.Turns(jobs, most=settings.steps, between=TURNS_BETWEEN_BASELINES)
     running = [contender for contender in contenders if contender.label in ready]
-    rounds = decode_rounds(cell, running, plan, f"{cell.name} x{cell.batch}")
+    rounds = decode_rounds(cell, running, turns, f"{cell.name} x{cell.batch}")
     return [_figures(cell, contender, rounds) for contender in running]
 
 
@@ -113,10 +113,10 @@ def _per_step(decode: engine.Decode) -> tuple[float, float]:
     return mean(s.sampler for s in decode.steps), mean(s.whole for s in decode.steps)
 
 
-def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round]) -> Figures:
+def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round]) -> Measured:
     """Medians over the rounds; a ratio is taken within each round."""
     pairs = [(_per_step(own), _per_step(base)) for own, base in paired(rounds, contender)]
-    return Figures(
+    return Measured(
         shape=cell.name,
         batch=cell.batch,
         sampler=contender.label,
@@ -131,18 +131,18 @@ def _figures(cell: Cell, contender: Contender, rounds: Sequence[Round]) -> Figur
     )
 
 
-def _table(shape: str, figures: Sequence[Figures], settings: SamplersBenchSettings) -> Table:
+def _table(shape: str, figures: Sequence[Measured], settings: SamplersBenchSettings) -> Table:
     """Samplers downwards, the cheapest first."""
-    by_name: dict[str, list[Figures]] = {}
+    by_name: dict[str, list[Measured]] = {}
     for f in figures:
         by_name.setdefault(f.sampler, []).append(f)
-    kinds: Sequence[tuple[str, Callable[[Figures], str]]] = (
+    kinds: Sequence[tuple[str, Callable[[Measured], str]]] = (
         ("\nms", lambda f: f"{f.seconds_sampler * 1000:.1f}"),
         ("\nratio", lambda f: f"{f.ratio:.2f}"),
         ("step\nratio", lambda f: f"{f.ratio_step:.2f}"),
     )
 
-    def at(cell: Callable[[Figures], str], batch: int) -> Callable[[Any], str]:
+    def at(cell: Callable[[Measured], str], batch: int) -> Callable[[Any], str]:
         return lambda line: next((cell(f) for f in line if f.batch == batch), "-")
 
     columns = [

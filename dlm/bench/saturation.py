@@ -8,7 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 from statistics import mean, median
 
-from dlm.bench.engine import Cell, Contender, Decode, Figures, Plan, Step, decode_rounds, paired, random_rounds
+from dlm.bench.engine import Cell, Contender, Decode, Measured, Step, Turns, decode_rounds, paired, random_rounds
 from dlm.bench.tables import Column, brief
 
 # Forwards per decode that count: those after the one that opens the block and has no drafts yet.
@@ -19,7 +19,7 @@ SATURATED = 1.1
 
 def measure_saturation(
     cell: Cell, cache: str, contenders: Sequence[Contender], row: tuple[int, int], rounds: int
-) -> list[Figures]:
+) -> list[Measured]:
     """Time the first forwards of a fresh block for every number of versions.
 
     Args:
@@ -31,7 +31,7 @@ def measure_saturation(
         rounds: how often; one more warms up.
     """
     jobs = random_rounds(cell, *row, rounds)
-    _, *counted = decode_rounds(cell, contenders, Plan(jobs, most=1 + FORWARDS), f"{cell.name} x{cell.batch} {cache}")
+    _, *counted = decode_rounds(cell, contenders, Turns(jobs, most=1 + FORWARDS), f"{cell.name} x{cell.batch} {cache}")
     figures = []
     for contender in contenders:
         versions = 1 if contender.drafter is None else int(contender.drafter.draft_length)
@@ -50,7 +50,7 @@ def _several(decode: Decode, versions: int) -> list[Step]:
 
 def _figures(
     cell: Cell, what: tuple[str, str, int], row: tuple[int, int], pairs: Sequence[tuple[list[Step], list[Step]]]
-) -> Figures:
+) -> Measured:
     forwards, steps = (
         [tuple(median(map(seconds, side)) for side in pair) for pair in pairs]
         for seconds in (attrgetter("inside"), attrgetter("whole"))
@@ -58,7 +58,7 @@ def _figures(
     step_ratio = median(own / base for own, base in steps)
     fed, scored = (mean(mean(getattr(s, name) for s in own) for own, _ in pairs) for name in ("fed", "scored"))
     cache, layout, versions = what
-    return Figures(
+    return Measured(
         model=cell.name,
         batch=cell.batch,
         prompt=row[0],
@@ -96,11 +96,11 @@ COLUMNS = (
 )
 
 
-def _pays_from(f: Figures) -> str:
+def _pays_from(f: Measured) -> str:
     return "-" if f.break_even is None else "never" if f.break_even > 1 else f"{f.break_even:.0%}"
 
 
-def saturation_lines(figures: Sequence[Figures]) -> Iterator[str]:
+def saturation_lines(figures: Sequence[Measured]) -> Iterator[str]:
     """Up to how many versions a forward takes hardly longer."""
     for (model, batch, cache), group in groupby(figures, key=lambda f: (f.model, f.batch, f.cache)):
         lines = list(group)

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from dlm.bench.engine import Figures
+from dlm.bench.engine import Measured
 
 
 class Column(NamedTuple):
@@ -61,7 +61,7 @@ def short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def spread(figures: Figures) -> str:
+def spread(figures: Measured) -> str:
     """Least and most ratio over the rounds; a dash where there was one round."""
     least, most = figures.ratio_least, figures.ratio_most
     return f"{least:.2f}-{most:.2f}" if least < most else "-"

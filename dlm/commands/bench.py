@@ -43,7 +43,7 @@ def run(overrides: list[str]) -> int:
     return status
 
 
-class Asked:
+class Request:
     """What the command line of a bench asks for.
 
     Attributes:

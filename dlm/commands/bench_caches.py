@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlm.commands.bench import Asked
+from dlm.commands.bench import Request
 
 HELP = """dlm bench caches: what each cache saves beside no cache, on the same model, prompts and sampler.
 
@@ -43,11 +43,11 @@ examples:
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    asked = Asked("bench_caches", overrides, HELP, {"cache": ()})
-    if asked.help:
+    request = Request("bench_caches", overrides, HELP, {"cache": ()})
+    if request.help:
         return 0
     from dlm.bench.caches import NONE, bench_caches
 
-    caches, ahead = asked.parts("cache", always=[NONE]), asked.part("sampler", "random")
-    bench_caches(asked.settings, caches, asked.sampler, ahead)
+    caches, ahead = request.parts("cache", always=[NONE]), request.part("sampler", "random")
+    bench_caches(request.settings, caches, request.sampler, ahead)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlm.commands.bench import Asked
+from dlm.commands.bench import Request
 
 HELP = """dlm bench: seconds per step inside the model and outside it, beside a naive decoder on the same weights.
 
@@ -31,10 +31,10 @@ examples:
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    asked = Asked("bench", overrides, HELP, {})
-    if asked.help:
+    request = Request("bench", overrides, HELP, {})
+    if request.help:
         return 0
     from dlm.bench.decode import bench_decode
 
-    bench_decode(asked.settings, asked.sampler)
+    bench_decode(request.settings, request.sampler)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlm.commands.bench import Asked
+from dlm.commands.bench import Request
 
 HELP = """dlm bench drafting: FreeDave (draft and verify) beside the undrafted run of the same prompts.
 
@@ -45,11 +45,11 @@ examples:
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    asked = Asked("bench_drafting", overrides, HELP, {"sampler": ("parts",), "cache": ()})
-    if asked.help:
+    request = Request("bench_drafting", overrides, HELP, {"sampler": ("parts",), "cache": ()})
+    if request.help:
         return 0
     from dlm.bench.drafting import bench_drafting
 
-    samplers, caches = asked.parts("sampler"), asked.parts("cache")
-    bench_drafting(asked.settings, samplers, caches, stepper=asked.sampler)
+    samplers, caches = request.parts("sampler"), request.parts("cache")
+    bench_drafting(request.settings, samplers, caches, stepper=request.sampler)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlm.commands.bench import Asked
+from dlm.commands.bench import Request
 
 HELP = """dlm bench samplers: seconds per step that each sampler spends outside the model, beside the threshold rule's.
 
@@ -37,10 +37,10 @@ examples:
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    asked = Asked("bench_samplers", overrides, HELP, {"sampler": ("parts",)})
-    if asked.help:
+    request = Request("bench_samplers", overrides, HELP, {"sampler": ("parts",)})
+    if request.help:
         return 0
     from dlm.bench.samplers import BASELINE, bench_samplers
 
-    bench_samplers(asked.settings, asked.parts("sampler", always=[BASELINE]))
+    bench_samplers(request.settings, request.parts("sampler", always=[BASELINE]))
     return 0

@@ -28,7 +28,8 @@ def adablock(
     """Threshold decoding (or ``selector``) in blocks that end on a delimiter the model is sure of.
 
     ``length``, ``delimiters``, ``delimiter_threshold`` and ``window``: see :class:`samplers.AdaptiveBlocks`, which is
-    also what ``blocks=adaptive`` gives any other sampler. Fixed blocks given to this preset set ``length``.
+    also what ``blocks=adaptive`` gives any other sampler. Fixed blocks given to this preset set ``length``,
+    unless that is given too.
 
     Raises:
         SettingsError: blocks that are neither adaptive ones nor fixed ones with a length.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import samplers
-from dlm.bench.engine import Cell, Contender, Decode, Plan, decode_rounds, paired, random_rounds
+from dlm.bench.engine import Cell, Contender, Decode, Turns, decode_rounds, paired, random_rounds
 from dlm.bench.samplers import SamplersBenchSettings, bench_samplers
 from dlm.cli import main
 from dlm.errors import SettingsError
@@ -73,7 +73,7 @@ def test_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Decode, "of", noted)
     _, *jobs = random_rounds(cell, 5, 4, 3)
-    rounds = decode_rounds(cell, contenders, Plan(jobs, most=2, between=4), "")
+    rounds = decode_rounds(cell, contenders, Turns(jobs, most=2, between=4), "")
     assert [list(decodes) for decodes in rounds] == 3 * [["base", *"abcdef"]]
     assert all(len(decode.steps) == 2 for decodes in rounds for decode in decodes.values())
     first, second, third = ([label for label, _ in taken[at : at + 8]] for at in (0, 8, 16))

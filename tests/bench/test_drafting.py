@@ -14,7 +14,7 @@ import dlm
 import samplers
 from dlm.bench.differences import differing, flips_table
 from dlm.bench.drafting import contenders_of, question_jobs, verdicts
-from dlm.bench.engine import Cell, Contender, Decode, Figures, random_jobs, tried
+from dlm.bench.engine import Cell, Contender, Decode, Measured, random_jobs, tried
 from dlm.bench.limits import Limits, forward_cost
 from dlm.bench.memory import held
 from dlm.bench.saturation import measure_saturation
@@ -176,8 +176,8 @@ def test_differing_answers(mid: LanguageModel) -> None:
     assert differing(run.results, {**run.results, 1: other[1]}) == (1, 2)
 
 
-def _figures(drafts: str, length: int | str | None, ratio: float, differ: int = 0) -> Figures:
-    return Figures(
+def _figures(drafts: str, length: int | str | None, ratio: float, differ: int = 0) -> Measured:
+    return Measured(
         model="tiny", batch=1, prompts="some task", sampler="topk", cache="dual", drafts=drafts, draft_length=length,
         answers=5, answers_differ=differ, ratio=ratio,
     )  # fmt: skip
@@ -197,7 +197,7 @@ def test_what_was_promised_is_told() -> None:
     assert lines[1] == "  longer: tiny x1, some task, topk, dual, batch auto: 1.25 of the time"
     names = {"model": "tiny", "dtype": "float64", "sampler": "topk", "cache": "dual", "drafts": "batch 2"}
     flips = [
-        Figures(**names, answers=4, answers_differ=n, positions=128, positions_differ=3 * n, more_forwards=1 - n)
+        Measured(**names, answers=4, answers_differ=n, positions=128, positions_differ=3 * n, more_forwards=1 - n)
         for n in (1, 0)
     ]
     assert verdicts([], flips, []) == [
@@ -206,7 +206,7 @@ def test_what_was_promised_is_told() -> None:
     ]
     assert "of 8, in each" in str(flips_table(flips).title)
     saturation_point = [
-        Figures(model="mid", batch=1, cache="dual", layout=layout, versions=n, forward_ratio=x)
+        Measured(model="mid", batch=1, cache="dual", layout=layout, versions=n, forward_ratio=x)
         for layout, n, x in (("", 1, 1.0), ("batch", 2, 1.05), ("batch", 4, 1.1), ("batch", 8, 1.4))
     ]
     (line,) = verdicts([], [], saturation_point)
