@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +117,11 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
     """The composed configuration ``conf/<name>.yaml``; usable inside another Hydra application.
 
     With ``chosen`` its key ``choices`` says what each group was set to (None: a part was given in place of a choice).
+
+    Raises:
+        SettingsError: what :func:`compose` refuses, or a module of the user's hides a package of ours.
     """
+    check_packages()
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -132,6 +138,20 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = outer
+
+
+def check_packages() -> None:
+    """See to it that ``samplers`` and ``cache``, which configurations name, are ours.
+
+    Raises:
+        SettingsError: a file or folder of that name comes first on Python's search path.
+    """
+    for name in ("samplers", "cache"):
+        found = sys.modules[name].__file__ if name in sys.modules else getattr(find_spec(name), "origin", None)
+        ours = Path(__file__).resolve().parent.parent / name / "__init__.py"
+        if found is not None and Path(found).resolve() != ours:
+            theirs = Path(found).parent if Path(found).name == "__init__.py" else Path(found)
+            raise SettingsError(f"{theirs} hides the package {name!r} that is part of dlm: rename it")
 
 
 class Composer:
@@ -224,6 +244,8 @@ def build(instantiate: Any, node: Any, **options: Any) -> Any:
     """Instantiate a node; an error of ours comes out as itself, any other as a SettingsError."""
     from hydra.errors import InstantiationException
 
+    if _blocks_unasked(node):
+        options["blocks"] = None
     try:
         return instantiate(node, **options)
     except InstantiationException as error:
@@ -233,6 +255,18 @@ def build(instantiate: Any, node: Any, **options: Any) -> Any:
         if isinstance(cause, DlmError):
             raise cause from None
         raise SettingsError(_unbuildable(node, error, cause)) from error
+
+
+def _blocks_unasked(node: Any) -> bool:
+    """Whether a node is one of our presets with nobody's blocks: it has blocks of its own, which None stands for.
+
+    ``conf/blocks/auto.yaml`` cannot say ``null`` itself: the configuration of a point is hashed as it stands there, and
+    another spelling would give every folder of results another name (and ``blocks.length=16`` nothing to set).
+    """
+    if not str(node.get("_target_", "")).startswith("samplers."):
+        return False
+    blocks = node.get("blocks")
+    return isinstance(blocks, Mapping) and dict(blocks) == {"_target_": "samplers.Fixed", "length": None}
 
 
 def config_dir() -> Path:

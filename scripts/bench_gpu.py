@@ -18,7 +18,7 @@ import torch
 import cache
 import samplers
 from dlm.bench.caches import CachesBenchSettings, bench_caches
-from dlm.bench.command import BenchSettings, bench
+from dlm.bench.decode import DecodeBenchSettings, bench_decode
 from dlm.bench.drafting import DraftingBenchSettings, bench_drafting
 from dlm.bench.samplers import SamplersBenchSettings, bench_samplers
 
@@ -26,11 +26,11 @@ from dlm.bench.samplers import SamplersBenchSettings, bench_samplers
 def every_decode() -> None:
     """A step inside the model and outside it."""
     sampler = samplers.topk(blocks=samplers.Fixed(32))
-    full = BenchSettings(
+    full = DecodeBenchSettings(
         shapes=("llada-8b", "dream-7b"), batches=(1, 8), prompt=128, naive_steps=3, device="cuda", dtype="bfloat16"
     )  # fmt: skip
-    bench(full, sampler)
-    bench(BenchSettings(shapes=("narrow", "wide"), device="cuda", dtype="bfloat16"), sampler)
+    bench_decode(full, sampler)
+    bench_decode(DecodeBenchSettings(shapes=("narrow", "wide"), device="cuda", dtype="bfloat16"), sampler)
 
 
 def every_sampler() -> None:
@@ -74,7 +74,7 @@ def every_draft(
     return bench_drafting(settings, ways, {"none": cache.none(), "dual": cache.dual()}, samplers.topk(blocks=blocks))
 
 
-# A long question with a short answer, and the other way round (specs/caches.md 1.3).
+# A long question with a short answer, and the other way round.
 PARTS: dict[str, Callable[[], Any]] = {
     "decode": every_decode,
     "samplers": every_sampler,

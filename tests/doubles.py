@@ -11,7 +11,7 @@ from torch import Tensor
 from dlm.models import DreamConfig, DreamModel, LLaDAConfig, LLaDAModelLM, ModelDescription
 from dlm.models.backbone import Backbone
 
-# Fixture T6 of specs/samplers.md section 2: six positions over A, B, C, D.
+# Frozen probabilities of six positions over A, B, C, D: the worked examples of tests/samplers are decoded over them.
 T6 = [
     [0.92, 0.05, 0.02, 0.01],
     [0.38, 0.60, 0.01, 0.01],

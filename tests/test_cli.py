@@ -257,3 +257,34 @@ def test_finished_answers_survive_an_error(
 def test_text_that_is_no_unicode_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("prompt=a\udcff") == 2
     assert "not valid Unicode at character 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cache", "samplers"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("way", ["command line", "python"])
+def test_a_module_of_the_user_that_hides_a_package_of_ours_is_named(
+    tmp_path: Path, name: str, kind: str, way: str
+) -> None:
+    theirs = tmp_path / (name if kind == "folder" else f"{name}.py")
+    if kind == "folder":
+        theirs.mkdir()
+    (theirs / "__init__.py" if kind == "folder" else theirs).write_text("topk = none = 1\n", encoding="utf-8")
+    how = ["-m", "dlm.cli", "generate", "prompt=1+1="] if way == "command line" else ["-c", "import dlm; dlm.compose()"]
+    path = str(Path(dlm.__file__).parent.parent)
+    run = subprocess.run(
+        [sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    line = run.stderr.splitlines()[-1]
+    assert line.endswith(f"{theirs} hides the package {name!r} that is part of dlm: rename it")
+    assert run.returncode == (2 if way == "command line" else 1)
+    assert len(run.stderr.splitlines()) == 1 or way == "python"
+
+
+def test_a_folder_that_is_no_package_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    path = str(Path(dlm.__file__).parent.parent)
+    run = subprocess.run(
+        [sys.executable, "-c", "import dlm; print(dlm.compose().sampler.name)"],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert run.stdout == "threshold\n", run.stderr

@@ -106,10 +106,23 @@ def test_dream_takes_the_whole_canvas_by_itself_and_refuses_blocks(name: str) ->
         (["blocks=fixed"], samplers.Fixed(32)),
         (["blocks=fixed", "blocks.length=8"], samplers.Fixed(8)),
         (["blocks=whole"], samplers.Whole()),
+        (["sampler=pc"], samplers.Whole()),
+        (["sampler=pc", "blocks.length=16"], samplers.Fixed(16)),
+        (["sampler=pc", "blocks=fixed"], samplers.Fixed(32)),
+        (["sampler=pc", "blocks={_target_: samplers.Fixed}"], samplers.Fixed()),
+        (["sampler=wino"], samplers.Fixed(usual=128)),
+        (["sampler=wino", "blocks=fixed"], samplers.Fixed(32)),
+        (["sampler=parts"], samplers.Fixed()),
     ],
 )
 def test_blocks(overrides: list[str], blocks: Any) -> None:
     assert dlm.compose(overrides).sampler.blocks == blocks
+
+
+def test_blocks_that_nobody_asked_for_are_recorded_as_they_always_were() -> None:
+    # Folders of results are named after a hash of this.
+    config = dlm.compose(["sampler=pc"]).config
+    assert config["blocks"] == config["sampler"]["blocks"] == {"_target_": "samplers.Fixed", "length": None}
 
 
 def test_yaml_answers_as_python_does(tmp_path: Path) -> None:

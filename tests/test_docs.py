@@ -21,6 +21,15 @@ CACHES = (ROOT / "docs" / "caches.md").read_text(encoding="utf-8")
 WALK = (ROOT / "docs" / "write_a_sampler.md").read_text(encoding="utf-8")
 
 
+# Where citations are looked for; a changelog names what there was.
+ROOMS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "dlm").iterdir()) if path.name[0] not in "_."]
+ROOMS += ["samplers", "cache", "scripts", "tests", "docs", "conf", "README.md", "CONTRIBUTING.md", "Makefile"]
+CITED = re.compile(
+    r"(?<![\w/.-])(?:(?:docs|scripts|tests|conf|dlm|samplers|cache)/[\w./-]+\.(?:md|py|yaml)\b|specs[/]\S+)"
+)
+LINKED = re.compile(r"\]\((?!https?:)([^)#\s]+)")
+
+
 def blocks(text: str, language: str) -> list[str]:
     """The code blocks of a document in one language."""
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
@@ -34,6 +43,19 @@ def shell(command: str, folder: Path) -> str:
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_is_cited_is_there(room: str) -> None:
+    kinds = (".py", ".md", ".yaml")
+    files = [ROOT / room] if (ROOT / room).is_file() else [p for p in (ROOT / room).rglob("*.*") if p.suffix in kinds]
+    missing = []
+    for path in (path for path in files if ROOT / "tests" / "data" not in path.parents):
+        text = path.read_text(encoding="utf-8")
+        missing += [f"{path}: {cited}" for cited in CITED.findall(text) if not (ROOT / cited).exists()]
+        links = LINKED.findall(text) if path.suffix == ".md" else []
+        missing += [f"{path}: {link}" for link in links if not (path.parent / link).exists()]
+    assert not missing, "\n".join(missing)
 
 
 def test_the_walk_through_runs_as_it_stands(tmp_path: Path) -> None:

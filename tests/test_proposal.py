@@ -59,7 +59,7 @@ def test_equal_logits_take_the_lowest_id() -> None:
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("vocab", [7, 1500])
 def test_draws_follow_softmax_of_logits_over_temperature(temperature: float, vocab: int) -> None:
-    """The law of LLaDA's Gumbel trick (specs/samplers.md section 5), here by stratified inverse-CDF draws."""
+    """The law of LLaDA's Gumbel trick (arXiv 2502.09992), here by stratified inverse-CDF draws."""
     x = logits_of(1, vocab, 3, 1.0)
     n = 40_000
     uniforms = (torch.arange(n, dtype=torch.float64) + 0.5) / n

@@ -1,70 +1,44 @@
 """``dlm bench drafting``: FreeDave beside the undrafted run of the same prompts.
 
-All runs of a table are in one process and take turns of a few forwards, so that whatever else the machine does hits
-them alike; the undrafted run is there twice, and how far the two are apart is the noise. Ratios are taken within a
-round.
+The undrafted run is there twice, and how far the two are apart is the noise.
 """
 
 from __future__ import annotations
 
-import gc
-import json
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from statistics import median
+from typing import Any, ClassVar, NamedTuple
 
-import torch
-from rich.console import Console
-from rich.progress import Progress
-from rich.text import Text
+from rich.table import Table
 
-from dlm.bench.cache_tables import machine_line
-from dlm.bench.caches import built
-from dlm.bench.command import device_name
-from dlm.bench.decode import Workload
-from dlm.bench.draft_decode import Cell, Contender, DraftRun, bound, fitting, question_jobs, random_rounds
-from dlm.bench.draft_figures import DraftFigures, FlipFigures, figures_of, flips_of
-from dlm.bench.draft_knee import ForwardFigures, measure_knee
-from dlm.bench.draft_tables import flips_table, forwards_table, knee_table, seconds_table, verdicts
-from dlm.bench.limits import Limits, measure
+from dlm.bench import engine
+from dlm.bench.differences import counted, differing, flip_lines, flips_of, flips_table
+from dlm.bench.engine import Bench, Cell, Contender, Measured, Round, decode_rounds, paired, random_rounds, tried
+from dlm.bench.memory import held
+from dlm.bench.saturation import CAPTION, COLUMNS, measure_saturation, saturation_lines
+from dlm.bench.shapes import surer
+from dlm.bench.tables import Column, brief, spread, table
 from dlm.engine.canvas import Job
 from dlm.engine.interfaces import Cache
+from dlm.engine.no_cache import NoCache
 from dlm.engine.sampler import Sampler
-from dlm.errors import SettingsError
 from dlm.evaluation.compare import Questions
 from dlm.models import LanguageModel
-from dlm.models.loading import pick_device, pick_dtype
 from dlm.speculation import FreeDave
 
 UNDRAFTED = "none"
 AGAIN = "again"
 RANDOM = "random prompts"
+# How much slower than not drafting a draft length that chooses itself may be.
+AUTO_SLOWER = 1.05
 
 
-@dataclass(frozen=True)
-class DraftingBenchSettings:
-    """Settings of the comparison; ``conf/bench_drafting.yaml`` mirrors them.
+@dataclass(frozen=True, kw_only=True)
+class DraftingBenchSettings(engine.Settings):
+    """Settings of the comparison, those of ``conf/bench_drafting.yaml``, which explains them."""
 
-    Attributes:
-        models: ``tiny`` decodes held-out questions; other names are those of ``dlm bench caches``, with random weights
-            and prompts of random tokens.
-        batches: batch sizes.
-        tasks, questions: what ``tiny`` is asked, and how many questions of each task in every round.
-        prompt, generation: positions of a random prompt, and positions to fill after it.
-        layouts, draft_lengths: of :class:`dlm.speculation.FreeDave`; lengths may hold ``"auto"``.
-        rounds: whole decodes of each, in every round other prompts and another order.
-        turn: forwards after which the next one has its turn; None: the whole decode.
-        versions: numbers of versions whose forward is timed (the knee); none leaves it out.
-        flip_dtypes, flip_questions: number formats in which ``tiny`` answers so many questions of each task, untimed,
-            to count the answers that differ; no format leaves it out.
-        device, dtype: where and in which number format the timed part runs; None is the default of :func:`dlm.load`.
-        threads: CPU threads; None leaves torch's choice.
-
-    Raises:
-        SettingsError: a number that is none or too small, an empty list.
-    """
-
+    MAY_BE_EMPTY: ClassVar[Sequence[str]] = ("versions", "flip_dtypes")
     models: Sequence[str] = ("tiny", "body")
     batches: Sequence[int] = (1,)
     tasks: Sequence[str] = ("waiting_line/shuffle", "puzzle/sudoku", "math/word_problem")
@@ -78,55 +52,27 @@ class DraftingBenchSettings:
     versions: Sequence[int] = (1, 2, 4, 8)
     flip_dtypes: Sequence[str] = ("float32", "bfloat16", "float64")
     flip_questions: int = 8
-    device: str | None = None
-    dtype: str | None = None
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        lists = ("models", "batches", "tasks", "layouts", "draft_lengths", "versions", "flip_dtypes")
-        for name in lists:
-            given = getattr(self, name)
-            object.__setattr__(self, name, (given,) if isinstance(given, str | int) else tuple(given or ()))
-            if not getattr(self, name) and name not in ("versions", "flip_dtypes"):
-                raise SettingsError(f"{name} names none: give at least one")
-        names = ("questions", "prompt", "generation", "rounds", "flip_questions")
-        counts = [(name, getattr(self, name)) for name in names]
-        counts += [(name, count) for name in ("batches", "versions") for count in getattr(self, name)]
-        counts += [(name, getattr(self, name)) for name in ("turn", "threads") if getattr(self, name) is not None]
-        for name, count in counts:
-            if type(count) is not int or count < 1:
-                raise SettingsError(f"{name} must be a whole number of at least 1, got {count!r}")
 
 
 class Contest(NamedTuple):
-    """What decodes: samplers and caches by name, the sampler of the knee, and every drafter beside none."""
+    """What decodes: samplers and caches by name, and the sampler of the saturation point."""
 
     samplers: Mapping[str, Sampler]
     caches: Mapping[str, Cache]
     stepper: Sampler
-    contenders: Sequence[Contender]
+
+    def ways(self, model: LanguageModel) -> Iterator[tuple[str, str, Sampler, Cache]]:
+        """Every sampler with every cache, with their names; texts are turned into ids."""
+        for sampler, made in self.samplers.items():
+            for cache, policy in self.caches.items():
+                yield sampler, cache, made.bind(model.tokenizer, model.description.valid_vocab), policy
 
 
-class Measured(NamedTuple):
-    """All figures so far, and what could not be measured, with the reason."""
-
-    figures: list[DraftFigures]
-    forwards: list[ForwardFigures]
-    flips: list[FlipFigures]
-    refused: dict[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        lists = {name: [asdict(f) for f in getattr(self, name)] for name in ("figures", "forwards", "flips")}
-        return {**lists, "refused": self.refused}
-
-
-class Source(NamedTuple):
-    """Prompts: what they are called, one list per round, and positions to fill."""
+class Prompts(NamedTuple):
+    """Prompts: what they are called, and the jobs of every round."""
 
     name: str
-    rounds: list[list[Job]]
-    generation: int
+    rounds: Sequence[Sequence[Job]]
 
 
 def bench_drafting(
@@ -140,183 +86,246 @@ def bench_drafting(
     Args:
         settings: what is measured.
         samplers, caches: name -> the part, or the reason why it could not be built.
-        stepper: the sampler of the knee, one position per step.
+        stepper: the sampler of the saturation point, one position per step.
 
     Raises:
         SettingsError: an unknown model, task or layout; a sampler that does not fit the undrafted run.
     """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    device = pick_device(settings.device)
-    dtype = pick_dtype(settings.dtype, device)
-    refused = {name: why for part in (samplers, caches) for name, why in part.items() if isinstance(why, str)}
     contest = Contest(
         {name: sampler for name, sampler in samplers.items() if isinstance(sampler, Sampler)},
         {name: cache for name, cache in caches.items() if not isinstance(cache, str)},
         stepper,
-        contenders_of(settings.layouts, settings.draft_lengths),
     )
-    console = Console()
-    limits = measure(device, dtype)
-    console.print(machine_line(device, dtype, limits), soft_wrap=True)
-    found = Measured([], [], [], refused)
+    contenders_of(settings.layouts, settings.draft_lengths, stepper)  # a wrong one is told before anything is measured
+    bench = Bench(settings, samplers, caches)
+    bench.show_machine()
+    figures: list[Measured] = []
+    forwards: list[Measured] = []
+    flips: list[Measured] = []
     for name in settings.models:
-        model = built(name, device, dtype)
+        model = surer(bench.model(name))
         for batch in settings.batches:
-            _measure_batch((model, name, batch), contest, settings, limits, found)
+            cell = Cell(model, name, batch, bench.limits)
+            for source in sources(cell, settings):
+                here = _measured(bench, cell, source, contest)
+                figures += here
+                for shown in _tables(here):
+                    bench.console.print(shown, "")
+            if several := _saturation(settings, cell, contest):
+                first = several[0]
+                forwards += several
+                title = f"one forward of several versions (prompt {first.prompt}, block {first.block})"
+                bench.console.print(table(f"{name} x{batch}: {title}", CAPTION, COLUMNS, several), "")
         trained = model.tokenizer is not None
-        del model
-        gc.collect()
+        del model, cell
         if trained and settings.flip_dtypes:
-            flips = flips_in(name, contest, settings, limits)
-            found.flips.extend(flips)
-            console.print(flips_table(flips), "")
-    for name, why in found.refused.items():
-        console.print(Text(f"refused: {name}: {why}"), soft_wrap=True)
-    told = verdicts(found.figures, found.flips, found.forwards)
-    console.print(*told, sep="\n", soft_wrap=True, highlight=False)
-    machine = {
-        "device": device_name(device), "dtype": str(dtype).removeprefix("torch."), "torch": torch.__version__,
-        "threads": torch.get_num_threads(), "limits": asdict(limits),
-    }  # fmt: skip
-    result = {**machine, "settings": asdict(settings), **found.as_dict(), "verdicts": told}
-    print(json.dumps(result))
-    return result
+            counts = _flips(bench, name, contest)
+            flips += counts
+            bench.console.print(flips_table(counts), "")
+    told = verdicts(figures, flips, forwards)
+    return bench.report(
+        told,
+        limits=asdict(bench.limits),
+        figures=figures,
+        forwards=forwards,
+        flips=flips,
+        refused=bench.refused,
+        verdicts=told,
+    )
 
 
-def _measure_batch(
-    where: tuple[LanguageModel, str, int],
-    contest: Contest,
-    settings: DraftingBenchSettings,
-    limits: Limits,
-    found: Measured,
-) -> None:
-    """All sources of prompts for one model and batch size, and the knee; prints their tables."""
-    model, _, batch = where
-    console = Console()
-    for source in sources(model, settings, batch):
-        figures, refusals = measure_source(where, source, contest, settings, limits)
-        found.refused.update(refusals)
-        found.figures.extend(figures)
-        console.print(forwards_table(figures), "", seconds_table(figures), "")
-    saturation_point = knees(where, contest, settings, limits)
-    found.forwards.extend(saturation_point)
-    if saturation_point:
-        console.print(knee_table(saturation_point), "")
-
-
-def contenders_of(layouts: Sequence[str], lengths: Sequence[int | str], again: bool = True) -> list[Contender]:
-    """Nothing drafted, twice where asked, then every layout at every length.
+def contenders_of(
+    layouts: Sequence[str], lengths: Sequence[int | str], sampler: Sampler, cache: Cache | None = None
+) -> list[Contender]:
+    """Nothing drafted, then every layout at every length.
 
     Raises:
         SettingsError: a layout or a length that FreeDave does not know.
     """
-    plain = [Contender(UNDRAFTED), *([Contender(AGAIN)] if again else [])]
-    return plain + [
-        Contender(f"{layout} {length}", drafter(layout, length), layout, length)
-        for layout in layouts
-        for length in lengths
-    ]
+    policy = NoCache() if cache is None else cache
+    drafted: list[Contender] = []
+    for layout in layouts:
+        for length in lengths:
+            asked: dict[str, Any] = {"draft_length": length, "layout": layout}
+            drafted.append(Contender(f"{layout} {length}", sampler, policy, FreeDave(**asked), UNDRAFTED))
+    return [Contender(UNDRAFTED, sampler, policy), *drafted]
 
 
-def drafter(layout: str, length: int | str) -> FreeDave:
-    """FreeDave with these settings."""
-    asked: dict[str, Any] = {"draft_length": length, "layout": layout}
-    return FreeDave(**asked)
-
-
-def sources(model: LanguageModel, settings: DraftingBenchSettings, batch: int) -> list[Source]:
+def sources(cell: Cell, settings: DraftingBenchSettings) -> list[Prompts]:
     """Held-out questions of every task for a model that can read; prompts of random tokens for the others."""
-    if model.tokenizer is None:
-        work = Workload(batch, settings.prompt, settings.generation, settings.generation)
-        return [Source(RANDOM, random_rounds(model, work, settings.rounds), settings.generation)]
+    if cell.model.tokenizer is None:
+        return [Prompts(RANDOM, random_rounds(cell, settings.prompt, settings.generation, settings.rounds)[1:])]
     asked = [Questions.of(task, settings.questions * settings.rounds) for task in settings.tasks]
-    return [Source(q.task.name, question_jobs(model, q, settings.rounds), q.max_new_tokens) for q in asked]
+    return [Prompts(questions.task.name, question_jobs(cell.model, questions, settings.rounds)) for questions in asked]
 
 
-def measure_source(
-    where: tuple[LanguageModel, str, int],
-    source: Source,
-    contest: Contest,
-    settings: DraftingBenchSettings,
-    limits: Limits,
-) -> tuple[list[DraftFigures], dict[str, str]]:
-    """Figures for every sampler and cache, and what was refused."""
-    figures: list[DraftFigures] = []
-    refused: dict[str, str] = {}
-    for cell in cells(where, contest, limits):
-        peaks, refusals = fitting(cell, contest.contenders, source.rounds[0])
-        refused |= refusals
-        if UNDRAFTED not in peaks:
-            raise SettingsError(f"{', '.join(refusals.values())} (so there is nothing to compare drafts with)")
-        ready = [contender for contender in contest.contenders if contender.label in peaks]
-        runs = timed(cell, ready, source, settings)
+def question_jobs(model: LanguageModel, questions: Questions, rounds: int) -> list[list[Job]]:
+    """The questions as jobs, dealt out to so many rounds."""
+    prompts = [model.encode_chat(chat) for chat in questions.chats]
+    each = len(prompts) // rounds
+    dealt = [prompts[number * each : (number + 1) * each] for number in range(rounds)]
+    return [engine.filled_jobs(model, prompts, questions.max_new_tokens) for prompts in dealt]
+
+
+def _measured(bench: Bench[DraftingBenchSettings], cell: Cell, source: Prompts, contest: Contest) -> list[Measured]:
+    """Figures for every sampler and cache; what was refused goes to ``bench.refused``."""
+    settings = bench.settings
+    figures: list[Measured] = []
+    for sampler, cache, made, policy in contest.ways(cell.model):
+        plain, *drafted = contenders_of(settings.layouts, settings.draft_lengths, made, policy)
+        contenders = [plain, Contender(AGAIN, made, policy, baseline=UNDRAFTED), *drafted]
+        peaks, refusals = tried(contenders, lambda contender: held(cell, contender, source.rounds[0]).peak)
+        bench.refused |= {f"{sampler} + {cache} + {label}": why for label, why in refusals.items()}
+        ready = [contender for contender in contenders if contender.label in peaks]
+        what = f"{cell.name} x{cell.batch} {source.name} {sampler} {cache}"
+        rounds = decode_rounds(cell, ready, engine.Turns(source.rounds, settings.turn), what)
         for contender in ready:
-            figures.append(figures_of(cell, contender, (source.name, source.rounds), runs, peaks[contender.label]))
-    return figures, refused
+            figures.append(_figures(cell, contender, rounds, source, (sampler, cache, peaks[contender.label])))
+    return figures
 
 
-def cells(where: tuple[LanguageModel, str, int], contest: Contest, limits: Limits) -> list[Cell]:
-    """Every sampler with every cache."""
-    model, name, batch = where
-    return [
-        Cell(model, name, bound(model, sampler), sampler_name, cache, cache_name, batch, limits)
-        for sampler_name, sampler in contest.samplers.items()
-        for cache_name, cache in contest.caches.items()
-    ]
+def _figures(
+    cell: Cell, contender: Contender, rounds: Sequence[Round], source: Prompts, about: tuple[str, str, int]
+) -> Measured:
+    """Counts are means per answer over all rounds, seconds and ratios medians over the rounds. ``about``: the names of
+    the sampler and the cache, and the peak memory in bytes."""
+    pairs, drafter = paired(rounds, contender), contender.drafter
+    own = [run for run, _ in pairs]
+    counts, plain = (
+        [result.counts for run in side for result in run.results.values()] for side in zip(*pairs, strict=True)
+    )
+    forwards, accepted, fed = (
+        sum(getattr(count, name) for count in counts) for name in ("forwards", "accepted_drafts", "token_forwards")
+    )
+    steps = [step for run in own for step in run.steps]
+    verified = sum(step.drafts for step in steps)
+    outside, inside = sum(step.sampler for step in steps), sum(step.inside for step in steps)
+    differ = [differing(run.results, base.results) for run, base in pairs]
+    row = max(job.end for jobs in source.rounds for job in jobs)
+    return Measured(
+        model=cell.name,
+        prompts=source.name,
+        batch=cell.batch,
+        answers=len(counts),  # of all rounds
+        sampler=about[0],
+        cache=about[1],
+        drafts=contender.label,
+        layout=drafter and drafter.layout,
+        draft_length=drafter and drafter.draft_length,
+        forwards=forwards / len(counts),
+        # Share of the undrafted forwards that were not needed.
+        saved=1 - forwards / sum(count.forwards for count in plain),
+        accepted=accepted / forwards,  # steps that needed no forward of their own
+        accepted_share=accepted / verified if verified else None,  # of the drafts that were evaluated
+        token_forwards=fed / len(counts),  # positions pushed through the body
+        token_ratio=fed / sum(count.token_forwards for count in plain),
+        seconds=median(run.seconds for run in own),
+        **engine.ratio_figures(pairs),  # above 1 drafting is faster
+        outside=outside / (outside + inside),  # share of the time outside the model
+        # Seconds that arithmetic or weight reading alone would take, forward by forward.
+        limit=median(sum(max(cell.least(row, step.fed, step.scored)) for step in run.steps) for run in own),
+        peak=about[2],
+        answers_differ=sum(answers for answers, _ in differ),  # from the undrafted run
+        positions_differ=sum(positions for _, positions in differ),
+    )
 
 
-def timed(
-    cell: Cell, contenders: Sequence[Contender], source: Source, settings: DraftingBenchSettings
-) -> list[dict[str, DraftRun]]:
-    """Whole decodes: per round the run of every contender, by label."""
-    rounds = []
-    with Progress(console=Console(stderr=True), transient=True, refresh_per_second=1) as progress:
-        what = f"{cell.name} x{cell.batch} {source.name} {cell.sampler_name} {cell.cache_name}"
-        bar = progress.add_task(what, total=len(source.rounds) * len(contenders))
-        for number, jobs in enumerate(source.rounds):
-            turns = list(contenders)
-            random.Random(number).shuffle(turns)
-            runs = {contender.label: DraftRun.of(cell, contender, jobs) for contender in turns}
-            while left := [run for run in runs.values() if not run.decode.done]:
-                for run in left:
-                    run.decode.advance(settings.turn)
-                    progress.advance(bar, int(run.decode.done))
-            rounds.append({contender.label: runs[contender.label] for contender in contenders})
-    return rounds
-
-
-def knees(
-    where: tuple[LanguageModel, str, int], contest: Contest, settings: DraftingBenchSettings, limits: Limits
-) -> list[ForwardFigures]:
+def _saturation(settings: DraftingBenchSettings, cell: Cell, contest: Contest) -> list[Measured]:
     """What a forward of several versions costs, per cache and layout."""
     several = [number for number in settings.versions if number > 1]
     if not several:
         return []
-    model, name, batch = where
-    block = contest.stepper.blocks.longest(settings.generation)
-    work = Workload(batch, settings.prompt, block, block)
-    contenders = contenders_of(settings.layouts, several, again=False)
-    figures: list[ForwardFigures] = []
-    for cache_name, cache in contest.caches.items():
-        cell = Cell(model, name, bound(model, contest.stepper), contest.stepper.name, cache, cache_name, batch, limits)
-        figures += measure_knee(cell, contenders, work, 2 * settings.rounds)
+    row = settings.prompt, contest.stepper.blocks.longest(settings.generation)
+    stepper = contest.stepper.bind(cell.model.tokenizer, cell.model.description.valid_vocab)
+    figures: list[Measured] = []
+    for name, cache in contest.caches.items():
+        contenders = contenders_of(settings.layouts, several, stepper, cache)
+        figures += measure_saturation(cell, name, contenders, row, 2 * settings.rounds)
     return figures
 
 
-def flips_in(name: str, contest: Contest, settings: DraftingBenchSettings, limits: Limits) -> list[FlipFigures]:
+def _flips(bench: Bench[DraftingBenchSettings], name: str, contest: Contest) -> list[Measured]:
     """How many answers and positions differ from the undrafted run, in every number format asked for."""
-    figures: list[FlipFigures] = []
-    device = pick_device(settings.device)
+    settings, figures = bench.settings, list[Measured]()
     asked = [Questions.of(task, settings.flip_questions) for task in settings.tasks]
-    with Progress(console=Console(stderr=True), transient=True, refresh_per_second=1) as progress:
-        per_dtype = len(asked) * len(contest.samplers) * len(contest.caches)
-        bar = progress.add_task(f"{name}: answers that differ", total=len(settings.flip_dtypes) * per_dtype)
-        for dtype in settings.flip_dtypes:
-            model = built(name, device, pick_dtype(dtype, device))
-            for questions in asked:
-                (jobs,) = question_jobs(model, questions, rounds=1)
-                for cell in cells((model, name, settings.flip_questions), contest, limits):
-                    figures += flips_of(cell, contest.contenders, (questions.task.name, dtype), jobs)
-                    progress.advance(bar)
+    for dtype in settings.flip_dtypes:
+        cell = Cell(surer(bench.model(name, dtype)), name, settings.flip_questions)
+        for questions in asked:
+            (jobs,) = question_jobs(cell.model, questions, rounds=1)
+            for sampler, cache, made, policy in contest.ways(cell.model):
+                contenders = contenders_of(settings.layouts, settings.draft_lengths, made, policy)
+                names = {"prompts": questions.task.name, "dtype": dtype, "sampler": sampler, "cache": cache}
+                figures += flips_of(cell, names, contenders, jobs)
     return figures
+
+
+_NAMES = (
+    Column("sampler, cache", lambda f: f"{brief(f.sampler)}, {brief(f.cache)}", words=True),
+    Column("drafts", "drafts", words=True),
+)
+FORWARDS = (
+    *_NAMES,
+    Column("for-\nwards", "forwards", ".1f"),
+    Column("saved", "saved", ".0%"),
+    Column("accepted\n/forward", "accepted", ".2f"),
+    Column("accepted\nof all", "accepted_share", ".0%"),
+    Column("fed", "token_forwards", ".0f"),
+    Column("fed\nx", "token_ratio", ".2f"),
+    Column("differ", lambda f: counted(f.answers_differ, f.positions_differ)),
+)
+SECONDS = (
+    *_NAMES,
+    Column("seconds", "seconds", ".3g"),
+    Column("ratio", "ratio", ".2f"),
+    Column("from - to", spread),
+    Column("outside", "outside", ".0%"),
+    Column("limit", lambda f: f"{f.limit / f.seconds:.0%}"),
+    Column("MB", lambda f: f"{f.peak / 1e6:.1f}"),
+)
+
+
+def _tables(figures: Sequence[Measured]) -> list[Table]:
+    """What drafting saves and what it feeds for it; what it costs in time and memory."""
+    first = figures[0]
+    about = f"{first.model} x{first.batch}, {first.prompts}"
+    return [
+        table(
+            f"{about}: forwards, {first.answers} answers",
+            "saved: of the undrafted forwards; accepted: drafts per forward, and of those evaluated; fed: positions"
+            " through the body, and how many times the undrafted; differ: answers that are not the undrafted ones,"
+            " positions",
+            FORWARDS,
+            figures,
+            grouped=True,
+        ),
+        table(
+            f"{about}: seconds",
+            "ratio: undrafted / this, in seconds of the same round (above 1: faster); again: the undrafted run once"
+            " more, its distance from 1 is noise; outside: share of the time outside the model; limit: time that"
+            " arithmetic or weight reading alone would take, as a share; MB: peak beyond the model",
+            SECONDS,
+            figures,
+            grouped=True,
+        ),
+    ]
+
+
+def verdicts(figures: Sequence[Measured], flips: Sequence[Measured], forwards: Sequence[Measured]) -> list[str]:
+    """What was promised, and whether it held."""
+    lines = []
+    if auto := [f for f in figures if f.draft_length == "auto"]:
+        late = [f for f in auto if f.ratio * AUTO_SLOWER < 1]
+        noise = [1 / f.ratio for f in figures if f.drafts == AGAIN]
+        lines.append(
+            f"draft_length=auto took at most {AUTO_SLOWER - 1:.0%} longer than no drafts in {len(auto) - len(late)} of"
+            f" {len(auto)} lines (longest: {max(1 / f.ratio for f in auto):.2f} of the time; the undrafted run"
+            f" repeated: {min(noise):.2f} to {max(noise):.2f})"
+        )
+        for f in late:
+            named = f"{f.model} x{f.batch}, {f.prompts}, {f.sampler}, {f.cache}, {f.drafts}"
+            lines.append(f"  longer: {named}: {1 / f.ratio:.2f} of the time")
+    for model in dict.fromkeys(f.model for f in figures):
+        drafted = [f for f in figures if f.model == model and f.draft_length is not None]
+        differ, answers = sum(f.answers_differ for f in drafted), sum(f.answers for f in drafted)
+        lines.append(f"{model}, timed runs: {differ} of {answers} drafted answers differ")
+    return [*lines, *flip_lines(flips), *saturation_lines(forwards)]

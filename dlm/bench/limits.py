@@ -55,7 +55,7 @@ def measure(device: torch.device, dtype: torch.dtype) -> Limits:
 
 def forward_cost(model: LanguageModel, tokens: int, keys: int, rows: int) -> tuple[float, float]:
     """``(flops, weight bytes)`` of one forward: ``tokens`` through the body attending to ``keys``, ``rows`` through
-    the head (specs/backbones.md section 9)."""
+    the head: twice the multiplications of the weights, and attention."""
     arch = model.backbone.arch  # type: ignore[attr-defined]
     head = arch.vocab_size * arch.width
     kv_width = arch.width * arch.kv_heads // arch.heads

@@ -1,6 +1,6 @@
 """The decoder everybody writes first: full-canvas logits, a float64 softmax over all of them, Python in between.
 
-It exists to be compared with, in seconds. (The one tests compare results with is ``tests/oracle.py``.)
+It exists to be compared with, in seconds. (The one tests compare results with is ``tests/naive_decoder.py``.)
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ import torch
 from dlm.errors import SettingsError
 from dlm.models import LanguageModel, LLaDAConfig, load, random_model
 
+# Standard deviation of a random model's logits: about as sure of a token as a trained one.
+LOGIT_SPREAD = 12.0
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -36,6 +39,7 @@ class Shape:
 
 
 SHAPES: dict[str, Shape] = {
+    "body": Shape(512, 8, 8, 1536, 2048, "a body that dominates: what a cache can save on a CPU"),
     "mid": Shape(256, 8, 8, 704, 8192, "a small research model"),
     "wide": Shape(1024, 2, 16, 2816, 126_464, "LLaDA's vocabulary under a body that costs something"),
     "narrow": Shape(64, 2, 4, 192, 126_464, "LLaDA's vocabulary under almost no body"),
@@ -57,3 +61,12 @@ def build(name: str, device: torch.device, dtype: torch.dtype) -> LanguageModel:
         known = ["tiny", *SHAPES, "llada-8b", "dream-7b"]
         raise SettingsError(f"unknown bench shape {name!r}; known are {', '.join(known)}")
     return random_model(SHAPES[name].config(), device=device, dtype=dtype)
+
+
+def surer(model: LanguageModel) -> LanguageModel:
+    """The model with the head of a random one scaled, so that it is about as sure of a token as a trained one: caches
+    that refresh after an unsure commit would otherwise refresh at every step."""
+    if model.tokenizer is None:
+        head = model.backbone.get_output_embeddings().weight  # type: ignore[attr-defined]
+        head.mul_(LOGIT_SPREAD / (head.float().std().item() * head.shape[1] ** 0.5))
+    return model

@@ -31,8 +31,7 @@ class Paper:
 
 
 def on_paper(name: str, cache: Any, paper: Paper) -> float | None:
-    """Token-forwards of a whole generation by the closed forms of specs/caches.md 7.7; None: there is none for this
-    cache.
+    """Token-forwards of a whole generation by its closed form; None: there is none for this cache.
 
     Two forms are ours: FreeCache feeds every finished block once more (its delay, put right), and dKV-PD is counted as
     dKV-Decode without the prompt. That of dLLM-Cache leaves out that its first layer is always recomputed, and of

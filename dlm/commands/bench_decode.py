@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dlm.commands.common import answered_help, yaml_of
-from dlm.configuration import build, compose_config
+from dlm.commands.bench import Request
 
 HELP = """dlm bench: seconds per step inside the model and outside it, beside a naive decoder on the same weights.
 
@@ -32,12 +31,10 @@ examples:
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    if answered_help(overrides, HELP, "bench", yaml_of):
+    request = Request("bench", overrides, HELP, {})
+    if request.help:
         return 0
-    from hydra.utils import instantiate
+    from dlm.bench.decode import bench_decode
 
-    from dlm.bench.command import bench
-
-    config = compose_config("bench", overrides)
-    bench(build(instantiate, config.bench, _convert_="all"), build(instantiate, config.sampler, _convert_="all"))
+    bench_decode(request.settings, request.sampler)
     return 0

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from dlm.commands.common import answered_help, split_texts, yaml_of
-from dlm.commands.compare import read_list
-from dlm.configuration import build, choices, compose_config
-from dlm.errors import SettingsError
-
-if TYPE_CHECKING:
-    from dlm.engine.sampler import Sampler
+from dlm.commands.bench import Request
 
 HELP = """dlm bench drafting: FreeDave (draft and verify) beside the undrafted run of the same prompts.
 
@@ -22,7 +12,7 @@ usage: dlm bench drafting [key=value ...]
                                     random tokens: body, mid, wide, narrow, llada-8b, dream-7b
   bench.draft_lengths=[2,4,8]       may hold auto
   bench.layouts=[batch,tree]        where the drafts stand
-  'samplers=[topk,threshold:threshold=0.9]'   a sampler's own settings follow a colon
+  'samplers=[topk,threshold:threshold=0.9]'   all, or a list; settings follow a colon
   caches=[none,dual]                likewise
   blocks.length=16                  the same for all
   bench.tasks=[puzzle/sudoku] bench.questions=4   what tiny is asked, questions of each task in every round
@@ -51,72 +41,15 @@ examples:
   dlm bench drafting bench.models=[body] bench.batches=[1,4] 'samplers=[topk]' 'caches=[dual]'
   dlm bench drafting bench.models=[llada-8b] bench.prompt=256 bench.generation=128 blocks.length=32 bench.device=cuda
 """
-TEXT_KEYS = ("samplers", "caches")
 
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    texts, overrides = split_texts(overrides, TEXT_KEYS)
-
-    def shown(config: Any) -> str:
-        config.merge_with(texts)
-        return yaml_of(config)
-
-    if answered_help(overrides, HELP, "bench_drafting", shown):
+    request = Request("bench_drafting", overrides, HELP, {"sampler": ("parts",), "cache": ()})
+    if request.help:
         return 0
-    from hydra.utils import instantiate
-
     from dlm.bench.drafting import bench_drafting
 
-    for override in overrides:
-        group = override.partition("=")[0].lstrip("+~")
-        if group in ("sampler", "cache"):
-            raise SettingsError(f"bench drafting takes several {group}s: '{group}s=[NAME,NAME:KEY=VALUE]'")
-    # Settings of a sampler are no part of what all samplers share: not every one knows them.
-    config = compose_config("bench_drafting", [o for o in overrides if not o.lstrip("+~").startswith("sampler.")])
-    settings = build(instantiate, config.bench, _convert_="all")
-    named = {group: _labels(group, texts.get(f"{group}s", config[f"{group}s"])) for group in ("sampler", "cache")}
-    samplers, caches = ({label: _built(group, label, overrides) for label in named[group]} for group in named)
-    stepper: Sampler | str = _built("sampler", "topk", [o for o in overrides if "sampler." not in o])
-    if isinstance(stepper, str):
-        raise SettingsError(stepper)
-    bench_drafting(settings, samplers, caches, stepper)
+    samplers, caches = request.parts("sampler"), request.parts("cache")
+    bench_drafting(request.settings, samplers, caches, stepper=request.sampler)
     return 0
-
-
-def _labels(group: str, asked: Any) -> list[str]:
-    """What was asked for as ``samplers=`` or ``caches=``, every name known.
-
-    Raises:
-        SettingsError: an unknown name (the known ones are listed), no name, settings that are not key=value.
-    """
-    known = choices(group)
-    labels = read_list(asked) if isinstance(asked, str) else [str(label) for label in asked or ()]
-    if not labels:
-        raise SettingsError(f"{group}s names none: some of {', '.join(known)}")
-    for label in labels:
-        name, _, settings = label.partition(":")
-        if name not in known:
-            raise SettingsError(f"unknown {group} {name!r}; known are {', '.join(known)}")
-        if bad := [s for s in _split(settings) if "=" not in s]:
-            raise SettingsError(f"{group}s: {bad[0]!r} in {label!r} is not key=value (as threshold:threshold=0.9)")
-    return labels
-
-
-def _split(text: str) -> list[str]:
-    """Cut at the commas outside braces and brackets."""
-    return [piece.strip() for piece in re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|[^,])+", text)]
-
-
-def _built(group: str, label: str, overrides: Sequence[str]) -> Any:
-    """The sampler or cache of a label, or why its settings were refused."""
-    from hydra.utils import instantiate
-    from omegaconf.errors import OmegaConfBaseException
-
-    name, _, settings = label.partition(":")
-    own = [f"{group}={name}", *(f"{group}.{setting}" for setting in _split(settings))]
-    shared = [o for o in overrides if group == "sampler" or not o.lstrip("+~").startswith("sampler.")]
-    try:
-        return build(instantiate, compose_config("bench_drafting", [*shared, *own])[group], _convert_="all")
-    except (SettingsError, OmegaConfBaseException) as error:
-        return str(error).strip().splitlines()[0]

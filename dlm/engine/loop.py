@@ -169,6 +169,12 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
     def __next__(self) -> StepEvent | RowResult:
         return next(self._events)
 
+    def close(self) -> None:
+        """End the run where it stands, and let go of its memory."""
+        self._events = iter(())
+        for name in ("batch", "stepper", "forward"):
+            vars(self).pop(name, None)
+
     @torch.inference_mode()
     def _decode(self) -> Iterator[StepEvent | RowResult]:
         batch = self.batch

@@ -1,4 +1,4 @@
-"""The table: what is decoded how, and what must come out (specs/parallelbench.md 3.3 to 3.6)."""
+"""The table: what is decoded how, and what must come out (docs/oracle.md)."""
 
 from __future__ import annotations
 

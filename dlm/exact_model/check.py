@@ -64,7 +64,7 @@ class Checked:
 
 
 def tolerance(accuracy: float, rollouts: int) -> float:
-    """Four standard deviations and one rollout; nothing where the accuracy is 0 or 1 (specs/parallelbench.md 3.7)."""
+    """Four standard deviations and one rollout; nothing where the accuracy is 0 or 1."""
     if accuracy in (0.0, 1.0):
         return 0.0
     return 4 * sqrt(accuracy * (1 - accuracy) / rollouts) + 1 / rollouts

@@ -1,7 +1,7 @@
 """A language model that knows the right answers: exact marginals where a network would have learned some.
 
 It stands behind :func:`dlm.generate` like any other model, so that what comes out is what the decode loop, the sampler
-and the task's scorer make of exact probabilities (specs/parallelbench.md 3.2). A row is a question's token, then the
+and the task's scorer make of exact probabilities (docs/oracle.md). A row is a question's token, then the
 answer. Positions behind the answer are end tokens.
 """
 

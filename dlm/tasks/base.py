@@ -73,7 +73,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Template:
-    """An answer with open slots, for decoding in infill form (specs/parallelbench.md 1.8).
+    """An answer with open slots, for decoding in infill form (ParallelBench, arXiv 2510.04767).
 
     Attributes:
         pieces: the given text before, between and behind the slots; one more than there are slots.

@@ -1,4 +1,4 @@
-"""What is wrong with a wrong list, in one word (specs/parallelbench.md 1.6)."""
+"""What is wrong with a wrong list, in one word."""
 
 from __future__ import annotations
 

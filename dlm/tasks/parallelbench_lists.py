@@ -1,7 +1,7 @@
 """The benchmark's list tasks: a queue of people with full names (after the Waiting Line of ParallelBench, arXiv
 2510.04767; own wordings and names).
 
-A question has four lines: the scene, the operation, the list, what to return. See specs/parallelbench.md 1.1 to 1.4.
+A question has four lines: the scene, the operation, the list, what to return.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class PeopleQueue:
                         self._shots(split, index), template)  # fmt: skip
 
     def judge(self, instance: Instance, output: str) -> Verdict:
-        """Score an answer by the validity sets of specs/parallelbench.md 1.6."""
+        """Score an answer by the validity sets of :mod:`dlm.tasks.rules`."""
         meta = instance.meta
         return judge_list(Asked(self.operation, meta["x"], meta["w"], meta["items"]), output)
 

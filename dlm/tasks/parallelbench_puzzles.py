@@ -1,6 +1,6 @@
 """The benchmark's puzzles: Latin squares of four symbols, and 4x4 Sudokus with one solution (own wordings).
 
-See specs/parallelbench.md 1.3 and 1.4.
+The benchmark is ParallelBench (arXiv 2510.04767).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parsers: what an answer says, read loosely (the headline) or strictly (specs/parallelbench.md 1.5).
+"""Parsers: what an answer says, read loosely (the headline) or strictly (ParallelBench, arXiv 2510.04767).
 
 An answer may be any text of any length: the work is linear in it, and what is read out is bounded.
 """

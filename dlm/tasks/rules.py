@@ -1,4 +1,4 @@
-"""When an answer is right (specs/parallelbench.md 1.6)."""
+"""When an answer is right (ParallelBench, arXiv 2510.04767)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks of the published ParallelBench, read from a checkout that the user has (specs/parallelbench.md 1.9).
+"""Tasks of the published ParallelBench, read from a checkout that the user has (arXiv 2510.04767).
 
 Nothing of it is part of this package. Prompts, worked examples and right answers are taken as they stand in the files;
 lists and puzzles are scored by the published rules, defects included. Text is scored by the published products of the

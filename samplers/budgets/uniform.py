@@ -19,7 +19,7 @@ class Uniform(Budget):
 
     Give one of the two. ``steps`` counts the whole canvas; each block gets the share of its length (for blocks of equal
     length steps / blocks each), at least one, and splits its masked positions over it as evenly as possible, the
-    larger parts first (specs/samplers.md P6).
+    larger parts first (LLaDA, arXiv 2502.09992).
 
     Raises:
         SettingsError: both or neither given, below 1, or fewer steps than blocks.

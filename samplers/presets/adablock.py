@@ -28,10 +28,14 @@ def adablock(
     """Threshold decoding (or ``selector``) in blocks that end on a delimiter the model is sure of.
 
     ``length``, ``delimiters``, ``delimiter_threshold`` and ``window``: see :class:`samplers.AdaptiveBlocks`, which is
-    also what ``blocks=adaptive`` gives any other sampler. Fixed blocks given to this preset set ``length``.
+    also what ``blocks=adaptive`` gives any other sampler. Fixed blocks given to this preset set ``length``,
+    unless that is given too.
+
+    Raises:
+        SettingsError: blocks that are neither adaptive ones nor fixed ones with a length.
     """
     shared = Options.parse("adablock", options)
-    if isinstance(shared.blocks, Fixed):
+    if isinstance(shared.blocks, Fixed) and shared.blocks.length is not None:
         length = length or shared.blocks.length
     elif shared.blocks is not None and not isinstance(shared.blocks, AdaptiveBlocks):
         raise SettingsError("sampler 'adablock' makes its own blocks: leave blocks alone, or choose another sampler")

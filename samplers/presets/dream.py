@@ -8,7 +8,6 @@ from dlm.engine.interfaces import Score
 from dlm.engine.proposal import Proposer
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from samplers.blocks.fixed import Fixed
 from samplers.blocks.whole import Whole
 from samplers.budgets.time_grid import TimeGrid
 from samplers.presets.options import Options
@@ -23,7 +22,7 @@ Compat = Literal["clean", "reference"]
 
 def _options(name: str, options: dict[str, Any]) -> Options:
     blocks = options.get("blocks")
-    if blocks not in (None, Fixed(), Whole()):
+    if blocks not in (None, Whole()):
         raise SettingsError(
             f"sampler {name!r} runs its time grid over the whole canvas: use blocks=whole, or a fixed budget with"
             " blocks (sampler=topk, margin or entropy)"

@@ -24,7 +24,8 @@ class Options:
     """Settings shared by all presets.
 
     Attributes:
-        blocks: which span may be filled now; default blocks of 32 (the whole canvas where that is shorter).
+        blocks: which span may be filled now; None, and nothing else, means the preset's own (blocks of 32, or the
+            whole canvas where that is shorter, for those that say nothing of it).
         temperature: 0 is greedy; above 0 tokens are drawn from softmax(logits / temperature).
         top_p, top_k: truncation of the distribution; null is off.
         guidance: classifier-free guidance scale; 0 is off. Doubles the forwards.
@@ -113,8 +114,8 @@ class Options:
     @property
     def block_schedule(self) -> BlockSchedule:
         """The blocks asked for, or the default."""
-        return self.blocks if self.blocks is not None else Fixed()
+        return self.blocks_or(Fixed())
 
     def blocks_or(self, default: BlockSchedule) -> BlockSchedule:
         """The blocks asked for, or the preset's own default where nobody asked for any."""
-        return default if self.blocks in (None, Fixed()) else self.block_schedule
+        return default if self.blocks is None else self.blocks

@@ -16,7 +16,7 @@ from dlm.engine.step import BlockState
 @dataclass(frozen=True)
 class EndBlock(StopRule):
     """When a completed block holds the end-of-text id, everything after it becomes that id and the row is finished
-    (dInfer's early stop, specs/samplers.md P9). A policy, not a no-op: later blocks are never computed."""
+    (dInfer's early stop, arXiv 2510.08666). A policy, not a no-op: later blocks are never computed."""
 
     def after_block(self, canvas: Canvas, blocks: BlockState, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
         end_id = canvas.end_ids[0]

@@ -77,7 +77,7 @@ def d2_features(case: Case, s: Settings, plan: Plan) -> Plan:
 def d2_rollout(case: Case, s: Settings) -> Plan:
     """Its own cache, src/cache/d2cache.py."""
     raise UntranslatedError(
-        "d2Cache chooses rows by attention rollout, which none of our caches does (specs/caches.md 3.9: it takes the"
+        "d2Cache chooses rows by attention rollout, which none of our caches does (it takes the"
         " attention maps of every layer, and the released confidence cache never updates)"
     )
 

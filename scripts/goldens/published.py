@@ -20,7 +20,7 @@ _PROPHET_DEFAULT = {"early": 7.5, "mid": 5.0, "late": 2.5}
 
 
 def _prophet(case: Case, s: Settings) -> Plan:
-    """pixeli99/Prophet generate_earlyexit.py (S11): LLaDA's loop with an exit over five positions."""
+    """pixeli99/Prophet generate_earlyexit.py (arXiv 2508.19982): LLaDA's loop with an exit over five positions."""
     s.only("temperature", 0.0)
     s.only("analyze_gap", True)
     s.only("answer_window", "hard-coded 5")
@@ -38,7 +38,7 @@ def _prophet(case: Case, s: Settings) -> Plan:
 
 
 def _adablock(case: Case, s: Settings) -> Plan:
-    """lgxi24/AdaBlock-dLLM llada/generate_adablock.py (S14), no cache."""
+    """lgxi24/AdaBlock-dLLM llada/generate_adablock.py (arXiv 2509.26432), no cache."""
     s.only("cache", "none", "prefix", "dual")
     s.only("temperature", 0.0)
     new, length, level = s.get("gen_length"), s.get("init_block_length"), s.get("delimiter_threshold")
@@ -75,7 +75,7 @@ def _reported_blocks(case: Case) -> tuple[int, ...] | None:
 
 
 def _eoser(case: Case, s: Settings) -> Plan:
-    """yjyddq/EOSER-ASS-RL eval/generate.py ``eoser_generate`` (S16)."""
+    """yjyddq/EOSER-ASS-RL eval/generate.py ``eoser_generate`` (arXiv 2509.23924)."""
     s.only("temperature", 0.0)
     new, block = s.layout()
     steps = s.get("steps")
@@ -90,7 +90,7 @@ def _eoser(case: Case, s: Settings) -> Plan:
 
 
 def _ass(case: Case, s: Settings) -> Plan:
-    """``ass_generate`` and ``eoser_ass_generate`` of the same file (S17)."""
+    """``ass_generate`` and ``eoser_ass_generate`` of the same file."""
     s.only("temperature", 0.0)
     new, count, steps = s.get("gen_length"), s.get("block_num"), s.get("steps")
     full = new.bit_length() - 1
@@ -105,7 +105,7 @@ def _ass(case: Case, s: Settings) -> Plan:
 
 
 def _ascending(new: int, count: int) -> tuple[int, ...]:
-    """Sizes of the ascending blocks (specs/samplers.md S17)."""
+    """Sizes of the ascending blocks (arXiv 2509.23924)."""
     steps = new.bit_length() - 1
     if count == 1:
         return (new,)
@@ -115,7 +115,7 @@ def _ascending(new: int, count: int) -> tuple[int, ...]:
 
 
 def _dparallel(case: Case, s: Settings) -> Plan:
-    """czg1225/dParallel LLaDA/generate.py (S9), no cache."""
+    """czg1225/dParallel LLaDA/generate.py (arXiv 2509.26488), no cache."""
     s.only("temperature", 0.0)
     s.get("steps")  # only its divisibility is checked
     new, block = s.layout()
@@ -124,7 +124,7 @@ def _dparallel(case: Case, s: Settings) -> Plan:
 
 
 def _dinfer(case: Case, s: Settings) -> Plan:
-    """inclusionAI/dInfer BlockWiseDiffusionLLM without a key/value cache (S6, S12, S21)."""
+    """inclusionAI/dInfer BlockWiseDiffusionLLM without a key/value cache."""
     for name, value in (("temperature", 0.0), ("kv_cache", None)):
         s.only(name, value)
     s.get("credit")  # a remark on the decoder's defaults

@@ -37,7 +37,7 @@ def _edited_ends(case: Case) -> tuple[int, ...] | None:
 
 
 def _llada(case: Case, s: Settings) -> Plan:
-    """ML-GSAI/LLaDA generate.py (specs/samplers.md S1, S2); EOSER's plain loop is the same."""
+    """ML-GSAI/LLaDA generate.py (arXiv 2502.09992); EOSER's plain loop is the same."""
     new, block = s.layout()
     steps, temperature = s.get("steps"), s.get("temperature", 0.0)
     s.only("remasking", "low_confidence", "random")
@@ -55,7 +55,7 @@ def _llada(case: Case, s: Settings) -> Plan:
 
 
 def _fast_dllm(case: Case, s: Settings) -> Plan:
-    """NVlabs/Fast-dLLM llada/generate.py ``generate`` and its later copy with ``factor`` (S6, S7), no cache.
+    """NVlabs/Fast-dLLM llada/generate.py ``generate`` and its later copy with ``factor`` (arXiv 2505.22618), no cache.
 
     Float64 confidences; a block ends as soon as it is full, so that steps only say how many tokens a step
     commits.
@@ -115,7 +115,7 @@ _DREAM_PRESETS: dict[str, Callable[..., Sampler]] = {
 
 
 def _dream(case: Case, s: Settings) -> Plan:
-    """Dream's generation_utils.py (S5): the whole canvas, ``steps`` forwards, truncated numbers."""
+    """Dream's generation_utils.py (arXiv 2508.15487): the whole canvas, ``steps`` forwards, truncated numbers."""
     new, steps, alg = s.get("max_new_tokens"), s.get("steps"), s.get("alg")
     if alg not in _DREAM_PRESETS:
         raise UntranslatedError(f"alg={alg!r}")

@@ -6,11 +6,14 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
 import samplers
+from dlm.bench.engine import Cell, Contender, Decode, Turns, decode_rounds, paired, random_rounds
 from dlm.bench.samplers import SamplersBenchSettings, bench_samplers
 from dlm.cli import main
 from dlm.errors import SettingsError
+from tests.doubles import random_llada
 
 SMALL = ("bench.shapes=[mid]", "bench.new=8", "bench.runs=1")
 
@@ -57,12 +60,36 @@ def test_what_only_the_decoder_refuses_is_listed_too(capsys: pytest.CaptureFixtu
         bench_samplers(settings, {"long": long})
 
 
+def test_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_llada(dtype=torch.float32)
+    cell, sampler = Cell(model, "some", 1), samplers.topk(blocks=samplers.Fixed(4))  # type: ignore[arg-type]
+    contenders = [Contender("base", sampler), *(Contender(n, sampler, baseline="base") for n in "abcdef")]
+    taken: list[tuple[str, int]] = []
+    of = Decode.of
+
+    def noted(cell: Cell, contender: Contender, jobs: Any, most: int | None) -> Decode:
+        taken.append((contender.label, jobs[0].tokens[0]))
+        return of(cell, contender, jobs, most)
+
+    monkeypatch.setattr(Decode, "of", noted)
+    _, *jobs = random_rounds(cell, 5, 4, 3)
+    rounds = decode_rounds(cell, contenders, Turns(jobs, most=2, between=4), "")
+    assert [list(decodes) for decodes in rounds] == 3 * [["base", *"abcdef"]]
+    assert all(len(decode.steps) == 2 for decodes in rounds for decode in decodes.values())
+    first, second, third = ([label for label, _ in taken[at : at + 8]] for at in (0, 8, 16))
+    assert [at for at, label in enumerate(first) if label == "base"] == [0, 5]
+    assert first != second != third and sorted(first) == sorted(second) == sorted(third)
+    assert len({token for _, token in taken}) > 1  # every round has its own prompts
+    own, base = paired(rounds, contenders[1])[2]
+    assert (own, base) == (rounds[2]["a"], rounds[2]["base"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["samplers=[threshold,nope]"], "unknown sampler 'nope'; known are all or adablock, .*wino"),
         (["samplers=[]"], "samplers names none: all, or some of adablock"),
-        (["sampler=topk"], "takes several samplers: samplers="),
+        (["sampler=topk"], "takes several samplers: 'samplers="),
         (["samplers=topk", "sampler.tokens_per_step=2"], "cannot be measured: .* decides by itself"),
         (["samplers=topk", "bench.runs=0"], "runs must be a whole number of at least 1, got 0"),
         (["samplers=topk", "bench.steps=1.5"], "steps must be a whole number of at least 1, got 1.5"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ import torch
 
 import cache
 import samplers
-from dlm.bench.cache_decode import Decode, Watching, reachable_bytes
-from dlm.bench.caches import CachesBenchSettings, bench_caches, built
-from dlm.bench.decode import Workload, random_jobs
+from dlm.bench.caches import CachesBenchSettings, bench_caches
+from dlm.bench.engine import Cell, Contender, Decode, random_jobs
 from dlm.bench.limits import Limits
+from dlm.bench.memory import Watching, reachable_bytes
+from dlm.bench.shapes import build, surer
 from dlm.bench.token_forwards import Paper, on_paper
 from dlm.cli import main
 from dlm.errors import SettingsError
@@ -29,7 +31,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the machine can do is measured by other tests."""
-    monkeypatch.setattr("dlm.bench.caches.measure", lambda device, dtype: Limits(1e11, 2e10))
+    monkeypatch.setattr("dlm.bench.engine.measure", lambda device, dtype: Limits(1e11, 2e10))
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, dict[str, Any]]:
@@ -71,8 +73,8 @@ def test_every_cache_beside_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(fed == paper for fed, paper in counted.values()), counted
 
 
-def test_closed_forms_of_the_specification() -> None:
-    # specs/caches.md 1.3: positions per step at prompt 800, generation 256, blocks of 32.
+def test_closed_forms() -> None:
+    # Positions per step at prompt 800, generation 256, blocks of 32.
     paper = Paper(800, 256, 32)
     per_step = {name: on_paper(name, getattr(cache, name)(), paper) for name in ("prefix", "dual", "dkv_prefill")}
     assert {name: round((n or 0) / 256, 1) for name, n in per_step.items()} == {
@@ -145,7 +147,7 @@ def test_what_the_gpu_session_runs() -> None:
 
 
 def test_random_models_are_about_as_sure_as_trained_ones() -> None:
-    model = built("body", CPU, torch.float32)
+    model = surer(build("body", CPU, torch.float32))
     assert (model.backbone.arch.width, model.backbone.arch.layers) == (512, 8)  # type: ignore[attr-defined]
     with torch.inference_mode():
         logits = model.backbone.head(model.backbone.hidden(torch.arange(32)[None])).float()
@@ -153,18 +155,20 @@ def test_random_models_are_about_as_sure_as_trained_ones() -> None:
 
 
 def test_turns_of_any_length_give_the_same_decode() -> None:
-    model = random_dream(dtype=torch.float32)
-    jobs = random_jobs(model, Workload(2, 7, 12, 4), seed=3)  # type: ignore[arg-type]
-    whole, parts = (
-        Decode.of(model, samplers.topk(blocks=samplers.Fixed(4)), cache.dual(), jobs)  # type: ignore[arg-type]
-        for _ in range(2)
-    )
-    whole.advance(None)
+    cell = Cell(random_dream(dtype=torch.float32), "some", 2)  # type: ignore[arg-type]
+    jobs = random_jobs(cell.model, 2, 7, 12, seed=3)
+    contender = Contender("dual", samplers.topk(blocks=samplers.Fixed(4)), cache.dual())
+    whole, parts = (Decode.of(cell, contender, jobs) for _ in range(2))
+    whole.advance()
+    turns = 0
     while not parts.done:
         parts.advance(5)
+        turns += 1
     assert [s.fed for s in whole.steps] == [s.fed for s in parts.steps] == 3 * [2 * 19, *[2 * 5] * 3]
-    assert (len(whole.turns), len(parts.turns)) == (1, 3)
+    assert turns == 3
     assert all((s.refresh > 0) == (s.fed == 38) for s in whole.steps)
+    assert sum(step.wall for step in whole.steps) <= whole.seconds
+    assert len(Decode.of(cell, contender, jobs, most=7).advance().steps) == 7
 
 
 def test_watching_changes_nothing() -> None:
@@ -177,8 +181,7 @@ def test_watching_changes_nothing() -> None:
 
 def test_reachable_bytes_counts_every_storage_once() -> None:
     buffer = torch.zeros(10, dtype=torch.float64)
-    holder = Workload()
-    object.__setattr__(holder, "kept", [{"a": buffer[:3]}, (buffer, torch.zeros(2, dtype=torch.float32))])
+    holder = SimpleNamespace(kept=[{"a": buffer[:3]}, (buffer, torch.zeros(2, dtype=torch.float32))])
     assert reachable_bytes(holder) == 80 + 8
     assert reachable_bytes(None) == 0
 

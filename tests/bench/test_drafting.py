@@ -12,14 +12,13 @@ import torch
 import cache
 import dlm
 import samplers
-from dlm.bench.caches import built
-from dlm.bench.decode import Workload
-from dlm.bench.draft_decode import Cell, DraftRun, fitting, question_jobs, random_rounds
-from dlm.bench.draft_figures import DraftFigures, FlipFigures, differing
-from dlm.bench.draft_knee import ForwardFigures, measure_knee
-from dlm.bench.draft_tables import flips_table, verdicts
-from dlm.bench.drafting import contenders_of
+from dlm.bench.differences import differing, flips_table
+from dlm.bench.drafting import contenders_of, question_jobs, verdicts
+from dlm.bench.engine import Cell, Contender, Decode, Measured, random_jobs, tried
 from dlm.bench.limits import Limits, forward_cost
+from dlm.bench.memory import held
+from dlm.bench.saturation import measure_saturation
+from dlm.bench.shapes import build, surer
 from dlm.cli import main
 from dlm.errors import SettingsError
 from dlm.evaluation.compare import Questions
@@ -39,7 +38,7 @@ SMALL = (
 @pytest.fixture(autouse=True)
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the machine can do is measured by other tests."""
-    monkeypatch.setattr("dlm.bench.drafting.measure", lambda device, dtype: LIMITS)
+    monkeypatch.setattr("dlm.bench.engine.measure", lambda device, dtype: LIMITS)
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, dict[str, Any]]:
@@ -49,15 +48,14 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, dict
     return out, json.loads(out.splitlines()[-1])
 
 
-def cell_of(model: LanguageModel, policy: Any = None, batch: int = 1, block: int = 8) -> Cell:
+def contenders(layouts: list[str], lengths: list[int | str], policy: Any = None, block: int = 8) -> list[Contender]:
     """One position per step."""
-    sampler = samplers.topk(blocks=samplers.Fixed(block))
-    return Cell(model, "some", sampler, "topk", policy or cache.none(), "some", batch, LIMITS)
+    return contenders_of(layouts, lengths, samplers.topk(blocks=samplers.Fixed(block)), policy)
 
 
 @pytest.fixture(scope="module")
 def mid() -> LanguageModel:
-    return built("mid", CPU, torch.float32)
+    return surer(build("mid", CPU, torch.float32))
 
 
 def test_drafts_beside_the_undrafted_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,9 +92,9 @@ def test_questions_are_decoded_as_generate_does() -> None:
     model = dlm.load("tiny")
     questions = Questions.of("waiting_line/copy", 3)
     (jobs,) = question_jobs(model, questions, rounds=1)
-    run = DraftRun.of(cell_of(model, cache.dual(), batch=2, block=16), contenders_of(["batch"], [4])[2], jobs)
-    while not run.decode.done:
-        run.decode.advance(3)
+    run = Decode.of(Cell(model, "some", 2), contenders(["batch"], [4], cache.dual(), 16)[1], jobs)
+    while not run.done:
+        run.advance(3)
     answers = dlm.generate(
         model, questions.chats, sampler=samplers.topk(blocks=samplers.Fixed(16)), cache=cache.dual(),
         drafter=FreeDave(draft_length=4), max_new_tokens=questions.max_new_tokens, batch_size=2,
@@ -104,9 +102,10 @@ def test_questions_are_decoded_as_generate_does() -> None:
     assert [run.results[i].tokens for i in range(3)] == [answer.tokens for answer in answers]
     assert [run.results[i].counts.forwards for i in range(3)] == [answer.counts.forwards for answer in answers]
     accepted = sum(answer.counts.accepted_drafts for answer in answers)
-    assert 0 < accepted <= run.verified
+    verified = sum(step.drafts for step in run.steps)
+    assert 0 < accepted <= verified
     # What is verified are the positions that are fed beyond the rows themselves.
-    assert run.verified * 16 < sum(answer.counts.token_forwards for answer in answers)
+    assert verified * 16 < sum(answer.counts.token_forwards for answer in answers)
     one, two = question_jobs(model, Questions.of("waiting_line/copy", 4), rounds=2)
     assert [job.tokens for job in one] == [job.tokens for job in jobs[:2]]
     assert two[0].tokens == jobs[2].tokens
@@ -114,30 +113,31 @@ def test_questions_are_decoded_as_generate_does() -> None:
 
 
 def test_one_forward_of_several_versions(mid: LanguageModel) -> None:
-    work = Workload(1, 12, 8, 8)
-    contenders = contenders_of(["batch"], [2, 4, 16], again=False)
+    cell = Cell(mid, "mid", 1, LIMITS)
     for policy, fed in ((cache.none(), 20), (cache.dual(), 8)):
-        figures = measure_knee(cell_of(mid, policy), contenders, work, rounds=1)
+        figures = measure_saturation(cell, "some", contenders(["batch"], [2, 4, 16], policy), (12, 8), rounds=1)
         assert [(f.versions, f.fed) for f in figures] == [(n, n * fed) for n in (1, 2, 4)]  # a block has no 16 states
         one, *several = figures
-        assert (one.forward_ratio, one.step_ratio, one.break_even) == (1, 1, None)
+        assert (one.forward_ratio, one.step_ratio, one.break_even, one.layout) == (1, 1, None, "")
         for f in several:
+            assert (f.cache, f.layout) == ("some", "batch")
             assert f.break_even == pytest.approx(max(0, (f.step_ratio - 1) / (f.versions - 1)))
             assert f.step > f.forward > f.limit
     # 7, 6 and 5 positions are open after the first step: those are scored, once per version.
     cost = forward_cost(mid, 20, 20, 6)
-    plain = measure_knee(cell_of(mid), contenders[:1], work, rounds=1)
+    plain = measure_saturation(cell, "none", contenders([], []), (12, 8), rounds=1)
     assert plain[0].limit == pytest.approx(LIMITS.seconds(*cost))
 
 
 def test_peak_memory_is_that_of_all_versions(mid: LanguageModel) -> None:
-    (jobs,) = random_rounds(mid, Workload(1, 200, 16, 16), rounds=1)
-    contenders = contenders_of(["batch"], [8], again=False)
-    peaks, refused = fitting(cell_of(mid, block=16), contenders, jobs)
+    cell, jobs = Cell(mid, "mid", 1), random_jobs(mid, 1, 200, 16, seed=1)
+    peaks, refused = tried(contenders(["batch"], [8], block=16), lambda c: held(cell, c, jobs).peak)
     assert refused == {}
     assert peaks["batch 8"] > 2 * peaks["none"]
-    _, refused = fitting(cell_of(mid, cache.entropy(), block=16), contenders, jobs)
-    assert list(refused) == ["topk + some + batch 8"]
+    _, refused = tried(contenders(["batch"], [8], cache.entropy(), 16), lambda c: held(cell, c, jobs))
+    assert list(refused) == ["batch 8"]
+    with pytest.raises(SettingsError, match="longer than the canvas"):  # there is nothing to compare with
+        tried(contenders(["batch"], [8], block=32), lambda c: held(cell, c, jobs))
 
 
 def test_what_refuses_drafts_is_listed_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,19 +168,18 @@ def test_answers_that_differ_are_counted_per_number_format(capsys: pytest.Captur
 
 
 def test_differing_answers(mid: LanguageModel) -> None:
-    (jobs,) = random_rounds(mid, Workload(2, 6, 4, 4), rounds=1)
-    run = DraftRun.of(cell_of(mid, batch=2, block=4), contenders_of(["batch"], [2])[0], jobs)
-    run.decode.advance(None)
+    jobs = random_jobs(mid, 2, 6, 4, seed=1)
+    run = Decode.of(Cell(mid, "mid", 2), contenders([], [], block=4)[0], jobs).advance()
     assert differing(run.results, run.results) == (0, 0)
     other = {i: replace(result, tokens=[-1, *result.tokens[1:3], -1]) for i, result in run.results.items()}
     assert differing(run.results, other) == (2, 4)
     assert differing(run.results, {**run.results, 1: other[1]}) == (1, 2)
 
 
-def _figures(drafts: str, length: int | str | None, ratio: float, differ: int = 0) -> DraftFigures:
-    return DraftFigures(
-        "tiny", "some task", 1, 5, "topk", "dual", drafts, None if length is None else "batch", length, 8.0, 0.5, 1.0,
-        0.5, 300.0, 1.5, 2.0, ratio, ratio, ratio, 0.1, 1.0, 1000, differ, 2 * differ,
+def _figures(drafts: str, length: int | str | None, ratio: float, differ: int = 0) -> Measured:
+    return Measured(
+        model="tiny", batch=1, prompts="some task", sampler="topk", cache="dual", drafts=drafts, draft_length=length,
+        answers=5, answers_differ=differ, ratio=ratio,
     )  # fmt: skip
 
 
@@ -196,17 +195,19 @@ def test_what_was_promised_is_told() -> None:
     lines = verdicts([*figures, _figures("batch auto", "auto", 0.8)], [], [])
     assert "in 1 of 2 lines (longest: 1.25" in lines[0]
     assert lines[1] == "  longer: tiny x1, some task, topk, dual, batch auto: 1.25 of the time"
-    flips = [FlipFigures("tiny", "some task", "float64", "topk", "dual", "batch 2", 4, 1, 128, 3, 0)]
-    flips.append(replace(flips[0], prompts="other task", answers_differ=0, positions_differ=0, more_forwards=1))
+    names = {"model": "tiny", "dtype": "float64", "sampler": "topk", "cache": "dual", "drafts": "batch 2"}
+    flips = [
+        Measured(**names, answers=4, answers_differ=n, positions=128, positions_differ=3 * n, more_forwards=1 - n)
+        for n in (1, 0)
+    ]
     assert verdicts([], flips, []) == [
         "float64: 1 of 8 drafted answers differ (3 of 256 positions); it must be none: BROKEN",
         "1 drafted answers took more forwards than the undrafted ones",
     ]
     assert "of 8, in each" in str(flips_table(flips).title)
-    saturation_point = [ForwardFigures("mid", 1, 12, 8, "dual", "", 1, 8, 0.1, 1.0, 0.1, 1.0, 0.01, None)]
-    saturation_point += [
-        replace(saturation_point[0], layout="batch", versions=n, forward_ratio=x)
-        for n, x in ((2, 1.05), (4, 1.1), (8, 1.4))
+    saturation_point = [
+        Measured(model="mid", batch=1, cache="dual", layout=layout, versions=n, forward_ratio=x)
+        for layout, n, x in (("", 1, 1.0), ("batch", 2, 1.05), ("batch", 4, 1.1), ("batch", 8, 1.4))
     ]
     (line,) = verdicts([], [], saturation_point)
     assert line == "mid x1, dual, batch: a forward of up to 4 version(s) takes at most 10% longer than one of 1"
@@ -236,8 +237,8 @@ def test_what_the_gpu_session_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["samplers=[topk,nope]"], "unknown sampler 'nope'; known are adablock, .*wino"),
-        (["caches=[]"], "caches names none: some of adaptive"),
+        (["samplers=[topk,nope]"], "unknown sampler 'nope'; known are all or adablock, .*wino"),
+        (["caches=[]"], "caches names none: all, or some of adaptive"),
         (["samplers=[topk:4]"], "'4' in 'topk:4' is not key=value"),
         (["sampler=topk"], "takes several samplers: 'samplers="),
         (["cache=dual"], "takes several caches: 'caches="),

@@ -1,4 +1,4 @@
-"""Where a cache must equal another, or no cache at all (specs/caches.md 9, E1 to E5)."""
+"""Where a cache must equal another, or no cache at all."""
 
 from __future__ import annotations
 

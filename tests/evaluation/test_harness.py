@@ -1,4 +1,5 @@
-"""lm-evaluation-harness: the five cases of specs/parallelbench.md 7.6, counters that outlive its cache, bad input."""
+"""lm-evaluation-harness: one process and two, a crash with its cache, stop strings, chat turns, bad input; counters
+that outlive its cache."""
 
 from __future__ import annotations
 

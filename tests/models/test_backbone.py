@@ -11,7 +11,7 @@ from tests.models.small import small, tokens
 
 
 def logits_at(family: str, ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The definition: all logits, shifted by whole rows if the model is (specs/backbones.md 4.1)."""
+    """The definition: all logits, shifted by whole rows if the model is."""
     model = small(family)
     logits = model(ids).logits
     if model.description.shift:

@@ -1,4 +1,5 @@
-"""The full-size models have exactly the tensors of the public checkpoints (specs/backbones.md 2.1, 2.2)."""
+"""The full-size models have exactly the tensors of the public checkpoints (LLaDA, arXiv 2502.09992, and Dream, arXiv
+2508.15487)."""
 
 from __future__ import annotations
 

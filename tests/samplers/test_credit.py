@@ -1,4 +1,4 @@
-"""Credit: the four traces of specs/samplers.md S12, its store, and what it forgets."""
+"""Credit: four traces worked out by hand (CreditDecoding, arXiv 2510.06133), its store, and what it forgets."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import cache
 import dlm
 import samplers
 from dlm.engine.interfaces import BlockSchedule
+from dlm.engine.sampler_run import SamplerRun, SamplerState
 from dlm.errors import PromptError, SettingsError
 from tests.doubles import random_dream, random_llada, table_model, wrap
 from tests.naive_decoder import naive_logits
@@ -148,9 +149,12 @@ def test_a_row_is_alone(
 
 REFUSED = {"prefix", "dual", "vicinity", "sparse", "window"}
 MOVED = {name: getattr(cache, name)() for name in cache.PRESETS if name not in ("none", "block_causal", "dkv_greedy")}
-MOVED |= {"window": cache.window(ahead=4), "recap": cache.recap(2, 2), "adaptive": cache.adaptive(before=2, after=2)}
-MOVED |= {"vicinity": cache.vicinity(2, 2), "dual every": cache.dual(every=3), "entropy": cache.entropy(every_tokens=3)}
-MOVED |= {"dllm": cache.dllm(4, 2, 0.25)}
+MOVED |= {
+    "window": cache.window(ahead=4), "recap": cache.recap(2, 2), "dllm": cache.dllm(4, 2, 0.25),
+    "vicinity": cache.vicinity(2, 2), "dual every": cache.dual(every=3),
+    "adaptive": cache.adaptive(before=2, after=2, threshold=None),
+    "entropy": cache.entropy(threshold=None, every_tokens=3),
+}  # fmt: skip
 
 
 def one_layer() -> Any:
@@ -198,14 +202,14 @@ def naive_growing(model: Any, prompt: list[int], most: int, how: samplers.Growin
             canvas += [MASK] * more
             if more:
                 continue
-            chosen_first = True
+            grows = False
         else:
-            chosen_first = False
+            grows = True
         first = start + (canvas.index(MASK) - start) // length * length
         window = [p for p in range(first, min(first + length, len(canvas))) if canvas[p] == MASK]
         sure = commit(canvas, window, tokens, probs, threshold)
         doubted = [p for p in window if p not in sure and probs[p] < how.unsure]
-        if doubted and not chosen_first and ends < how.certain:
+        if doubted and grows and ends < how.certain:
             worst = min(doubted, key=lambda p: (probs[p], p))
             canvas[worst:worst] = [MASK] * min(how.step_size - 1, room)
     return [canvas[start:], forwards]
@@ -275,17 +279,15 @@ def test_bad_settings_are_refused(part: Any, wrong: dict[str, Any], message: str
 
 
 def test_an_error_of_a_growing_prompt_is_that_of_any_other() -> None:
+    sampler = samplers.topk(blocks=samplers.GrowingBlocks())
     with pytest.raises(PromptError, match="context"):
-        dlm.generate(
-            MODELS["llada"], [[1] * 60], sampler=samplers.topk(blocks=samplers.GrowingBlocks()), max_new_tokens=9999
-        )
+        dlm.generate(MODELS["llada"], [[1] * 60], sampler=sampler, max_new_tokens=9999)
 
 
 def test_masks_that_come_into_a_moving_block_are_counted() -> None:
     canvas = blank_canvas(6)
-    run = __import__("dlm.engine.sampler_run", fromlist=["SamplerRun"])
     sampler = samplers.topk(blocks=samplers.SlidingBlocks(3))
-    rules, state = run.SamplerRun(sampler, False, 6, 3), run.SamplerState.of(sampler, canvas)
+    rules, state = SamplerRun(sampler, False, 6, 3), SamplerState.of(sampler, canvas)
     blocks = replace(blocks_of(canvas), block=torch.zeros_like(canvas.writable))
     blocks, opened = rules.open_blocks(canvas, blocks, state)
     assert (opened.tolist(), blocks.block_masks.tolist(), blocks.block_end.tolist()) == ([True], [3], [3])

@@ -1,4 +1,4 @@
-"""Laws between samplers (specs/samplers.md 7, vi): with one setting at its end each becomes another one."""
+"""Laws between samplers: with one setting at its end each becomes another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worked examples of specs/samplers.md: rules about which positions a step commits."""
+"""Examples of the published rules, worked out by hand: rules about which positions a step commits."""
 
 from __future__ import annotations
 

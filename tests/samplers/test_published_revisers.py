@@ -1,4 +1,4 @@
-"""Worked examples of specs/samplers.md: samplers that take committed tokens back."""
+"""Examples of the published rules, worked out by hand: samplers that take committed tokens back."""
 
 from __future__ import annotations
 

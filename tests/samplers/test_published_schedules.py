@@ -1,4 +1,4 @@
-"""Worked examples of specs/samplers.md: budgets, blocks, stages and cycles."""
+"""Examples of the published rules, worked out by hand: budgets, blocks, stages and cycles."""
 
 from __future__ import annotations
 

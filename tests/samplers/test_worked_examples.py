@@ -1,4 +1,4 @@
-"""The worked examples of specs/samplers.md, decoded by the real loop over frozen logits."""
+"""Examples of every preset, worked out by hand, decoded by the real loop over frozen logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FreeDave changes nothing but the number of forwards (specs/modes_and_training.md 1)."""
+"""FreeDave changes nothing but the number of forwards (arXiv 2510.00294)."""
 
 from __future__ import annotations
 

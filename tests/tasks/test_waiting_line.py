@@ -1,4 +1,4 @@
-"""The validity sets as truth tables (specs/parallelbench.md 1.6), and the short forms of the list tasks."""
+"""The validity sets as truth tables (ParallelBench, arXiv 2510.04767), and the short forms of the list tasks."""
 
 import itertools
 

@@ -1,7 +1,7 @@
 """Is a text grammatical? One interface over several back ends, none of which needs a network.
 
 ``check(text)`` lists what is wrong; a text is grammatical when the list is empty. None of the back ends is numerically
-comparable with LanguageTool, the published one (specs/parallelbench.md 1.7): results say which one they used.
+comparable with LanguageTool, the published one (ParallelBench, arXiv 2510.04767): results say which one they used.
 """
 
 from __future__ import annotations

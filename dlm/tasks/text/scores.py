@@ -18,7 +18,8 @@ def inclusion(text: str, words: Sequence[str]) -> float:
     """The share of ``words`` that ``text`` has as whole words, capitals ignored, simple inflections allowed.
 
     Inflections are those of regular nouns and verbs: -s, -es, -ies, -ves, -ed, -ing and the possessive. Words joined
-    by a hyphen count singly. "sun" is in "two suns" and "sun-dried", not in "sunny" (specs/parallelbench.md D3).
+    by a hyphen count singly. "sun" is in "two suns" and "sun-dried", not in "sunny"
+    (the published scorer looks for substrings).
     """
     there = _words(text)
     return sum(_has(there, _words(word)) for word in words) / len(words) if words else 1.0

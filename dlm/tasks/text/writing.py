@@ -1,4 +1,4 @@
-"""What the text tasks ask, and how they look at the content of an answer (specs/parallelbench.md 1.3, 1.7)."""
+"""What the text tasks ask, and how they look at the content of an answer (ParallelBench, arXiv 2510.04767)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""What every preset takes: blocks that were asked for are the blocks there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import samplers
+from dlm.errors import SettingsError
+
+# Those that fit no other blocks.
+WHOLE_ONLY = {
+    "ass", "eoser_ass", "dimple", "ccd", "ccd_ds", "dream_origin", "dream_maskgit_plus", "dream_margin", "dream_entropy"
+}  # fmt: skip
+WHOLE = {"pc", "saber", "slowfast", "eoser"} | WHOLE_ONLY
+
+
+@pytest.mark.parametrize("blocks", [samplers.Fixed(4), samplers.Fixed(), samplers.Whole()], ids=str)
+@pytest.mark.parametrize("name", samplers.PRESETS)
+def test_blocks_that_were_asked_for_are_never_ignored(name: str, blocks: Any) -> None:
+    make = getattr(samplers, name)
+    if (name in WHOLE_ONLY and blocks != samplers.Whole()) or (name == "adablock" and blocks != samplers.Fixed(4)):
+        with pytest.raises(SettingsError, match="blocks"):
+            make(blocks=blocks)
+    elif name == "adablock":
+        assert make(blocks=blocks).blocks == samplers.AdaptiveBlocks(4)  # fixed blocks set the length of its own
+    else:
+        assert make(blocks=blocks).blocks == blocks
+
+
+@pytest.mark.parametrize("name", samplers.PRESETS)
+def test_a_preset_has_blocks_of_its_own_where_nobody_asked_for_any(name: str) -> None:
+    make = getattr(samplers, name)
+    assert make(blocks=None) == make()
+    special = {"adablock": samplers.AdaptiveBlocks(), "wino": samplers.Fixed(usual=128)}
+    assert make().blocks == special.get(name, samplers.Whole() if name in WHOLE else samplers.Fixed())
