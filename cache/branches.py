@@ -121,8 +121,8 @@ class BranchingRun(Run):
         last, canvas, owner = self.last, branches.canvas, branches.owner
         fed, stamps = last.active[owner], self.stamps[owner]
         before, seen = torch.full_like(stamps, -1), last.seen[owner]
-        live = canvas.columns < canvas.end[:, None]
         if branches.remasks:
+            live = canvas.columns < canvas.end[:, None]
             # A token that was taken back is none that the row is fed anyway: its key is that of the token.
             needed = self.needed(branches.wanted, branches.ahead)
             fed = (fed | needed | ((stamps != canvas.tokens) & live)) & seen
@@ -131,7 +131,7 @@ class BranchingRun(Run):
             follows = fed & (above != torch.arange(above.shape[0], device=above.device))[:, None]
             stamps = torch.where(follows, canvas.tokens[above], stamps)
             return BranchLineage(stamps, fed, torch.where(follows, above[:, None], before), seen)
-        state = _rows(self.state, owner)
+        state, live = _rows(self.state, owner), canvas.columns < canvas.end[:, None]
         for level in branches.levels:
             above = branches.parent[level]
             # What the branch above was fed is what the store would hold by now.

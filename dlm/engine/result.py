@@ -79,7 +79,8 @@ class RowResult:
         steps = canvas.commit_step[slot, job.start : job.end].tolist()
         confidence = canvas.commit_confidence[slot, job.start : job.end].tolist()
         filled = sum(step >= 0 for step in steps)
-        opened = int(canvas.writable[slot].sum())  # a row that may grow need not have grown to its bound
+        # A row that may grow need not have grown to its bound.
+        opened = len(job.writable) if job.length is None else int(canvas.writable[slot].sum())
         counts = _count(row, opened, first_end(tokens, canvas.end_ids), steps, forwards_per_step)
         counts = replace(counts, positions_cut=int(canvas.cut_away[slot]))
         stop: StopReason = "filled" if filled == opened else "end_token"
