@@ -19,7 +19,7 @@ class KVStore:
     """One buffer per layer for keys (after rotation) and one for values, ``[rows, columns, kv heads, head width]``.
 
     Key order is irrelevant to attention without a causal mask, so entries are written where they belong and nothing is
-    ever moved or copied (specs/caches.md 2.2). Buffers start at zero: a masked key of NaN would poison the sum.
+    ever moved or copied. Buffers start at zero: a masked key of NaN would poison the sum.
 
     Attributes:
         rows, columns: the capacity; the last column takes what belongs to nobody.

@@ -1,6 +1,6 @@
 """Logits to a proposed token and its statistics: a few passes over one chunk of rows, nothing kept.
 
-Rules that hold for every sampler (specs/samplers.md P2, P3, section 5):
+Rules that hold for every sampler:
 
 * The mask id and ids the tokenizer does not define are never proposed. Their probability stays in the
   normaliser, so that confidences equal the published ones (the references do not ban them).
@@ -86,7 +86,7 @@ class Vocabulary:
         width: number of ids the model has logits for.
         valid: ids from here on are undefined and never proposed.
         unconfident: ids taken out of the normaliser; a proposal of one of them gets confidence 0
-            (the aliasing of LLaDA's ``confidence_eos_eot_inf``, specs/samplers.md S1 e).
+            (the aliasing of LLaDA's ``confidence_eos_eot_inf``, arXiv 2502.09992, its generate.py).
     """
 
     mask_id: int

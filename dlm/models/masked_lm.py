@@ -147,7 +147,7 @@ class MaskedLM(Transformer, Backbone, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # "mitchell": truncated normal at three standard deviations (specs: LLaDA's public initialisation)
+        # "mitchell": truncated normal at three standard deviations (LLaDA's public initialisation)
         if isinstance(module, RMSNorm):
             init.ones_(module.weight)
         elif isinstance(module, (nn.Linear, nn.Embedding)) and hasattr(module, "init_std"):
