@@ -14,8 +14,7 @@ from dlm import tasks
 from dlm.engine.loop import Decoder
 from dlm.engine.result import RowResult
 from dlm.errors import PromptError, SettingsError
-from dlm.evaluation.asking import Asker
-from dlm.evaluation.asking import Question as Asking
+from dlm.evaluation.asking import Asker, Query
 from dlm.exact_model import (
     PositionTies,
     TokenTies,
@@ -128,7 +127,7 @@ def test_the_benchmark_asked_as_an_evaluation_asks_it_scores_like_the_formula(op
     instances = [task.instance(i) for i in range(100)]
     model = oracle_model([question_of(task, instance, law) for instance in instances])
     asker = Asker(model, task, "infill", task.canvas)
-    asked = [Asking(one, i, seed) for seed in range(8) for i, one in enumerate(instances)]
+    asked = [Query(one, i, seed) for seed in range(8) for i, one in enumerate(instances)]
     jobs = [asker.job(number, question) for number, question in enumerate(asked)]
     decoder = Decoder(model.backbone, model.description, samplers.random(tokens_per_step=32, temperature=1.0))
     rows = [event for event in decoder.run(jobs, 100, model.device) if isinstance(event, RowResult)]
