@@ -159,7 +159,7 @@ def _checked(plan: OracleSettings) -> Iterator[Checked]:
     with progress_bar() as bar:
         progress = bar.add_task("", total=len(plan.cells))
         for cell, sampler in plan.cells:
-            bar.update(progress, description=escape(f"{cell.asked.task} n={cell.asked.n} {cell.way}"))
+            bar.update(progress, description=escape(f"{cell.group.task} n={cell.group.n} {cell.way}"))
             yield check(cell, sampler, plan.rollouts, plan.seed, plan.batch_size)
             bar.advance(progress)
 
@@ -172,14 +172,14 @@ def _table(checked: list[Checked]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     last = ("", 0)
     for one in checked:
-        cell, asked = one.cell, one.cell.asked
-        name = f"{asked.task}, {asked.law}" if asked.law else asked.task
-        if last not in (("", 0), (name, asked.n)):
+        cell, group = one.cell, one.cell.group
+        name = f"{group.task}, {group.law}" if group.law else group.task
+        if last not in (("", 0), (name, group.n)):
             table.add_section()
-        last = (name, asked.n)
+        last = (name, group.n)
         fraction = str(cell.accuracy) if len(str(cell.accuracy)) <= 9 else ""
         table.add_row(
-            name, str(asked.n), cell.way, fraction, f"{float(cell.accuracy):.6f}", f"{one.measured:.6f}",
+            name, str(group.n), cell.way, fraction, f"{float(cell.accuracy):.6f}", f"{one.measured:.6f}",
             f"{one.tolerance:.4f}" if one.tolerance else "exactly", ",".join(map(str, one.forwards)),
             Text("ok", style="green") if one.ok else Text("WRONG", style="bold red"),
         )  # fmt: skip
@@ -203,5 +203,5 @@ def _write(checked: list[Checked], folder: Path) -> None:
     lines = [{**record, "forwards": " ".join(map(str, record["forwards"]))} for record in records]
     write_csv(folder / "oracle.csv", list(lines[0]), lines)
     write_json(folder / "oracle.json", records)
-    if points := curves(one.cell.asked.task for one in checked):
+    if points := curves(one.cell.group.task for one in checked):
         write_csv(folder / "closed_forms.csv", [f.name for f in fields(points[0])], map(asdict, points))

@@ -192,7 +192,7 @@ def _write(summary: Summary, pairs: Sequence[PairLine], asked: ReportSettings) -
     """All files, each whole."""
     from dlm.report import tables
     from dlm.report.page import page
-    from dlm.report.summary import Oracle
+    from dlm.report.summary import BestPerSample
 
     asked.out.mkdir(parents=True, exist_ok=True)
     pictures = []
@@ -205,7 +205,7 @@ def _write(summary: Summary, pairs: Sequence[PairLine], asked: ReportSettings) -
         ("points.csv", tables.csv_of([f.row for f in summary.figures])),
         ("settings.csv", tables.csv_of(summary.means)),
         ("methods.csv", tables.csv_of(rows, heads)),
-        ("oracle.csv", tables.csv_of(summary.oracles, tables.columns_of(Oracle))),
+        ("oracle.csv", tables.csv_of(summary.best, tables.columns_of(BestPerSample))),
         ("tasks.csv", tables.csv_of(summary.mapped)),
         ("report.md", tables.markdown(tables.sheets_of(summary, pairs), [(p.title, p.file) for p in pictures])),
         ("report.html", page(summary, tables.sheets_of(summary, pairs), pictures)),

@@ -44,7 +44,7 @@ class Tally:
         """What ``metrics.json`` holds; means are over answers.
 
         ``tokens_per_forward`` is tokens / forwards until the last of them was fixed, ``canvas_tokens_per_forward`` all
-        positions / forwards (specs/parallelbench.md 2.2); both are means of the answers' ratios. The 95 % interval of
+        positions / forwards (the figure of most papers); both are means of the answers' ratios. The 95 % interval of
         the accuracy is Wilson's over questions: several seeds of one question count as one, with their mean score.
         """
         if not self._numbers:

@@ -1,4 +1,4 @@
-"""All right answers of a question, spelled out (specs/parallelbench.md 1.3)."""
+"""All right answers of a question, spelled out."""
 
 from __future__ import annotations
 

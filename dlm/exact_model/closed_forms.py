@@ -1,4 +1,4 @@
-"""What a decoder with exact marginals achieves, as formulas (specs/parallelbench.md 3.3 to 3.5).
+"""What a decoder with exact marginals achieves, as formulas (docs/oracle.md).
 
 Nothing here knows a decoder, a model or a task: ``n`` is the length of the given list, an accuracy is a Fraction, a
 total correlation is in bits. Positions are filled in blocks of so many at a time (``sizes``); within a block each

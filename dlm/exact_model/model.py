@@ -1,7 +1,7 @@
 """A language model that knows the right answers: exact marginals where a network would have learned some.
 
 It stands behind :func:`dlm.generate` like any other model, so that what comes out is what the decode loop, the sampler
-and the task's scorer make of exact probabilities (specs/parallelbench.md 3.2). A row is a question's token, then the
+and the task's scorer make of exact probabilities (docs/oracle.md). A row is a question's token, then the
 answer. Positions behind the answer are end tokens.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlm.engine.plan import Memory
 from dlm.errors import PromptError, SettingsError
-from dlm.exact_model.question import Question
+from dlm.exact_model.question import SolvedQuestion
 from dlm.models import LanguageModel, ModelDescription
 from dlm.models.backbone import Backbone
 
@@ -116,7 +116,7 @@ class OracleTokenizer:
 
     chat_template = "a question is one token"
 
-    def __init__(self, questions: Sequence[Question], order: Sequence[str] | None = None) -> None:
+    def __init__(self, questions: Sequence[SolvedQuestion], order: Sequence[str] | None = None) -> None:
         words = sorted({word for question in questions for answer in question.answers for word in answer})
         given = sorted({piece for question in questions for piece in question.pieces if piece} - set(words))
         self.texts = ["", "", *(words if order is None else order), *given]
@@ -160,7 +160,7 @@ class OracleTokenizer:
         return self.ids.get(text)
 
 
-def oracle_model(questions: Sequence[Question], order: Sequence[str] | None = None) -> LanguageModel:
+def oracle_model(questions: Sequence[SolvedQuestion], order: Sequence[str] | None = None) -> LanguageModel:
     """A model for :func:`dlm.generate` that knows the answers to these questions and to no other.
 
     Args:

@@ -1,4 +1,4 @@
-"""The figures of one point: what its samples say together (specs/parallelbench.md 2.2)."""
+"""The figures of one point: what its samples say together."""
 
 from __future__ import annotations
 

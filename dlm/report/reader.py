@@ -33,7 +33,7 @@ class Columns:
     """The samples of one point, a column a figure; N samples of at most M positions.
 
     Attributes:
-        instance: [N] a number per question, the same in all points of one :class:`Store`.
+        instance: [N] a number per question, the same in all points of one :class:`LoadedStore`.
         seed: [N].
         seed_place: [N] a number per seed, the same in all points of one store.
         numbers: the columns of :data:`NUMBERS`, [N] each; their meanings are those of
@@ -114,7 +114,7 @@ class Result:
 
 
 @dataclass
-class Store:
+class LoadedStore:
     """All results under some folders, points in a settled order; equal points of several folders are one."""
 
     results: list[Result] = field(default_factory=list)
@@ -122,7 +122,7 @@ class Store:
     seeds: dict[int, int] = field(default_factory=dict)
 
 
-def read_store(folders: Sequence[Path]) -> Store:
+def read_store(folders: Sequence[Path]) -> LoadedStore:
     """Read every point below ``folders``.
 
     Raises:
@@ -139,7 +139,7 @@ def read_store(folders: Sequence[Path]) -> Store:
             places = found.setdefault(point.hash, [])
             if path.resolve() not in [other.resolve() for _, other in places]:
                 places.append((point, path))
-    store = Store()
+    store = LoadedStore()
     with _without_collector():
         for places in found.values():
             store.results.append(_result(places[0][0], [path for _, path in places], store))
@@ -237,7 +237,7 @@ def read_lines(path: Path, shorten: Callable[[bytes], bytes] = bytes) -> tuple[l
     return rows, torn
 
 
-def _result(point: Point, folders: list[Path], store: Store) -> Result:
+def _result(point: Point, folders: list[Path], store: LoadedStore) -> Result:
     """Merge the files of a point: by (instance, seed), the first line wins."""
     rows: list[dict[str, Any]] = []
     keys: set[tuple[str, int]] = set()
@@ -290,7 +290,7 @@ def _object(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _columns(rows: list[dict[str, Any]], store: Store) -> Columns:
+def _columns(rows: list[dict[str, Any]], store: LoadedStore) -> Columns:
     """Lines to columns; new questions and seeds get the next numbers."""
     questions, seeds = store.questions, store.seeds
     steps = [row["commit_step"] for row in rows]

@@ -1,7 +1,7 @@
 """The benchmark's list tasks: a queue of people with full names (after the Waiting Line of ParallelBench, arXiv
 2510.04767; own wordings and names).
 
-A question has four lines: the scene, the operation, the list, what to return. See specs/parallelbench.md 1.1 to 1.4.
+A question has four lines: the scene, the operation, the list, what to return.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dlm.errors import SettingsError
 from dlm.tasks.base import SUITE_VERSION, Instance, Split, Stream, Verdict, instance_id
-from dlm.tasks.lists import Asked, judge_list, open_list, render
+from dlm.tasks.lists import ListQuestion, judge_list, open_list, render
 from dlm.tasks.people import POOL
 
 SCENE = "You run the queue at a help desk."
@@ -121,9 +121,9 @@ class PeopleQueue:
                         self._shots(split, index), template)  # fmt: skip
 
     def judge(self, instance: Instance, output: str) -> Verdict:
-        """Score an answer by the validity sets of specs/parallelbench.md 1.6."""
+        """Score an answer by :func:`dlm.tasks.rules.right_list`."""
         meta = instance.meta
-        return judge_list(Asked(self.operation, meta["x"], meta["w"], meta["items"]), output)
+        return judge_list(ListQuestion(self.operation, meta["x"], meta["w"], meta["items"]), output)
 
     def _stream(self, *address: object) -> Stream:
         return Stream(SUITE_VERSION, self.name, *address)

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness: the five cases of specs/parallelbench.md 7.6, counters that outlive its cache, bad input."""
+"""lm-evaluation-harness: five cases asked as the harness asks them, counters that outlive its cache, bad input."""
 
 from __future__ import annotations
 

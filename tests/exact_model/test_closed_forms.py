@@ -1,4 +1,4 @@
-"""The formulas against the tables of specs/parallelbench.md 3.3 to 3.6, and against enumeration without a decoder."""
+"""The formulas against tables worked out by hand, and against enumeration without a decoder."""
 
 from __future__ import annotations
 
