@@ -27,10 +27,6 @@ def test_the_core_imports_neither_hydra_nor_datasets() -> None:
     assert loaded(code, "hydra", "omegaconf", "datasets", "matplotlib") == []
 
 
-def test_results_are_read_without_torch() -> None:
-    assert loaded("import dlm.commands.report, dlm.report.page, dlm.report.reader", "torch", "transformers") == []
-
-
 def test_every_preset_has_a_configuration_of_its_name() -> None:
     for package, group in ((samplers, "sampler"), (cache, "cache")):
         for name in package.PRESETS:
