@@ -92,14 +92,10 @@ def run(overrides: list[str]) -> int:
         _print_curves(asked.curves, asked.options.x, asked.format)
         return 0
     from dlm.report.figures import figures_of
-    from dlm.report.methods import places_of
     from dlm.report.pairs import compare
-    from dlm.report.reader import read_store
     from dlm.report.summary import summary_of
 
-    results = read_store(asked.folders).results
-    places = places_of([result.point for result in results], [result.columns.steady for result in results])
-    figures = figures_of(results, places)
+    figures = figures_of(asked.folders)
     pairs = compare(figures, asked.pair) if asked.pair else []
     summary = summary_of(figures, asked.options)
     try:

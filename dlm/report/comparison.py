@@ -10,8 +10,6 @@ from dlm.errors import DlmError
 from dlm.evaluation.lines import read_lines
 from dlm.evaluation.runner import Models, Ready, run_point
 from dlm.report.figures import figures_of
-from dlm.report.methods import places_of
-from dlm.report.reader import read_store
 
 WARM_UP = 4  # questions decoded before anything is timed
 
@@ -87,9 +85,9 @@ def warm_up(ready: Ready, models: Models) -> None:
 
 def line_of(label: str, folder: Path) -> Line:
     """The figures of a point's folder."""
-    (result,) = read_store([folder]).results
-    (figures,) = figures_of([result], places_of([result.point], [result.columns.steady]))
-    row, columns = figures.row, result.columns
+    (figures,) = figures_of([folder])
+    row, result = figures.row, figures.result
+    columns, same = result.columns, ("forwards", "token_forwards", "tokens", "tokens_per_forward", "positions_cut")
     seconds, forwards = float(columns["seconds"].sum()), float(columns["forwards"].sum())
     outside = seconds - float(columns["seconds_model"].sum())
     return Line(
@@ -100,15 +98,10 @@ def line_of(label: str, folder: Path) -> Line:
         accuracy=row.score,
         accuracy_low=row.score_low,
         accuracy_high=row.score_high,
-        forwards=row.forwards,
-        token_forwards=row.token_forwards,
-        tokens=row.tokens,
-        tokens_per_forward=row.tokens_per_forward,
-        canvas_tokens_per_forward=row.canvas_tokens_per_forward,
+        **{name: getattr(row, name) for name in (*same, "canvas_tokens_per_forward")},
         overhead_ms_per_step=1000 * outside / forwards if forwards else 0.0,
         outside_share=outside / seconds if seconds else 0.0,
         seconds=seconds,
-        positions_cut=row.positions_cut,
     )
 
 

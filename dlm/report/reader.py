@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from dlm.errors import SettingsError
 from dlm.evaluation.point import PARTS, Point
+from dlm.evaluation.store import shards_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -177,16 +177,6 @@ def _point(path: Path) -> Point | None:
     return point
 
 
-def sample_files(folder: Path) -> list[Path]:
-    """``samples.jsonl`` and those of further processes, by rank."""
-
-    def rank(path: Path) -> tuple[int, str]:
-        found = re.fullmatch(r"samples-rank(\d+)\.jsonl", path.name)
-        return (int(found[1]) if found else 0, path.name)
-
-    return sorted(folder.glob("samples*.jsonl"), key=rank)
-
-
 def thin(line: bytes) -> bytes:
     """A line without its texts, ids and probabilities, which take most of the time and are not needed here.
 
@@ -242,7 +232,7 @@ def _result(point: Point, folders: list[Path], store: LoadedStore) -> Result:
     rows: list[dict[str, Any]] = []
     keys: set[tuple[str, int]] = set()
     torn = []
-    for path in (file for folder in folders for file in sample_files(folder)):
+    for path in (file for folder in folders for file in shards_of(folder, "samples")):
         lines, cut = read_lines(path, thin)
         if cut:
             torn.append(str(path))
@@ -265,7 +255,7 @@ def _result(point: Point, folders: list[Path], store: LoadedStore) -> Result:
     try:
         columns = _columns(rows, store)
     except KeyError:
-        raise _unlike_samples([file for folder in folders for file in sample_files(folder)]) from None
+        raise _unlike_samples([file for folder in folders for file in shards_of(folder, "samples")]) from None
     except (TypeError, ValueError, AttributeError) as error:
         raise SettingsError(f"{folders[0]} holds a sample with a value of the wrong kind ({error})") from error
     return Result(point, folders[0], columns, manifest, failed, tuple(torn))

@@ -14,7 +14,6 @@ from dlm.evaluation.point import Point
 from dlm.report.figures import Figures, figures_of
 from dlm.report.methods import places_of
 from dlm.report.pairs import compare
-from dlm.report.reader import read_store
 from dlm.report.summary import Options, Summary, at_one_budget, summary_of
 
 from .stores import answers, at_speed, config, sweep, write
@@ -23,9 +22,7 @@ COPY, SHUFFLE = "waiting_line/copy", "waiting_line/shuffle"
 
 
 def figures(folder: Path) -> list[Figures]:
-    results = read_store([folder]).results
-    places = places_of([result.point for result in results], [result.columns.steady for result in results])
-    return figures_of(results, places)
+    return figures_of([folder])
 
 
 def summary(folder: Path, options: Options | None = None) -> Summary:
