@@ -14,8 +14,7 @@ from rich.console import Console
 from dlm.choices import names
 from dlm.commands.common import answered_help, check_switches, folder_of, shown_with, split_texts
 from dlm.configuration import compose_config
-from dlm.errors import SettingsError, StorageError
-from dlm.files import write_whole
+from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
     from dlm.report.pairs import PairLine
@@ -94,14 +93,13 @@ def run(overrides: list[str]) -> int:
     from dlm.report.figures import figures_of
     from dlm.report.pairs import compare
     from dlm.report.summary import summary_of
+    from dlm.report.written import write_report
 
     figures = figures_of(asked.folders)
     pairs = compare(figures, asked.pair) if asked.pair else []
     summary = summary_of(figures, asked.options)
-    try:
-        _write(summary, pairs, asked)  # first: `| less` may end before all is printed
-    except OSError as error:
-        raise StorageError(f"{asked.out} cannot be written ({error.strerror}): give another out=") from error
+    # First: `| less` may end before all is printed.
+    write_report(summary, pairs, asked.out, asked.folders if asked.pictures else None)
     _print(summary, pairs, asked.format)
     count = "1 point" if len(figures) == 1 else f"{len(figures)} points"
     print(f"dlm: {count}; see {asked.out}/report.html", file=sys.stderr)
@@ -182,28 +180,3 @@ def _print_curves(path: Path, x: Sequence[float], how: str) -> None:
         print(tables.markdown([sheet]), end="")
     else:
         Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH).print(tables.rich_table(sheet))
-
-
-def _write(summary: Summary, pairs: Sequence[PairLine], asked: ReportSettings) -> None:
-    """All files, each whole."""
-    from dlm.report import tables
-    from dlm.report.page import page
-    from dlm.report.summary import BestPerSample
-
-    asked.out.mkdir(parents=True, exist_ok=True)
-    pictures = []
-    if asked.pictures:
-        from dlm.report.plots import draw_all
-
-        pictures = draw_all(summary, asked.folders, asked.out)
-    heads, rows = tables.standing_lines(summary)
-    for name, text in (
-        ("points.csv", tables.csv_of([f.row for f in summary.figures])),
-        ("settings.csv", tables.csv_of(summary.means)),
-        ("methods.csv", tables.csv_of(rows, heads)),
-        ("oracle.csv", tables.csv_of(summary.best, tables.columns_of(BestPerSample))),
-        ("tasks.csv", tables.csv_of(summary.mapped)),
-        ("report.md", tables.markdown(tables.sheets_of(summary, pairs), [(p.title, p.file) for p in pictures])),
-        ("report.html", page(summary, tables.sheets_of(summary, pairs), pictures)),
-    ):
-        write_whole(asked.out / name, text)
