@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,11 @@ def test_what_cannot_be_answered_is_raised() -> None:
         score(Faulty(mark, "nan"), task, samplers.topk(), n=4)  # type: ignore[arg-type]
     with pytest.raises(PromptError, match="context"):
         score(tiny(), task, samplers.topk(), n=1, max_new_tokens=4096)
+
+
+def test_the_public_names_load_neither_hydra_nor_datasets() -> None:
+    code = (
+        "import sys; from dlm.evaluation import score, sweep;"
+        "print([m for m in ('hydra', 'omegaconf', 'datasets', 'matplotlib') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
