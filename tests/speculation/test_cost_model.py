@@ -71,7 +71,7 @@ def test_seconds_lie_on_the_line_between_points_and_grow_in_proportion_beyond() 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "knee"),
+    ("seconds", "saturation_point"),
     [((1.0, 1.0, 2.0), 17), ((1.0, 1.2, 2.0), 12), ((1.0, 1.1, 1.1), 32), ((1.0, 1.0, 1.0), 35), ((1.0, 2.0, 3.0), 8)],
 )
 def test_the_knee_is_where_a_forward_takes_10_percent_longer(seconds, saturation_point) -> None:
