@@ -1,4 +1,4 @@
-"""What rules that read confidences achieve on exact marginals.
+"""What rules that read confidences achieve on exact marginals (docs/oracle.md).
 
 As long as every token so far is right, an open place of a shuffle has confidence 1/r, r the number of open places; one
 of a replacement that has not happened yet keeps its item with confidence (r - 1)/r.

@@ -1,4 +1,5 @@
-"""What a decoder with exact marginals achieves, as formulas (docs/oracle.md).
+"""What a decoder with exact marginals achieves, as formulas (ParallelBench, arXiv 2510.04767, has
+the first of them; docs/oracle.md says what they are for).
 
 Nothing here knows a decoder, a model or a task: ``n`` is the length of the given list, an accuracy is a Fraction, a
 total correlation is in bits. Positions are filled in blocks of so many at a time (``sizes``); within a block each

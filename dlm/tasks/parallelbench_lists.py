@@ -121,7 +121,7 @@ class PeopleQueue:
                         self._shots(split, index), template)  # fmt: skip
 
     def judge(self, instance: Instance, output: str) -> Verdict:
-        """Score an answer by :func:`dlm.tasks.rules.right_list`."""
+        """Score an answer by the validity sets of :mod:`dlm.tasks.rules`."""
         meta = instance.meta
         return judge_list(ListQuestion(self.operation, meta["x"], meta["w"], meta["items"]), output)
 

@@ -1,4 +1,5 @@
-"""lm-evaluation-harness: five cases asked as the harness asks them, counters that outlive its cache, bad input."""
+"""lm-evaluation-harness: one process and two, a crash with its cache, stop strings, chat turns, bad input; counters
+that outlive its cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The formulas against tables worked out by hand, and against enumeration without a decoder."""
+"""The formulas against tables worked out by hand (ParallelBench, arXiv 2510.04767, has some of them), and against
+enumeration without a decoder."""
 
 from __future__ import annotations
 

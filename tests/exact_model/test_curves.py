@@ -39,7 +39,7 @@ def test_in_one_step_it_is_the_formula_for_one_step(n: int) -> None:
 
 
 def test_means_over_the_lengths() -> None:
-    """The published shuffle may equal the given list, which changes little here."""
+    """Figures worked out by hand; the published shuffle may equal the given list, which changes little here."""
     drawn = points("replace_random", "drawn")
     assert [drawn[k - 1].accuracy for k in (1, 2, 3, 7)] == pytest.approx([1, 0.791884, 0.633155, 0.419449], abs=1e-6)
     assert points("insert_random", "drawn")[6].accuracy == pytest.approx(0.112159, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Laws that hold for any set of answers."""
+"""Laws that hold for any set of answers (the bound of ParallelBench, arXiv 2510.04767, and what follows from it)."""
 
 from __future__ import annotations
 
