@@ -99,7 +99,10 @@ def run(overrides: list[str]) -> int:
         check_launcher(order.launcher)
     with progress_bar(TextColumn("reading the points"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         sweep = Sweep.of(bar.track(order.choices))
-    _say_refused(sweep.refused)
+    for choice, reason in sweep.refused[:SHOWN]:
+        print(f"dlm: refused: {' '.join(overrides_of(choice))}: {reason}", file=sys.stderr)
+    if len(sweep.refused) > SHOWN:
+        print(f"dlm: ... and {len(sweep.refused) - SHOWN} more", file=sys.stderr)
     if not (order.skip_refused or order.dry):
         sweep.check_refused()
     out, cost = sweep.out, sweep.cost()
@@ -181,13 +184,6 @@ def _watched(entries: Sequence[Entry], folder: Path) -> Iterator[None]:
             over.set()
             thread.join()
             look()
-
-
-def _say_refused(refused: Sequence[tuple[Choice, str]]) -> None:
-    for choice, reason in refused[:SHOWN]:
-        print(f"dlm: refused: {' '.join(overrides_of(choice))}: {reason}", file=sys.stderr)
-    if len(refused) > SHOWN:
-        print(f"dlm: ... and {len(refused) - SHOWN} more", file=sys.stderr)
 
 
 def _print_cost(console: Console, entries: Sequence[Entry], cost: Cost) -> None:

@@ -25,7 +25,7 @@ def score(
     max_new_tokens: int | None = None,
     batch_size: int = 32,
 ) -> dict[str, Any]:
-    """The figures (:meth:`dlm.evaluation.tally.Tally.figures`) of the task's first ``n`` questions, asked as chats.
+    """The figures (:meth:`dlm.evaluation.tally.figures`) of the task's first ``n`` questions, asked as chats.
 
     Raises:
         DlmError: a question that cannot be answered; settings that do not fit the model.

@@ -23,7 +23,7 @@ from dlm.evaluation.runner import Models, Outcome, Pending, Ready
 from dlm.evaluation.sample import Sample
 from dlm.evaluation.shards import Group
 from dlm.evaluation.store import Failure, Store
-from dlm.evaluation.tally import Tally, figures
+from dlm.evaluation.tally import brief, figures
 from dlm.models.language_model import LanguageModel
 from dlm.tasks.base import Verdict
 from dlm.trace import Recorder, TraceWriter, pieces_of
@@ -51,7 +51,7 @@ class Session:
         self.model_files: str | None = None
         self.notes = list(plan.notes)
         # Every answer of a folder that this process alone fills passes through here: no need to read them again.
-        self.tally = Tally() if plan.first and processes.world == 1 else None
+        self.answers: list[Sample] | None = [] if plan.first and processes.world == 1 else None
 
     def run(self, models: Models, quiet: bool) -> Outcome:
         """Ask everything; returns what became of the point."""
@@ -105,15 +105,15 @@ class Session:
             title += f" (process {rank} of {self.processes.world})"
         traces = TraceWriter(self.store.folder / files.shard("traces", rank)) if wanted.record else nullcontext()
         with Board(title, len(mine), quiet or rank > 0) as board, traces as writer:
-            work = _Work(self.store, asker, board, self.tally, Recorder(wanted.record), writer)
+            work = _Work(self.store, asker, board, self.answers, Recorder(wanted.record), writer)
             work.go(decoder, mine, wanted.batch_size, self.seconds)
         self.decoded = work.kept
         self.seconds["all"] += time.perf_counter() - started
 
     def _figures(self, asked: Set[files.Key]) -> tuple[dict[str, Any], int]:
         """The figures of all answers there are, and how many of those asked for there are."""
-        if self.plan.left and self.tally is not None:
-            return self.tally.figures(), self.decoded
+        if self.plan.left and self.answers is not None:
+            return figures(self.answers), self.decoded
         samples = list(files.read_samples(self.store.folder))
         return figures(samples), len({sample.key for sample in samples} & asked)
 
@@ -220,11 +220,11 @@ class _Work:
         store: Store,
         asker: Asker,
         board: Board,
-        tally: Tally | None,
+        answers: list[Sample] | None,
         recorder: Recorder,
         writer: TraceWriter | None,
     ) -> None:
-        self.store, self.asker, self.board, self.tally = store, asker, board, tally
+        self.store, self.asker, self.board, self.answers = store, asker, board, answers
         self.recorder, self.writer = recorder, writer
         self.kept = 0
         self.queries: list[Query] = []
@@ -276,8 +276,8 @@ class _Work:
             self.store.samples.append(line)
             self.kept += 1
             self.board.take(sample)
-            if self.tally is not None:
-                self.tally.take(sample)
+            if self.answers is not None:
+                self.answers.append(brief(sample))
 
     def tried(self, row: RowResult, text: str, act: Callable[[], T]) -> list[T]:
         """What ``act`` gives, alone in a list; none, and a failure, if it raises: a scorer may raise anything, and give

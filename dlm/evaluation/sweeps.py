@@ -99,9 +99,10 @@ class Sweep:
     def check_refused(self) -> None:
         """Refuse to go on where a point is refused. Raises SettingsError."""
         if self.refused:
+            (choice, reason), n = self.refused[0], len(self.refused)
             raise SettingsError(
-                f"{len(self.refused)} of {len(self.refused) + len(self.entries)} points are refused (see above), so"
-                " nothing was run: correct them, or leave them out with skip_refused=true"
+                f"{n} of {n + len(self.entries)} points are refused, so nothing was run: correct them, or leave them"
+                f" out with skip_refused=true; the first is {' '.join(overrides_of(choice))} ({reason})"
             )
 
     def begin(self, workers: int, launcher: Sequence[str]) -> Path:
@@ -168,9 +169,8 @@ def sweep(
     asked = [o for o in overrides if o not in launcher] + [f"out={quoted(str(out))}"]
     node = load_grid(grid, config_dir() / "grid") if isinstance(grid, str) else grid
     found = Sweep.of(combined(asked, node, where))
-    if found.refused and not skip_refused:
-        choice, reason = found.refused[0]
-        raise SettingsError(f"{len(found.refused)} points are refused, the first: {overrides_of(choice)}: {reason}")
+    if not skip_refused:
+        found.check_refused()
     events = found.run(found.begin(workers, launcher), workers, launcher) if found.cost().answers else {}
     return [_swept(entry, events.get(entry.key)) for entry in found.entries]
 

@@ -193,6 +193,6 @@ def test_a_sweep_from_python(tmp_path: Path) -> None:
     again = dlm.evaluation.sweep(swept, where=["sampler.threshold < 0.7"], out=tmp_path)
     assert [(one.state, one.figures) for one in again] == [(State.DONE, found[0].figures)]
     mixed = ["sampler=threshold,topk", "sampler.threshold=0.6", *SMALL]
-    with pytest.raises(SettingsError, match="1 points are refused, the first"):
+    with pytest.raises(SettingsError, match=r"1 of 2 points are refused.* the first is sampler=topk"):
         dlm.evaluation.sweep(mixed, out=tmp_path)
     assert len(dlm.evaluation.sweep(mixed, out=tmp_path, skip_refused=True)) == 1

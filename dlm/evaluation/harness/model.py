@@ -11,8 +11,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
+from torch import Tensor
 
 from dlm.api import Run
 from dlm.engine.canvas import Job
@@ -24,9 +26,9 @@ from dlm.errors import NumericsError, PromptError, SettingsError
 from dlm.evaluation.harness.answers import AnswerFile, Counters
 from dlm.evaluation.harness.identity import decode_digest, describe_settings
 from dlm.evaluation.harness.likelihood import Estimator, Likelihood, Pair
-from dlm.evaluation.harness.processes import Processes
 from dlm.evaluation.harness.requests import HarnessRequest, Key, Wish, cut, numbered, stops
 from dlm.evaluation.harness.settings import from_model_args, whole
+from dlm.evaluation.shards import group
 from dlm.models import LanguageModel
 
 WINDOW = 64  # requests whose likelihoods are estimated together: what a crash may lose
@@ -73,8 +75,8 @@ class HarnessModel(LM):
         self.max_new_tokens, self.seed = whole("max_new_tokens", max_new_tokens), seed
         self.batch_size = whole("batch_size", batch_size)
         self.likelihood = likelihood or Likelihood()
-        self.processes = Processes()
-        self._rank, self._world_size, self._device = self.processes.rank, self.processes.world_size, model.device
+        self.processes = group()
+        self._rank, self._world_size, self._device = self.processes.rank, self.processes.world, model.device
         decoding = (sampler, cache or NoCache(), drafter, self.max_new_tokens, seed)
         self.settings = describe_settings(*decoding, self.likelihood)
         self.digest = decode_digest(model, *decoding, self.likelihood)
@@ -173,17 +175,22 @@ class HarnessModel(LM):
             table.conn.execute(f'CREATE TABLE IF NOT EXISTS "{table.tablename}" (key TEXT PRIMARY KEY, value BLOB)')
             table.conn.commit()
 
-    def all_gather(self, tensor: Any) -> Any:
-        """See :class:`Processes`."""
-        return self.processes.all_gather(tensor)
+    # All that the harness exchanges is small: it goes through main memory, whatever the device.
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, one behind the other."""
+        if self.world_size == 1:
+            return tensor
+        return torch.cat([part.reshape(-1, *tensor.shape[1:]) for part in self.processes.gather(tensor.cpu())])
 
     def gather_object(self, obj: Any, dst: int = 0) -> list[Any] | None:
-        """See :class:`Processes`."""
-        return self.processes.gather_object(obj, dst)
+        """The values of all processes by rank on process ``dst``, None on the others."""
+        values = self.processes.gather(obj)
+        return values if self.rank == dst else None
 
     def barrier(self) -> None:
-        """See :class:`Processes`."""
-        self.processes.barrier()
+        """Wait for the others."""
+        self.processes.gather(None)
 
     # Answers.
 
