@@ -140,6 +140,8 @@ def test_launchers_whose_group_is_killed_begin_again_where_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: list[str]
 ) -> None:
     """Two workers of joblib, killed with their master; then the same command, or one with Slurm's local stand-in."""
+    from joblib.externals.loky import get_reusable_executor
+
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("JOBLIB_MULTIPROCESSING", "1")
     assert main(["eval", *KILLED, f"out={tmp_path / 'plain'}"]) == 0
@@ -154,6 +156,7 @@ def test_launchers_whose_group_is_killed_begin_again_where_they_were(
     assert master.wait() == -9
     assert 0 < sum(map(len, lines(out).values())) < 32
     assert main(["eval", *KILLED, f"out={out}", "workers=2", *launcher]) == 0
+    get_reusable_executor().shutdown()  # a fork of this process would wait for workers that it does not have
     assert lines(out) == lines(tmp_path / "plain")
 
 
