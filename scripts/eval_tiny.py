@@ -14,7 +14,6 @@ import csv
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,26 +25,25 @@ from rich.console import Console
 import dlm
 import dlm.tasks
 import samplers
+from dlm.evaluation.scoring import score
 from dlm.models.checkpoint import resolve
 from dlm.training.card import write_card
-from dlm.training.evaluation import evaluate_task
 
 BLOCK = 16
 COLUMNS = {
     **{f"k={k}": partial(samplers.topk, tokens_per_step=k) for k in (1, 2, 4, 8)},
     "threshold 0.9": partial(samplers.threshold, 0.9),
 }
+FIGURES = ("accuracy", "forwards", "tokens", "tokens_per_forward", "n")
 
 
 def measure(folder: str, n: int, task: str) -> dict[str, Any]:
     """Every column for one task; runs in its own process."""
     torch.set_num_threads(1)
-    model, canvas = dlm.load(folder), dlm.tasks.get(task).canvas
-    scores = {
-        name: asdict(evaluate_task(model, task, make(blocks=samplers.Fixed(BLOCK)), n=n, max_new_tokens=canvas))
-        for name, make in COLUMNS.items()
-    }
-    return {"canvas": canvas, "scores": scores}
+    model, asked = dlm.load(folder), dlm.tasks.get(task)
+    found = {name: score(model, asked, make(blocks=samplers.Fixed(BLOCK)), n=n) for name, make in COLUMNS.items()}
+    scores = {name: {key: figures[key] for key in FIGURES} for name, figures in found.items()}
+    return {"canvas": asked.canvas, "scores": scores}
 
 
 def write(folder: Path, evaluation: dict[str, Any]) -> None:

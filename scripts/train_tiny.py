@@ -22,9 +22,10 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 import samplers
+from dlm import tasks
+from dlm.evaluation.scoring import score
 from dlm.models import LanguageModel, LLaDAConfig, load
 from dlm.training.data import Curriculum, Mixture
-from dlm.training.evaluation import accuracies
 from dlm.training.tokenizer import build
 from dlm.training.trainer import Recipe, Trainer, append_line
 
@@ -52,7 +53,8 @@ def evaluator(settings: dict[str, Any]) -> Any:
     sampler = samplers.topk(tokens_per_step=settings["evaluation"]["tokens_per_step"], blocks=samplers.Fixed(16))
 
     def evaluate(model: LanguageModel) -> dict[str, float]:
-        return accuracies(model, list(settings["tasks"]), sampler, settings["evaluation"]["n"])
+        n = settings["evaluation"]["n"]
+        return {name: score(model, tasks.get(name), sampler, n=n)["accuracy"] for name in settings["tasks"]}
 
     return evaluate
 

@@ -13,8 +13,9 @@ import yaml
 from dlm.cli import COMMANDS
 from dlm.cli import HELP as OVERVIEW
 from dlm.commands import eval as single
-from dlm.commands import report, sweep, tasks, trace, workers
+from dlm.commands import report, sweep, tasks, trace
 from dlm.configuration import compose_config
+from dlm.evaluation import workers
 from dlm.evaluation.grid import expand, overrides_of
 from dlm.evaluation.sample import Sample
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from rich.table import Table
 
+from dlm import tasks
 from dlm.bench import engine
 from dlm.bench.differences import counted, differing, flip_lines, flips_of, flips_table
 from dlm.bench.engine import Bench, Cell, Contender, Measured, Round, decode_rounds, paired, random_rounds, tried
@@ -23,9 +24,9 @@ from dlm.engine.canvas import Job
 from dlm.engine.interfaces import Cache
 from dlm.engine.no_cache import NoCache
 from dlm.engine.sampler import Sampler
-from dlm.evaluation.compare import Questions
 from dlm.models import LanguageModel
 from dlm.speculation import FreeDave
+from dlm.tasks import Generated
 
 UNDRAFTED = "none"
 AGAIN = "again"
@@ -155,16 +156,17 @@ def sources(cell: Cell, settings: DraftingBenchSettings) -> list[Prompts]:
     """Held-out questions of every task for a model that can read; prompts of random tokens for the others."""
     if cell.model.tokenizer is None:
         return [Prompts(RANDOM, random_rounds(cell, settings.prompt, settings.generation, settings.rounds)[1:])]
-    asked = [Questions.of(task, settings.questions * settings.rounds) for task in settings.tasks]
-    return [Prompts(questions.task.name, question_jobs(cell.model, questions, settings.rounds)) for questions in asked]
+    each, rounds = settings.questions, settings.rounds
+    return [
+        Prompts(task.name, question_jobs(cell.model, task, each, rounds)) for task in map(tasks.get, settings.tasks)
+    ]
 
 
-def question_jobs(model: LanguageModel, questions: Questions, rounds: int) -> list[list[Job]]:
-    """The questions as jobs, dealt out to so many rounds."""
-    prompts = [model.encode_chat(chat) for chat in questions.chats]
-    each = len(prompts) // rounds
+def question_jobs(model: LanguageModel, task: Generated, each: int, rounds: int = 1) -> list[list[Job]]:
+    """Held-out questions as jobs, ``each`` of them for every round."""
+    prompts = [model.encode_chat(task.instance(i).messages) for i in range(each * rounds)]
     dealt = [prompts[number * each : (number + 1) * each] for number in range(rounds)]
-    return [engine.filled_jobs(model, prompts, questions.max_new_tokens) for prompts in dealt]
+    return [engine.filled_jobs(model, prompts, task.canvas) for prompts in dealt]
 
 
 def _measured(bench: Bench[DraftingBenchSettings], cell: Cell, source: Prompts, contest: Contest) -> list[Measured]:
@@ -247,14 +249,13 @@ def _saturation(settings: DraftingBenchSettings, cell: Cell, contest: Contest) -
 def _flips(bench: Bench[DraftingBenchSettings], name: str, contest: Contest) -> list[Measured]:
     """How many answers and positions differ from the undrafted run, in every number format asked for."""
     settings, figures = bench.settings, list[Measured]()
-    asked = [Questions.of(task, settings.flip_questions) for task in settings.tasks]
     for dtype in settings.flip_dtypes:
         cell = Cell(surer(bench.model(name, dtype)), name, settings.flip_questions)
-        for questions in asked:
-            (jobs,) = question_jobs(cell.model, questions, rounds=1)
+        for task in map(tasks.get, settings.tasks):
+            (jobs,) = question_jobs(cell.model, task, settings.flip_questions)
             for sampler, cache, made, policy in contest.ways(cell.model):
                 contenders = contenders_of(settings.layouts, settings.draft_lengths, made, policy)
-                names = {"prompts": questions.task.name, "dtype": dtype, "sampler": sampler, "cache": cache}
+                names = {"prompts": task.name, "dtype": dtype, "sampler": sampler, "cache": cache}
                 figures += flips_of(cell, names, contenders, jobs)
     return figures
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
-from dlm.commands.compare import _chosen as chosen
-from dlm.commands.compare import _labels as labels
+from dlm.choices import chosen, labels
+from dlm.commands.common import answered_help, shown_with, split_texts
 from dlm.configuration import build, compose_config
 from dlm.errors import SettingsError
 
@@ -62,11 +61,7 @@ class Request:
         self._name, self._several = name, several
         self._texts, self._overrides = split_texts(overrides, [f"{group}s" for group in several])
 
-        def shown(config: Any) -> str:
-            config.merge_with(self._texts)
-            return yaml_of(config)
-
-        self.help = answered_help(self._overrides, text, name, shown)
+        self.help = answered_help(self._overrides, text, name, shown_with(self._texts))
         if self.help:
             return
         for override in self._overrides:

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
-from dlm.configuration import build, choices, compose_config, parts_of
+from dlm.choices import chosen, labels, listed
+from dlm.commands.common import (
+    answered_help,
+    check_counts,
+    check_switches,
+    folder_of,
+    progress_bar,
+    shown_with,
+    split_texts,
+)
+from dlm.configuration import Composer, compose_config, plain_of, quoted
 from dlm.errors import SettingsError
-from dlm.files import write_whole
+from dlm.files import write_csv, write_json
 
 if TYPE_CHECKING:
-    from dlm.engine.interfaces import Cache
-    from dlm.engine.sampler import Sampler
-    from dlm.evaluation.compare import Decoding, Line, Questions, Refused
+    from dlm.evaluation.runner import Models, Ready
+    from dlm.report.comparison import Line, Refused
 
 HELP = """dlm compare: samplers side by side on the same held-out questions.
 
@@ -59,29 +63,23 @@ examples:
   dlm compare model=llada-8b-instruct task=math/addition batch_size=8 out=comparison
 """
 TEXT_KEYS = ("task", "samplers", "caches", "out")
-
-
-class Way(NamedTuple):
-    """A sampler with a cache."""
-
-    sampler: Sampler
-    cache: Cache | None
+OWN = ("n", "pictures")  # what `dlm eval` has other words for
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is asked for, checked and built, before a model is loaded.
+class Comparison:
+    """What is asked for, checked and built.
 
     Attributes:
-        questions: per task.
-        ways: per label a sampler and its cache, or the reason why their settings were refused.
+        points: per task, and there per label, the point in a temporary store, or why its settings were refused.
+        models: holds the model.
         out: where files go; None for none.
         pictures: whether pictures are among them.
         record: all settings as plain values, for ``compare.json``.
     """
 
-    questions: list[Questions]
-    ways: dict[str, Way | str]
+    points: dict[str, dict[str, Ready | str]]
+    models: Models
     out: Path | None
     pictures: bool
     record: dict[str, Any]
@@ -90,174 +88,100 @@ class Plan:
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
     texts, overrides = split_texts(overrides, TEXT_KEYS)
-
-    def shown(config: Any) -> str:
-        config.merge_with(texts)
-        return yaml_of(config)
-
-    if answered_help(overrides, HELP, "compare", shown):
+    if answered_help(overrides, HELP, "compare", shown_with(texts)):
         return 0
-    plan, how = _prepare(texts, overrides)
-    report = _Report(plan, Console(file=sys.stdout))
-    try:
-        _measure_all(plan, how, report)
-    except BaseException:
-        report.rescue()
-        raise
+    with TemporaryDirectory(prefix="dlm-compare-") as store:
+        comparison = _prepare(texts, overrides, store)
+        report = _Report(comparison, Console(file=sys.stdout))
+        try:
+            _measure_all(comparison, report)
+        except BaseException:
+            report.rescue()
+            raise
     if not report.lines:
         raise SettingsError("no sampler could be run; the reasons are above")
     return 0
 
 
-def read_list(text: str) -> list[str]:
-    """The entries of ``a`` or ``[a,'b',c:k=1,l=2]``, each once.
-
-    The shell may have taken the quotes away: a ``key=value`` that names no sampler belongs to the entry before it.
-    """
-    inner = re.fullmatch(r"\s*\[(.*)\]\s*", text, flags=re.DOTALL)
-    entries: list[str] = []
-    for piece in _split(inner[1] if inner else text):
-        entry = piece.strip()
-        quoted = len(entry) > 1 and entry[0] in "'\"" and entry[-1] == entry[0]
-        goes_on = bool(entries) and not quoted and "=" in entry and ":" not in entry.partition("=")[0]
-        if goes_on:
-            entries[-1] += f",{entry}"
-        elif entry:
-            entries.append(entry[1:-1] if quoted else entry)
-    return list(dict.fromkeys(entries))
-
-
-def _split(text: str) -> list[str]:
-    """Cut at the commas outside quotes and brackets."""
-    return re.findall(r"(?:'[^']*'|\"[^\"]*\"|\[[^\]]*\]|[^,])+", text)
-
-
-def _prepare(texts: dict[str, str], overrides: list[str]) -> tuple[Plan, Decoding]:
+def _prepare(texts: dict[str, str], overrides: list[str], store: str) -> Comparison:
     """Check and build everything, then load the model.
 
     Raises:
         SettingsError: unknown names, settings out of range, no matplotlib where pictures are wanted.
     """
-    from dlm.evaluation.compare import Decoding, Questions
+    from dlm import tasks
+    from dlm.evaluation.runner import Models, prepare
 
     if any(o.partition("=")[0].lstrip("+~") == "sampler" for o in overrides):
         raise SettingsError("compare takes several samplers: samplers=[NAME,...] instead of sampler=NAME")
     # Settings of a sampler are no part of what all samplers share: not every one knows them.
-    config = compose_config("compare", [o for o in overrides if not o.startswith("sampler.")])
-    wanted = config.max_new_tokens
-    for key in ("n", "batch_size", *(["max_new_tokens"] if wanted is not None else [])):
-        if type(config[key]) is not int or config[key] < 1:
-            raise SettingsError(f"{key} must be a whole number of at least 1, got {config[key]!r}")
-    if not isinstance(config.pictures, bool):
-        raise SettingsError(f"pictures must be true or false, got {config.pictures!r}")
-    labels = _labels("sampler", texts.get("samplers", config.samplers), leave_out=("parts",))
-    caches = _labels("cache", texts["caches"]) if texts.get("caches", "null") != "null" else [""]
-    names = read_list(texts["task"]) if "task" in texts else [str(config.task)]
-    if not names:
+    common = [o for o in overrides if not o.startswith("sampler.")]
+    config = compose_config("compare", common)
+    check_counts(config, "n", "batch_size", *(["max_new_tokens"] if config.max_new_tokens is not None else []))
+    check_switches(config, "pictures")
+    names = labels("sampler", texts.get("samplers", config.samplers), leave_out=("parts",))
+    caches = labels("cache", texts["caches"]) if texts.get("caches", "null") != "null" else [""]
+    asked = listed(texts.get("task", str(config.task)))
+    if not asked:
         raise SettingsError("task names none: give at least one, for example task=waiting_line/copy")
-    questions = [Questions.of(name, config.n, wanted) for name in names]
-    out = Path(texts["out"]).expanduser() if texts.get("out") else None
-    if out is not None and config.pictures:
-        from dlm.evaluation.pictures import check_matplotlib
+    for name in asked:
+        tasks.get(name)
+    out = folder_of(texts.get("out"), config.pictures)
+    composer = Composer("eval")
 
-        check_matplotlib()
-    config.max_new_tokens = questions[0].max_new_tokens  # parts_of wants a number; Questions holds the one per task
-    parts = parts_of(config)
-    ways = {
-        f"{label} + {cache}" if cache else label: _built(label, cache, overrides)
-        for label in labels
-        for cache in caches
+    def ready(task: str, settings: Sequence[str], own: Sequence[str] = ()) -> Ready:
+        kept = [o for o in settings if o.partition("=")[0] not in OWN]
+        questions = [f"task={task}", f"task.limit={config.n}", "task.form=chat", f"out={quoted(store)}"]
+        return prepare(composer([*kept, *own, *questions]))
+
+    def point(task: str, label: str, cache: str) -> Ready | str:
+        try:
+            return ready(task, overrides, chosen("sampler", label) + (chosen("cache", cache) if cache else []))
+        except SettingsError as error:
+            return str(error).strip().splitlines()[0]
+
+    shared, models = [ready(task, common) for task in asked], Models()
+    ways = [(label, cache) for label in names for cache in caches]
+    points = {
+        task: {f"{label} + {cache}" if cache else label: point(task, label, cache) for label, cache in ways}
+        for task in asked
     }
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    shared = {
-        k: v for k, v in parts.config.items() if k not in ("sampler", "samplers", "caches", "task", "out", "debug")
-    }
-    how = Decoding(parts.load_model(), parts.cache, parts.drafter, parts.seed, parts.batch_size)
-    record = {
-        "task": names,
-        "samplers": labels,
-        "caches": [c for c in caches if c],
-        **shared,
-        "max_new_tokens": wanted,
-        "overrides": overrides,
-    }
-    record["device"] = str(how.model.device)
-    return Plan(questions, ways, out, config.pictures, record), how
+    device = str(models.get(shared[0].parts).device)
+    lists = {"task": asked, "samplers": names, "caches": [cache for cache in caches if cache]}
+    rest = {k: v for k, v in plain_of(config).items() if k not in ("sampler", *TEXT_KEYS, "debug", "hydra")}
+    return Comparison(points, models, out, config.pictures, {**lists, **rest, "overrides": overrides, "device": device})
 
 
-def _labels(group: str, text: str, leave_out: Sequence[str] = ()) -> list[str]:
-    """What was asked for as ``samplers=`` or ``caches=``, every name known.
-
-    Raises:
-        SettingsError: an unknown name (the known ones are listed), no name, settings that are not key=value.
-    """
-    known = choices(group)
-    entries = read_list(text)
-    labels = [n for n in known if n not in leave_out] if entries == ["all"] else entries
-    if not labels:
-        raise SettingsError(f"{group}s names none: all, or some of {', '.join(known)}")
-    for label in labels:
-        name, _, settings = label.partition(":")
-        if name not in known:
-            raise SettingsError(f"unknown {group} {name!r}; known are all or {', '.join(known)}")
-        if bad := [s for s in _split(settings) if "=" not in s]:
-            example = "topk:tokens_per_step=4" if group == "sampler" else "dual:every=8"
-            raise SettingsError(f"{group}s: {bad[0]!r} in {label!r} is not key=value (as {example})")
-    return labels
-
-
-def _built(label: str, cache: str, overrides: list[str]) -> Way | str:
-    """The sampler of a label with the cache of another (empty: the group's), or why their settings were refused."""
-    from hydra.utils import instantiate
-    from omegaconf.errors import OmegaConfBaseException
-
-    own = _chosen("sampler", label) + (_chosen("cache", cache) if cache else [])
-    try:
-        config = compose_config("compare", [*overrides, *own])
-        return Way(build(instantiate, config.sampler, _convert_="all"), build(instantiate, config.cache))
-    except (SettingsError, OmegaConfBaseException) as error:
-        return str(error).strip().splitlines()[0]
-
-
-def _chosen(group: str, label: str) -> list[str]:
-    """The overrides that a label stands for."""
-    name, _, settings = label.partition(":")
-    return [f"{group}={name}", *(f"{group}.{setting.strip()}" for setting in _split(settings))]
-
-
-def _measure_all(plan: Plan, how: Decoding, report: _Report) -> None:
+def _measure_all(comparison: Comparison, report: _Report) -> None:
     """Every sampler on every task; the report takes each result in as it comes."""
-    from dlm.evaluation.compare import Refused, measure, warm_up
+    from dlm.report.comparison import Refused, measure, warm_up
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    warm = False
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    with bar:
-        cell = bar.add_task("", total=len(plan.questions) * len(plan.ways))
-        for questions in plan.questions:
-            task = questions.task.name
-            for label, way in plan.ways.items():
+    with progress_bar() as bar:
+        cell = bar.add_task("", total=sum(map(len, comparison.points.values())))
+        warm = False
+        for task, points in comparison.points.items():
+            for label, ready in points.items():
                 bar.update(cell, description=escape(f"{task} {label}"))
                 try:
-                    if isinstance(way, str):
-                        raise SettingsError(way)
-                    mine = replace(how, cache=way.cache)
+                    if isinstance(ready, str):
+                        raise SettingsError(ready)
                     if not warm:
-                        warm_up(questions, way.sampler, mine)
+                        warm_up(ready, comparison.models)
                         warm = True
-                    report.take(measure(questions, label, way.sampler, mine))
+                    report.take(measure(ready, label, comparison.models))
                 except SettingsError as error:
                     report.refuse(Refused(task, label, str(error)))
                 bar.advance(cell)
-            report.finish(questions)
+            report.finish(task)
 
 
 class _Report:
     """What has been measured so far: tables on the console, files in the folder."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
-        self.plan, self.console = plan, console
+    def __init__(self, comparison: Comparison, console: Console) -> None:
+        self.comparison, self.console = comparison, console
         self.lines: list[Line] = []
         self.refused: list[Refused] = []
         self.shown: set[str] = set()
@@ -272,51 +196,43 @@ class _Report:
         self.refused.append(refused)
         self._write()
 
-    def finish(self, questions: Questions) -> None:
+    def finish(self, task: str) -> None:
         """Print the table of a task and draw its picture."""
-        from dlm.evaluation.compare import ranked
-
-        task = questions.task.name
         self.shown.add(task)
-        lines = ranked([line for line in self.lines if line.task == task])
-        if lines:
-            self.console.print(_table(lines))
+        lines = self._print([line for line in self.lines if line.task == task])
         for refused in (r for r in self.refused if r.task == task):
             self.console.print(Text(f"refused: {refused.sampler}: {refused.reason}"), soft_wrap=True)
-        if lines and self.plan.out is not None and self.plan.pictures:
+        if lines and self.comparison.out is not None and self.comparison.pictures:
             from dlm.evaluation.pictures import draw
 
-            draw(lines, self.plan.out / f"{task.replace('/', '-')}.png")
+            draw(lines, self.comparison.out / f"{task.replace('/', '-')}.png")
 
     def rescue(self) -> None:
         """After an error or an interrupt: show the lines of a task that was not finished."""
-        from dlm.evaluation.compare import ranked
-
-        lines = ranked([line for line in self.lines if line.task not in self.shown])
-        if lines:
-            self.console.print(_table(lines))
-        if self.lines and self.plan.out is not None:
+        self._print([line for line in self.lines if line.task not in self.shown])
+        if self.lines and self.comparison.out is not None:
             count = "1 line was" if len(self.lines) == 1 else f"{len(self.lines)} lines were"
-            print(f"dlm: {count} measured; see {self.plan.out}/compare.csv", file=sys.stderr)
+            print(f"dlm: {count} measured; see {self.comparison.out}/compare.csv", file=sys.stderr)
+
+    def _print(self, lines: Sequence[Line]) -> list[Line]:
+        from dlm.report.comparison import ranked
+
+        best = ranked(lines)
+        if best:
+            self.console.print(_table(best))
+        return best
 
     def _write(self) -> None:
-        if self.plan.out is None:
+        if self.comparison.out is None:
             return
         from dlm import __version__
-        from dlm.evaluation.compare import Line
+        from dlm.report.comparison import Line
 
-        table = io.StringIO()
-        writer = csv.DictWriter(table, [f.name for f in fields(Line)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(line) for line in self.lines)
-        write_whole(self.plan.out / "compare.csv", table.getvalue())
-        whole = {
-            "dlm": __version__,
-            "settings": self.plan.record,
-            "lines": [asdict(line) for line in self.lines],
-            "refused": [asdict(refused) for refused in self.refused],
-        }
-        write_whole(self.plan.out / "compare.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+        lines = [asdict(line) for line in self.lines]
+        write_csv(self.comparison.out / "compare.csv", [f.name for f in fields(Line)], lines)
+        refused = [asdict(refused) for refused in self.refused]
+        record = {"dlm": __version__, "settings": self.comparison.record, "lines": lines, "refused": refused}
+        write_json(self.comparison.out / "compare.json", record)
 
 
 def _table(lines: Sequence[Line]) -> Table:

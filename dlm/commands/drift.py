@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
@@ -17,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
-from dlm.commands.compare import read_list
+from dlm.choices import listed
+from dlm.commands.common import answered_help, check_counts, check_switches, folder_of, shown_with, split_texts
 from dlm.configuration import Composed, compose_config, parts_of
 from dlm.errors import SettingsError
-from dlm.files import write_whole
+from dlm.files import write_csv, write_json
 
 if TYPE_CHECKING:
     from dlm.api import Prompt
@@ -58,7 +54,7 @@ TOLD = {"prompt": "prompt", "decided_before": "decided\nbefore", "decided_since"
 
 
 @dataclass(frozen=True)
-class Asked:
+class DriftSettings:
     """What is asked for, checked and built, before a model is loaded.
 
     Attributes:
@@ -87,11 +83,7 @@ def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
     texts, overrides = split_texts(overrides, TEXT_KEYS)
 
-    def shown(config: Any) -> str:
-        config.merge_with(texts)
-        return yaml_of(config)
-
-    if answered_help(overrides, HELP, "drift", shown):
+    if answered_help(overrides, HELP, "drift", shown_with(texts)):
         return 0
     asked = _prepare(texts, overrides)
     from dlm.evaluation.drift import measure
@@ -111,41 +103,31 @@ def run(overrides: list[str]) -> int:
     return 0
 
 
-def _prepare(texts: dict[str, str], overrides: list[str]) -> Asked:
+def _prepare(texts: dict[str, str], overrides: list[str]) -> DriftSettings:
     """Check and build everything but the model.
 
     Raises:
         SettingsError: unknown names, settings out of range, no matplotlib where a picture is wanted.
     """
-    from dlm.evaluation.compare import Questions
+    from dlm import tasks
 
     config = compose_config("drift", overrides)
-    for key in ("n", "batch_size", "max_new_tokens"):
-        if type(config[key]) is not int or config[key] < 1:
-            raise SettingsError(f"{key} must be a whole number of at least 1, got {config[key]!r}")
-    if not isinstance(config.pictures, bool):
-        raise SettingsError(f"pictures must be true or false, got {config.pictures!r}")
+    check_counts(config, "n", "batch_size", "max_new_tokens")
+    check_switches(config, "pictures")
     if "prompt" in texts and "task" in texts:
         raise SettingsError("give prompt= or task=, not both")
     if "prompt" in texts:
         prompts: list[Prompt] = [texts["prompt"]]
     else:
-        names = read_list(texts.get("task", str(config.task)))
+        names = listed(texts.get("task", str(config.task)))
         if not names:
             raise SettingsError("task names none: give at least one, for example task=waiting_line/shuffle")
-        prompts = [chat for name in names for chat in Questions.of(name, config.n, config.max_new_tokens).chats]
-    out = Path(texts["out"]).expanduser() if texts.get("out") else None
-    if out is not None:
-        if out.exists() and not out.is_dir():
-            raise SettingsError(f"out={out} is a file: name a folder")
-        if config.pictures:
-            from dlm.evaluation.pictures import check_matplotlib
-
-            check_matplotlib()
+        prompts = [task.instance(i).messages for task in map(tasks.get, names) for i in range(config.n)]
+    out = folder_of(texts.get("out"), config.pictures)
     parts = parts_of(config)
     if parts.drafter is not None:
         raise SettingsError("drift is measured without a drafter: leave drafting=none")
-    return Asked(parts, prompts, _name(config.cache), parts.sampler.name, out, config.pictures)
+    return DriftSettings(parts, prompts, _name(config.cache), parts.sampler.name, out, config.pictures)
 
 
 def _name(node: Any) -> str:
@@ -221,7 +203,7 @@ def _small(kl: float) -> str:
     return "0" if kl == 0 else f"{kl:.1e}"
 
 
-def _write(drift: Drift, asked: Asked, folder: Path) -> None:
+def _write(drift: Drift, asked: DriftSettings, folder: Path) -> None:
     """All files, each whole."""
     from dlm import __version__
     from dlm.evaluation.drift import KeyDrift, OutputDrift, StepDrift
@@ -230,7 +212,7 @@ def _write(drift: Drift, asked: Asked, folder: Path) -> None:
     for name, kind, lines in (
         ("steps", StepDrift, drift.steps), ("keys", KeyDrift, drift.keys), ("outputs", OutputDrift, drift.outputs),
     ):  # fmt: skip
-        write_whole(folder / f"drift_{name}.csv", _csv([f.name for f in fields(kind)], lines))
+        write_csv(folder / f"drift_{name}.csv", [f.name for f in fields(kind)], map(asdict, lines))
     config = {k: v for k, v in asked.parts.config.items() if k not in ("out", "debug", "pictures")}
     figures = (
         "mean_kl", "median_kl", "max_kl", "agreement", "same_choice", "hamming", "first_divergence",
@@ -238,16 +220,8 @@ def _write(drift: Drift, asked: Asked, folder: Path) -> None:
     )  # fmt: skip
     record = {"dlm": __version__, "settings": config, "prompts": asked.prompts}
     record |= {"summary": {name: getattr(drift, name) for name in figures}}
-    write_whole(folder / "drift.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "drift.json", record)
     if asked.pictures:
         from dlm.evaluation.drift_pictures import draw
 
         draw(drift, asked.title, folder / "drift.png")
-
-
-def _csv(columns: list[str], lines: Sequence[Any]) -> str:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(line) for line in lines)
-    return table.getvalue()

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.commands.common import answered_help, check_switches, shown_with, split_texts
 from dlm.configuration import compose_config
-from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
     from dlm.evaluation.runner import Outcome
@@ -66,19 +65,14 @@ def run(overrides: list[str]) -> int:
         return sweep.run(overrides)
     texts, overrides = split_texts(overrides, TEXT_KEYS)
 
-    def shown(config: Any) -> str:
-        config.merge_with(texts)
-        return yaml_of(config)
-
-    if answered_help(overrides, HELP, "eval", shown):
+    if answered_help(overrides, HELP, "eval", shown_with(texts)):
         return 0
     from dlm.evaluation.runner import Models, prepare, run_point
     from dlm.evaluation.shards import group
 
     config = compose_config("eval", overrides, chosen=True)
     config.merge_with(texts)
-    if not isinstance(config.json, bool):
-        raise SettingsError(f"json must be true or false, got {config.json!r}")
+    check_switches(config, "json")
     outcome = run_point(prepare(config), Models())
     if group().rank == 0:
         for note in outcome.notes:

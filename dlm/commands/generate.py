@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.commands.common import answered_help, progress_bar, split_texts, yaml_of
 from dlm.configuration import compose_config, parts_of
 from dlm.errors import PromptError, SettingsError
 from dlm.files import write_whole
@@ -214,10 +214,7 @@ def _collect(
     finished: Iterator[tuple[int, Generation]], done: dict[int, Generation], total: int, progress: bool
 ) -> None:
     """Take the answers in as they are finished, with a progress bar on stderr."""
-    from rich.progress import Progress
-
-    bar = Progress(console=Console(stderr=True), transient=True) if progress and sys.stderr.isatty() else None
-    with bar if bar is not None else nullcontext():
+    with progress_bar() if progress else nullcontext() as bar:
         task = bar.add_task("decoding", total=total) if bar is not None else None
         for index, answer in finished:
             done[index] = answer

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +13,22 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
-from dlm.commands.compare import read_list
+from dlm.choices import listed
+from dlm.commands.common import (
+    answered_help,
+    check_counts,
+    check_switches,
+    folder_of,
+    progress_bar,
+    shown_with,
+    split_texts,
+)
 from dlm.configuration import GROUPS, build, compose_config
 from dlm.errors import SettingsError
-from dlm.files import write_whole
+from dlm.files import write_csv, write_json
 
 if TYPE_CHECKING:
     from dlm.engine.sampler import Sampler
@@ -59,7 +64,7 @@ TEXT_KEYS = ("task", "out")
 
 
 @dataclass(frozen=True)
-class Plan:
+class OracleSettings:
     """What is asked for, checked, before anything is decoded.
 
     Attributes:
@@ -83,11 +88,7 @@ def run(overrides: list[str]) -> int:
 
     texts, overrides = split_texts(overrides, TEXT_KEYS)
 
-    def shown(config: Any) -> str:
-        config.merge_with(texts)
-        return yaml_of(config)
-
-    if answered_help(overrides, HELP.replace("{tasks}", ", ".join(TASKS)), "oracle", shown):
+    if answered_help(overrides, HELP.replace("{tasks}", ", ".join(TASKS)), "oracle", shown_with(texts)):
         return 0
     plan = _prepare(texts, overrides)
     checked = list(_checked(plan))
@@ -102,7 +103,7 @@ def run(overrides: list[str]) -> int:
     return 0 if all(one.ok for one in checked) else 1
 
 
-def _prepare(texts: dict[str, str], overrides: list[str]) -> Plan:
+def _prepare(texts: dict[str, str], overrides: list[str]) -> OracleSettings:
     """Check everything and build the samplers.
 
     Raises:
@@ -116,24 +117,18 @@ def _prepare(texts: dict[str, str], overrides: list[str]) -> Plan:
     if group := next((key for key in keys if key in GROUPS), None):
         raise SettingsError(f"oracle brings its own model and a sampler for each cell: leave {group} out")
     config = compose_config("oracle", overrides)
-    for key in ("rollouts", "batch_size"):
-        if type(config[key]) is not int or config[key] < 1:
-            raise SettingsError(f"{key} must be a whole number of at least 1, got {config[key]!r}")
+    check_counts(config, "rollouts", "batch_size")
     if type(config.seed) is not int:
         raise SettingsError(f"seed must be a whole number, got {config.seed!r}")
-    if not isinstance(config.json, bool):
-        raise SettingsError(f"json must be true or false, got {config.json!r}")
-    names = read_list(texts.get("task", str(config.task)))
+    check_switches(config, "json")
+    names = listed(texts.get("task", str(config.task)))
     if not names:
         raise SettingsError(f"task names none: all, or some of {', '.join(TASKS)}")
     lengths: list[Any] = list(config.n) if OmegaConf.is_list(config.n) else [config.n]
     found = cells(TASKS if names == ["all"] else names, lengths)
-    out = Path(texts["out"]).expanduser() if texts.get("out") else None
-    if out is not None and out.exists() and not out.is_dir():
-        raise SettingsError(f"out={out} is a file: name a folder")
-    return Plan(
-        with_samplers(found), config.rollouts, config.seed, config.batch_size, config.json, out
-    )  # fmt: skip
+    out = folder_of(texts.get("out"))
+    cells_ = with_samplers(found)
+    return OracleSettings(cells_, config.rollouts, config.seed, config.batch_size, config.json, out)
 
 
 def with_samplers(found: Sequence[Cell]) -> list[tuple[Cell, Sampler]]:
@@ -157,16 +152,14 @@ def _composed(groups: tuple[str, ...]) -> Any:
     return compose_config("oracle", groups)
 
 
-def _checked(plan: Plan) -> Iterator[Checked]:
+def _checked(plan: OracleSettings) -> Iterator[Checked]:
     """Decode cell after cell."""
     from dlm.exact_model.check import check
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    with bar:
+    with progress_bar() as bar:
         progress = bar.add_task("", total=len(plan.cells))
         for cell, sampler in plan.cells:
-            bar.update(progress, description=escape(f"{cell.asked.task} n={cell.asked.n} {cell.way}"))
+            bar.update(progress, description=escape(f"{cell.group.task} n={cell.group.n} {cell.way}"))
             yield check(cell, sampler, plan.rollouts, plan.seed, plan.batch_size)
             bar.advance(progress)
 
@@ -179,14 +172,14 @@ def _table(checked: list[Checked]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     last = ("", 0)
     for one in checked:
-        cell, asked = one.cell, one.cell.asked
-        name = f"{asked.task}, {asked.law}" if asked.law else asked.task
-        if last not in (("", 0), (name, asked.n)):
+        cell, group = one.cell, one.cell.group
+        name = f"{group.task}, {group.law}" if group.law else group.task
+        if last not in (("", 0), (name, group.n)):
             table.add_section()
-        last = (name, asked.n)
+        last = (name, group.n)
         fraction = str(cell.accuracy) if len(str(cell.accuracy)) <= 9 else ""
         table.add_row(
-            name, str(asked.n), cell.way, fraction, f"{float(cell.accuracy):.6f}", f"{one.measured:.6f}",
+            name, str(group.n), cell.way, fraction, f"{float(cell.accuracy):.6f}", f"{one.measured:.6f}",
             f"{one.tolerance:.4f}" if one.tolerance else "exactly", ",".join(map(str, one.forwards)),
             Text("ok", style="green") if one.ok else Text("WRONG", style="bold red"),
         )  # fmt: skip
@@ -208,15 +201,7 @@ def _write(checked: list[Checked], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     records = [one.record for one in checked]
     lines = [{**record, "forwards": " ".join(map(str, record["forwards"]))} for record in records]
-    write_whole(folder / "oracle.csv", _as_csv(lines))
-    write_whole(folder / "oracle.json", json.dumps(records, indent=1) + "\n")
-    if points := curves(one.cell.asked.task for one in checked):
-        write_whole(folder / "closed_forms.csv", _as_csv([asdict(point) for point in points]))
-
-
-def _as_csv(records: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    write_csv(folder / "oracle.csv", list(lines[0]), lines)
+    write_json(folder / "oracle.json", records)
+    if points := curves(one.cell.group.task for one in checked):
+        write_csv(folder / "closed_forms.csv", [f.name for f in fields(points[0])], map(asdict, points))

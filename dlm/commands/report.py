@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.choices import names
+from dlm.commands.common import answered_help, check_switches, folder_of, shown_with, split_texts
 from dlm.configuration import compose_config
-from dlm.errors import SettingsError, StorageError
-from dlm.files import write_whole
+from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
     from dlm.report.pairs import PairLine
@@ -59,7 +57,7 @@ WIDTH = 150  # of the tables where there is no terminal
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReportSettings:
     """What is asked for, checked before anything is read.
 
     Attributes:
@@ -86,46 +84,29 @@ def run(overrides: list[str]) -> int:
     named = [o for o in overrides if not o.startswith("-") and ("=" not in o or Path(o).is_dir())]
     texts, rest = split_texts([o for o in overrides if o not in named], TEXT_KEYS)
 
-    def shown(config: Any) -> str:
-        config.merge_with(texts)
-        return yaml_of(config)
-
-    if answered_help(rest, HELP, "report", shown):
+    if answered_help(rest, HELP, "report", shown_with(texts)):
         return 0
     asked = _prepare(named, texts, rest)
     if asked.curves is not None:
         _print_curves(asked.curves, asked.options.x, asked.format)
         return 0
     from dlm.report.figures import figures_of
-    from dlm.report.methods import places_of
     from dlm.report.pairs import compare
-    from dlm.report.reader import read_store
     from dlm.report.summary import summary_of
+    from dlm.report.written import write_report
 
-    results = read_store(asked.folders).results
-    places = places_of([result.point for result in results], [result.columns.steady for result in results])
-    figures = figures_of(results, places)
+    figures = figures_of(asked.folders)
     pairs = compare(figures, asked.pair) if asked.pair else []
     summary = summary_of(figures, asked.options)
-    try:
-        _write(summary, pairs, asked)  # first: `| less` may end before all is printed
-    except OSError as error:
-        raise StorageError(f"{asked.out} cannot be written ({error.strerror}): give another out=") from error
+    # First: `| less` may end before all is printed.
+    write_report(summary, pairs, asked.out, asked.folders if asked.pictures else None)
     _print(summary, pairs, asked.format)
     count = "1 point" if len(figures) == 1 else f"{len(figures)} points"
     print(f"dlm: {count}; see {asked.out}/report.html", file=sys.stderr)
     return 0
 
 
-def read_names(text: str) -> list[str]:
-    """The entries of ``A`` or ``[A,'B, with a comma']``; unlike settings they may hold blanks and ``=``."""
-    inner = re.fullmatch(r"\s*\[(.*)\]\s*", text, flags=re.DOTALL)
-    line = inner[1] if inner else text
-    quote = '"' if '"' in line else "'"
-    return [name.strip() for row in csv.reader([line], quotechar=quote, skipinitialspace=True) for name in row if name]
-
-
-def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) -> Asked:
+def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) -> ReportSettings:
     """Check everything that can be checked before results are read.
 
     Raises:
@@ -134,19 +115,18 @@ def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) 
     from dlm.report.summary import Options
 
     config = compose_config("report", overrides)
-    folders = [Path(name).expanduser() for name in [*named, *read_names(texts.get("dir", ""))]]
+    folders = [Path(name).expanduser() for name in [*named, *names(texts.get("dir", ""))]]
     curves = Path(texts["curves"]).expanduser() if texts.get("curves", "null") != "null" else None
     if bool(folders) == (curves is not None):
         raise SettingsError("name a folder of results, dlm report DIR, or published curves, dlm report curves=FILE.csv")
-    out = Path(texts["out"]).expanduser() if texts.get("out", "null") != "null" else Path(*folders[:1]) / "report"
-    if out.exists() and not out.is_dir():
-        raise SettingsError(f"out={out} is a file: name a folder")
+    check_switches(config, "pictures")
+    drawn = config.pictures and bool(folders)
+    out = folder_of(texts.get("out"), drawn) or folder_of(Path(*folders[:1]) / "report", drawn)
+    assert out is not None
     if config.format not in FORMATS:
         raise SettingsError(f"format must be one of {', '.join(FORMATS)}, got {config.format!r}")
     if config.rule not in ("ours", "upstream"):
         raise SettingsError(f"rule must be ours or upstream, got {config.rule!r}")
-    if not isinstance(config.pictures, bool):
-        raise SettingsError(f"pictures must be true or false, got {config.pictures!r}")
     x = _numbers("pbx", config.pbx, "a list of percentages, as pbx=[70,80]")
     if not all(0 < value <= 100 for value in x):
         raise SettingsError(f"pbx must hold percentages above 0 and up to 100, got {list(x)}")
@@ -157,13 +137,9 @@ def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) 
     at = config.at
     if at is not None and (isinstance(at, bool) or not isinstance(at, int | float) or at <= 0):
         raise SettingsError(f"at must be a number of tokens per forward above 0, got {at!r}")
-    pair = read_names(texts["pair"]) if texts.get("pair", "null") != "null" else []
-    if config.pictures and folders:
-        from dlm.evaluation.pictures import check_matplotlib
-
-        check_matplotlib()
+    pair = names(texts["pair"]) if texts.get("pair", "null") != "null" else []
     options = Options(tuple(x), config.rule, low, high, None if at is None else float(at))
-    return Asked(folders, out, pair, config.format, config.pictures, options, curves)
+    return ReportSettings(folders, out, pair, config.format, config.pictures, options, curves)
 
 
 def _numbers(key: str, values: Any, wanted: str) -> tuple[float, ...]:
@@ -204,28 +180,3 @@ def _print_curves(path: Path, x: Sequence[float], how: str) -> None:
         print(tables.markdown([sheet]), end="")
     else:
         Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH).print(tables.rich_table(sheet))
-
-
-def _write(summary: Summary, pairs: Sequence[PairLine], asked: Asked) -> None:
-    """All files, each whole."""
-    from dlm.report import tables
-    from dlm.report.page import page
-    from dlm.report.summary import Oracle
-
-    asked.out.mkdir(parents=True, exist_ok=True)
-    pictures = []
-    if asked.pictures:
-        from dlm.report.plots import draw_all
-
-        pictures = draw_all(summary, asked.folders, asked.out)
-    heads, rows = tables.standing_lines(summary)
-    for name, text in (
-        ("points.csv", tables.csv_of([f.row for f in summary.figures])),
-        ("settings.csv", tables.csv_of(summary.means)),
-        ("methods.csv", tables.csv_of(rows, heads)),
-        ("oracle.csv", tables.csv_of(summary.oracles, tables.columns_of(Oracle))),
-        ("tasks.csv", tables.csv_of(summary.mapped)),
-        ("report.md", tables.markdown(tables.sheets_of(summary, pairs), [(p.title, p.file) for p in pictures])),
-        ("report.html", page(summary, tables.sheets_of(summary, pairs), pictures)),
-    ):
-        write_whole(asked.out / name, text)

@@ -14,8 +14,8 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
-from dlm.commands.compare import read_list
+from dlm.choices import listed
+from dlm.commands.common import answered_help, check_counts, check_switches, folder_of, shown_with, split_texts
 from dlm.configuration import build, compose_config
 from dlm.errors import SettingsError
 from dlm.files import write_whole
@@ -59,11 +59,7 @@ def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
     texts, overrides = split_texts(overrides, TEXT_KEYS)
 
-    def shown(config: Any) -> str:
-        config.merge_with(texts)
-        return yaml_of(config)
-
-    if answered_help(overrides, HELP, "train_filter", shown):
+    if answered_help(overrides, HELP, "train_filter", shown_with(texts)):
         return 0
     config = compose_config("train_filter", overrides)
     config.merge_with(texts)
@@ -93,21 +89,11 @@ def _prepare(config: Any) -> tuple[Path, list[Portion], FilterTraining]:
     """
     from hydra.utils import instantiate
 
-    if not config.out:
+    check_switches(config, "pictures")
+    out = folder_of(config.out, config.pictures)
+    if out is None:
         raise SettingsError("out is not given: add out=DIR, where the filter and its records go")
-    out = Path(str(config.out)).expanduser()
-    if out.exists() and not out.is_dir():
-        raise SettingsError(f"out={out} is a file: name a folder")
-    for key in ("n", "portion", "max_new_tokens"):
-        optional = key != "portion" and config[key] is None
-        if not optional and (type(config[key]) is not int or config[key] < 1):
-            raise SettingsError(f"{key} must be a whole number of at least 1, got {config[key]!r}")
-    if not isinstance(config.pictures, bool):
-        raise SettingsError(f"pictures must be true or false, got {config.pictures!r}")
-    if config.pictures:
-        from dlm.evaluation.pictures import check_matplotlib
-
-        check_matplotlib()
+    check_counts(config, "portion", *(key for key in ("n", "max_new_tokens") if config[key] is not None))
     training: FilterTraining = build(instantiate, config.training)
     return out, _portions(config), training
 
@@ -123,7 +109,7 @@ def _portions(config: Any) -> list[Portion]:
         found = read_prompts(data, n, config.column, config.split)
         sources: list[tuple[str, Sequence[Prompt], int]] = [("prompts", found, new_tokens or 256)]
     else:
-        names = tasks.names() if data == "all" else read_list(data)
+        names = tasks.names() if data == "all" else listed(data)
         if not names:
             raise SettingsError("data names none: all, a list of tasks, a file, a folder, or hf:OWNER/NAME")
         count = 160 if n is None else n

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dlm.api import prompt_job
 from dlm.engine.canvas import Job
+from dlm.engine.interfaces import Cache
 from dlm.engine.loop import Decoder
 from dlm.engine.result import RowResult, first_end
+from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError, PromptError, SettingsError, StorageError
 from dlm.evaluation.identity import instance_key
 from dlm.evaluation.sample import Sample
@@ -24,7 +26,7 @@ SYSTEMATIC = 4
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """An instance, asked with one seed.
 
     Attributes:
@@ -55,51 +57,60 @@ class Asker:
         self.model, self.task, self.form, self.canvas, self.rank = model, task, form, canvas, rank
         self._rows: dict[int, Job] = {}
 
-    def job(self, number: int, question: Question) -> Job:
+    def job(self, number: int, query: Query) -> Job:
         """The row of a question, under a number of its own.
 
         Raises:
             PromptError: it does not fit the model.
         """
-        if question.index not in self._rows:  # several seeds ask the same
-            self._rows[question.index] = self._row(question)
-        key = instance_key(question.seed, question.instance.instance_id)
-        return replace(self._rows[question.index], index=number, key=key)
+        if query.index not in self._rows:  # several seeds ask the same
+            self._rows[query.index] = self._row(query)
+        key = instance_key(query.seed, query.instance.instance_id)
+        return replace(self._rows[query.index], index=number, key=key)
 
-    def _row(self, question: Question) -> Job:
-        instance = question.instance
+    def _row(self, query: Query) -> Job:
+        instance = query.instance
         prompt: Any = instance.messages
         if self.form == "text" or (self.form == "infill" and not has_template(self.model)):
             prompt = plain_text(self.task, instance)
         if self.form != "infill":
-            return prompt_job(self.model, question.index, prompt, self.canvas, {})
+            return prompt_job(self.model, query.index, prompt, self.canvas, {})
         if instance.template is None:
-            raise PromptError(f"prompt {question.index} has no infill form")
+            raise PromptError(f"prompt {query.index} has no infill form")
         filled, open_ = slots(self.model, instance.template)
-        job = prompt_job(self.model, question.index, prompt, len(filled), {})
+        job = prompt_job(self.model, query.index, prompt, len(filled), {})
         tokens = (*job.tokens[: job.start], *filled)
         return replace(job, tokens=tokens, writable=tuple(job.start + place for place in open_))
+
+    def decoder(self, sampler: Sampler, cache: Cache | None = None, drafter: Any = None) -> Decoder:
+        """What answers the rows.
+
+        Raises:
+            SettingsError: the sampler does not fit the model.
+        """
+        bound = sampler.bind(self.model.tokenizer, self.model.description.valid_vocab)
+        return Decoder(self.model.backbone, self.model.description, bound, cache, drafter)
 
     def text(self, row: RowResult) -> str:
         """What a row answers: up to its first end token, or the whole template."""
         useful = len(row.tokens) if self.form == "infill" else first_end(row.tokens, self.model.description.eos_ids)
         return self.model.decode(row.tokens[:useful]) if self.model.tokenizer is not None else ""
 
-    def sample(self, question: Question, row: RowResult, text: str, verdict: Verdict) -> Sample:
+    def sample(self, query: Query, row: RowResult, text: str, verdict: Verdict) -> Sample:
         """What is kept of an answer.
 
         Raises:
             ValueError: a score outside [0, 1].
         """
-        instance, counts = question.instance, row.counts
+        instance, counts = query.instance, row.counts
         prompt = str(row.prompt)[1:-1].replace(" ", "")  # ids with commas between
         if not 0.0 <= verdict.score <= 1.0:
             raise ValueError(f"the scorer gave {verdict.score!r}; scores are from 0 to 1")
         return Sample(
             instance_id=instance.instance_id,
-            index=question.index,
+            index=query.index,
             task=self.task.name,
-            seed=question.seed,
+            seed=query.seed,
             prompt_sha256=hashlib.sha256(prompt.encode()).hexdigest(),
             prompt_tokens=len(row.prompt),
             output_text=text,
@@ -110,7 +121,7 @@ class Asker:
             score_strict=verdict.strict,
             parts=verdict.parts,
             error_type=verdict.error,
-            canvas=len(self._rows[question.index].writable),
+            canvas=len(self._rows[query.index].writable),
             forwards=counts.forwards,
             content_forwards=round(counts.tokens / counts.tokens_per_forward) if counts.tokens else 0,
             token_forwards=counts.token_forwards,
@@ -122,7 +133,7 @@ class Asker:
             stop=row.stop,
             seconds=round(counts.seconds, 6),
             seconds_model=round(counts.seconds_step + counts.seconds_refresh, 6),
-            attempt=question.attempt,
+            attempt=query.attempt,
             rank=self.rank,
         )
 
@@ -155,14 +166,15 @@ def slots(model: LanguageModel, template: Template) -> tuple[list[int], list[int
 
 
 def decoded(
+    asker: Asker,
+    queries: Sequence[Query],
     decoder: Decoder,
-    jobs: Mapping[int, Job],
     batch_size: int,
-    model: LanguageModel,
     recorder: Recorder,
     fail: Callable[[int, BaseException], None],
 ) -> Iterator[list[RowResult]]:
-    """The finished rows of all jobs, step by step; ``fail`` is told of those that go wrong, and the others go on.
+    """The finished rows of all queries, numbered by their places, step by step; ``fail`` is told of those that go
+    wrong, and the others go on.
 
     After an error that ends the whole run the rows that were in the batch are decoded one by one, so that the one at
     fault is found.
@@ -172,8 +184,13 @@ def decoded(
         StorageError: ``fail`` had no room to write.
         DlmError: an error that no row survives.
     """
-    left = dict(jobs)
+    left: dict[int, Job] = {}
     suspects: list[tuple[int, Exception]] = []  # failed one by one, and no row was finished since
+    for number, query in enumerate(queries):
+        try:
+            left[number] = asker.job(number, query)
+        except PromptError as error:
+            fail(number, error)
 
     def failed(number: int, error: BaseException) -> None:
         recorder.traces.pop(number, None)
@@ -189,7 +206,7 @@ def decoded(
     def rows(some: list[Job], size: int) -> Iterator[list[RowResult]]:
         done: list[RowResult] = []
         ending = 0  # rows that the last step has finished; they come before the next one
-        for event in decoder.run(some, size, model.device, failed, recorder.needs):
+        for event in decoder.run(some, size, asker.model.device, failed, recorder.needs):
             if not isinstance(event, RowResult):
                 recorder.take(event)
                 ending = sum(not row.open and not row.failed for row in event.rows)

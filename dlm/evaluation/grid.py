@@ -18,6 +18,7 @@ import ast
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,59 @@ def _spelled(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_spelled(entry)}" for key, entry in value.items()) + "}"
     return str(value)
+
+
+def combined(
+    overrides: Sequence[str], grid: Mapping[str, Any] | None = None, where: Sequence[str] = ()
+) -> list[Choice]:
+    """Every point that a command line asks for, each once: what stands there wins over the grid.
+
+    Args:
+        overrides: ``key=value``; a key may have several values in Hydra's own grammar: ``a,b``, ``choice()``,
+            ``range()``.
+        grid: a grid; None: one point, before the command line.
+        where: conditions.
+
+    Raises:
+        SettingsError: a value, a grid or a condition that cannot be read.
+    """
+    points = expand(grid) if grid is not None else [{}]
+    merged = ({**point, **given} for given in _given(overrides) for point in points)
+    unique = {tuple(overrides_of(choice)): choice for choice in merged}.values()
+    return [choice for choice in unique if all(holds(condition, _values(choice)) for condition in where)]
+
+
+def _given(overrides: Sequence[str]) -> list[Choice]:
+    """The combinations of what a command line gives: ``a=1,2 b=3`` are two. Hydra's own grammar: choice(), range()."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    axes: list[list[Choice]] = []
+    parser = OverridesParser.create()
+    for override in overrides:
+        try:
+            read = parser.parse_override(override)
+        except HydraException as error:
+            raise SettingsError(f"cannot read {override!r}: a setting is key=value or key=value,value") from error
+        if read.is_sweep_override():
+            strings = list(read.sweep_string_iterator())
+            axes.append([{read.key_or_group: _Spelled(text)} for text in strings])
+        else:
+            axes.append([{override.partition("=")[0]: _Spelled(override.partition("=")[2])}])
+    return [{k: v for part in parts for k, v in part.items()} for parts in itertools.product(*axes)]
+
+
+class _Spelled(str):
+    """A value as the command line spells it."""
+
+
+def _values(choice: Choice) -> Choice:
+    """A point with what the command line spells read as numbers and words, for conditions."""
+    return {key: _read(str(value)) if isinstance(value, _Spelled) else value for key, value in choice.items()}
+
+
+@cache
+def _read(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)

@@ -13,7 +13,7 @@ from dlm.errors import SettingsError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dlm.evaluation.compare import Line
+    from dlm.report.comparison import Line
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, bottom, right, top

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dlm.models.language_model import LanguageModel
 
-__all__ = ["Busy", "Models", "Outcome", "Ready", "Wanted", "point_of", "prepare", "progress_of", "run_point"]
+__all__ = ["Busy", "Models", "Outcome", "Ready", "Wanted", "prepare", "progress_of", "run_point"]
 
 FORMS = ("auto", "chat", "text", "infill")
 DEFAULT_LIMIT = 100
@@ -173,11 +173,6 @@ def prepare(config: DictConfig) -> Ready:
     parts = parts_of(config)
     point = Point(point_config(plain, chosen, task, None if form == "infill" else canvas))
     return Ready(point, questions, parts, form, canvas, wanted)
-
-
-def point_of(config: DictConfig) -> Point:
-    """The point of a composed ``eval`` configuration; see :func:`prepare`."""
-    return prepare(config).point
 
 
 def progress_of(ready: Ready) -> tuple[int, int]:

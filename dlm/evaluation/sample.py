@@ -12,7 +12,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 @dataclass(frozen=True)
 class Sample:
-    """Everything that is kept of one answer (specs/parallelbench.md 4.4.3).
+    """Everything that is kept of one answer (docs/evaluation.md).
 
     All but the times, ``attempt`` and ``rank`` depend on the configuration, the instance and the seed alone, so that
     an interrupted run, a sharded one and a plain one write the same values.

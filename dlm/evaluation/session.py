@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 
 from dlm.engine.loop import Decoder
 from dlm.engine.result import RowResult
-from dlm.errors import DlmError, PromptError, SettingsError, StorageError
+from dlm.errors import DlmError, SettingsError, StorageError
 from dlm.evaluation import store as files
-from dlm.evaluation.asking import Asker, Question, decoded, has_template
+from dlm.evaluation.asking import Asker, Query, decoded, has_template
 from dlm.evaluation.identity import fingerprint, machine
 from dlm.evaluation.progress import Board
 from dlm.evaluation.runner import Models, Outcome, Pending, Ready
 from dlm.evaluation.sample import Sample
 from dlm.evaluation.shards import Group
 from dlm.evaluation.store import Failure, Store
-from dlm.evaluation.tally import Tally, figures
+from dlm.evaluation.tally import brief, figures
 from dlm.models.language_model import LanguageModel
 from dlm.tasks.base import Verdict
 from dlm.trace import Recorder, TraceWriter, pieces_of
@@ -51,7 +51,7 @@ class Session:
         self.model_files: str | None = None
         self.notes = list(plan.notes)
         # Every answer of a folder that this process alone fills passes through here: no need to read them again.
-        self.tally = Tally() if plan.first and processes.world == 1 else None
+        self.answers: list[Sample] | None = [] if plan.first and processes.world == 1 else None
 
     def run(self, models: Models, quiet: bool) -> Outcome:
         """Ask everything; returns what became of the point."""
@@ -68,11 +68,11 @@ class Session:
                 raise
         return self._finish()
 
-    def _mine(self) -> list[Question]:
+    def _mine(self) -> list[Query]:
         """This process's share of the questions."""
         instances = self.ready.instances()
         share = self.plan.left[self.processes.rank :: self.processes.world]
-        return [Question(instances[index], index, seed, attempt) for seed, index, attempt in share]
+        return [Query(instances[index], index, seed, attempt) for seed, index, attempt in share]
 
     def _check_model(self, fetched: bool = False) -> bool:
         """Refuse a model whose files have changed since the first answer; says whether there were any to look at."""
@@ -85,7 +85,7 @@ class Session:
         self.model_files = now or before
         return now is not None
 
-    def _ask(self, mine: list[Question], models: Models, quiet: bool, looked_at: bool) -> None:
+    def _ask(self, mine: list[Query], models: Models, quiet: bool, looked_at: bool) -> None:
         model = models.get(self.ready.parts, self.processes.device)
         if not looked_at:
             self._check_model(fetched=True)
@@ -99,22 +99,21 @@ class Session:
             self._check_canvas(model)
         wanted, parts, rank = self.ready.wanted, self.ready.parts, self.processes.rank
         asker = Asker(model, self.ready.questions.task, form, self.ready.canvas, rank)
-        bound = parts.sampler.bind(model.tokenizer, model.description.valid_vocab)
-        decoder = Decoder(model.backbone, model.description, bound, parts.cache, parts.drafter)
+        decoder = asker.decoder(parts.sampler, parts.cache, parts.drafter)
         title = f"{self.ready.point.task} {self.ready.point.method}"
         if self.processes.world > 1:
             title += f" (process {rank} of {self.processes.world})"
         traces = TraceWriter(self.store.folder / files.shard("traces", rank)) if wanted.record else nullcontext()
         with Board(title, len(mine), quiet or rank > 0) as board, traces as writer:
-            work = _Work(self.store, asker, board, self.tally, Recorder(wanted.record), writer)
+            work = _Work(self.store, asker, board, self.answers, Recorder(wanted.record), writer)
             work.go(decoder, mine, wanted.batch_size, self.seconds)
         self.decoded = work.kept
         self.seconds["all"] += time.perf_counter() - started
 
     def _figures(self, asked: Set[files.Key]) -> tuple[dict[str, Any], int]:
         """The figures of all answers there are, and how many of those asked for there are."""
-        if self.plan.left and self.tally is not None:
-            return self.tally.figures(), self.decoded
+        if self.plan.left and self.answers is not None:
+            return figures(self.answers), self.decoded
         samples = list(files.read_samples(self.store.folder))
         return figures(samples), len({sample.key for sample in samples} & asked)
 
@@ -221,33 +220,25 @@ class _Work:
         store: Store,
         asker: Asker,
         board: Board,
-        tally: Tally | None,
+        answers: list[Sample] | None,
         recorder: Recorder,
         writer: TraceWriter | None,
     ) -> None:
-        self.store, self.asker, self.board, self.tally = store, asker, board, tally
+        self.store, self.asker, self.board, self.answers = store, asker, board, answers
         self.recorder, self.writer = recorder, writer
         self.kept = 0
-        self.questions: dict[int, Question] = {}
+        self.queries: list[Query] = []
         self.judging: deque[tuple[RowResult, str, Future[Verdict]]] = deque()
 
-    def go(self, decoder: Decoder, mine: list[Question], batch_size: int, seconds: dict[str, float]) -> None:
+    def go(self, decoder: Decoder, mine: list[Query], batch_size: int, seconds: dict[str, float]) -> None:
         """Decode all questions, and judge and keep each answer as it comes."""
-        jobs = {}
-        started = time.perf_counter()
-        for number, question in enumerate(mine):
-            self.questions[number] = question
-            try:
-                jobs[number] = self.asker.job(number, question)
-            except PromptError as error:
-                self.fail(number, error)
-        seconds["decoding"] += time.perf_counter() - started  # tokens are made of prompts without us too
-        rows = decoded(decoder, jobs, batch_size, self.asker.model, self.recorder, self.fail)
+        self.queries = mine
+        rows = decoded(self.asker, mine, decoder, batch_size, self.recorder, self.fail)
         judge, judges = self.asker.task.judge, int(getattr(self.asker.task, "parallel", 1))
         with ThreadPoolExecutor(judges) if judges > 1 else nullcontext() as pool:
             try:
                 for answers in _timed(rows, self.asker.text, seconds):
-                    asked = [(row, text, self.questions[row.index].instance) for row, text in answers]
+                    asked = [(row, text, self.queries[row.index].instance) for row, text in answers]
                     if pool is None:
                         self.keep([(row, text, partial(judge, of, text)) for row, text, of in asked])
                         continue
@@ -273,9 +264,7 @@ class _Work:
         samples = [
             (row, sample)
             for row, text, verdict in judged
-            for sample in self.tried(
-                row, text, partial(self.asker.sample, self.questions[row.index], row, text, verdict)
-            )
+            for sample in self.tried(row, text, partial(self.asker.sample, self.queries[row.index], row, text, verdict))
         ]
         lines = [
             (row, sample, line)
@@ -287,8 +276,8 @@ class _Work:
             self.store.samples.append(line)
             self.kept += 1
             self.board.take(sample)
-            if self.tally is not None:
-                self.tally.take(sample)
+            if self.answers is not None:
+                self.answers.append(brief(sample))
 
     def tried(self, row: RowResult, text: str, act: Callable[[], T]) -> list[T]:
         """What ``act`` gives, alone in a list; none, and a failure, if it raises: a scorer may raise anything, and give
@@ -305,7 +294,7 @@ class _Work:
         trace = self.recorder.traces.pop(row.index, None)
         if self.writer is None or trace is None:
             return
-        pieces, prompt = pieces_of(self.asker.model, trace.tokens), self.questions[row.index].instance.prompt
+        pieces, prompt = pieces_of(self.asker.model, trace.tokens), self.queries[row.index].instance.prompt
         about = {key: getattr(sample, key) for key in ("instance_id", "index", "seed", "task", "score", "output_text")}
         try:
             self.writer.append(trace, pieces, **about, prompt=prompt)
@@ -314,13 +303,13 @@ class _Work:
 
     def fail(self, number: int, error: BaseException, text: str | None = None) -> None:
         """Write down that a question got no answer, or one (``text``) whose scorer raised."""
-        question = self.questions[number]
-        message = re.sub(r"^prompt \d+", f"question {question.index}", str(error))
+        query = self.queries[number]
+        message = re.sub(r"^prompt \d+", f"question {query.index}", str(error))
         if not isinstance(error, DlmError):
             message = f"{type(error).__name__}: {message}"
         self.store.fail(
             Failure(
-                question.instance.instance_id, question.index, question.seed, question.attempt,
+                query.instance.instance_id, query.index, query.seed, query.attempt,
                 type(error).__name__ if text is None else "scorer", message, self.store.rank, text,
             )
         )  # fmt: skip

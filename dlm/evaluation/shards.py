@@ -75,16 +75,23 @@ class Group:
         return value  # type: ignore[return-value]
 
 
+def check_alone(advice: str) -> None:
+    """Refuse to be one of several processes of a launcher. Raises SettingsError with the advice."""
+    if _world() != "1":
+        raise SettingsError(advice)
+
+
+def _world() -> str:
+    return os.environ.get("WORLD_SIZE") or "1"
+
+
 def group() -> Group:
     """The processes that a launcher has started, or this one alone.
 
     Raises:
         SettingsError: the launcher's variables contradict each other.
     """
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world in ("", "1"):
-        return Group()
-    return _joined()
+    return Group() if _world() == "1" else _joined()
 
 
 @lru_cache(maxsize=1)

@@ -88,28 +88,21 @@ def read_samples(folder: Path) -> Iterator[Sample]:
 
 def answered(folder: Path, torn: list[Torn] | None = None) -> set[Key]:
     """The questions that have an answer; files that end in a broken line are added to ``torn``."""
-    found: set[Key] = set()
-    for path in shards_of(folder, "samples"):
-        for values in read_lines(path, KEYS):
-            if isinstance(values, Torn):
-                if torn is not None:
-                    torn.append(values)
-            else:
-                found.add((values["instance_id"], values["seed"]))
-    return found
+    return set(_keys(folder, "samples", torn))
 
 
 def failed(folder: Path, torn: list[Torn] | None = None) -> Counter[Key]:
     """How often each question has failed."""
-    found: Counter[Key] = Counter()
-    for path in shards_of(folder, "failures"):
+    return Counter(_keys(folder, "failures", torn))
+
+
+def _keys(folder: Path, kind: str, torn: list[Torn] | None) -> Iterator[Key]:
+    for path in shards_of(folder, kind):
         for values in read_lines(path, KEYS):
-            if isinstance(values, Torn):
-                if torn is not None:
-                    torn.append(values)
-            else:
-                found[values["instance_id"], values["seed"]] += 1
-    return found
+            if not isinstance(values, Torn):
+                yield values["instance_id"], values["seed"]
+            elif torn is not None:
+                torn.append(values)
 
 
 @dataclass(frozen=True)

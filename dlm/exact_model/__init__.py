@@ -2,14 +2,14 @@
 scores (docs/oracle.md)."""
 
 from dlm.exact_model.model import OracleBackbone, OracleTokenizer, oracle_model
-from dlm.exact_model.question import Question, latin_question, list_question, sudoku_question
+from dlm.exact_model.question import SolvedQuestion, latin_question, list_question, sudoku_question
 from dlm.exact_model.ties import PositionTies, TokenTies
 
 __all__ = [
     "OracleBackbone",
     "OracleTokenizer",
     "PositionTies",
-    "Question",
+    "SolvedQuestion",
     "TokenTies",
     "latin_question",
     "list_question",

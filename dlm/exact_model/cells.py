@@ -10,7 +10,7 @@ from functools import partial
 from dlm.errors import SettingsError
 from dlm.exact_model import adaptive, trajectories, ways
 from dlm.exact_model import closed_forms as forms
-from dlm.exact_model.question import Question, latin_question, list_question, stride, sudoku_question
+from dlm.exact_model.question import SolvedQuestion, latin_question, list_question, stride, sudoku_question
 
 ONE_ANSWER = ("copy", "reverse", "sort", "replace_index", "insert_index", "remove_index")
 TASKS = ("shuffle", "replace_random", "insert_random", "remove_random", "latin_square", "sudoku", *ONE_ANSWER)
@@ -20,7 +20,7 @@ FACTORS = ("0.7", "1.0", "1.3", "1.6", "1.9")
 
 
 @dataclass(frozen=True)
-class Asked:
+class CellGroup:
     """What several cells have in common.
 
     Attributes:
@@ -33,7 +33,7 @@ class Asked:
 
     task: str
     n: int
-    question: Callable[[], Question]
+    question: Callable[[], SolvedQuestion]
     law: str = ""
     scored: bool = True
 
@@ -43,14 +43,14 @@ class Cell:
     """One figure of the table.
 
     Attributes:
-        asked: what is decoded.
+        group: what is decoded.
         way: how, in words.
         overrides: the sampler.
         accuracy: what must come out.
         forwards: how many every right output must take; None: it varies.
     """
 
-    asked: Asked
+    group: CellGroup
     way: str
     overrides: ways.Overrides
     accuracy: Fraction
@@ -85,94 +85,94 @@ def _cells_of(task: str, n: int) -> Iterator[Cell]:
         yield from _where_order_counts(task, n)
     elif task == "latin_square" and n in forms.LATIN_SQUARES:
         # The task's scorer knows squares of four symbols only.
-        asked = Asked(task, n, partial(latin_question, n), scored=n == 4)
-        yield Cell(asked, "drawn, all at once", ways.drawn(n * n), forms.latin(n), 1)
-        yield Cell(asked, "drawn, 1 at a time", ways.drawn(1), Fraction(1), n * n)
+        group = CellGroup(task, n, partial(latin_question, n), scored=n == 4)
+        yield Cell(group, "drawn, all at once", ways.drawn(n * n), forms.latin(n), 1)
+        yield Cell(group, "drawn, 1 at a time", ways.drawn(1), Fraction(1), n * n)
     elif task == "sudoku" and n == 4:
-        yield Cell(Asked(task, n, sudoku_question), "drawn, all at once", ways.drawn(16), Fraction(1), 1)
+        yield Cell(CellGroup(task, n, sudoku_question), "drawn, all at once", ways.drawn(16), Fraction(1), 1)
     elif task in ONE_ANSWER:
-        asked = Asked(task, n, partial(list_question, task, n))
-        yield Cell(asked, "drawn, all at once", ways.drawn(n + 1), Fraction(1), 1)
+        group = CellGroup(task, n, partial(list_question, task, n))
+        yield Cell(group, "drawn, all at once", ways.drawn(n + 1), Fraction(1), 1)
 
 
 def _shuffle(n: int) -> Iterator[Cell]:
     """Answers are all orders, the given one too, which the task's scorer refuses."""
     question = partial(list_question, "shuffle", n, "all_orders")
-    scored = Asked("shuffle", n, question, "all orders")
+    scored = CellGroup("shuffle", n, question, "all orders")
     yield Cell(scored, "drawn, all at once, scored", ways.drawn(n), forms.shuffle_scored(n), 1)
-    asked = Asked("shuffle", n, question, "all orders", scored=False)
+    group = CellGroup("shuffle", n, question, "all orders", scored=False)
     for name, sizes, drawn, best in _schedules(n, stride(question())):
-        yield Cell(asked, f"drawn, {name}", drawn, forms.shuffle_in(sizes), len(sizes))
-        yield Cell(asked, f"best, {name}", best, forms.shuffle_in(sizes), len(sizes))
-    yield Cell(asked, "best, 2 at a time, lowest id", ways.lowest_id(2), Fraction(0), -(-n // 2))
-    full = Asked("shuffle", n, partial(list_question, "shuffle", n, "all_orders", 2), "all orders", scored=False)
+        yield Cell(group, f"drawn, {name}", drawn, forms.shuffle_in(sizes), len(sizes))
+        yield Cell(group, f"best, {name}", best, forms.shuffle_in(sizes), len(sizes))
+    yield Cell(group, "best, 2 at a time, lowest id", ways.lowest_id(2), Fraction(0), -(-n // 2))
+    full = CellGroup("shuffle", n, partial(list_question, "shuffle", n, "all_orders", 2), "all orders", scored=False)
     yield Cell(full, "drawn, all at once, items of 2 tokens", ways.drawn(2 * n), forms.shuffle(n, 2), 1)
     for gamma in ("0.1", "0.2", "0.25", "0.3", "0.4", "0.5", "0.6"):
         for sign, strict in COMPARISONS:
             accuracy, forwards = adaptive.shuffle_threshold(n, Fraction(gamma), strict)
-            yield Cell(asked, f"best, p {sign} {gamma}", ways.threshold(gamma, strict, False), accuracy, forwards)
+            yield Cell(group, f"best, p {sign} {gamma}", ways.threshold(gamma, strict, False), accuracy, forwards)
             if gamma in ("0.3", "0.5"):
-                yield Cell(asked, f"drawn, p {sign} {gamma}", ways.threshold(gamma, strict, True), accuracy, forwards)
+                yield Cell(group, f"drawn, p {sign} {gamma}", ways.threshold(gamma, strict, True), accuracy, forwards)
     for factor in FACTORS:
         for slip in (False, True):
             name = f"best, factor {factor}" + ", published slip" * slip
-            yield Cell(asked, name, ways.factor(factor, slip), *adaptive.shuffle_factor(n, Fraction(factor), slip))
+            yield Cell(group, name, ways.factor(factor, slip), *adaptive.shuffle_factor(n, Fraction(factor), slip))
     for gamma in ("0.5", "0.7", "1.2", "1.5", "2.0"):
         sizes = adaptive.shuffle_entropy_bound(n, float(gamma))
         name = f"best, entropy bound {gamma}"
-        yield Cell(asked, name, ways.entropy_bound(gamma), forms.shuffle_in(sizes), len(sizes))
+        yield Cell(group, name, ways.entropy_bound(gamma), forms.shuffle_in(sizes), len(sizes))
 
 
 def _other_shuffle(n: int) -> Iterator[Cell]:
     """Answers are the orders that the task accepts."""
-    asked = Asked("shuffle", n, partial(list_question, "shuffle", n))
-    yield Cell(asked, "drawn, all at once", ways.drawn(n), forms.other_shuffle(n), 1)
-    yield Cell(asked, "drawn, 1 at a time", ways.drawn(1), Fraction(1), n)
+    group = CellGroup("shuffle", n, partial(list_question, "shuffle", n))
+    yield Cell(group, "drawn, all at once", ways.drawn(n), forms.other_shuffle(n), 1)
+    yield Cell(group, "drawn, 1 at a time", ways.drawn(1), Fraction(1), n)
     for k in (n, 2) if n <= 4 else ():  # the enumeration grows fast
         sizes = forms.blocks_of(n, k)
-        accuracy = trajectories.greedy(asked.question().answers, sizes)
-        yield Cell(asked, f"best, {_steps(k, n)}", ways.best(k), accuracy, len(sizes))
+        accuracy = trajectories.greedy(group.question().answers, sizes)
+        yield Cell(group, f"best, {_steps(k, n)}", ways.best(k), accuracy, len(sizes))
 
 
 def _replace(n: int) -> Iterator[Cell]:
     question = partial(list_question, "replace_random", n)
-    asked = Asked("replace_random", n, question)
+    group = CellGroup("replace_random", n, question)
     for name, sizes, drawn, best in _schedules(n, stride(question())):
-        yield Cell(asked, f"drawn, {name}", drawn, forms.replace_in(sizes), len(sizes))
-        yield Cell(asked, f"best, {name}", best, forms.replace_greedy_in(sizes), len(sizes))
-    full = Asked("replace_random", n, partial(list_question, "replace_random", n, "task", 2))
+        yield Cell(group, f"drawn, {name}", drawn, forms.replace_in(sizes), len(sizes))
+        yield Cell(group, f"best, {name}", best, forms.replace_greedy_in(sizes), len(sizes))
+    full = CellGroup("replace_random", n, partial(list_question, "replace_random", n, "task", 2))
     yield Cell(full, "drawn, all at once, items of 2 tokens", ways.drawn(2 * n), forms.replace(n, 2), 1)
     for gamma in ("0.5", "0.6", "0.7", "0.8", "0.9"):
         for sign, strict in COMPARISONS:
             accuracy, forwards = adaptive.replace_threshold(n, Fraction(gamma), strict)
-            yield Cell(asked, f"best, p {sign} {gamma}", ways.threshold(gamma, strict, False), accuracy, forwards)
+            yield Cell(group, f"best, p {sign} {gamma}", ways.threshold(gamma, strict, False), accuracy, forwards)
             accuracy = adaptive.replace_threshold_drawn(n, Fraction(gamma), strict)
-            yield Cell(asked, f"drawn, p {sign} {gamma}", ways.threshold(gamma, strict, True), accuracy)
+            yield Cell(group, f"drawn, p {sign} {gamma}", ways.threshold(gamma, strict, True), accuracy)
     for factor in FACTORS:
         for slip in (False, True):
             name = f"best, factor {factor}" + ", published slip" * slip
             accuracy = adaptive.replace_factor(n, Fraction(factor), slip)
-            yield Cell(asked, name, ways.factor(factor, slip), accuracy)
+            yield Cell(group, name, ways.factor(factor, slip), accuracy)
 
 
 def _where_order_counts(task: str, n: int) -> Iterator[Cell]:
     """Insertion and removal."""
-    asked = Asked(task, n, partial(list_question, task, n))
-    answers, width = asked.question().answers, stride(asked.question())
+    group = CellGroup(task, n, partial(list_question, task, n))
+    answers, width = group.question().answers, stride(group.question())
     slots = len(answers[0])
     for k in [k for k in dict.fromkeys((1, 2, 3, slots)) if k <= slots]:
         sizes, steps, name = forms.blocks_of(slots, k), -(-slots // k), _steps(k, slots)
-        yield Cell(asked, f"drawn, {name}", ways.drawn(k), trajectories.drawn(answers, sizes), steps)
-        yield Cell(asked, f"best, {name}", ways.best(k), trajectories.greedy(answers, sizes), steps)
+        yield Cell(group, f"drawn, {name}", ways.drawn(k), trajectories.drawn(answers, sizes), steps)
+        yield Cell(group, f"best, {name}", ways.best(k), trajectories.greedy(answers, sizes), steps)
         if k == slots:
             continue
         name += ", left to right"
         accuracy = trajectories.drawn(answers, sizes, "left_to_right")
-        yield Cell(asked, f"drawn, {name}", ways.left_to_right(ways.drawn(k), k * width), accuracy, steps)
+        yield Cell(group, f"drawn, {name}", ways.left_to_right(ways.drawn(k), k * width), accuracy, steps)
         accuracy = trajectories.greedy(answers, sizes, "left_to_right")
-        yield Cell(asked, f"best, {name}", ways.left_to_right(ways.best(k), k * width), accuracy, steps)
+        yield Cell(group, f"best, {name}", ways.left_to_right(ways.best(k), k * width), accuracy, steps)
         accuracy = trajectories.greedy(answers, sizes, "confidence")
-        yield Cell(asked, f"best, {_steps(k, slots)}, surest first", ways.surest_first(k), accuracy, steps)
+        yield Cell(group, f"best, {_steps(k, slots)}, surest first", ways.surest_first(k), accuracy, steps)
 
 
 def _schedules(n: int, width: int) -> Iterator[tuple[str, forms.Sizes, ways.Overrides, ways.Overrides]]:

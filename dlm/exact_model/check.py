@@ -44,11 +44,11 @@ class Checked:
     @property
     def record(self) -> dict[str, Any]:
         """Plain values, for files."""
-        cell, asked = self.cell, self.cell.asked
+        cell, group = self.cell, self.cell.group
         return {
-            "task": asked.task,
-            "n": asked.n,
-            "law": asked.law,
+            "task": group.task,
+            "n": group.n,
+            "law": group.law,
             "way": cell.way,
             "sampler": " ".join(cell.overrides),
             "exact": str(cell.accuracy),
@@ -78,14 +78,14 @@ def check(cell: Cell, sampler: Sampler, rollouts: int, seed: int = 0, batch_size
     accuracy = float(cell.accuracy)
     n = min(rollouts, SETTLED_ROLLOUTS) if accuracy in (0.0, 1.0) else rollouts
     began = time.perf_counter()
-    name = repr((seed, cell.asked.task, cell.asked.n, cell.asked.law, cell.way)).encode()
+    name = repr((seed, cell.group.task, cell.group.n, cell.group.law, cell.way)).encode()
     own = int.from_bytes(hashlib.sha256(name).digest()[:4], "little")
-    out = roll(cell.asked.question(), sampler, n, own, batch_size)
+    out = roll(cell.group.question(), sampler, n, own, batch_size)
     forwards = out.forwards_right if cell.accuracy else out.forwards
     return Checked(
         cell=cell,
         rollouts=n,
-        measured=(out.scored if cell.asked.scored else out.right) / n,
+        measured=(out.scored if cell.group.scored else out.right) / n,
         tolerance=tolerance(accuracy, n),
         forwards=tuple(sorted(forwards)),
         seconds=time.perf_counter() - began,

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.errors import PromptError, SettingsError
-from dlm.exact_model.question import Question
+from dlm.exact_model.question import SolvedQuestion
 from dlm.models import LanguageModel, ModelDescription
 from dlm.models.backbone import Backbone, Memory
 
@@ -115,7 +115,7 @@ class OracleTokenizer:
 
     chat_template = "a question is one token"
 
-    def __init__(self, questions: Sequence[Question], order: Sequence[str] | None = None) -> None:
+    def __init__(self, questions: Sequence[SolvedQuestion], order: Sequence[str] | None = None) -> None:
         words = sorted({word for question in questions for answer in question.answers for word in answer})
         given = sorted({piece for question in questions for piece in question.pieces if piece} - set(words))
         self.texts = ["", "", *(words if order is None else order), *given]
@@ -159,7 +159,7 @@ class OracleTokenizer:
         return self.ids.get(text)
 
 
-def oracle_model(questions: Sequence[Question], order: Sequence[str] | None = None) -> LanguageModel:
+def oracle_model(questions: Sequence[SolvedQuestion], order: Sequence[str] | None = None) -> LanguageModel:
     """A model for :func:`dlm.generate` that knows the answers to these questions and to no other.
 
     Args:

@@ -19,7 +19,7 @@ Law = Literal["task", "all_orders"]
 
 
 @dataclass(frozen=True)
-class Question:
+class SolvedQuestion:
     """A question of a task, its answers, and how an answer is written.
 
     Attributes:
@@ -56,7 +56,7 @@ class Question:
 
 
 @cache
-def list_question(operation: str, n: int, law: Law = "task", tokens: int = 1) -> Question:
+def list_question(operation: str, n: int, law: Law = "task", tokens: int = 1) -> SolvedQuestion:
     """A question about a list of ``n`` people: the first held-out one of that length.
 
     Args:
@@ -77,7 +77,7 @@ def list_question(operation: str, n: int, law: Law = "task", tokens: int = 1) ->
     return question_of(task, instance if tokens == 1 else _with_full_names(instance), law, tokens)
 
 
-def question_of(task: Task, instance: Instance, law: Law = "task", tokens: int = 1) -> Question:
+def question_of(task: Task, instance: Instance, law: Law = "task", tokens: int = 1) -> SolvedQuestion:
     """A question about a list, its answers spelled out; arguments as in :func:`list_question`.
 
     ``task`` is any whose name ends with an operation, short form or full benchmark.
@@ -87,35 +87,35 @@ def question_of(task: Task, instance: Instance, law: Law = "task", tokens: int =
     answers = permutations(x) if law == "all_orders" else right_answers(operation, x, w, _items(instance.target))
     between = ['["', *['", "'] * (len(answers[0]) - 1)]
     pieces = [piece for text in between for piece in (text, *[""] * (tokens - 1))]
-    return Question(task, instance, (*pieces, '"]'), tuple(tuple(_split(a, tokens)) for a in answers))
+    return SolvedQuestion(task, instance, (*pieces, '"]'), tuple(tuple(_split(a, tokens)) for a in answers))
 
 
 @cache
-def latin_question(n: int) -> Question:
+def latin_question(n: int) -> SolvedQuestion:
     """The first held-out question for a Latin square, over its first ``n`` symbols (the task's scorer knows n=4)."""
     task = tasks.get("puzzle/latin_square")
     instance = task.instance(0)
     answers = latin_squares(list(instance.meta["symbols"])[:n])
     ends = ["\n" if (cell + 1) % n == 0 else "," for cell in range(n * n - 1)]
-    return Question(task, instance, ("", *ends, ""), answers)
+    return SolvedQuestion(task, instance, ("", *ends, ""), answers)
 
 
 @cache
-def sudoku_question() -> Question:
+def sudoku_question() -> SolvedQuestion:
     """The first held-out sudoku; the given cells are asked for too."""
     task = tasks.get("puzzle/sudoku")
     instance = task.instance(0)
     answer = tuple(instance.target.replace("\n", ""))
     ends = ["\n" if (cell + 1) % 4 == 0 else "" for cell in range(15)]
-    return Question(task, instance, ("", *ends, ""), (answer,))
+    return SolvedQuestion(task, instance, ("", *ends, ""), (answer,))
 
 
-def agrees(question: Question) -> bool:
+def agrees(question: SolvedQuestion) -> bool:
     """Whether the task accepts every answer of the question."""
     return all(question.task.judge(question.instance, question.text(a)).score == 1 for a in question.answers)
 
 
-def stride(question: Question) -> int:
+def stride(question: SolvedQuestion) -> int:
     """Positions from one item to the next, for blocks of whole items.
 
     Raises:

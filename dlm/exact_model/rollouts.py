@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dlm.api import generate
 from dlm.engine.sampler import Sampler
 from dlm.exact_model.model import OracleTokenizer, oracle_model
-from dlm.exact_model.question import Question
+from dlm.exact_model.question import SolvedQuestion
 from dlm.models import LanguageModel
 
 
@@ -32,7 +32,7 @@ class Rollouts:
     forwards_right: dict[int, int]
 
 
-def roll(question: Question, sampler: Sampler, n: int, seed: int = 0, batch_size: int = 250) -> Rollouts:
+def roll(question: SolvedQuestion, sampler: Sampler, n: int, seed: int = 0, batch_size: int = 250) -> Rollouts:
     """Ask a question ``n`` times; brackets, quotes and commas are given, the slots are decoded.
 
     The rows are equal and differ in their noise alone (``seed``).
@@ -57,7 +57,7 @@ def roll(question: Question, sampler: Sampler, n: int, seed: int = 0, batch_size
     )
 
 
-def given(model: LanguageModel, question: Question) -> dict[int, int]:
+def given(model: LanguageModel, question: SolvedQuestion) -> dict[int, int]:
     """Generated position to token id of all that is no slot."""
     ids = tokenizer_of(model).ids
     return {place: ids[piece] for place, piece in enumerate(question.layout) if piece is not None}

@@ -1,17 +1,18 @@
-"""The figures of one point: what its samples say together (specs/parallelbench.md 2.2)."""
+"""The figures of one point: what its samples say together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlm.report.methods import Place
+from dlm.report.methods import Place, places_of
 from dlm.report.order import Order, histogram, orders_of
-from dlm.report.reader import Columns, Result
+from dlm.report.reader import Columns, Result, read_store
 from dlm.report.statistics import Interval, interval_of
 
 NAN = float("nan")
@@ -118,8 +119,14 @@ class Figures:
     per_step: NDArray[np.float64] = field(repr=False)
 
 
-def figures_of(results: Sequence[Result], places: Sequence[Place]) -> list[Figures]:
-    """Count everything for every point."""
+def figures_of(folders: Sequence[Path]) -> list[Figures]:
+    """Everything counted, for every point below some folders.
+
+    Raises:
+        SettingsError: as :func:`dlm.report.reader.read_store`.
+    """
+    results = read_store(folders).results
+    places = places_of([result.point for result in results], [result.columns.steady for result in results])
     tables = [result.columns.commit_step for result in results]
     orders = orders_of(tables, [result.columns["tokens"].astype(np.int64) for result in results])
     return [_figures(*point) for point in zip(results, places, orders, strict=True)]

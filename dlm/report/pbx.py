@@ -34,7 +34,7 @@ def interpolated(curve: Curve, x: float) -> float:
 
 
 def upstream(curve: Curve, x: float, kind: str) -> float:
-    """PBx by the rule of the published leaderboard (specs/parallelbench.md 2.2).
+    """PBx by the rule of the published leaderboard (arXiv 2510.04767).
 
     Static methods get the largest grid value, adaptive ones the interpolated last crossing where there is one.
     """

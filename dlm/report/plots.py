@@ -79,17 +79,17 @@ def draw_all(summary: Summary, folders: Sequence[Path], out: Path) -> list[Pictu
     """
     import matplotlib
 
-    from dlm.report import plots_more, plots_speed
+    from dlm.report import plots_decoding, plots_speed, plots_tasks
 
     forms = [form for folder in folders for form in read_forms(folder / "closed_forms.csv")]
     drawings: dict[str, Callable[[], Drawn | None]] = {
         "mean_front": lambda: plots_speed.mean_front(summary),
         "score_by_speed": lambda: plots_speed.score_by_speed(summary),
-        "heat_map": lambda: plots_more.heat_map(summary),
+        "heat_map": lambda: plots_tasks.heat_map(summary),
         "block_length": lambda: plots_speed.block_length(summary),
-        "task_map": lambda: plots_more.task_map(summary),
-        "forwards": lambda: plots_more.forwards(summary),
-        "decoding_order": lambda: plots_more.decoding_order(summary),
+        "task_map": lambda: plots_tasks.task_map(summary),
+        "forwards": lambda: plots_decoding.forwards(summary),
+        "decoding_order": lambda: plots_decoding.decoding_order(summary),
         "closed_forms": lambda: plots_speed.closed_forms(summary, forms),
     }
     pictures = []

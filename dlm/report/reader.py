@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from dlm.errors import SettingsError
 from dlm.evaluation.point import PARTS, Point
+from dlm.evaluation.store import shards_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,7 +33,7 @@ class Columns:
     """The samples of one point, a column a figure; N samples of at most M positions.
 
     Attributes:
-        instance: [N] a number per question, the same in all points of one :class:`Store`.
+        instance: [N] a number per question, the same in all points of one :class:`LoadedStore`.
         seed: [N].
         seed_place: [N] a number per seed, the same in all points of one store.
         numbers: the columns of :data:`NUMBERS`, [N] each; their meanings are those of
@@ -114,7 +114,7 @@ class Result:
 
 
 @dataclass
-class Store:
+class LoadedStore:
     """All results under some folders, points in a settled order; equal points of several folders are one."""
 
     results: list[Result] = field(default_factory=list)
@@ -122,7 +122,7 @@ class Store:
     seeds: dict[int, int] = field(default_factory=dict)
 
 
-def read_store(folders: Sequence[Path]) -> Store:
+def read_store(folders: Sequence[Path]) -> LoadedStore:
     """Read every point below ``folders``.
 
     Raises:
@@ -139,7 +139,7 @@ def read_store(folders: Sequence[Path]) -> Store:
             places = found.setdefault(point.hash, [])
             if path.resolve() not in [other.resolve() for _, other in places]:
                 places.append((point, path))
-    store = Store()
+    store = LoadedStore()
     with _without_collector():
         for places in found.values():
             store.results.append(_result(places[0][0], [path for _, path in places], store))
@@ -175,16 +175,6 @@ def _point(path: Path) -> Point | None:
             return None
         raise SettingsError(f"{path} does not describe a point of `dlm eval`: move the folder elsewhere") from error
     return point
-
-
-def sample_files(folder: Path) -> list[Path]:
-    """``samples.jsonl`` and those of further processes, by rank."""
-
-    def rank(path: Path) -> tuple[int, str]:
-        found = re.fullmatch(r"samples-rank(\d+)\.jsonl", path.name)
-        return (int(found[1]) if found else 0, path.name)
-
-    return sorted(folder.glob("samples*.jsonl"), key=rank)
 
 
 def thin(line: bytes) -> bytes:
@@ -237,12 +227,12 @@ def read_lines(path: Path, shorten: Callable[[bytes], bytes] = bytes) -> tuple[l
     return rows, torn
 
 
-def _result(point: Point, folders: list[Path], store: Store) -> Result:
+def _result(point: Point, folders: list[Path], store: LoadedStore) -> Result:
     """Merge the files of a point: by (instance, seed), the first line wins."""
     rows: list[dict[str, Any]] = []
     keys: set[tuple[str, int]] = set()
     torn = []
-    for path in (file for folder in folders for file in sample_files(folder)):
+    for path in (file for folder in folders for file in shards_of(folder, "samples")):
         lines, cut = read_lines(path, thin)
         if cut:
             torn.append(str(path))
@@ -265,7 +255,7 @@ def _result(point: Point, folders: list[Path], store: Store) -> Result:
     try:
         columns = _columns(rows, store)
     except KeyError:
-        raise _unlike_samples([file for folder in folders for file in sample_files(folder)]) from None
+        raise _unlike_samples([file for folder in folders for file in shards_of(folder, "samples")]) from None
     except (TypeError, ValueError, AttributeError) as error:
         raise SettingsError(f"{folders[0]} holds a sample with a value of the wrong kind ({error})") from error
     return Result(point, folders[0], columns, manifest, failed, tuple(torn))
@@ -290,7 +280,7 @@ def _object(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _columns(rows: list[dict[str, Any]], store: Store) -> Columns:
+def _columns(rows: list[dict[str, Any]], store: LoadedStore) -> Columns:
     """Lines to columns; new questions and seeds get the next numbers."""
     questions, seeds = store.questions, store.seeds
     steps = [row["commit_step"] for row in rows]

@@ -1,4 +1,4 @@
-"""Over many points: means over tasks, standings of methods, the oracle over settings, the map of tasks."""
+"""Over many points: means over tasks, standings of methods, the best setting per sample, the map of tasks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Oracle:
+class BestPerSample:
     """Per sample the best score any setting of a method reached, and of those the one with the fewest forwards.
 
     Attributes:
@@ -107,7 +107,7 @@ class Oracle:
 
 @dataclass(frozen=True)
 class Mapped:
-    """Where a task lies on the map (specs/parallelbench.md 2.2).
+    """Where a task lies on the map (after arXiv 2510.04767).
 
     Attributes:
         task: its name.
@@ -163,7 +163,7 @@ class Summary:
     tasks: list[str]
     means: list[Mean]
     standings: list[Standing]
-    oracles: list[Oracle]
+    best: list[BestPerSample]
     mapped: list[Mapped]
     lengths: list[Line]
     range: tuple[float, float]
@@ -181,18 +181,18 @@ def summary_of(figures: Sequence[Figures], options: Options) -> Summary:
     figures = sorted(figures, key=lambda f: (f.row.task, f.row.method, f.row.tokens_per_forward))
     tasks = sorted({f.row.task for f in figures})
     means = means_of(figures, tasks)
-    oracles = oracles_of(figures)
+    bests = best_per_sample_of(figures)
     speeds = [speed for m in means if (speed := _speed(m, options)) > 0]
     ends = options.low or min(speeds, default=1.0), options.high or max(speeds, default=1.0)
     standings = []
     for name in dict.fromkeys(m.method for m in means):
-        own, theirs = [m for m in means if m.method == name], [o for o in oracles if o.method == name]
+        own, theirs = [m for m in means if m.method == name], [o for o in bests if o.method == name]
         standings.append(_standing(own, theirs, tasks, options, ends))
     standings.sort(key=lambda s: (-_or(s.area, -1.0), -_or(s.best, -1.0), s.method))
     lengths = lengths_of(figures)
     at = options.at or _usual_speed(figures)
     return Summary(
-        options, figures, tasks, means, standings, oracles, _map(figures, tasks, lengths), lengths, ends, at,
+        options, figures, tasks, means, standings, bests, _map(figures, tasks, lengths), lengths, ends, at,
         heat_of(figures, at),
     )  # fmt: skip
 
@@ -233,7 +233,11 @@ def _speed(mean: Mean, options: Options) -> float:
 
 
 def _standing(
-    means: Sequence[Mean], oracles: Sequence[Oracle], tasks: Sequence[str], options: Options, ends: tuple[float, float]
+    means: Sequence[Mean],
+    bests: Sequence[BestPerSample],
+    tasks: Sequence[str],
+    options: Options,
+    ends: tuple[float, float],
 ) -> Standing:
     whole = [m for m in means if m.complete]
     # Rounded: the mean of three scores of 0.7 may be a hair below 0.7, and is no less than 70 %.
@@ -245,27 +249,27 @@ def _standing(
         else:
             values[x] = (pbx.grid(curve, x), pbx.interpolated(curve, x))
     best = max(whole, key=lambda m: (m.score, m.tokens_per_forward), default=None)
-    # An oracle over fewer settings is a weaker one: no mean over tasks whose settings differ.
-    covered = len(oracles) == len(tasks) and all(o.samples for o in oracles) and len({o.settings for o in oracles}) == 1
+    # The best of fewer settings is a weaker best: no mean over tasks whose settings differ.
+    covered = len(bests) == len(tasks) and all(o.samples for o in bests) and len({o.settings for o in bests}) == 1
     return Standing(
         means[0].method, means[0].kind, len(means), len(whole),
         best.score if best else NAN, best.tokens_per_forward if best else NAN,
         pbx.area(curve, *ends) / 100 if whole and ends[0] < ends[1] else NAN, values if whole else {},
-        fmean(o.score for o in oracles) if covered else NAN,
-        fmean(o.tokens_per_forward for o in oracles) if covered else NAN,
+        fmean(o.score for o in bests) if covered else NAN,
+        fmean(o.tokens_per_forward for o in bests) if covered else NAN,
     )  # fmt: skip
 
 
-def oracles_of(figures: Sequence[Figures]) -> list[Oracle]:
-    """The oracle of every method with several settings, task by task."""
+def best_per_sample_of(figures: Sequence[Figures]) -> list[BestPerSample]:
+    """The best per sample of every method with several settings, task by task."""
     groups: dict[tuple[str, str], list[Figures]] = {}
     for f in figures:
         if f.row.samples:
             groups.setdefault((f.row.method, f.row.task), []).append(f)
-    return [_oracle(group) for group in groups.values() if len(group) > 1]
+    return [_best_per_sample(group) for group in groups.values() if len(group) > 1]
 
 
-def _oracle(group: Sequence[Figures]) -> Oracle:
+def _best_per_sample(group: Sequence[Figures]) -> BestPerSample:
     keys = [f.result.columns.keys for f in group]
     shared = reduce(np.intersect1d, keys)
     rows = [np.argsort(k)[np.searchsorted(np.sort(k), shared)] for k in keys]
@@ -275,13 +279,13 @@ def _oracle(group: Sequence[Figures]) -> Oracle:
     speed = np.array([ratio(c["tokens"], c["content_forwards"])[at] for c, at in zip(columns, rows, strict=True)])
     first = group[0].row
     if not len(shared):
-        return Oracle(first.method, first.task, len(group), 0, NAN, NAN, NAN, "", NAN)
+        return BestPerSample(first.method, first.task, len(group), 0, NAN, NAN, NAN, "", NAN)
     best = score.max(axis=0)
     pick = np.where(score == best, forwards, np.inf).argmin(axis=0)
     own = np.arange(len(shared))
     totals = score.mean(axis=1)
     alone = max(range(len(group)), key=lambda i: (totals[i], -forwards[i].mean()))
-    return Oracle(
+    return BestPerSample(
         first.method, first.task, len(group), len(shared), float(best.mean()), float(forwards[pick, own].mean()),
         float(speed[pick, own].mean()), group[alone].row.setting, float(totals[alone]),
     )  # fmt: skip

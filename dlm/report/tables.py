@@ -47,8 +47,8 @@ def sheets_of(summary: Summary, pairs: Sequence[PairLine] = (), longest: int | N
     if len(summary.tasks) > 1 and len(summary.figures) <= (longest or MOST):
         sheets.append(_points(summary))
     sheets.append(_methods(summary))
-    if any(o.samples for o in summary.oracles) and (longest is None or len(summary.oracles) <= longest // 2):
-        sheets.append(_oracles(summary))
+    if any(o.samples for o in summary.best) and (longest is None or len(summary.best) <= longest // 2):
+        sheets.append(_best_per_sample(summary))
     if len(summary.tasks) > 1 or any(m.order == m.order for m in summary.mapped):
         sheets.append(_tasks(summary))
     if pairs:
@@ -137,13 +137,13 @@ def _method_cells(s: Standing, summary: Summary) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _oracles(summary: Summary) -> Sheet:
+def _best_per_sample(summary: Summary) -> Sheet:
     rows = [
         (
             o.method, o.task, o.best_setting or DASH, share(o.best_score), share(o.score), number(o.forwards, 1),
             number(o.tokens_per_forward), str(o.settings), str(o.samples),
         )
-        for o in summary.oracles
+        for o in summary.best
     ]  # fmt: skip
     heads = (
         "method", "task", "best setting", "its score %", "oracle score %", "forwards", "tokens / forward", "settings",
@@ -305,7 +305,7 @@ def as_json(summary: Summary, pairs: Sequence[PairLine] = ()) -> str:
         "points": [asdict(f.row) for f in summary.figures],
         "settings": [asdict(m) for m in summary.means],
         "methods": [dict(zip(heads, row, strict=True)) for row in rows],
-        "oracle": [asdict(o) for o in summary.oracles],
+        "oracle": [asdict(o) for o in summary.best],
         "tasks": [asdict(m) for m in summary.mapped],
         "pairs": [{"a": p.a, "b": p.b, "task": p.task, **asdict(p.test)} for p in pairs],
     }

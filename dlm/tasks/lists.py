@@ -22,7 +22,7 @@ def open_list(n: int, items: Sequence[str]) -> Template:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ListQuestion:
     """What was asked of a list.
 
     Attributes:
@@ -38,7 +38,7 @@ class Asked:
     target: list[str]
 
 
-def judge_list(asked: Asked, output: str, read: Callable[[str], list[str]] = loose_list) -> Verdict:
+def judge_list(asked: ListQuestion, output: str, read: Callable[[str], list[str]] = loose_list) -> Verdict:
     """Score an answer; ``read`` is the parser of the headline, and the error is named when what it read is wrong."""
     x, target = asked.x, asked.target
     y, exact = read(output), strict_list(output)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dlm.errors import SettingsError
 from dlm.tasks.base import SUITE_VERSION, Instance, Split, Stream, Verdict, instance_id
-from dlm.tasks.lists import Asked, judge_list, open_list, render
+from dlm.tasks.lists import ListQuestion, judge_list, open_list, render
 from dlm.tasks.people import POOL
 
 SCENE = "You run the queue at a help desk."
@@ -123,7 +123,7 @@ class PeopleQueue:
     def judge(self, instance: Instance, output: str) -> Verdict:
         """Score an answer by the validity sets of :mod:`dlm.tasks.rules`."""
         meta = instance.meta
-        return judge_list(Asked(self.operation, meta["x"], meta["w"], meta["items"]), output)
+        return judge_list(ListQuestion(self.operation, meta["x"], meta["w"], meta["items"]), output)
 
     def _stream(self, *address: object) -> Stream:
         return Stream(SUITE_VERSION, self.name, *address)

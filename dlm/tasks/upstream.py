@@ -17,7 +17,7 @@ from typing import Any
 
 from dlm.errors import SettingsError
 from dlm.tasks.base import Instance, Task, Template, Verdict, instance_id
-from dlm.tasks.lists import Asked, judge_list
+from dlm.tasks.lists import ListQuestion, judge_list
 from dlm.tasks.puzzles import judge_latin
 from dlm.tasks.reading import kept, loose_digits, published_list, strict_digits
 
@@ -177,7 +177,7 @@ def _right(answer: Any) -> str:
 
 def _equal(meta: dict[str, Any], output: str) -> Verdict:
     target = published_list(meta["answer"])
-    return judge_list(Asked("equal", meta["context"] or target, "", target), output, published_list)
+    return judge_list(ListQuestion("equal", meta["context"] or target, "", target), output, published_list)
 
 
 def _open(operation: str) -> Callable[[dict[str, Any], str], Verdict]:
@@ -186,7 +186,7 @@ def _open(operation: str) -> Callable[[dict[str, Any], str], Verdict]:
     def judged(meta: dict[str, Any], output: str) -> Verdict:
         answer = meta["answer"]
         word = answer["word"] if "word" in answer or operation in ("insert_random", "replace_random") else ""
-        asked = Asked(operation, list(answer["input"]), word, published_list(answer["example"]))
+        asked = ListQuestion(operation, list(answer["input"]), word, published_list(answer["example"]))
         return judge_list(asked, output, published_list)
 
     return judged

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlm.tasks.base import Draft, Instance, Stream, Verdict
-from dlm.tasks.lists import Asked, judge_list, open_list, render
+from dlm.tasks.lists import ListQuestion, judge_list, open_list, render
 from dlm.tasks.reading import loose_list
 
 # fmt: off
@@ -119,4 +119,6 @@ class WaitingLine:
 
     def judge(self, instance: Instance, output: str) -> Verdict:
         meta = instance.meta
-        return judge_list(Asked(self.operation, meta["x"], meta.get("w", ""), loose_list(instance.target)), output)
+        return judge_list(
+            ListQuestion(self.operation, meta["x"], meta.get("w", ""), loose_list(instance.target)), output
+        )

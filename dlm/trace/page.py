@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import html
-import json
-import re
 from collections.abc import Sequence
-from importlib.resources import files
 
+from dlm.pages import rendered
 from dlm.trace.steps import Trace
 
 
@@ -21,21 +18,4 @@ def page(traces: Sequence[Trace], title: str, total: int | None = None) -> str:
     """
     rows = [trace.as_dict() for trace in traces]
     data = {"title": title, "total": len(rows) if total is None else total, "rows": rows}
-    parts = {
-        "style": _read("player.css"),
-        "script": _read("player.js"),
-        "title": html.escape(title),
-        "data": embedded(data),
-    }
-    # In one pass: what a model wrote may look like a place to fill.
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _read("player.html"))
-
-
-def embedded(values: object) -> str:
-    """JSON for a script element: no text in it can end the element or begin another."""
-    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _read(name: str) -> str:
-    return (files("dlm.trace") / "player" / name).read_text(encoding="utf-8")
+    return rendered("dlm.trace", "player/player.html", title=title, data=data)

@@ -8,8 +8,6 @@ from statistics import fmean
 from typing import Any
 
 from dlm.report.figures import Figures, figures_of
-from dlm.report.methods import places_of
-from dlm.report.reader import read_store
 
 ONE_ANSWER = (
     "waiting_line/copy", "waiting_line/reverse", "waiting_line/sort", "waiting_line/replace_index",
@@ -33,9 +31,7 @@ class Bench:
     """The points of the benchmark, found by what they were set to."""
 
     def __init__(self, folder: Path) -> None:
-        results = read_store([folder]).results
-        places = places_of([result.point for result in results])
-        self.figures = figures_of(results, places)
+        self.figures = figures_of([folder])
         self.unfinished = [f for f in self.figures if f.row.status != "done"]
         self._by_task: dict[str, list[Figures]] = {}
         for figures in self.figures:

@@ -12,6 +12,7 @@ import torch
 import cache
 import dlm
 import samplers
+from dlm import tasks
 from dlm.bench.differences import differing, flips_table
 from dlm.bench.drafting import contenders_of, question_jobs, verdicts
 from dlm.bench.engine import Cell, Contender, Decode, Measured, random_jobs, tried
@@ -21,7 +22,6 @@ from dlm.bench.saturation import measure_saturation
 from dlm.bench.shapes import build, surer
 from dlm.cli import main
 from dlm.errors import SettingsError
-from dlm.evaluation.compare import Questions
 from dlm.models import LanguageModel
 from dlm.speculation import FreeDave
 from scripts import bench_gpu
@@ -90,14 +90,15 @@ def test_drafts_beside_the_undrafted_run(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_questions_are_decoded_as_generate_does() -> None:
     model = dlm.load("tiny")
-    questions = Questions.of("waiting_line/copy", 3)
-    (jobs,) = question_jobs(model, questions, rounds=1)
+    task = tasks.get("waiting_line/copy")
+    (jobs,) = question_jobs(model, task, 3)
+    chats = [task.instance(i).messages for i in range(3)]
     run = Decode.of(Cell(model, "some", 2), contenders(["batch"], [4], cache.dual(), 16)[1], jobs)
     while not run.done:
         run.advance(3)
     answers = dlm.generate(
-        model, questions.chats, sampler=samplers.topk(blocks=samplers.Fixed(16)), cache=cache.dual(),
-        drafter=FreeDave(draft_length=4), max_new_tokens=questions.max_new_tokens, batch_size=2,
+        model, chats, sampler=samplers.topk(blocks=samplers.Fixed(16)), cache=cache.dual(),
+        drafter=FreeDave(draft_length=4), max_new_tokens=task.canvas, batch_size=2,
     )  # fmt: skip
     assert [run.results[i].tokens for i in range(3)] == [answer.tokens for answer in answers]
     assert [run.results[i].counts.forwards for i in range(3)] == [answer.counts.forwards for answer in answers]
@@ -106,7 +107,7 @@ def test_questions_are_decoded_as_generate_does() -> None:
     assert 0 < accepted <= verified
     # What is verified are the positions that are fed beyond the rows themselves.
     assert verified * 16 < sum(answer.counts.token_forwards for answer in answers)
-    one, two = question_jobs(model, Questions.of("waiting_line/copy", 4), rounds=2)
+    one, two = question_jobs(model, task, 2, rounds=2)
     assert [job.tokens for job in one] == [job.tokens for job in jobs[:2]]
     assert two[0].tokens == jobs[2].tokens
     assert [job.index for job in two] == [0, 1]

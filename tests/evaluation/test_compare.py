@@ -6,7 +6,6 @@ import csv
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,13 +13,15 @@ from hypothesis import strategies as st
 
 import dlm
 import samplers
-from dlm.api import generate
+from dlm import tasks
 from dlm.cli import main
-from dlm.commands.compare import read_list
 from dlm.configuration import choices
-from dlm.evaluation.compare import Decoding, Line, Questions, measure, ranked
+from dlm.errors import DlmError, SettingsError
 from dlm.evaluation.intervals import wilson
 from dlm.evaluation.pictures import Box, clusters, draw, pareto_front, place
+from dlm.evaluation.runner import Models, Outcome, Ready, run_point
+from dlm.report.comparison import Line, measure, ranked
+from tests.evaluation.runs import Faulty, Held, ready, tiny
 
 COORDINATE = st.integers(0, 6).map(float)
 POINTS = st.lists(st.tuples(COORDINATE, COORDINATE), min_size=1, max_size=12)
@@ -110,33 +111,29 @@ def test_a_picture_of_nothing_right_and_strange_names(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.png", "q.png"]
 
 
-@pytest.mark.parametrize(
-    ("text", "entries"),
-    [
-        ("threshold", ["threshold"]),
-        ("[a, b,a]", ["a", "b"]),
-        ("['a','b:k=1,l=2',c]", ["a", "b:k=1,l=2", "c"]),
-        ("[b:k=1,l=2,c:m=[1,2]]", ["b:k=1,l=2", "c:m=[1,2]"]),
-        ("[]", []),
-    ],
-)
-def test_lists_with_and_without_quotes(text: str, entries: list[str]) -> None:
-    assert read_list(text) == entries
-
-
-def test_a_line_is_what_generate_counts() -> None:
-    model, sampler = dlm.load("tiny"), samplers.threshold(0.8)
-    questions = Questions.of("waiting_line/copy", 3)
-    found = measure(questions, "mine", sampler, Decoding(model, seed=1, batch_size=2))
-    answers = dlm.generate(model, questions.chats, sampler=sampler, max_new_tokens=32, seed=1, batch_size=2)
+def test_a_line_is_what_generate_counts(tmp_path: Path) -> None:
+    asked = ("sampler.threshold=0.8", "task.limit=3", "batch_size=2", "seed=1")
+    found = measure(ready(tmp_path, *asked), "mine", Held(tiny()))
+    task = tasks.get("waiting_line/copy")
+    instances = [task.instance(i) for i in range(3)]
+    chats = [instance.messages for instance in instances]
+    answers = dlm.generate(tiny(), chats, sampler=samplers.threshold(0.8), max_new_tokens=32, seed=1, batch_size=2)
     forwards = [answer.counts.forwards for answer in answers]
     assert (found.task, found.sampler, found.n, found.max_new_tokens) == ("waiting_line/copy", "mine", 3, 32)
     assert found.forwards == sum(forwards) / 3
     assert found.tokens_per_forward == pytest.approx(sum(a.counts.tokens_per_forward for a in answers) / 3)
-    right = [questions.task.score(i, a.text) for i, a in zip(questions.instances, answers, strict=True)]
+    assert found.token_forwards == sum(a.counts.token_forwards for a in answers) / 3
+    right = [task.score(i, a.text) for i, a in zip(instances, answers, strict=True)]
     assert found.accuracy == sum(right) / 3
     assert 0 < found.outside_share < 1
     assert found.overhead_ms_per_step == pytest.approx(1000 * found.seconds * found.outside_share / sum(forwards))
+
+
+def test_a_question_without_an_answer_is_no_line(tmp_path: Path) -> None:
+    point = ready(tmp_path)
+    mark = tiny().encode_chat(point.instances()[2].messages)[-6]
+    with pytest.raises(DlmError, match=r"waiting_line/copy with mine: question \d: the model's logits are NaN"):
+        measure(point, "mine", Held(Faulty(mark, "nan")))
 
 
 def test_from_the_command_line_to_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,13 +230,13 @@ def test_what_was_measured_survives_an_interrupt(
 ) -> None:
     calls = []
 
-    def interrupted(*arguments: Any, **settings: Any) -> list[dlm.Generation]:
-        calls.append(settings["sampler"].name)
+    def interrupted(point: Ready, models: Models, quiet: bool = False) -> Outcome:
+        calls.append(point.point.method)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return generate(*arguments, **settings)
+        return run_point(point, models, quiet)
 
-    monkeypatch.setattr("dlm.evaluation.compare.generate", interrupted)
+    monkeypatch.setattr("dlm.report.comparison.run_point", interrupted)
     assert compare(TASK, "samplers=[topk,threshold]", f"out={tmp_path}") == 130
     assert calls == ["topk", "topk", "threshold"]  # the first of them warms up
     assert [row["sampler"] for row in rows_of(tmp_path)] == ["topk"]
@@ -250,10 +247,13 @@ def test_what_was_measured_survives_an_interrupt(
 
 
 def test_all_are_all_but_parts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlm.commands.compare._built", lambda label, *_: "not today")
+    def refused(ready: Ready, label: str, models: Models) -> Line:
+        raise SettingsError("not today")
+
+    monkeypatch.setattr("dlm.report.comparison.measure", refused)
     assert compare(TASK, "samplers=all") == 2
-    told = capsys.readouterr().out.splitlines()
-    assert told == [f"refused: {name}: not today" for name in choices("sampler") if name != "parts"]
+    told = [line.partition(":")[2].partition(":")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert told == [name for name in choices("sampler") if name != "parts"]
 
 
 def test_help_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.evaluation.sweep import Entry, Event, Log, State, cost_of, load_plan, most_forwards, ordered, save_plan, work
+from dlm.evaluation.sweep_plan import (
+    Entry,
+    Event,
+    Log,
+    State,
+    cost_of,
+    load_plan,
+    most_forwards,
+    ordered,
+    save_plan,
+    work,
+)
 
 
 def entry(name: str, **others: Any) -> Entry:

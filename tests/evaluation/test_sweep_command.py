@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+import dlm.evaluation
 from dlm.cli import main
+from dlm.errors import SettingsError
 from dlm.evaluation.sample import TIMES
+from dlm.evaluation.sweep_plan import State
 from tests.evaluation.forks import Fork
 
 SMALL = ["task.limit=3", "batch_size=8"]
@@ -111,13 +114,14 @@ def begun(act: Callable[[], Any], out: Path) -> Fork:
 
 def test_what_a_killed_worker_leaves_another_takes_up(tmp_path: Path) -> None:
     """The other has found the point held, and waits for it, when its holder is killed."""
-    from dlm.commands.sweep import _order, _resolved, go_through
-    from dlm.evaluation.sweep import save_plan
+    from dlm.commands.sweep import _order
+    from dlm.evaluation.sweep_plan import save_plan
+    from dlm.evaluation.sweeps import Sweep, go_through
 
     assert main(["eval", *KILLED, f"out={tmp_path / 'plain'}"]) == 0
     out, plan = tmp_path / "killed", tmp_path / "sweep" / "plan.json"
     plan.parent.mkdir()
-    save_plan(plan, _resolved(_order([*KILLED, f"out={out}"]).choices)[0], {})
+    save_plan(plan, Sweep.of(_order([*KILLED, f"out={out}"]).choices).entries, {})
     first = begun(lambda: go_through(plan, 0), out)
     os.kill(first.pid, signal.SIGSTOP)  # it holds its point and gets no further
     second = Fork(lambda: go_through(plan, 1))
@@ -136,6 +140,8 @@ def test_launchers_whose_group_is_killed_begin_again_where_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: list[str]
 ) -> None:
     """Two workers of joblib, killed with their master; then the same command, or one with Slurm's local stand-in."""
+    from joblib.externals.loky import get_reusable_executor
+
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("JOBLIB_MULTIPROCESSING", "1")
     assert main(["eval", *KILLED, f"out={tmp_path / 'plain'}"]) == 0
@@ -150,6 +156,7 @@ def test_launchers_whose_group_is_killed_begin_again_where_they_were(
     assert master.wait() == -9
     assert 0 < sum(map(len, lines(out).values())) < 32
     assert main(["eval", *KILLED, f"out={out}", "workers=2", *launcher]) == 0
+    get_reusable_executor().shutdown()  # a fork of this process would wait for workers that it does not have
     assert lines(out) == lines(tmp_path / "plain")
 
 
@@ -171,7 +178,24 @@ def test_a_sweep_is_not_for_the_launchers_of_several_processes(
 
 
 def test_two_sweeps_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dlm.commands.sweep import _fresh
+    from dlm.evaluation.grid import combined
+    from dlm.evaluation.sweeps import Sweep
 
-    monkeypatch.setattr("dlm.commands.sweep.time.strftime", lambda form: "now")
-    assert [_fresh(tmp_path / "sweeps").name for _ in range(3)] == ["now", "now-2", "now-3"]
+    monkeypatch.setattr("dlm.evaluation.sweeps.time.strftime", lambda form: "now")
+    found = Sweep.of(combined([f"out={tmp_path}"]))
+    assert [found.begin(1, []).name for _ in range(3)] == ["now", "now-2", "now-3"]
+
+
+def test_a_sweep_from_python(tmp_path: Path) -> None:
+    swept = [*WHOLE[1:3], *SMALL]
+    found = dlm.evaluation.sweep(swept, grid={"set": {"task": "waiting_line/copy"}}, out=tmp_path)
+    assert [(one.entry.task, one.state, one.figures["n"]) for one in found] == [
+        ("waiting_line/copy", State.DONE, 3)
+    ] * 2
+    assert len(lines(tmp_path)) == 2
+    again = dlm.evaluation.sweep(swept, where=["sampler.threshold < 0.7"], out=tmp_path)
+    assert [(one.state, one.figures) for one in again] == [(State.DONE, found[0].figures)]
+    mixed = ["sampler=threshold,topk", "sampler.threshold=0.6", *SMALL]
+    with pytest.raises(SettingsError, match=r"1 of 2 points are refused.* the first is sampler=topk"):
+        dlm.evaluation.sweep(mixed, out=tmp_path)
+    assert len(dlm.evaluation.sweep(mixed, out=tmp_path, skip_refused=True)) == 1

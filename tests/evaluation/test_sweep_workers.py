@@ -14,7 +14,7 @@ import pytest
 from dlm.cli import main
 from dlm.configuration import compose_config, quoted
 from dlm.errors import StorageError
-from dlm.evaluation.sweep import Event, Log, State
+from dlm.evaluation.sweep_plan import Event, Log, State
 
 SWEEP = ["eval", "-m", "sampler=threshold,topk", "task.limit=2", "max_new_tokens=8"]
 
@@ -51,7 +51,7 @@ def test_a_launcher_that_is_not_there_is_refused_first(
 def test_workers_that_die_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hydra
 
-    from dlm.commands.workers import launch
+    from dlm.evaluation.workers import launch
 
     def died() -> None:
         raise RuntimeError("a worker was killed\nand a page of details")
@@ -72,7 +72,7 @@ def test_workers_that_die_are_one_sentence(tmp_path: Path, monkeypatch: pytest.M
 
 ORPHAN = """
 import os, subprocess, sys
-child = "import os; from dlm.commands import workers; print(os.getpid(), flush=True); workers.LOOK = 0.05; " \\
+child = "import os; from dlm.evaluation import workers; print(os.getpid(), flush=True); workers.LOOK = 0.05; " \\
     "workers._end_with(os.getppid())"
 subprocess.Popen([sys.executable, "-c", child]).wait()
 """

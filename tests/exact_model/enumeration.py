@@ -19,7 +19,7 @@ from torch import Tensor
 from dlm.api import prompt_job
 from dlm.engine.loop import Decoder, StepEvent
 from dlm.engine.sampler import Sampler
-from dlm.exact_model import Question, oracle_model
+from dlm.exact_model import SolvedQuestion, oracle_model
 from dlm.exact_model.rollouts import given, tokenizer_of
 from dlm.exact_model.trajectories import Canvas, consistent, marginals
 
@@ -58,7 +58,9 @@ class Engine:
     looked up first and tokens vary at the chosen positions alone.
     """
 
-    def __init__(self, question: Question, sampler: Sampler, reads_tokens: bool, order: Sequence[str] | None = None):
+    def __init__(
+        self, question: SolvedQuestion, sampler: Sampler, reads_tokens: bool, order: Sequence[str] | None = None
+    ):
         self.question, self.reads_tokens = question, reads_tokens
         self.model = oracle_model([question], order)
         self.tokenizer = tokenizer_of(self.model)

@@ -113,7 +113,7 @@ def test_the_example_of_the_document_runs(capsys: pytest.CaptureFixture[str]) ->
 
 def test_every_cell_of_the_specification_is_in_the_table() -> None:
     found = table.cells()
-    assert len({(c.asked.task, c.asked.n, c.asked.law, c.way) for c in found}) == len(found)
-    ways = {c.way for c in found if c.asked.task == "shuffle" and c.asked.n == 6}
+    assert len({(c.group.task, c.group.n, c.group.law, c.way) for c in found}) == len(found)
+    ways = {c.way for c in found if c.group.task == "shuffle" and c.group.n == 6}
     assert {"drawn, 4 steps, larger first", "best, p >= 0.5", "best, p > 0.5", "best, entropy bound 2.0"} <= ways
-    assert {c.asked.task for c in found} == set(table.TASKS)
+    assert {c.group.task for c in found} == set(table.TASKS)

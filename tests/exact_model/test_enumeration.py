@@ -10,7 +10,7 @@ import pytest
 from dlm.commands.oracle import with_samplers
 from dlm.engine.sampler import Sampler
 from dlm.exact_model import list_question, ways
-from dlm.exact_model.cells import Asked, Cell, cells
+from dlm.exact_model.cells import Cell, CellGroup, cells
 from tests.exact_model.enumeration import Engine, Outcome
 
 READERS = ("threshold", "factor", "eb")  # their choice depends on the proposed tokens
@@ -18,7 +18,7 @@ OPEN = ("shuffle", "replace_random", "insert_random", "remove_random")
 
 
 def enumerated(cell: Cell, sampler: Sampler) -> Outcome:
-    return Engine(cell.asked.question(), sampler, sampler.name in READERS).outcome()
+    return Engine(cell.group.question(), sampler, sampler.name in READERS).outcome()
 
 
 def hold(found: list[tuple[Cell, Sampler]]) -> None:
@@ -29,7 +29,7 @@ def hold(found: list[tuple[Cell, Sampler]]) -> None:
         assert outcome.all == 1
         forwards = cell.forwards is None or set(outcome.forwards) <= {cell.forwards}
         if outcome.right != cell.accuracy or not forwards:
-            wrong.append((cell.asked, cell.way, outcome.right, cell.accuracy, outcome.forwards))
+            wrong.append((cell.group, cell.way, outcome.right, cell.accuracy, outcome.forwards))
     assert not wrong
 
 
@@ -78,7 +78,7 @@ def test_without_noise_the_last_two_places_are_right_when_the_newcomer_s_id_is_b
     """Two places keep their items, any two; the last two each tie between their item and the newcomer."""
     question = list_question("replace_random", 4)
     x, w = question.instance.meta["x"], question.instance.meta["w"]
-    cell = Cell(Asked("replace_random", 4, lambda: question), "lowest id", ways.lowest_id(2), Fraction(0))
+    cell = Cell(CellGroup("replace_random", 4, lambda: question), "lowest id", ways.lowest_id(2), Fraction(0))
     [(_, sampler)] = with_samplers([cell])
     rights = [Engine(question, sampler, False, [*x[:i], w, *x[i:]]).outcome().right for i in range(5)]
     assert rights == [0, Fraction(1, 2), Fraction(2, 3), Fraction(1, 2), 0]

@@ -14,8 +14,7 @@ from dlm import tasks
 from dlm.engine.loop import Decoder
 from dlm.engine.result import RowResult
 from dlm.errors import PromptError, SettingsError
-from dlm.evaluation.asking import Asker
-from dlm.evaluation.asking import Question as Asking
+from dlm.evaluation.asking import Asker, Query
 from dlm.exact_model import (
     PositionTies,
     TokenTies,
@@ -27,7 +26,7 @@ from dlm.exact_model import (
 )
 from dlm.exact_model.check import tolerance
 from dlm.exact_model.model import END, MASK
-from dlm.exact_model.question import Question, agrees, question_of, stride
+from dlm.exact_model.question import SolvedQuestion, agrees, question_of, stride
 from dlm.exact_model.rollouts import roll, tokenizer_of
 from dlm.exact_model.trajectories import marginals
 from dlm.tasks.waiting_line import OPERATIONS
@@ -128,7 +127,7 @@ def test_the_benchmark_asked_as_an_evaluation_asks_it_scores_like_the_formula(op
     instances = [task.instance(i) for i in range(100)]
     model = oracle_model([question_of(task, instance, law) for instance in instances])
     asker = Asker(model, task, "infill", task.canvas)
-    asked = [Asking(one, i, seed) for seed in range(8) for i, one in enumerate(instances)]
+    asked = [Query(one, i, seed) for seed in range(8) for i, one in enumerate(instances)]
     jobs = [asker.job(number, question) for number, question in enumerate(asked)]
     decoder = Decoder(model.backbone, model.description, samplers.random(tokens_per_step=32, temperature=1.0))
     rows = [event for event in decoder.run(jobs, 100, model.device) if isinstance(event, RowResult)]
@@ -192,7 +191,7 @@ def test_items_of_two_tokens_stand_side_by_side() -> None:
 
 
 def test_tied_tokens_are_taken_equally_often_and_others_never() -> None:
-    question = Question(*_plain(), pieces=("", ""), answers=(("a",), ("b",), ("b",), ("c",), ("c",)))
+    question = SolvedQuestion(*_plain(), pieces=("", ""), answers=(("a",), ("b",), ("b",), ("c",), ("c",)))
     model, n = oracle_model([question]), 900
     rows = [question.instance.messages] * n
     texts = [o.text for o in dlm.generate(model, rows, sampler=samplers.topk(transforms=[TokenTies()]),
@@ -205,7 +204,7 @@ def test_tied_tokens_are_taken_equally_often_and_others_never() -> None:
 
 def test_tied_places_are_taken_equally_often_and_a_surer_one_first() -> None:
     answers = tuple((*rest, last) for rest in itertools.product("ab", repeat=2) for last in "aab")
-    question = Question(*_plain(), pieces=("", "", "", ""), answers=answers)
+    question = SolvedQuestion(*_plain(), pieces=("", "", "", ""), answers=answers)
     model, n = oracle_model([question]), 900
     sampler = samplers.topk(modifiers=[PositionTies()], transforms=[TokenTies()])
     outs = dlm.generate(model, [question.instance.messages] * n, sampler=sampler, max_new_tokens=3, batch_size=300)

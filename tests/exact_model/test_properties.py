@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import samplers
-from dlm.exact_model import Question, list_question
+from dlm.exact_model import SolvedQuestion, list_question
 from dlm.exact_model.answers import Answer
 from dlm.exact_model.rollouts import roll
 from dlm.exact_model.trajectories import drawn, lost_bits, marginals
@@ -49,10 +49,10 @@ def probabilities(answers: Sequence[Answer], blocks: Sequence[Sequence[int]]) ->
     return found
 
 
-def question_of(answers: tuple[Answer, ...]) -> Question:
+def question_of(answers: tuple[Answer, ...]) -> SolvedQuestion:
     """A question with these answers and a sign behind them."""
     about = list_question("copy", 3)
-    return Question(about.task, about.instance, (*[""] * len(answers[0]), ">"), answers)
+    return SolvedQuestion(about.task, about.instance, (*[""] * len(answers[0]), ">"), answers)
 
 
 @given(st.data())

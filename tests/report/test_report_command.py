@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dlm.commands.report import read_names, run
+from dlm.commands.report import run
 from dlm.errors import SettingsError, StorageError
 
 from .stores import answers, at_speed, config, sweep, write
@@ -172,12 +172,6 @@ def test_refusals(store: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         run([argument.replace("STORE", str(store)) for argument in arguments])
     assert not (store / "report").exists()
-
-
-def test_names_of_a_pair() -> None:
-    assert read_names("[a b=1,c]") == ["a b=1", "c"]
-    assert read_names("['a, fixed blocks x=1',\tc]") == ["a, fixed blocks x=1", "c"]
-    assert read_names("one") == ["one"]
 
 
 def test_help_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Methods, means over tasks, standings, the oracle, the map of tasks."""
+"""Methods, means over tasks, standings, the best per sample, the map of tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from dlm.evaluation.point import Point
 from dlm.report.figures import Figures, figures_of
 from dlm.report.methods import places_of
 from dlm.report.pairs import compare
-from dlm.report.reader import read_store
 from dlm.report.summary import Options, Summary, at_one_budget, summary_of
 
 from .stores import answers, at_speed, config, sweep, write
@@ -23,9 +22,7 @@ COPY, SHUFFLE = "waiting_line/copy", "waiting_line/shuffle"
 
 
 def figures(folder: Path) -> list[Figures]:
-    results = read_store([folder]).results
-    places = places_of([result.point for result in results], [result.columns.steady for result in results])
-    return figures_of(results, places)
+    return figures_of([folder])
 
 
 def summary(folder: Path, options: Options | None = None) -> Summary:
@@ -176,25 +173,25 @@ def test_the_range_of_the_area_can_be_set(tmp_path: Path) -> None:
     assert found.standings[0].area == pytest.approx(0.8 * log2(4) / log2(16))
 
 
-def test_the_oracle_picks_the_best_answer_then_the_fastest(tmp_path: Path) -> None:
+def test_the_best_per_sample_picks_the_best_answer_then_the_fastest(tmp_path: Path) -> None:
     write(tmp_path, config(sampler__threshold=0.9), at_speed([1, 1, 0, 0], 1))  # 8 forwards
     write(tmp_path, config(sampler__threshold=0.5), at_speed([1, 0, 0, 1, 1], 4))  # 2 forwards
-    (oracle,) = summary(tmp_path).oracles
-    assert (oracle.settings, oracle.samples) == (2, 4)  # q4 was asked at one setting only
-    assert oracle.score == 0.75
-    assert oracle.forwards == pytest.approx((2 + 8 + 2 + 2) / 4)
-    assert oracle.tokens_per_forward == pytest.approx((4 + 1 + 4 + 4) / 4)
-    assert (oracle.best_setting, oracle.best_score) == ("threshold=0.5", 0.5)  # equal score, fewer forwards
+    (best,) = summary(tmp_path).best
+    assert (best.settings, best.samples) == (2, 4)  # q4 was asked at one setting only
+    assert best.score == 0.75
+    assert best.forwards == pytest.approx((2 + 8 + 2 + 2) / 4)
+    assert best.tokens_per_forward == pytest.approx((4 + 1 + 4 + 4) / 4)
+    assert (best.best_setting, best.best_score) == ("threshold=0.5", 0.5)  # equal score, fewer forwards
 
 
-def test_the_oracle_keeps_seeds_apart(tmp_path: Path) -> None:
+def test_the_best_per_sample_keeps_seeds_apart(tmp_path: Path) -> None:
     def both(first: float, second: float, speed: int) -> list:
         return [*at_speed([first], speed, seed=0), *at_speed([second], speed, seed=1)]
 
     write(tmp_path, config(sampler__threshold=0.9), both(1, 0, 1))
     write(tmp_path, config(sampler__threshold=0.5), list(reversed(both(0, 1, 4))))
-    (oracle,) = summary(tmp_path).oracles
-    assert (oracle.samples, oracle.score, oracle.forwards) == (2, 1.0, 5.0)
+    (best,) = summary(tmp_path).best
+    assert (best.samples, best.score, best.forwards) == (2, 1.0, 5.0)
 
 
 def test_the_map_of_tasks(tmp_path: Path) -> None:

@@ -2,16 +2,16 @@
 
 import pytest
 
-from dlm.tasks.lists import Asked, judge_list, render
+from dlm.tasks.lists import ListQuestion, judge_list, render
 
 X = ["Anna Lee", "Ben Cox", "Tom Hill"]
 W = "Zoe Ward"
-SHUFFLE = Asked("shuffle", X, "", ["Tom Hill", "Ben Cox", "Anna Lee"])
-REVERSE = Asked("reverse", X, "", X[::-1])
-INSERT = Asked("insert_random", X, W, [*X, W])
-REPLACE = Asked("replace_random", X, W, [W, *X[1:]])
-REMOVE = Asked("remove_index", X, "", X[1:])
-SHORT = Asked("shuffle", ["Anna", "Bob", "Cleo"], "", ["Bob", "Anna", "Cleo"])
+SHUFFLE = ListQuestion("shuffle", X, "", ["Tom Hill", "Ben Cox", "Anna Lee"])
+REVERSE = ListQuestion("reverse", X, "", X[::-1])
+INSERT = ListQuestion("insert_random", X, W, [*X, W])
+REPLACE = ListQuestion("replace_random", X, W, [W, *X[1:]])
+REMOVE = ListQuestion("remove_index", X, "", X[1:])
+SHORT = ListQuestion("shuffle", ["Anna", "Bob", "Cleo"], "", ["Bob", "Anna", "Cleo"])
 
 CASES = [
     (SHUFFLE, "", "unparsable"),

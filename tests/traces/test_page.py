@@ -5,12 +5,13 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dlm.commands.trace import run
-from dlm.trace.page import embedded, page
+from dlm.trace.page import page
 from tests.traces.made import EVIL, by_hand, decoded, saved
 
 
@@ -33,7 +34,7 @@ class Elements(html.parser.HTMLParser):
 
 def test_the_traces_are_in_the_page_and_nothing_is_fetched() -> None:
     rows = [by_hand(), *decoded()]
-    found = Elements(page(rows, "<b>{{data}}</b>"))
+    found = Elements(page(rows, "<b>{{ data }}</b>"))
     (data, script) = [s for s in found.scripts if s.strip()]
     assert json.loads(data)["rows"] == json.loads(json.dumps([row.as_dict() for row in rows]))
     assert EVIL not in data
@@ -47,17 +48,18 @@ def test_the_traces_are_in_the_page_and_nothing_is_fetched() -> None:
 
 
 def test_the_title_is_text() -> None:
-    found = page([by_hand()], "<b>{{data}}</b>")
-    assert "<title>&lt;b&gt;{{data}}&lt;/b&gt;</title>" in found
-    assert "{{script}}" not in found
+    found = page([by_hand()], "<b>{{ data }}</b>")
+    assert "<title>&lt;b&gt;{{ data }}&lt;/b&gt;</title>" in found
+    assert "{{ file(" not in found
 
 
-@pytest.mark.parametrize("text", ["</script>", "<!--<script>", "]]>", "\u2028", "&lt;", "é\ud800"])
+@pytest.mark.parametrize("text", ["</script>", "<!--<script>", "]]>", "\u2028", "&lt;", "{{ file }}", "é\ud800"])
 def test_no_text_can_end_the_script(text: str) -> None:
-    written = embedded({"text": text})
-    assert not set("<>&\u2028") & set(written)
+    written = page([replace(by_hand(), about={"text": text})], "made")
     written.encode()
-    assert json.loads(written) == {"text": text}
+    (data, _) = [s for s in Elements(written).scripts if s.strip()]
+    assert not set("<>&\u2028") & set(data)
+    assert json.loads(data)["rows"][0]["about"] == {"text": text}
 
 
 def test_a_page_beside_the_traces_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,9 @@ import json
 import pytest
 import torch
 
-import samplers
-from dlm import tasks
 from dlm.errors import CheckpointError
 from dlm.models import load
 from dlm.training.card import write_card
-from dlm.training.evaluation import accuracies, evaluate_task
 from dlm.training.export import export
 
 
@@ -62,13 +59,3 @@ def test_the_card_carries_the_measured_table_until_other_weights_come(run, tmp_p
 def test_a_run_without_a_checkpoint_cannot_be_exported(tmp_path):
     with pytest.raises(CheckpointError, match="train first"):
         export(tmp_path, tmp_path / "model")
-
-
-def test_evaluation_decodes_held_out_instances_with_the_given_sampler(run):
-    model = run.language_model()
-    score = evaluate_task(model, "waiting_line/copy", samplers.topk(tokens_per_step=8), n=3, max_new_tokens=16)
-    assert score.forwards == 2
-    assert 0 <= score.accuracy <= 1
-    assert score.n == 3
-    assert tasks.get("waiting_line/copy").canvas == 32
-    assert set(accuracies(model, ["text/story"], samplers.topk(tokens_per_step=32), 2)) == {"text/story"}

@@ -11,8 +11,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
+from torch import Tensor
 
 from dlm.api import Run
 from dlm.engine.canvas import Job
@@ -24,9 +26,9 @@ from dlm.errors import NumericsError, PromptError, SettingsError
 from dlm.evaluation.harness.answers import AnswerFile, Counters
 from dlm.evaluation.harness.identity import decode_digest, describe_settings
 from dlm.evaluation.harness.likelihood import Estimator, Likelihood, Pair
-from dlm.evaluation.harness.processes import Processes
-from dlm.evaluation.harness.requests import Asked, Key, Wish, cut, numbered, stops
+from dlm.evaluation.harness.requests import HarnessRequest, Key, Wish, cut, numbered, stops
 from dlm.evaluation.harness.settings import from_model_args, whole
+from dlm.evaluation.shards import group
 from dlm.models import LanguageModel
 
 WINDOW = 64  # requests whose likelihoods are estimated together: what a crash may lose
@@ -73,8 +75,8 @@ class HarnessModel(LM):
         self.max_new_tokens, self.seed = whole("max_new_tokens", max_new_tokens), seed
         self.batch_size = whole("batch_size", batch_size)
         self.likelihood = likelihood or Likelihood()
-        self.processes = Processes()
-        self._rank, self._world_size, self._device = self.processes.rank, self.processes.world_size, model.device
+        self.processes = group()
+        self._rank, self._world_size, self._device = self.processes.rank, self.processes.world, model.device
         decoding = (sampler, cache or NoCache(), drafter, self.max_new_tokens, seed)
         self.settings = describe_settings(*decoding, self.likelihood)
         self.digest = decode_digest(model, *decoding, self.likelihood)
@@ -173,17 +175,22 @@ class HarnessModel(LM):
             table.conn.execute(f'CREATE TABLE IF NOT EXISTS "{table.tablename}" (key TEXT PRIMARY KEY, value BLOB)')
             table.conn.commit()
 
-    def all_gather(self, tensor: Any) -> Any:
-        """See :class:`Processes`."""
-        return self.processes.all_gather(tensor)
+    # All that the harness exchanges is small: it goes through main memory, whatever the device.
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, one behind the other."""
+        if self.world_size == 1:
+            return tensor
+        return torch.cat([part.reshape(-1, *tensor.shape[1:]) for part in self.processes.gather(tensor.cpu())])
 
     def gather_object(self, obj: Any, dst: int = 0) -> list[Any] | None:
-        """See :class:`Processes`."""
-        return self.processes.gather_object(obj, dst)
+        """The values of all processes by rank on process ``dst``, None on the others."""
+        values = self.processes.gather(obj)
+        return values if self.rank == dst else None
 
     def barrier(self) -> None:
-        """See :class:`Processes`."""
-        self.processes.barrier()
+        """Wait for the others."""
+        self.processes.gather(None)
 
     # Answers.
 
@@ -197,7 +204,7 @@ class HarnessModel(LM):
             PromptError: a prompt that is empty, holds the mask or does not fit, before anything is decoded.
         """
         asked = numbered(requests, self.digest)
-        groups: dict[Wish, dict[Row, list[Asked]]] = defaultdict(lambda: defaultdict(list))
+        groups: dict[Wish, dict[Row, list[HarnessRequest]]] = defaultdict(lambda: defaultdict(list))
         for one in {one.key: one for one in asked}.values():
             context, settings = one.request.args
             wish = Wish.of(settings, self.max_new_tokens, self.sampler)
@@ -211,7 +218,7 @@ class HarnessModel(LM):
                     advance()
         return [texts[one.key] for one in asked]
 
-    def _prompt(self, one: Asked, context: str, budget: int) -> tuple[int, ...]:
+    def _prompt(self, one: HarnessRequest, context: str, budget: int) -> tuple[int, ...]:
         """Token ids; a rendered chat holds its special tokens already, so that nothing is added."""
         ids, description = tuple(self.model.encode(context)), self.model.description
         if not ids:
@@ -221,7 +228,7 @@ class HarnessModel(LM):
         self._check_length(one, len(ids), budget)
         return ids
 
-    def _check_length(self, one: Asked, prompt: int, answer: int) -> None:
+    def _check_length(self, one: HarnessRequest, prompt: int, answer: int) -> None:
         context = self.model.description.context_length
         if prompt + answer > context:
             raise PromptError(
@@ -229,7 +236,7 @@ class HarnessModel(LM):
                 f" {context}: ask for fewer examples (--num_fewshot) or fewer tokens (max_new_tokens)"
             )
 
-    def _decode(self, wish: Wish, rows: dict[Row, list[Asked]]) -> Iterator[tuple[Key, str]]:
+    def _decode(self, wish: Wish, rows: dict[Row, list[HarnessRequest]]) -> Iterator[tuple[Key, str]]:
         """Answers as their rows are finished. Copies of a row stand in the order of their repetition, which is what
         their noise follows."""
         order = sorted(rows, key=lambda row: (-len(row[0]), row[1]))
@@ -244,7 +251,7 @@ class HarnessModel(LM):
                 for one in rows[order[event.index]]:
                     yield one.key, self._finish(one, event, 2 if sampler.guidance > 0 else 1)
 
-    def _finish(self, one: Asked, row: RowResult, per_step: int) -> str:
+    def _finish(self, one: HarnessRequest, row: RowResult, per_step: int) -> str:
         """Cut the answer, keep its counters, then tell the cache: what is cached has counters."""
         stop_strings = stops(one.request.args[1])
         useful = row.tokens[: first_end(row.tokens, self._ends(stop_strings))]
@@ -278,7 +285,7 @@ class HarnessModel(LM):
         special = self.model.tokenizer.added_tokens_encoder  # type: ignore[union-attr]
         return (*self.model.description.eos_ids, *(special[stop] for stop in stop_strings if stop in special))
 
-    def _keep(self, one: Asked, counters: Counters, details: dict[str, Any], answer: Any) -> None:
+    def _keep(self, one: HarnessRequest, counters: Counters, details: dict[str, Any], answer: Any) -> None:
         request = one.request
         place = {"task": request.task_name, "doc_id": request.doc_id, "idx": request.idx}
         self.answers.add(one.key, counters, {"digest": self.digest, "seed": self.seed, **place, **details})
@@ -290,10 +297,11 @@ class HarnessModel(LM):
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """The bound on the log-likelihood of each continuation, and whether it is the model's own answer.
 
-        White space at the end of a context belongs to the continuation, as in the reference (specs/backbones.md 7.1).
+        White space at the end of a context belongs to the continuation, as in the evaluation that
+        LLaDA published (arXiv 2502.09992).
         """
 
-        def tokens(one: Asked) -> list[tuple[list[int], list[int]]]:
+        def tokens(one: HarnessRequest) -> list[tuple[list[int], list[int]]]:
             context, answer = one.request.args
             bare = context.rstrip()
             given = self.model.encode(bare) if bare else []
@@ -305,7 +313,7 @@ class HarnessModel(LM):
         """The same bound for whole texts. One that is longer than the context is the sum of pieces of half a context,
         each after the half before it."""
 
-        def tokens(one: Asked) -> list[tuple[list[int], list[int]]]:
+        def tokens(one: HarnessRequest) -> list[tuple[list[int], list[int]]]:
             ids, context = self.model.encode(one.request.args[0]), self.model.description.context_length
             if len(ids) < context:
                 return [([], ids)]
@@ -315,7 +323,7 @@ class HarnessModel(LM):
         asked = numbered(requests, self.digest)
         return [value for value, _ in self._estimate(asked, "loglikelihood_rolling", tokens, disable_tqdm)]
 
-    def _estimate(self, asked: list[Asked], kind: str, tokens: Any, quiet: bool) -> list[tuple[float, bool]]:
+    def _estimate(self, asked: list[HarnessRequest], kind: str, tokens: Any, quiet: bool) -> list[tuple[float, bool]]:
         settings = self.likelihood
         if kind == "loglikelihood_rolling":  # nobody asks whether a whole text is the model's own
             settings = Likelihood(settings.mc_num, False, settings.compat, settings.stratum)
@@ -333,7 +341,7 @@ class HarnessModel(LM):
                     advance()
         return [found[one.key] for one in asked]
 
-    def _pair(self, one: Asked, context: list[int], answer: list[int]) -> Pair:
+    def _pair(self, one: HarnessRequest, context: list[int], answer: list[int]) -> Pair:
         """A model with shifted logits scores a token from the one before it, so that something must come first."""
         if self.model.description.shift and not context:
             beginning = self.model.tokenizer.bos_token_id  # type: ignore[union-attr]
@@ -341,7 +349,7 @@ class HarnessModel(LM):
         self._check_length(one, len(context), len(answer))
         return Pair(tuple(context), tuple(answer))
 
-    def _finish_estimate(self, one: Asked, kind: str, pairs: list[Pair]) -> tuple[float, bool]:
+    def _finish_estimate(self, one: HarnessRequest, kind: str, pairs: list[Pair]) -> tuple[float, bool]:
         value, greedy = sum(pair.value for pair in pairs), all(pair.greedy for pair in pairs)
         if not isfinite(value):
             raise NumericsError(f"{one.place}: the model's logits are not finite; try another dtype")

@@ -37,7 +37,7 @@ class Wish:
 
     @classmethod
     def of(cls, settings: dict[str, Any], default_budget: int, sampler: Sampler) -> Wish:
-        """Read a request's ``gen_kwargs`` as the harness means them (specs/parallelbench.md 5.5).
+        """Read a request's ``gen_kwargs`` as the harness means them (docs/lm_eval.md).
 
         ``do_sample: false`` is temperature 0, whatever temperature stands beside it. ``do_sample: true`` without a
         temperature takes the sampler's, or 1 where that is 0. Without either the sampler stays as it is.
@@ -92,7 +92,7 @@ def _warn(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Asked:
+class HarnessRequest:
     """A request and its names.
 
     Attributes:
@@ -112,7 +112,7 @@ class Asked:
         return f"{self.request.task_name}, document {self.request.doc_id}"
 
 
-def numbered(requests: Iterable[Any], digest: str) -> list[Asked]:
+def numbered(requests: Iterable[Any], digest: str) -> list[HarnessRequest]:
     """The requests with their keys.
 
     Only a request that draws has repetitions; the others answer alike every time. Copies beyond the number of
@@ -126,7 +126,7 @@ def numbered(requests: Iterable[Any], digest: str) -> list[Asked]:
         seen[place] += 1
         arguments = request.args
         drawn = draws(arguments)
-        asked.append(Asked(request, (request_hash(arguments, digest), repeat if drawn else 0), drawn))
+        asked.append(HarnessRequest(request, (request_hash(arguments, digest), repeat if drawn else 0), drawn))
     return asked
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from dlm.errors import SettingsError
 from dlm.tasks.base import Instance, Verdict, instance_id
 from dlm.tasks.text.grammar import Basic, Grammar, Issue
-from dlm.tasks.text.writing import Question, Writing
+from dlm.tasks.text.writing import TextQuestion, Writing
 
 MAX_CHARS = 4000  # of an answer, far more than the canvas holds: what follows is not looked at
 ISSUES_KEPT = 10
@@ -37,7 +37,7 @@ class TextTask:
     writing: Writing
     grammar: Grammar
     headline: str
-    questions: tuple[Question, ...] = field(repr=False)
+    questions: tuple[TextQuestion, ...] = field(repr=False)
     data_sha256: str
     canvas: int = 64
 
@@ -116,5 +116,5 @@ def _is_given(issue: Issue, prompt: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, flags) is not None
 
 
-def _short(question: Question) -> str:
+def _short(question: TextQuestion) -> str:
     return repr(question.prompt[-80:])

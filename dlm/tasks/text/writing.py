@@ -13,7 +13,7 @@ from dlm.tasks.text.extras import require, version
 
 
 @dataclass(frozen=True)
-class Question:
+class TextQuestion:
     """One record as a question: what :class:`dlm.tasks.Instance` is made of."""
 
     prompt: str
@@ -33,7 +33,7 @@ class Writing(Protocol):
         """
         ...
 
-    def questions(self, source: str) -> list[Question]:
+    def questions(self, source: str) -> list[TextQuestion]:
         """Every record of a file as a question."""
         ...
 
@@ -69,10 +69,11 @@ class Paraphrase:
         require("sacrebleu", "a paraphrase task")
         return {"similarity": self.similarity, "sacrebleu": version("sacrebleu")}
 
-    def questions(self, source: str) -> list[Question]:
+    def questions(self, source: str) -> list[TextQuestion]:
         """A sentence a line."""
         return [
-            Question(self._prompt(sentence), sentence, {"source": sentence}) for sentence in records.sentences(source)
+            TextQuestion(self._prompt(sentence), sentence, {"source": sentence})
+            for sentence in records.sentences(source)
         ]
 
     @staticmethod
@@ -105,10 +106,10 @@ class Summarise:
         require("rouge_score", "a summary task")
         return {"rouge-score": version("rouge-score")}
 
-    def questions(self, source: str) -> list[Question]:
+    def questions(self, source: str) -> list[TextQuestion]:
         """A dialogue and its summary a line."""
         return [
-            Question(self._prompt(dialogue), summary, {"summary": summary})
+            TextQuestion(self._prompt(dialogue), summary, {"summary": summary})
             for dialogue, summary in records.dialogues(source)
         ]
 
@@ -152,9 +153,9 @@ class WordsToSentence:
         """Nothing: the rules are part of this package."""
         return {}
 
-    def questions(self, source: str) -> list[Question]:
+    def questions(self, source: str) -> list[TextQuestion]:
         """A set of words a line."""
-        return [Question(self._prompt(w), "", {"words": list(w)}) for w in records.word_sets(source, self.words)]
+        return [TextQuestion(self._prompt(w), "", {"words": list(w)}) for w in records.word_sets(source, self.words)]
 
     @staticmethod
     def _prompt(words: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dlm.configuration import compose_config, config_dir, quoted
 from dlm.errors import DlmError, SettingsError, StorageError
-from dlm.evaluation.sweep import load_plan
+from dlm.evaluation.sweep_plan import load_plan
 
 LOOK = 1.0  # seconds between two looks at whether the sweep's own process is still there
 
@@ -75,7 +75,7 @@ def launch(plan: Path, workers: int, launcher: Sequence[str]) -> None:
 
 def run_worker(config: Any) -> None:
     """A worker, as a Hydra job."""
-    from dlm.commands.sweep import go_through
+    from dlm.evaluation.sweeps import go_through
 
     plan = Path(config.plan)
     if os.getppid() == load_plan(plan)[1].get("process"):

@@ -1,0 +1,224 @@
+"""A sweep as a whole: its points are resolved and checked, then worked off by one process or by several."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlm.configuration import Composer, config_dir, quoted
+from dlm.errors import DlmError, SettingsError, StorageError
+from dlm.evaluation.grid import Choice, combined, load_grid, overrides_of
+from dlm.evaluation.point import canonical
+from dlm.evaluation.runner import Busy, Models, prepare, progress_of, run_point
+from dlm.evaluation.shards import check_alone
+from dlm.evaluation.store import METRICS, read_json
+from dlm.evaluation.sweep_plan import (
+    Cost,
+    Entry,
+    Event,
+    Log,
+    State,
+    cost_of,
+    load_plan,
+    most_forwards,
+    ordered,
+    recorded_pace,
+    save_plan,
+    work,
+)
+from dlm.evaluation.workers import check_launcher, launch
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A point after a sweep.
+
+    Attributes:
+        entry: which one.
+        state: what became of it; None: it was not reached.
+        message: why it failed; empty otherwise.
+        figures: what its ``metrics.json`` holds; empty: nothing was asked.
+    """
+
+    entry: Entry
+    state: State | None
+    message: str
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Points that are resolved and checked; nothing is loaded or written.
+
+    Attributes:
+        entries: in the order in which they are run.
+        refused: those whose settings do not fit, with the reason.
+    """
+
+    entries: list[Entry]
+    refused: list[tuple[Choice, str]]
+
+    @classmethod
+    def of(cls, choices: Iterable[Choice]) -> Sweep:
+        """Resolve points.
+
+        Raises:
+            SettingsError: this is one of several processes of a launcher.
+        """
+        check_alone("a sweep shares its points by workers=N: start it once, without accelerate launch or torchrun")
+        composer, entries, refused = Composer("eval"), [], []
+        for choice in choices:
+            overrides = overrides_of(choice)
+            try:
+                entries.append(_entry(overrides, composer))
+            except SettingsError as error:
+                refused.append((choice, str(error)))
+        return cls(ordered(entries), refused)
+
+    @property
+    def out(self) -> Path:
+        """Where results go.
+
+        Raises:
+            SettingsError: there are no points.
+        """
+        if not self.entries:
+            raise SettingsError("the sweep has no points: the grid is empty, or its conditions leave none")
+        return Path(self.entries[0].folder).parent.parent
+
+    def cost(self) -> Cost:
+        """What it asks for."""
+        return cost_of(self.entries, recorded_pace(self.out))
+
+    def check_refused(self) -> None:
+        """Refuse to go on where a point is refused. Raises SettingsError."""
+        if self.refused:
+            (choice, reason), n = self.refused[0], len(self.refused)
+            raise SettingsError(
+                f"{n} of {n + len(self.entries)} points are refused, so nothing was run: correct them, or leave them"
+                f" out with skip_refused=true; the first is {' '.join(overrides_of(choice))} ({reason})"
+            )
+
+    def begin(self, workers: int, launcher: Sequence[str]) -> Path:
+        """Write the plan; returns its folder, which no other sweep has.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        above, name, number = self.out / "sweeps", time.strftime("%Y%m%d-%H%M%S"), 1
+        try:
+            while True:
+                folder = above / (name if number == 1 else f"{name}-{number}")
+                try:
+                    folder.mkdir(parents=True)
+                    break
+                except FileExistsError:
+                    number += 1
+            settings = {"workers": workers, "launcher": list(launcher), "process": os.getpid()}
+            save_plan(folder / PLAN, self.entries, settings)
+        except OSError as error:
+            said = f"{above} cannot be written ({error.strerror}): make room, or give another out="
+            raise StorageError(said) from error
+        return folder
+
+    def run(self, folder: Path, workers: int = 1, launcher: Sequence[str] = ()) -> dict[str, Event]:
+        """Work the plan of a folder off; returns what became of the points, by key.
+
+        Raises:
+            StorageError: a worker was ended from outside; what was answered is kept.
+        """
+        if workers == 1 and not launcher:
+            go_through(folder / PLAN, 0)
+        else:
+            launch(folder / PLAN, workers, launcher)
+        return Log.read(folder)
+
+
+def sweep(
+    overrides: Sequence[str] = (),
+    *,
+    grid: str | Mapping[str, Any] | None = None,
+    where: Sequence[str] = (),
+    out: str | Path = "runs",
+    workers: int = 1,
+    skip_refused: bool = False,
+) -> list[Swept]:
+    """Run many configurations, as ``dlm eval -m`` does; what is done already is not done again.
+
+    Args:
+        overrides: ``key=value`` or ``key=value,value``, as on the command line, ``hydra/launcher=`` included.
+        grid: the name or the file of a grid, or a grid itself.
+        where: only points for which all of these hold.
+        out: results are kept in ``out/<task>/<sampler>-<hash>``.
+        workers: processes that share the points.
+        skip_refused: leave out points whose settings do not fit.
+
+    Raises:
+        SettingsError: what cannot be read; a point whose settings do not fit; no point at all.
+        StorageError: the folder cannot be written to, or a worker was ended from outside.
+    """
+    launcher = [o for o in overrides if o.startswith("hydra")]
+    if launcher:
+        check_launcher(launcher)
+    asked = [o for o in overrides if o not in launcher] + [f"out={quoted(str(out))}"]
+    node = load_grid(grid, config_dir() / "grid") if isinstance(grid, str) else grid
+    found = Sweep.of(combined(asked, node, where))
+    if not skip_refused:
+        found.check_refused()
+    events = found.run(found.begin(workers, launcher), workers, launcher) if found.cost().answers else {}
+    return [_swept(entry, events.get(entry.key)) for entry in found.entries]
+
+
+def _swept(entry: Entry, event: Event | None) -> Swept:
+    figures = read_json(Path(entry.folder) / METRICS)
+    if event is not None:
+        return Swept(entry, event.state, event.message, figures)
+    return Swept(entry, None if entry.left else State.DONE, "", figures)
+
+
+def _entry(overrides: list[str], composer: Composer) -> Entry:
+    ready = prepare(composer(overrides))
+    point = ready.point
+    asked, done = progress_of(ready)
+    return Entry(
+        overrides=tuple(overrides),
+        hash=point.hash,
+        task=point.task,
+        method=point.method,
+        folder=str(ready.folder),
+        model=canonical(point.config["model"]),
+        asked=asked,
+        done=done,
+        most=most_forwards(point.config["sampler"], ready.canvas),
+        wanted=canonical([ready.wanted.limit, ready.wanted.seeds]),
+    )
+
+
+def go_through(plan: Path, worker: int) -> None:
+    """What one worker does: all points of a plan, with one load of every model."""
+    entries, _ = load_plan(plan)
+    folder, composer, models = plan.parent, Composer("eval"), Models()
+    log = Log(folder / f"worker-{worker}.jsonl")
+
+    def evaluate(entry: Entry) -> Event:
+        told = Log.read(folder).get(entry.key)
+        if told is not None:  # another worker has finished it, or found that it fails
+            return told
+        started = time.perf_counter()
+        try:
+            outcome = run_point(prepare(composer(entry.overrides)), models, quiet=True)
+        except Busy:
+            return Event(entry.key, State.BUSY)
+        except (DlmError, OSError) as error:
+            return Event(entry.key, State.FAILED, str(error), 0, time.perf_counter() - started)
+        failed = f"{outcome.failures} failures, see {entry.folder}/failures.jsonl" if outcome.failures else ""
+        state = State.FAILED if failed else State.DONE
+        return Event(entry.key, state, failed, outcome.answers, time.perf_counter() - started)
+
+    work(entries, evaluate, log.write)
