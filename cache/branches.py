@@ -126,13 +126,14 @@ class BranchingRun(Run):
             # A token that was taken back is none that the row is fed anyway: its key is that of the token.
             needed = self.needed(branches.wanted, branches.ahead)
             fed = (fed | needed | ((stamps != canvas.tokens) & live)) & seen
-        if self.policy.uniform_feed and branches.levels:  # then every branch is fed what the row is
+        if self.policy.uniform_feed and any(branches.depths):  # then every branch is fed what the row is
             above = branches.parent
             follows = fed & (above != torch.arange(above.shape[0], device=above.device))[:, None]
             stamps = torch.where(follows, canvas.tokens[above], stamps)
             return BranchLineage(stamps, fed, torch.where(follows, above[:, None], before), seen)
         state, live = _rows(self.state, owner), canvas.columns < canvas.end[:, None]
-        for level in branches.levels:
+        for depth in sorted({*branches.depths} - {0}):
+            level = torch.tensor([i for i, d in enumerate(branches.depths) if d == depth], device=owner.device)
             above = branches.parent[level]
             # What the branch above was fed is what the store would hold by now.
             stamps[level] = torch.where(fed[above], canvas.tokens[above], stamps[above])
@@ -164,7 +165,7 @@ class BranchingRun(Run):
     def _sizes(self, branches: Branches, lineage: BranchLineage) -> tuple[list[int], list[int], int]:
         """Positions each branch is fed and borrows, and the most that one and those it follows are fed."""
         last = self.last
-        if not branches.remasks and (self.policy.uniform_feed or not branches.levels):
+        if not branches.remasks and (self.policy.uniform_feed or not any(branches.depths)):
             counts = [0 if last.whole[slot] and not self.narrow else last.counts[slot] for slot in _owners(branches)]
             return counts, [0] * len(counts), max(counts)
         whole = torch.tensor(last.whole, device=lineage.fed.device)[branches.owner, None] & (not self.narrow)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cache.context import PolicyContext
 from cache.policy import Policy
-from cache.settings import at_least, every_steps
+from cache.settings import at_least
 from cache.vicinity import window
 from dlm.engine.row import Row
 from dlm.engine.step import State
@@ -56,11 +56,12 @@ class DKVDecode(Policy):
 
     def refreshes(self, row: Row) -> bool:
         if self.cadence == "seeded":
-            return every_steps(row.steps, self.interval)
-        return row.block_steps <= 1 or every_steps(row.block_steps, self.interval)
+            return row.steps % self.interval == 0
+        return row.block_steps <= 1 or row.block_steps % self.interval == 0
 
     def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return context.query.canvas.masked & window(context, None, self.ahead)
+        masked = context.query.canvas.masked
+        return masked if self.ahead is None else masked & window(context, None, self.ahead)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def traced(root: str, step: Any) -> tuple[Counter[str], int, int]:
 
     def note(frame: Any, event: str, _: Any) -> None:
         file = frame.f_code.co_filename
-        if event == "call" and file.startswith(root) and "/.venv/" not in file:
+        if event == "call" and file.startswith(root) and not file.startswith((f"{root}.venv/", f"{root}scripts/")):
             file = file[len(root) :]
             files[file] += 1
             functions.add((file, frame.f_code.co_qualname))

@@ -72,7 +72,7 @@ def shadow_setup(layers: int) -> tuple:
     canvas = Canvas.of(jobs, 8, SpecialIds(39, (38,)), torch.device("cpu"))
     start, end = torch.tensor([2, 1]), torch.tensor([6, 5])
     zero = torch.zeros(2, dtype=torch.long)
-    blocks = BlockState(zero, start, end, zero, zero, canvas.inside(start, end), zero)
+    blocks = BlockState(zero, start, end, zero, zero, canvas.inside(start, end), zero, end)
     plan = WholeRows(0).feed(canvas.tokens, [8, 5], canvas.columns)
     return model.backbone, canvas, blocks, plan
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import LogitRows
 from dlm.engine.noise import Purpose, uniform
-from dlm.engine.plan import Feed, ForwardPlan
+from dlm.engine.plan import Branches, BranchPlan, Feed, FeedMemory, ForwardPlan, PackedBranches
 from dlm.engine.proposal import Proposal, Statistic, Vocabulary, divergence, logit_gap, propose, wide
 from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import PreviousForward, SamplerState
@@ -76,9 +77,10 @@ class Hidden:
     sets: tuple[tuple[Tensor, ...], ...]  # the calls differ in rows and lengths
     canvas: Canvas
 
-    def rows(self, model: Backbone, wanted: Int[Tensor, "B N"]) -> list[Float[Tensor, "R D"]]:
-        """The rows that score ``wanted``, flattened, one tensor per set; a filler gets some row that was fed."""
-        parts = self._gathered(lambda feed, h, at: self._answer(model, feed, h, at), wanted)
+    def rows(self, shift: int, wanted: Int[Tensor, "B N"]) -> list[Float[Tensor, "R D"]]:
+        """The rows that score ``wanted``, which stand ``shift`` before it, flattened, one tensor per set; a filler gets
+        some row that was fed."""
+        parts = self._gathered(lambda feed, h, at: self._answer(shift, feed, h, at), wanted)
         return [part.flatten(0, 1) for part in parts]
 
     def laid(self) -> tuple[Float[Tensor, "B W D"], ...]:
@@ -107,10 +109,11 @@ class Hidden:
             gathered.append(out)
         return gathered
 
-    def _answer(self, model: Backbone, feed: Feed, states: Tensor, wanted: Tensor) -> Tensor:
+    def _answer(self, shift: int, feed: Feed, states: Tensor, wanted: Tensor) -> Tensor:
         if feed.positions is None:
-            return model.logit_rows(states, None, wanted.clamp_max(states.shape[1] - 1))
-        column = column_of(feed.positions, self.canvas).gather(1, model.source(wanted))
+            column = (wanted.clamp_max(states.shape[1] - 1) - shift).clamp_min(0)
+        else:
+            column = column_of(feed.positions, self.canvas).gather(1, (wanted - shift).clamp_min(0))
         return states.gather(1, column[..., None].expand(-1, -1, states.shape[-1]))
 
 
@@ -155,6 +158,7 @@ class Forward:
         vocabulary: which ids may be proposed.
         watch: receives the time marks.
         longest: most positions of a block, which is what a shadow block takes.
+        shift: a proposal for position p comes from row p - shift (:class:`dlm.models.backbone.ModelDescription`).
     """
 
     model: Backbone
@@ -163,6 +167,7 @@ class Forward:
     vocabulary: Vocabulary
     watch: Stopwatch
     longest: int
+    shift: int
 
     def __call__(
         self,
@@ -192,6 +197,10 @@ class Forward:
             known = canvas.columns < canvas.end[:, None] if plan.fed is None else plan.fed
             state.previous = PreviousForward(known, every.laid())
         return Seen(proposal, every, slots, attention)
+
+    def source(self, wanted: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """The positions whose rows score the tokens at ``wanted``."""
+        return (wanted - self.shift).clamp_min(0)
 
     def feed(
         self, canvas: Canvas, feed: Feed
@@ -228,7 +237,7 @@ class Forward:
         state: SamplerState,
     ) -> Proposal:
         """Proposals at ``positions`` from the hidden states of a forward, a chunk of logits at a time."""
-        rows = hidden.rows(self.model, positions)
+        rows = hidden.rows(self.shift, positions)
         before = self._before(positions, state.previous)
         at = self._lines(canvas, blocks, positions, eligible)
         noise = None
@@ -272,7 +281,7 @@ class Forward:
             kl = unknown = wide(logits[:, 0]).new_full((logits.shape[0],), torch.inf)
             if before is not None:
                 assert state.previous is not None
-                known = state.previous.known[at.row, self.model.source(at.position)] & (at.blocks.step[at.row] > 0)
+                known = state.previous.known[at.row, self.source(at.position)] & (at.blocks.step[at.row] > 0)
                 kl = torch.where(known, divergence(logits, before), unknown)
         memories = list(state.transforms)
         for i, transform in enumerate(self.sampler.transforms):
@@ -296,6 +305,54 @@ class Forward:
             own = logits.gather(1, tokens[part, None]).squeeze(1)
             probs.append((own - logits.logsumexp(dim=1)).exp())
         return lay_out(torch.cat(probs).view(slots.shape), slots, inside, canvas)
+
+    def branch_states(
+        self, branches: Branches, plan: BranchPlan, packed: bool
+    ) -> tuple[tuple[Float[Tensor, "R T D"], ...], ...]:
+        """Hidden states of every call of a plan for several branches of every row, one set each, or two with guidance.
+
+        Args:
+            branches: what is fed.
+            plan: how.
+            packed: whether the branches of a row lie one behind the other, over one copy of its stored keys.
+        """
+        sets = []
+        for number, feed in enumerate(plan.feeds):
+            whole = number > 0 or not plan.slots
+            self.watch.mark("refresh" if whole else "forward")
+            if packed and not whole:
+                sets.append(self._along_sequence(branches, feed, [branches.counts[slot] for slot in plan.slots]))
+            else:
+                sets.append(self.feed(branches.canvas, feed)[0])
+        self.watch.mark("sampler")
+        return tuple(sets)
+
+    def _along_sequence(
+        self, branches: Branches, feed: Feed, counts: Sequence[int]
+    ) -> tuple[Float[Tensor, "R T D"], ...]:
+        """Hidden states of a feed of branches, so many of each row, computed one behind the other.
+
+        The stored keys of a row are there once, however many branches look at them. Attention takes a mask of
+        ``E * T`` by ``S + E * T`` for E branches of T positions over S stored ones.
+        """
+        order, many = PackedBranches.of(counts, feed.tokens.device), branches.canvas
+        (rows, length), each = feed.tokens.shape, order.grid.shape[1]
+        positions = feed.positions if feed.positions is not None else many.columns[:length].expand(rows, length)
+        memory: FeedMemory | None = None
+        if feed.memory is None:
+            mask = order.apart(feed)
+        else:
+            memory, mask = feed.memory.along_sequence(order, feed.valid)
+        one = Feed(
+            tokens=rearrange(feed.tokens[order.grid], "b e t -> b (e t)"),
+            positions=rearrange(positions[order.grid], "b e t -> b (e t)"),
+            valid=mask,
+            memory=memory,
+            stored=None if feed.stored is None else mask.shape[-1],
+            slots=order.grid[:, 0] if feed.slots is None else feed.slots[order.grid[:, 0]],
+        )
+        hidden, _ = self.feed(many, one)
+        return tuple(rearrange(h, "b (e t) d -> (b e) t d", e=each)[order.back] for h in hidden)
 
     def guided(self, rows: list[Float[Tensor, "R D"]]) -> Float[Tensor, "R V"]:
         """Logits of a chunk; with guidance u + (w + 1)(c - u) (LLaDA, arXiv 2502.09992, classifier-free guidance)."""

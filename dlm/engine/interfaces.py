@@ -4,9 +4,9 @@ A part is a frozen dataclass of settings that extends the class of its role. Wha
 from ``init`` and hands back from ``step``: None, a tensor, or a tuple of such, the row axis first, so that rows can
 leave, move and join at any time.
 
-What a role may offer beyond its one duty is an optional method of the base class, which answers None (or changes
-nothing) until a part overrides it. A public name that no role of a part knows is refused when the sampler is built
-(:func:`dlm.engine.sampler.undeclared`): a misspelt method would be ignored in silence.
+What a role may offer beyond its one duty is an optional method of the base class, which answers None until a part
+overrides it. A public name that no role of a part knows is refused when the sampler is built: a misspelt method would
+be ignored in silence.
 """
 
 from __future__ import annotations

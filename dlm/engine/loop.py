@@ -27,6 +27,8 @@ from dlm.errors import DlmError, NumericsError, OutOfMemoryError, ProgressError,
 from dlm.models.backbone import Backbone, ModelDescription
 
 Failed = Callable[[int, DlmError], None]
+# A row that needs more forwards than this many per position is going round in circles.
+MAX_FORWARDS_PER_POSITION = 4
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,12 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         self._events: Iterator[StepEvent | RowResult] = iter(())
         if not jobs:
             return
-        about, needs = decoder.description, self.sampler.needs | decoder.policy.needs | record
-        self.rules = SamplerRun.fitted(self.sampler, decoder.policy.stores, jobs)
+        about, self.policy = decoder.description, decoder.policy
+        needs, self.asks_ahead = self.sampler.needs | self.policy.needs | record, self.policy.asks_ahead
+        self.rules = SamplerRun.fitted(self.sampler, self.policy.stores, jobs)
         self.watch = Stopwatch(device)
-        vocabulary = Vocabulary.of(about, self.sampler.proposer)
-        self.forward = Forward(decoder.model, self.sampler, needs, vocabulary, self.watch, self.rules.longest)
+        vocabulary, longest = Vocabulary.of(about, self.sampler.proposer), self.rules.longest
+        self.forward = Forward(decoder.model, self.sampler, needs, vocabulary, self.watch, longest, about.shift)
         tools = StepTools(self.rules, self.forward, about)
         with torch.inference_mode():
             place = Place(SpecialIds(about.mask_id, about.eos_ids), device)
@@ -194,7 +197,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
 
     def _open_cache(self, canvas: Canvas) -> CacheRun:
         about = self.decoder.description
-        return self.decoder.policy.open(
+        return self.policy.open(
             Layout(
                 rows=canvas.tokens.shape[0],
                 columns=canvas.tokens.shape[1],
@@ -217,7 +220,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         outcome = self.stepper.complete(batch, outcome)
         view, end = outcome.view, batch.canvas.end
         if outcome.forward is not None:
-            view = view.with_(blocks=replace(view.blocks, step=outcome.forward))
+            view = replace(view, blocks=replace(view.blocks, step=outcome.forward))
         cut = torch.where(end < ends, end, -1) if self.rules.shortens else None
         return StepEvent(
             tuple(batch.rows), view, outcome.chosen, outcome.remasked, filled, cut, inputs.plan.refreshed,
@@ -238,7 +241,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
             exiting = None if exiting is None else exiting & fed
         ahead = self.stepper.ahead(canvas, blocks)
         upcoming = None
-        if self.decoder.policy.asks_ahead:
+        if self.asks_ahead:
             upcoming = rules.upcoming(canvas, blocks, eligible, most, state)
         plan = batch.cache.plan(CacheQuery(canvas, blocks, eligible, wanted, batch.rows, exiting, upcoming, ahead))
         eligible = eligible if plan.eligible is None else plan.eligible
@@ -271,7 +274,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
             ended = masked & (fill >= 0)[:, None]
             canvas.fill(ended, fill)
             masked = masked & ~ended
-        batch.blocks = blocks.later(1)
+        batch.blocks = replace(blocks, step=blocks.step + 1, block_step=blocks.block_step + 1)
         bad = (view.proposal.prob.isnan() & view.eligible).any(dim=1)
         report = {"open": masked.sum(dim=1), "block_open": block_open, "broken": bad}
         if exiting is not None:
@@ -279,7 +282,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         end = self.rules.visible_end(canvas, batch.state)
         if end is not None:
             report["visible_end"] = torch.minimum(end, canvas.end)
-        elif self.rules.shortens or self.sampler.grows:
+        elif self.rules.shortens or self.rules.grows:
             report["visible_end"] = canvas.end
         report |= outcome.report
         own = len(report)
@@ -300,11 +303,45 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         shared = {name: seconds[name] / len(rows) for name in ("forward", "sampler")}
         refresh = seconds.get("refresh", 0.0) / max(1, len(refreshed))
         for slot, (row, now, fed) in enumerate(zip(rows, status, counts, strict=True)):
-            row.book(now, self._fed(row, fed), {**shared, "refresh": refresh if slot in refreshed else 0.0})
+            self._book(row, now, self._fed(row, fed))
+            row.seconds_refresh += refresh if slot in refreshed else 0.0
+            row.seconds_step += shared["forward"]
+            row.seconds_sampler += shared["sampler"]
             try:
-                row.check(bool(now["broken"]), self.sampler.idle_steps)
+                self._check(row, bool(now["broken"]))
             except (NumericsError, ProgressError) as error:
                 self._fail(row, error)
+
+    def _book(self, row: Row, status: Mapping[str, int], positions: int) -> None:
+        """One forward more, which was fed so many positions. ``status`` is what the device reported: ``open``,
+        ``block_open``, and where they apply ``exiting``, ``visible_end``, ``taken`` (steps beyond one) and
+        ``block_steps``."""
+        row.open, row.block_open = status["open"], status["block_open"]
+        row.exiting = bool(status.get("exiting"))
+        row.visible_end = min(status.get("visible_end", row.visible_end), row.job.end)
+        taken = status.get("taken", 0)
+        row.forwards += 1
+        row.steps += 1 + taken
+        row.block_steps = status.get("block_steps", row.block_steps + 1)
+        if row.drafts:
+            row.accepted += [0] * (taken + 1 - len(row.accepted))
+            row.accepted[taken] += 1
+        row.token_forwards += positions
+
+    def _check(self, row: Row, broken: bool) -> None:
+        """Raise what went wrong with the row: NumericsError where the model produced NaN, ProgressError where it does
+        not come to an end."""
+        if broken:
+            raise NumericsError(
+                f"prompt {row.job.index}: the model's logits are NaN at step {row.forwards - 1}. Check the"
+                " checkpoint, or load it with a wider dtype (dtype=float32)"
+            )
+        limit = MAX_FORWARDS_PER_POSITION * len(row.job.writable) + self.rules.idle_steps
+        if row.open and not row.exiting and row.forwards >= limit:
+            raise ProgressError(
+                f"prompt {row.job.index} still has {row.open} masked positions after {row.forwards} forwards"
+                f" ({MAX_FORWARDS_PER_POSITION} per position): the reviser takes back what was committed; bound it"
+            )
 
     def _fed(self, row: Row, positions: int) -> int:
         """Positions that a row's own forward took, with its shadow and in both streams: the padding of a ragged batch

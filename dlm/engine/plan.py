@@ -80,6 +80,27 @@ class PackedBranches(NamedTuple):
     there: Bool[Tensor, "B E"]
     back: Int[Tensor, " R"]
 
+    @classmethod
+    def of(cls, counts: Sequence[int], device: torch.device) -> PackedBranches:
+        """Of rows with so many branches each."""
+        each, first, grid, there, back = max(counts), 0, [], [], []
+        for row, count in enumerate(counts):
+            grid.append([first + place if place < count else first for place in range(each)])
+            there.append([place < count for place in range(each)])
+            back += [row * each + place for place in range(count)]
+            first += count
+        return cls(*(torch.tensor(part, device=device) for part in (grid, there, back)))
+
+    def apart(self, feed: Feed) -> Bool[Tensor, "B Q K"]:
+        """The mask under which every branch of a feed sees itself alone: nothing is stored."""
+        (rows, length), (own, each) = feed.tokens.shape, self.grid.shape
+        valid = feed.valid if feed.valid is not None else torch.ones_like(feed.tokens, dtype=torch.bool)
+        within = valid if valid.dim() == 3 else valid[:, None].expand(rows, length, length)
+        mask = torch.zeros(own, each, length, each, length, dtype=torch.bool, device=within.device)
+        for place in range(each):
+            mask[:, place, :, place] = within[self.grid[:, place]]
+        return mask.view(own, each * length, each * length)
+
 
 class FeedMemory(Memory, Protocol):
     """What one forward reads and writes beside the positions it is fed, as the engine lays feeds out."""
@@ -166,7 +187,7 @@ class Branches:
         owner: the slot each is a version of. ``[V]``
         parent: the branch each follows; itself where it follows none. ``[V]``
         first: the row as it stands. ``[B]``
-        levels: the branches that follow another, those that come first in front.
+        depths: how many branches each follows one after the other, known on the host; 0: it is made of the row itself.
         counts: how many there are of each row.
         remasks: whether some take tokens back that the row has.
     """
@@ -178,17 +199,9 @@ class Branches:
     owner: Int[Tensor, " V"]
     parent: Int[Tensor, " V"]
     first: Int[Tensor, " B"]
-    levels: tuple[Int[Tensor, " _"], ...]  # of different lengths
+    depths: Sequence[int]
     counts: Sequence[int]
     remasks: bool = False
-
-    @staticmethod
-    def levels_of(depths: Sequence[int], device: torch.device) -> tuple[Int[Tensor, " _"], ...]:
-        """The branches of each depth; 0 for those that follow none."""
-        return tuple(
-            torch.tensor([branch for branch, depth in enumerate(depths) if depth == level], device=device)
-            for level in sorted({*depths} - {0})
-        )
 
 
 class BranchPlan(NamedTuple):

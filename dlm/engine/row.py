@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dlm.engine.canvas import Job
-from dlm.errors import NumericsError, ProgressError
-
-# A row that needs more forwards than this many per position is going round in circles (design, law 3).
-MAX_FORWARDS_PER_POSITION = 4
 
 
 @dataclass
@@ -57,46 +52,3 @@ class Row:
     def of(cls, job: Job) -> Row:
         """A row that begins."""
         return cls(job, sum(place < job.first_end for place in job.writable), visible_end=job.first_end)
-
-    def book(self, status: Mapping[str, int], positions: int, seconds: Mapping[str, float]) -> None:
-        """One step more.
-
-        Args:
-            status: what the device reported: ``open``, ``block_open``, and where they apply ``exiting``,
-                ``visible_end``, ``taken`` (steps beyond one) and ``block_steps``.
-            positions: how many it was fed.
-            seconds: its share of the step's ``refresh``, ``forward`` and ``sampler`` time.
-        """
-        self.open, self.block_open = status["open"], status["block_open"]
-        self.exiting = bool(status.get("exiting"))
-        self.visible_end = min(status.get("visible_end", self.visible_end), self.job.end)
-        taken = status.get("taken", 0)
-        self.forwards += 1
-        self.steps += 1 + taken
-        self.block_steps = status.get("block_steps", self.block_steps + 1)
-        if self.drafts:
-            self.accepted += [0] * (taken + 1 - len(self.accepted))
-            self.accepted[taken] += 1
-        self.token_forwards += positions
-        self.seconds_refresh += seconds["refresh"]
-        self.seconds_step += seconds["forward"]
-        self.seconds_sampler += seconds["sampler"]
-
-    def check(self, broken: bool, idle_steps: int) -> None:
-        """Raise what went wrong with the row.
-
-        Raises:
-            NumericsError: ``broken``: the model produced NaN.
-            ProgressError: it does not come to an end.
-        """
-        if broken:
-            raise NumericsError(
-                f"prompt {self.job.index}: the model's logits are NaN at step {self.forwards - 1}. Check the"
-                " checkpoint, or load it with a wider dtype (dtype=float32)"
-            )
-        limit = MAX_FORWARDS_PER_POSITION * len(self.job.writable) + idle_steps
-        if self.open and not self.exiting and self.forwards >= limit:
-            raise ProgressError(
-                f"prompt {self.job.index} still has {self.open} masked positions after {self.forwards} forwards"
-                f" ({MAX_FORWARDS_PER_POSITION} per position): the reviser takes back what was committed; bound it"
-            )

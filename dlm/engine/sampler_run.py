@@ -93,6 +93,10 @@ class SamplerRun:
         stores: whether a cache keeps keys, so that every position that is looked at costs.
         longest: most positions of a block.
         most_open: most open positions of a block; None: as many as it has.
+
+    Attributes:
+        hides, grows, shortens: whether a row may be fed only up to some position, grow, or be cut short.
+        idle_steps: see :class:`dlm.engine.sampler.Sampler`.
     """
 
     def __init__(self, sampler: Sampler, stores: bool, longest: int, most_open: int | None = None) -> None:
@@ -104,9 +108,11 @@ class SamplerRun:
         if stores and self._cuts_short is not None:
             # What it looks at ahead of the block would have to be recomputed at every step.
             self._lookers = [part for part in self._lookers if part is not stop]
+        self.shortens = self._cuts_short is not None
         asked = self._cuts_short is not None and self._cuts_short.asks_accepted
         self._accepts = selector if asked and offers(selector, Selector.accepted) else None
-        self.hides = offers(selector, Selector.visible_end)
+        self.hides, self.grows = offers(selector, Selector.visible_end), sampler.grows
+        self.idle_steps, self._rewrites = sampler.idle_steps, selector.rewrites
         self._narrows = offers(blocks, BlockSchedule.narrow)
         self._moves = offers(blocks, BlockSchedule.move)
         self._in_places = offers(blocks, BlockSchedule.open_positions)
@@ -129,11 +135,6 @@ class SamplerRun:
                 " infill and pinned tokens need blocks that do not grow"
             )
         return cls(sampler, stores, longest, sampler.blocks.most_open(max(regions)))
-
-    @property
-    def shortens(self) -> bool:
-        """Whether a stop rule may take away the end of a row."""
-        return self._cuts_short is not None
 
     def ready(self, rows: Sequence[Row]) -> bool:
         """Whether every row stands in a block that stays as it is."""
@@ -207,7 +208,7 @@ class SamplerRun:
         masks = torch.where(opened, (canvas.masked & block).sum(dim=1), blocks.block_masks)
         until = torch.where(opened, end, blocks.opened_end)
         blocks = replace(blocks, block_end=end, block=block, block_masks=masks, opened_end=until)
-        return view.with_(blocks=blocks, eligible=view.eligible & view.here(block))
+        return replace(view, blocks=blocks, eligible=view.eligible & view.here(block))
 
     def upcoming(
         self, canvas: Canvas, blocks: BlockState, eligible: Bool[Tensor, "B W"], count: int, state: SamplerState
@@ -229,12 +230,12 @@ class SamplerRun:
         view = self._scored(view, state)
         if sampler.budget is not None:
             budget, state.budget = sampler.budget.step(view, state.budget)
-            view = view.with_(budget=budget)
+            view = replace(view, budget=budget)
         if self._accepts is not None:
-            view = view.with_(accepted=self._accepts.accepted(view))
+            view = replace(view, accepted=self._accepts.accepted(view))
         chosen, state.selector = sampler.selector.step(view, state.selector)
         chosen = chosen & self._allowed(view)
-        if not sampler.idle_steps:
+        if not self.idle_steps:
             idle = ~chosen.any(dim=1, keepdim=True)
             if forced is not None:
                 idle = idle & ~forced.any(dim=1, keepdim=True)
@@ -252,18 +253,18 @@ class SamplerRun:
         """The view with scores, -inf where nothing may be committed."""
         sampler = self.sampler
         scores, state.score = sampler.score.step(view, state.score)
-        view = view.with_(scores=scores.masked_fill(~view.eligible, -torch.inf))
+        view = replace(view, scores=scores.masked_fill(~view.eligible, -torch.inf))
         memories = []
         for modifier, memory in zip(sampler.modifiers, state.modifiers, strict=True):
             scores, memory = modifier.step(view, memory)
-            view = view.with_(scores=scores.masked_fill(~view.eligible, -torch.inf))
+            view = replace(view, scores=scores.masked_fill(~view.eligible, -torch.inf))
             memories.append(memory)
         state.modifiers = tuple(memories)
         return view
 
     def _allowed(self, view: StepView) -> Bool[Tensor, "B N"]:
         """Where the selector's choice counts: masked positions of the block, for a rewriting one all of them."""
-        if not self.sampler.selector.rewrites:
+        if not self._rewrites:
             return view.eligible
         return view.here(view.blocks.block & view.canvas.writable)
 
@@ -271,7 +272,7 @@ class SamplerRun:
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: SamplerState
     ) -> tuple[Bool[Tensor, "B N"], Growth | None]:
         """What is still chosen where rows grow, and how they do; None: rows never grow."""
-        if not self.sampler.grows:
+        if not self.grows:
             return chosen, None
         grown = self.sampler.blocks.grow(view, chosen, state.blocks)
         assert grown is not None
@@ -317,4 +318,4 @@ class SamplerRun:
         # Schedules go on as if the block had been opened with that end.
         masks = torch.minimum(blocks.block_masks, (canvas.writable & block).sum(dim=1))
         end = torch.maximum(torch.minimum(blocks.block_end, canvas.end), blocks.block_start)
-        return view.with_(blocks=replace(blocks, block_end=end, block=block, block_masks=masks))
+        return replace(view, blocks=replace(blocks, block_end=end, block=block, block_masks=masks))

@@ -29,7 +29,7 @@ class BlockState:
         block_masks: masked positions the block had when it was opened, and those that it has reached since. ``[B]``
         block: its open positions. ``[B, W]``
         block_number: how many blocks the row has opened, the active one included. ``[B]``
-        opened_end: the end the block was opened with; a stop rule may have cut it since. None: ``block_end``. ``[B]``
+        opened_end: the end the block was opened with; a stop rule may have cut it since. ``[B]``
     """
 
     step: Int[Tensor, " B"]
@@ -39,11 +39,7 @@ class BlockState:
     block_masks: Int[Tensor, " B"]
     block: Bool[Tensor, "B W"]
     block_number: Int[Tensor, " B"]
-    opened_end: Int[Tensor, " B"] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.opened_end is None:
-            object.__setattr__(self, "opened_end", self.block_end)
+    opened_end: Int[Tensor, " B"]
 
     @classmethod
     def fresh(cls, canvas: Canvas) -> BlockState:
@@ -110,15 +106,12 @@ class StepView:
     accepted: Bool[Tensor, "B N"] | None = None
     most: int = 0
 
-    def with_(self, **changes: object) -> StepView:
-        """A copy with some fields filled in."""
-        return replace(self, **changes)  # type: ignore[arg-type]
-
     def beside(self, others: Sequence[StepView]) -> StepView:
         """This view with the proposals of ``others``, of the same rows, to the right of its own."""
         views = [self, *others]
         scores = [view.scores for view in views if view.scores is not None]
-        return self.with_(
+        return replace(
+            self,
             positions=torch.cat([view.positions for view in views], dim=1),
             eligible=torch.cat([view.eligible for view in views], dim=1),
             proposal=Proposal.cat([view.proposal for view in views], dim=1),

@@ -22,7 +22,7 @@ from dlm.engine.plan import ForwardPlan
 from dlm.engine.row import Row
 from dlm.engine.sampler_run import SamplerRun, SamplerState
 from dlm.engine.step import BlockState, StepView
-from dlm.models.backbone import Backbone, ModelDescription
+from dlm.models.backbone import ModelDescription
 
 
 class StepTools(NamedTuple):
@@ -150,7 +150,7 @@ class PlainStepper(Stepper):
             forced = forced & view.here(view.blocks.block)
         view, chosen, exiting = rules.select(view, state, forced)
         if exiting is not None:
-            exiting = exiting & all_masks_scored(self.forward.model, canvas, inputs.plan)
+            exiting = exiting & all_masks_scored(self.forward, canvas, inputs.plan)
             end = rules.visible_end(canvas, inputs.batch.state)
             exiting = exiting if end is None else exiting & (end >= canvas.end)
             chosen = chosen | (exiting[:, None] & view.eligible)
@@ -161,7 +161,7 @@ class PlainStepper(Stepper):
         if growth is not None:
             canvas.insert(growth.at, growth.length)
             behind = (view.positions >= growth.at[:, None]) & view.real
-            view = view.with_(positions=view.positions + behind * growth.length[:, None])
+            view = replace(view, positions=view.positions + behind * growth.length[:, None])
         view = rules.shorten(view, chosen)
         return StepOutcome(view, chosen, inputs.plan.counts, remasked, exiting, forwards, growth=growth)
 
@@ -187,13 +187,13 @@ class PlainStepper(Stepper):
             row.seconds_sampler += seconds["sampler"] / len(rows)
         assert view.scores is not None
         nothing = torch.full_like(proposal.prob, -torch.inf, dtype=view.scores.dtype)
-        rest = view.with_(positions=positions, eligible=here, proposal=proposal, scores=nothing)
+        rest = replace(view, positions=positions, eligible=here, proposal=proposal, scores=nothing)
         return replace(outcome, view=view.beside([rest]), chosen=torch.cat([outcome.chosen, here], dim=1))
 
 
-def all_masks_scored(model: Backbone, canvas: Canvas, plan: ForwardPlan) -> Bool[Tensor, " B"]:
+def all_masks_scored(forward: Forward, canvas: Canvas, plan: ForwardPlan) -> Bool[Tensor, " B"]:
     """Rows whose forward showed every open position: what was not fed cannot be committed."""
     if plan.fed is None:
         return torch.ones_like(canvas.start, dtype=torch.bool)
-    source = model.source(canvas.columns.expand_as(canvas.tokens))
+    source = forward.source(canvas.columns.expand_as(canvas.tokens))
     return ~(canvas.masked & ~plan.fed.gather(1, source)).any(dim=1)

@@ -158,7 +158,7 @@ class BesideRun(CacheRun):
         assert self.cached is not None
         # The policy learns from its own answers, and of the exact run's commits.
         done = self.cached.here(view.on_canvas(chosen, False))
-        return self.policy.end(self.cached.with_(canvas=view.canvas), done)
+        return self.policy.end(replace(self.cached, canvas=view.canvas), done)
 
     def keep(self, slots: list[int]) -> None:
         self.policy.keep(slots)
@@ -225,7 +225,7 @@ class ReplayingStepper(PlainStepper):
         settled = rules.narrow(exact, inputs.opened, trial)
         # The schedule may have settled the block after the exact forward.
         here = cached.eligible & cached.here(settled.blocks.block)
-        cached, would, _ = rules.select(cached.with_(blocks=settled.blocks, eligible=here), trial.copy())
+        cached, would, _ = rules.select(replace(cached, blocks=settled.blocks, eligible=here), trial.copy())
         settled, chosen, _ = rules.select(settled, trial)
         same = (settled.on_canvas(chosen, False) == cached.on_canvas(would, False)).all(dim=1)
         outcome = replace(self.settle(inputs, exact, state, forwards=forwards), seen=seen)
@@ -339,7 +339,7 @@ def compare(
 ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, "B N"]]:
     """KL(exact || cached), whether the best token is the same, and the absolute differences of its probability and of
     the entropy, all in float64 and of the model's own distributions, before transforms and temperature."""
-    ours, theirs = (seen.hidden.rows(forward.model, positions) for seen in (exact, cached))
+    ours, theirs = (seen.hidden.rows(forward.shift, positions) for seen in (exact, cached))
     vocabulary, parts = forward.vocabulary, []
     chunk = max(1, CHUNK_ELEMENTS // max(1, vocabulary.width))
     for first in range(0, positions.numel(), chunk):

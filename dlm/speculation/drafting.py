@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,6 @@ from dlm.engine.step import BlockState, StepView
 from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
 from dlm.speculation.draft_length import DraftLengthController, Load
 from dlm.speculation.drafts import COUNTERS, DraftBuilder, Drafts, blocks_from, counters, merge
-from dlm.speculation.packing import branch_states
 
 # The most forwards for which drafting rests when nothing can be drafted.
 LONGEST_REST = 15
@@ -64,7 +63,7 @@ class Answers:
         view = self.guess(canvas, blocks, branch, most)
         if self.asked is None:
             return view
-        return view.with_(positions=view.positions.masked_fill(~self.asked[branch], canvas.scratch))
+        return replace(view, positions=view.positions.masked_fill(~self.asked[branch], canvas.scratch))
 
     def guess(self, canvas: Canvas, blocks: BlockState, branch: Int[Tensor, " B"], most: int) -> StepView:
         """The same with what was shown for the sake of drafts."""
@@ -145,7 +144,7 @@ class DraftingStepper(Stepper):
         drafts = self._draft(inputs, answers, verified, length, state)
         state.stepper = DraftState(drafts, forwards + 1)
         (first, chosen), *others = verified.steps
-        view = first.beside([view for view, _ in others]).with_(blocks=verified.last)
+        view = replace(first.beside([view for view, _ in others]), blocks=verified.last)
         chosen = torch.cat([chosen, *(more for _, more in others)], dim=1)
         report = _report(drafts, verified)
         return StepOutcome(view, chosen, answers.counts, forward=forwards, report=report)
@@ -198,7 +197,7 @@ class DraftingStepper(Stepper):
         wanted = self._shown(branches.wanted, branches.ahead, plan.fed)
         positions = pack_positions(wanted, canvas.columns, most)
         here = (many.masked & blocks.block).gather(1, positions)
-        hidden = Hidden(plan.feeds, branch_states(run, branches, plan, self.packed), many)
+        hidden = Hidden(plan.feeds, run.branch_states(branches, plan, self.packed), many)
         proposal = run.propose(many, blocks, hidden, positions, here, state)
         numbers = torch.tensor([row.drafts for row in rows], device=positions.device)
         asked = None if branches.ahead is None else branches.wanted.gather(1, positions)
@@ -211,7 +210,7 @@ class DraftingStepper(Stepper):
         if ahead is None or fed is None:
             return wanted if ahead is None else wanted | ahead
         columns = torch.arange(fed.shape[1], device=fed.device).expand_as(fed)
-        return wanted | (ahead & fed.gather(1, self.forward.model.source(columns)))
+        return wanted | (ahead & fed.gather(1, self.forward.source(columns)))
 
     def _branches(self, inputs: StepInputs, drafts: Drafts) -> Branches:
         """Every row and those of its drafts that can be evaluated now."""
@@ -240,7 +239,7 @@ class DraftingStepper(Stepper):
             owner=slot,
             parent=starts[slot] + torch.where(itself, 0, drafts.parent[slot, draft]),
             first=starts,
-            levels=Branches.levels_of(depth, device),
+            depths=depth,
             counts=[1 + row.drafts for row in batch.rows],
         )
 
@@ -261,7 +260,7 @@ class DraftingStepper(Stepper):
         deepest = max(map(_depth, inputs.batch.rows))
         for number in range(deepest + 1):
             view = answers.view(canvas, blocks, branch, most)
-            view = rules.narrow(view.with_(eligible=view.eligible & alive[:, None]), opened, state)
+            view = rules.narrow(replace(view, eligible=view.eligible & alive[:, None]), opened, state)
             trial, blocks = state.copy(), view.blocks
             view, chosen, _ = rules.select(view, trial)
             chosen = chosen & alive[:, None]

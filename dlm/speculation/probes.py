@@ -27,7 +27,6 @@ from dlm.engine.sampler_run import SamplerState
 from dlm.engine.step import BlockState, State, StepView
 from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
 from dlm.errors import SettingsError
-from dlm.speculation.packing import branch_states
 
 
 class Edits(NamedTuple):
@@ -180,7 +179,7 @@ class ProbingStepper(Stepper):
         positions = pack_positions(wanted, canvas.columns, min(most, canvas.scratch))
         everywhere = positions[branches.owner]
         here = (branches.wanted & branches.canvas.masked).gather(1, everywhere)
-        hidden = Hidden(plan.feeds, branch_states(self.forward, branches, plan, packed=False), branches.canvas)
+        hidden = Hidden(plan.feeds, self.forward.branch_states(branches, plan, packed=False), branches.canvas)
         proposal = self.forward.propose(branches.canvas, branches.blocks, hidden, everywhere, here, state.copy())
 
         version = torch.arange(len(self.parents), device=positions.device)
@@ -240,7 +239,7 @@ class ProbingStepper(Stepper):
             owner=owner,
             parent=torch.where(parents[version] > 0, starts[owner] + parents[version], itself),
             first=starts,
-            levels=Branches.levels_of(depths, device),
+            depths=depths,
             counts=counts,
             remasks=self.probe.remasks,
         )

@@ -346,6 +346,7 @@ def _clock(canvas: Canvas, moment: Moment) -> BlockState:
         block_masks=moment.block_masks * one,
         block=canvas.inside(start, end),
         block_number=one,
+        opened_end=end,
     )
 
 

@@ -15,7 +15,6 @@ from dlm.engine.plan import Branches, CacheQuery, Layout
 from dlm.engine.proposal import Proposal, Vocabulary
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, StepView
-from dlm.speculation.packing import branch_states
 
 
 class Stepper:
@@ -38,11 +37,12 @@ class Stepper:
         layout = Layout(*shape, d.shift, d.attention_block, 1, static, torch.device("cpu"))
         self.run = policy.open(layout)
         zero = torch.zeros_like(self.canvas.start)
-        self.blocks = BlockState(zero, zero, zero, zero, zero, self.canvas.writable, zero)
+        self.blocks = BlockState(zero, zero, zero, zero, zero, self.canvas.writable, zero, zero)
         self.open_block(0, block)
         vocabulary = Vocabulary(d.mask_id, d.vocab_size, d.valid_vocab, ())
         sampler = samplers.topk()
-        self.body = Forward(model.backbone, sampler, frozenset(), vocabulary, Stopwatch(torch.device("cpu")), block)
+        watch = Stopwatch(torch.device("cpu"))
+        self.body = Forward(model.backbone, sampler, frozenset(), vocabulary, watch, block, d.shift)
 
     def open_block(self, number: int, block: int = 8) -> None:
         """Make the block with this number the active one of every row."""
@@ -50,7 +50,7 @@ class Stepper:
         inside = self.canvas.inside(start, start + block)
         zero = torch.zeros_like(start)
         masks = (self.canvas.masked & inside).sum(dim=1)
-        self.blocks = BlockState(self.blocks.step, start, start + block, zero, masks, inside, zero)
+        self.blocks = BlockState(self.blocks.step, start, start + block, zero, masks, inside, zero, start + block)
         for row in self.rows:
             row.block_steps = 0
 
@@ -72,13 +72,13 @@ class Stepper:
     def evaluate(self, versions: Branches, layout: str) -> torch.Tensor:
         """Logits of every position of the block of each version. ``[V, block, V]``"""
         plan = self.run.spread(versions)
-        sets = branch_states(self.body, versions, plan, layout == "tree")
+        sets = self.body.branch_states(versions, plan, layout == "tree")
         return self._logits(Hidden(plan.feeds, sets, versions.canvas), versions.blocks)
 
     def _logits(self, hidden: Hidden, blocks: BlockState) -> torch.Tensor:
         block = int(blocks.block_end[0] - blocks.block_start[0])
         wanted = blocks.block_start[:, None] + torch.arange(block)
-        rows = hidden.rows(self.model.backbone, wanted)[0]
+        rows = hidden.rows(self.model.description.shift, wanted)[0]
         return self.model.backbone.head(rows).view(*wanted.shape, -1)
 
     def commit(self, tokens: dict[int, int], row: int = 0) -> None:

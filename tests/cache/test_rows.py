@@ -173,7 +173,7 @@ def test_a_peek_changes_nothing_and_accepting_it_is_the_store_forward(family: st
     slot, wanted = torch.zeros(3, dtype=torch.long), peeking.blocks.block & peeking.canvas.masked
     versions = Branches(
         canvas=peeking.canvas.branched(tokens, slot), blocks=peeking.blocks.of(slot), wanted=wanted[slot], ahead=None,
-        owner=slot, parent=torch.arange(3), first=slot[:1], levels=(), counts=[3],
+        owner=slot, parent=torch.arange(3), first=slot[:1], depths=[0, 0, 0], counts=[3],
     )  # fmt: skip
     before = buffers(peeking)
     logits = peeking.evaluate(versions, layout)
@@ -217,7 +217,7 @@ def test_versions_that_follow_each_other_are_the_forwards_that_follow_each_other
     versions = Branches(
         canvas=many, blocks=blocks, wanted=many.masked & blocks.block, ahead=None, owner=slot,
         parent=torch.tensor([0, 0, 1, 2, 4]), first=torch.tensor([0, 4]),
-        levels=tuple(torch.tensor([place]) for place in (1, 2, 3)), counts=[4, 1],
+        depths=depth.tolist(), counts=[4, 1],
     )  # fmt: skip
     logits = together.evaluate(versions, layout)
     for place, state in enumerate(states):

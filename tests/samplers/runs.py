@@ -50,7 +50,8 @@ def blocks_of(canvas: Canvas, step: int = 0, number: int = 1) -> BlockState:
     steps = torch.full_like(canvas.start, step)
     inside = canvas.inside(canvas.start, canvas.end)
     masks = canvas.end - canvas.start
-    return BlockState(steps, canvas.start, canvas.end, steps, masks, inside, torch.full_like(steps, number))
+    count = torch.full_like(steps, number)
+    return BlockState(steps, canvas.start, canvas.end, steps, masks, inside, count, canvas.end)
 
 
 def view_of(scores: list[float], tokens: list[int] | None = None, step: int = 0) -> StepView:

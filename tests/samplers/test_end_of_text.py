@@ -302,7 +302,9 @@ def test_what_a_filter_sees_of_a_block_that_was_cut(inputs: Any, gone: float) ->
     blocks = replace(blocks_of(canvas), block_end=canvas.end - 2)
     canvas.shorten(canvas.end - 2)
     view = view_of([0.5] * 6)
-    view = view.with_(canvas=canvas, blocks=blocks, proposal=replace(view.proposal, entropy=torch.full((1, 6), 0.25)))
+    view = replace(
+        view, canvas=canvas, blocks=blocks, proposal=replace(view.proposal, entropy=torch.full((1, 6), 0.25))
+    )
     seen = block_inputs(view, inputs, 8, canvas.masked)[0]
     assert seen[:4].tolist() == [-0.25 if inputs == "negative_entropy" else 0.5] * 4
     assert seen[4:].tolist() == [gone, gone, 0.0, 0.0]

@@ -99,7 +99,8 @@ def test_inputs_of_a_block_by_hand() -> None:
     canvas = view.canvas
     canvas.tokens[0, 1] = 7  # committed
     entropy = torch.tensor([[0.2, 0.6, 1.1]])
-    view = view.with_(
+    view = replace(
+        view,
         proposal=Proposal(view.proposal.token, view.proposal.prob, None, entropy),
         eligible=torch.tensor([[True, False, True]]),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,7 @@ def test_coherent_buffer_grows(steps: int | None, sizes: list[int]) -> None:
 def test_coherent_buffer_shrinks_at_the_end() -> None:
     selector = samplers.Coherent()
     view = view_of([0.5] * 20, step=15)
-    view = view.with_(eligible=view.positions < 2)
+    view = replace(view, eligible=view.positions < 2)
     state = selector.init(view.canvas)._replace(size=torch.tensor([5]))
     assert int(selector.step(view, state)[1].size) == 2
 
