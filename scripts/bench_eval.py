@@ -19,7 +19,8 @@ from rich.table import Table
 
 import dlm
 from dlm.configuration import Composed, Composer
-from dlm.evaluation.runner import Models, Outcome, Ready, prepare, run_point
+from dlm.evaluation.runner import Models, Outcome, Ready, prepare
+from dlm.evaluation.session import run_point
 from dlm.models.language_model import LanguageModel
 
 TASKS = ("waiting_line/copy", "waiting_line/shuffle", "puzzle/sudoku")

@@ -91,7 +91,7 @@ def folder_of(text: Any, pictures: bool = False) -> Path | None:
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"out={folder} is a file: name a folder")
     if pictures:
-        from dlm.evaluation.pictures import check_matplotlib
+        from dlm.report.plots_points import check_matplotlib
 
         check_matplotlib()
     return folder

@@ -203,7 +203,7 @@ class _Report:
         for refused in (r for r in self.refused if r.task == task):
             self.console.print(Text(f"refused: {refused.sampler}: {refused.reason}"), soft_wrap=True)
         if lines and self.comparison.out is not None and self.comparison.pictures:
-            from dlm.evaluation.pictures import draw
+            from dlm.report.plots_points import draw
 
             draw(lines, self.comparison.out / f"{task.replace('/', '-')}.png")
 

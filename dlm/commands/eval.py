@@ -67,7 +67,8 @@ def run(overrides: list[str]) -> int:
 
     if answered_help(overrides, HELP, "eval", shown_with(texts)):
         return 0
-    from dlm.evaluation.runner import Models, prepare, run_point
+    from dlm.evaluation.runner import Models, prepare
+    from dlm.evaluation.session import run_point
     from dlm.evaluation.shards import group
 
     config = compose_config("eval", overrides, chosen=True)

@@ -1,6 +1,6 @@
 """One point: what is still to be asked is asked, judged and kept.
 
-:func:`prepare` reads a configuration and checks it, without loading anything; :func:`run_point` does the rest. A point
+:func:`prepare` reads a configuration and checks it, without loading anything; :func:`dlm.evaluation.session.run_point` does the rest. A point
 that is done loads nothing; one that was killed goes on where it was.
 """
 
@@ -19,8 +19,6 @@ from dlm.evaluation import store as files
 from dlm.evaluation.identity import EVALUATION_KEYS, Questions, point_config
 from dlm.evaluation.lines import Busy
 from dlm.evaluation.point import Point, canonical
-from dlm.evaluation.shards import Group, group
-from dlm.evaluation.store import Store
 from dlm.tasks.base import Instance, Task
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
     from dlm.models.language_model import LanguageModel
 
-__all__ = ["Busy", "Models", "Outcome", "Ready", "Wanted", "prepare", "progress_of", "run_point"]
+__all__ = ["Busy", "Models", "Outcome", "Ready", "Wanted", "prepare", "progress_of"]
 
 FORMS = ("auto", "chat", "text", "infill")
 DEFAULT_LIMIT = 100
@@ -183,38 +181,6 @@ def progress_of(ready: Ready) -> tuple[int, int]:
     return asked, len(files.answered(ready.folder) & ready.asked().keys())
 
 
-def run_point(ready: Ready, models: Models, quiet: bool = False) -> Outcome:
-    """Ask what is still to be asked.
-
-    Args:
-        ready: of :func:`prepare`.
-        models: loads the model, or has it already.
-        quiet: show no progress.
-
-    Raises:
-        Busy: another run is writing to the folder.
-        SettingsError: the folder is of another configuration, a broken line, settings that do not fit the model.
-        StorageError: the disk is full.
-        DlmError: an error that no question survives.
-    """
-    from dlm.evaluation.session import Session
-
-    processes = group()
-    store = processes.together(lambda: _open_store(ready, processes) if processes.rank == 0 else None)
-    try:
-        pending = processes.together(lambda: _pending(ready, store) if store is not None else None)
-        plan = processes.gather(pending)[0]
-        assert plan is not None
-        if store is None:
-            store = processes.together(lambda: Store(ready.point, ready.folder, processes.rank, processes.world))
-        else:
-            processes.together(lambda: None)
-        return Session(ready, store, processes, plan).run(models, quiet)
-    finally:
-        if store is not None:
-            store.close()
-
-
 @dataclass(frozen=True)
 class Pending:
     """What is left of a point, as the first process found it.
@@ -230,24 +196,6 @@ class Pending:
     left: tuple[tuple[int, int, int], ...]
     given_up: int
     notes: tuple[str, ...]
-
-
-def _open_store(ready: Ready, processes: Group) -> Store:
-    return Store(ready.point, ready.folder, 0, processes.world)
-
-
-def _pending(ready: Ready, store: Store) -> Pending:
-    found = store.begin(ready.wanted.overwrite)
-    left, given_up = [], 0
-    for (name, seed), (index, _) in ready.asked().items():
-        attempts = found.failed[name, seed]
-        if (name, seed) in found.answered:
-            continue
-        if attempts > ready.wanted.retries:
-            given_up += 1
-        else:
-            left.append((seed, index, attempts + 1))
-    return Pending(not found.answered, tuple(left), given_up, found.notes)
 
 
 def _open(node: Mapping[str, Any]) -> Questions:

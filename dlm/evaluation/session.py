@@ -21,7 +21,7 @@ from dlm.evaluation.identity import fingerprint, machine
 from dlm.evaluation.progress import Board
 from dlm.evaluation.runner import Models, Outcome, Pending, Ready
 from dlm.evaluation.sample import Sample
-from dlm.evaluation.shards import Group
+from dlm.evaluation.shards import Group, group
 from dlm.evaluation.store import Failure, Store
 from dlm.evaluation.tally import brief, figures
 from dlm.models.language_model import LanguageModel
@@ -338,3 +338,51 @@ def _timed(
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def run_point(ready: Ready, models: Models, quiet: bool = False) -> Outcome:
+    """Ask what is still to be asked.
+
+    Args:
+        ready: of :func:`prepare`.
+        models: loads the model, or has it already.
+        quiet: show no progress.
+
+    Raises:
+        Busy: another run is writing to the folder.
+        SettingsError: the folder is of another configuration, a broken line, settings that do not fit the model.
+        StorageError: the disk is full.
+        DlmError: an error that no question survives.
+    """
+    processes = group()
+    store = processes.together(lambda: _open_store(ready, processes) if processes.rank == 0 else None)
+    try:
+        pending = processes.together(lambda: _pending(ready, store) if store is not None else None)
+        plan = processes.gather(pending)[0]
+        assert plan is not None
+        if store is None:
+            store = processes.together(lambda: Store(ready.point, ready.folder, processes.rank, processes.world))
+        else:
+            processes.together(lambda: None)
+        return Session(ready, store, processes, plan).run(models, quiet)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _open_store(ready: Ready, processes: Group) -> Store:
+    return Store(ready.point, ready.folder, 0, processes.world)
+
+
+def _pending(ready: Ready, store: Store) -> Pending:
+    found = store.begin(ready.wanted.overwrite)
+    left, given_up = [], 0
+    for (name, seed), (index, _) in ready.asked().items():
+        attempts = found.failed[name, seed]
+        if (name, seed) in found.answered:
+            continue
+        if attempts > ready.wanted.retries:
+            given_up += 1
+        else:
+            left.append((seed, index, attempts + 1))
+    return Pending(not found.answered, tuple(left), given_up, found.notes)

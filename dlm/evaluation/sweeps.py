@@ -13,7 +13,8 @@ from dlm.configuration import Composer, config_dir, quoted
 from dlm.errors import DlmError, SettingsError, StorageError
 from dlm.evaluation.grid import Choice, combined, load_grid, overrides_of
 from dlm.evaluation.point import canonical
-from dlm.evaluation.runner import Busy, Models, prepare, progress_of, run_point
+from dlm.evaluation.runner import Busy, Models, prepare, progress_of
+from dlm.evaluation.session import run_point
 from dlm.evaluation.shards import check_alone
 from dlm.evaluation.store import METRICS, read_json
 from dlm.evaluation.sweep_plan import (
@@ -30,7 +31,7 @@ from dlm.evaluation.sweep_plan import (
     save_plan,
     work,
 )
-from dlm.evaluation.workers import check_launcher, launch
+from dlm.evaluation.workers import check_launcher, end_with_parent, launch
 
 PLAN = "plan.json"
 
@@ -136,7 +137,7 @@ class Sweep:
         if workers == 1 and not launcher:
             go_through(folder / PLAN, 0)
         else:
-            launch(folder / PLAN, workers, launcher)
+            launch(folder / PLAN, workers, launcher, run_worker)
         return Log.read(folder)
 
 
@@ -222,3 +223,11 @@ def go_through(plan: Path, worker: int) -> None:
         return Event(entry.key, state, failed, outcome.answers, time.perf_counter() - started)
 
     work(entries, evaluate, log.write)
+
+
+def run_worker(config: Any) -> None:
+    """A worker, as a Hydra job."""
+    plan = Path(config.plan)
+    if os.getppid() == load_plan(plan)[1].get("process"):
+        end_with_parent()
+    go_through(plan, int(config.worker))

@@ -6,13 +6,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dlm.configuration import compose_config, config_dir, quoted
 from dlm.errors import DlmError, SettingsError, StorageError
-from dlm.evaluation.sweep_plan import load_plan
 
 LOOK = 1.0  # seconds between two looks at whether the sweep's own process is still there
 
@@ -35,15 +34,15 @@ def check_launcher(launcher: Sequence[str]) -> None:
         raise
 
 
-def launch(plan: Path, workers: int, launcher: Sequence[str]) -> None:
-    """Start the workers of a plan by Hydra's launcher and wait for them.
+def launch(plan: Path, workers: int, launcher: Sequence[str], work: Callable[[Any], None]) -> None:
+    """Start the workers of a plan by Hydra's launcher, each with ``work`` as its job, and wait for them.
 
     Raises:
         StorageError: a worker was ended from outside, or could not begin; what was answered is kept.
     """
     import hydra
 
-    app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="worker")(run_worker)
+    app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="worker")(work)
     numbers = ",".join(map(str, range(workers)))
     folder = plan.resolve().parent
     arguments = [
@@ -73,14 +72,9 @@ def launch(plan: Path, workers: int, launcher: Sequence[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = raw
 
 
-def run_worker(config: Any) -> None:
-    """A worker, as a Hydra job."""
-    from dlm.evaluation.sweeps import go_through
-
-    plan = Path(config.plan)
-    if os.getppid() == load_plan(plan)[1].get("process"):
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    go_through(plan, int(config.worker))
+def end_with_parent() -> None:
+    """Watch the process that started this one, and end with it."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dlm.errors import DlmError
 from dlm.evaluation.lines import read_lines
-from dlm.evaluation.runner import Models, Ready, run_point
+from dlm.evaluation.runner import Models, Ready
+from dlm.evaluation.session import run_point
 from dlm.report.figures import figures_of
 
 WARM_UP = 4  # questions decoded before anything is timed

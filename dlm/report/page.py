@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dlm import __version__
 from dlm.pages import rendered
-from dlm.report.plots import Picture
+from dlm.report.pictures import Picture
 from dlm.report.summary import Summary
 from dlm.report.tables import DASH, Sheet, between, number, share
 

@@ -1,23 +1,14 @@
-"""The pictures of a report: each as PNG and SVG, with the figures behind it as CSV.
+"""What the pictures of a report have in common: colours, panels, axes, legends.
 
 Matplotlib is imported when they are drawn.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from dlm.errors import SettingsError
-from dlm.files import write_whole
-from dlm.report.summary import Summary
-from dlm.report.tables import csv_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,26 +34,6 @@ SETTINGS: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that was drawn.
-
-    Attributes:
-        name: of its files, without ending.
-        title: what it shows, one line.
-        svg: the drawing, to be put into a page.
-    """
-
-    name: str
-    title: str
-    svg: str
-
-    @property
-    def file(self) -> str:
-        """Its PNG."""
-        return f"{self.name}.png"
-
-
-@dataclass(frozen=True)
 class Drawn:
     """A figure and what is behind it: CSV heads and rows."""
 
@@ -70,89 +41,6 @@ class Drawn:
     figure: Figure
     heads: tuple[str, ...]
     rows: list[tuple[Any, ...]]
-
-
-def draw_all(summary: Summary, folders: Sequence[Path], out: Path) -> list[Picture]:
-    """Draw every picture there are figures for; files appear whole or not at all.
-
-    The curves of a ``closed_forms.csv`` (`dlm oracle out=DIR`) in one of ``folders`` are drawn with measured points.
-    """
-    import matplotlib
-
-    from dlm.report import plots_decoding, plots_speed, plots_tasks
-
-    forms = [form for folder in folders for form in read_forms(folder / "closed_forms.csv")]
-    drawings: dict[str, Callable[[], Drawn | None]] = {
-        "mean_front": lambda: plots_speed.mean_front(summary),
-        "score_by_speed": lambda: plots_speed.score_by_speed(summary),
-        "heat_map": lambda: plots_tasks.heat_map(summary),
-        "block_length": lambda: plots_speed.block_length(summary),
-        "task_map": lambda: plots_tasks.task_map(summary),
-        "forwards": lambda: plots_decoding.forwards(summary),
-        "decoding_order": lambda: plots_decoding.decoding_order(summary),
-        "closed_forms": lambda: plots_speed.closed_forms(summary, forms),
-    }
-    pictures = []
-    for name, draw in drawings.items():
-        with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": name}):
-            if (drawn := draw()) is not None:
-                pictures.append(_save(name, drawn, out))
-    return pictures
-
-
-@dataclass(frozen=True, order=True)
-class Form:
-    """A point of a closed form's curve; the attributes are those of :class:`dlm.exact_model.curves.CurvePoint`."""
-
-    task: str
-    decoding: str
-    tokens_per_forward: float
-    accuracy: float
-
-
-def read_forms(path: Path) -> list[Form]:
-    """The curves of a file, in rising order; nothing where there is no file.
-
-    Raises:
-        SettingsError: a file with other columns.
-    """
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        try:
-            return sorted(
-                Form(row["task"], row["decoding"], float(row["tokens_per_forward"]), float(row["accuracy"]))
-                for row in csv.DictReader(file)
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise SettingsError(
-                f"{path} is not what `dlm oracle out=DIR` writes: write it again or delete it"
-            ) from error
-
-
-def _save(name: str, drawn: Drawn, out: Path) -> Picture:
-    """Write PNG, SVG and CSV."""
-    partial = out / f"{name}.png.partial"
-    drawn.figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    partial.replace(out / f"{name}.png")
-    drawn.figure.set_layout_engine("none")  # all has its place by now; to find it again takes as long as to draw
-    text = io.StringIO()
-    drawn.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    svg = text.getvalue()
-    write_whole(out / f"{name}.svg", svg)
-    write_whole(out / f"{name}.csv", csv_of(drawn.rows, drawn.heads))
-    return Picture(name, drawn.title, inline(name, svg))
-
-
-def inline(name: str, svg: str) -> str:
-    """An SVG for a page: no prolog, no fixed size, ids of its own, ink and lines in the page's colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
-    return svg.replace(INK, "currentColor").replace(LINE, "var(--line)")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dlm.errors import SettingsError
 from dlm.report.plots import (
     INK,
     Drawn,
-    Form,
     Style,
     legend,
     log_speed,
@@ -163,3 +166,33 @@ def closed_forms(summary: Summary, forms: Sequence[Form]) -> Drawn | None:
     heads = ("task", "method", "tokens_per_forward", "score", "score_low", "score_high")
     title = "Measured scores in infill form, and closed forms of exact marginals (lines; solid: drawn, dashed: best)"
     return Drawn(title, figure, heads, rows)
+
+
+@dataclass(frozen=True, order=True)
+class Form:
+    """A point of a closed form's curve; the attributes are those of :class:`dlm.exact_model.curves.CurvePoint`."""
+
+    task: str
+    decoding: str
+    tokens_per_forward: float
+    accuracy: float
+
+
+def read_forms(path: Path) -> list[Form]:
+    """The curves of a file, in rising order; nothing where there is no file.
+
+    Raises:
+        SettingsError: a file with other columns.
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            return sorted(
+                Form(row["task"], row["decoding"], float(row["tokens_per_forward"]), float(row["accuracy"]))
+                for row in csv.DictReader(file)
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SettingsError(
+                f"{path} is not what `dlm oracle out=DIR` writes: write it again or delete it"
+            ) from error

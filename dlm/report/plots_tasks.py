@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dlm.evaluation.pictures import label_points
 from dlm.report.plots import COLORS, INK, MAP, Drawn, new_figure
+from dlm.report.plots_points import label_points
 from dlm.report.summary import Summary
 
 MOST_METHODS = 24  # lines of the heat map

@@ -13,8 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from dlm.evaluation.pictures import pareto_front
 from dlm.report.pairs import PairLine
+from dlm.report.plots_points import pareto_front
 from dlm.report.summary import Mean, Standing, Summary
 
 LONGEST = 60  # lines of a table in the terminal; of more only the front is shown

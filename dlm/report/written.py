@@ -29,7 +29,7 @@ def write_report(
         out.mkdir(parents=True, exist_ok=True)
         pictures = []
         if drawn_from is not None:
-            from dlm.report.plots import draw_all
+            from dlm.report.pictures import draw_all
 
             pictures = draw_all(summary, drawn_from, out)
         heads, rows = tables.standing_lines(summary)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 import dlm
 from dlm.configuration import Composer
-from dlm.evaluation.runner import Models, Outcome, Ready, prepare, run_point
+from dlm.evaluation.runner import Models, Outcome, Ready, prepare
 from dlm.evaluation.sample import TIMES
+from dlm.evaluation.session import run_point
 
 _COMPOSER = Composer("eval")
 SMALL = ("task=waiting_line/copy", "task.limit=6", "batch_size=4")

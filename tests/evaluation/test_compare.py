@@ -18,9 +18,10 @@ from dlm.cli import main
 from dlm.configuration import choices
 from dlm.errors import DlmError, SettingsError
 from dlm.evaluation.intervals import wilson
-from dlm.evaluation.pictures import Box, clusters, draw, pareto_front, place
-from dlm.evaluation.runner import Models, Outcome, Ready, run_point
+from dlm.evaluation.runner import Models, Outcome, Ready
+from dlm.evaluation.session import run_point
 from dlm.report.comparison import Line, measure, ranked
+from dlm.report.plots_points import Box, clusters, draw, pareto_front, place
 from tests.evaluation.runs import Faulty, Held, ready, tiny
 
 COORDINATE = st.integers(0, 6).map(float)
@@ -217,7 +218,7 @@ def test_refused_before_anything_is_decoded(
 def test_without_matplotlib_one_line_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlm.evaluation.pictures.find_spec", lambda _: None)
+    monkeypatch.setattr("dlm.report.plots_points.find_spec", lambda _: None)
     assert compare(TASK, "samplers=topk", f"out={tmp_path}/new") == 2
     assert "pip install 'dlm[plot]'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -375,7 +375,7 @@ def test_what_is_refused_later_leaves_no_files_either(tmp_path: Path, capsys: py
 def test_without_matplotlib_one_line_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlm.evaluation.pictures.find_spec", lambda _: None)
+    monkeypatch.setattr("dlm.report.plots_points.find_spec", lambda _: None)
     assert main(["drift", "prompt=a", f"out={tmp_path}/new"]) == 2
     assert "pip install 'dlm[plot]'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

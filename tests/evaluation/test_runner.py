@@ -12,8 +12,9 @@ import pytest
 from dlm.errors import DlmError, SettingsError
 from dlm.evaluation.asking import slots
 from dlm.evaluation.identity import Questions, fingerprint, instance_key
-from dlm.evaluation.runner import Models, prepare, progress_of, run_point
+from dlm.evaluation.runner import Models, prepare, progress_of
 from dlm.evaluation.sample import Sample
+from dlm.evaluation.session import run_point
 from dlm.evaluation.store import read_samples
 from dlm.tasks import Instance, Verdict
 from dlm.tasks.base import Template

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dlm.errors import DlmError, SettingsError
-from dlm.evaluation.runner import run_point
+from dlm.evaluation.session import run_point
 from dlm.evaluation.shards import Group, group
 from dlm.evaluation.store import Store
 from tests.evaluation.forks import Fork, killed_while_writing, pair

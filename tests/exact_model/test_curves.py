@@ -12,7 +12,7 @@ from dlm.exact_model import closed_forms as forms
 from dlm.exact_model import trajectories
 from dlm.exact_model.answers import right_answers
 from dlm.exact_model.curves import MOST, CurvePoint, accuracy, curves
-from dlm.report.plots import read_forms
+from dlm.report.plots_speed import read_forms
 
 
 def points(task: str, decoding: str) -> list[CurvePoint]:

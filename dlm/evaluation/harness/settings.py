@@ -1,9 +1,10 @@
-"""From settings as text to a :class:`HarnessModel`: Hydra overrides, and the harness's ``model_args``."""
+"""From settings as text to a model of the harness: Hydra overrides, and the harness's ``model_args``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,14 +14,13 @@ from dlm.evaluation.harness.answers import AnswerFile
 from dlm.evaluation.harness.likelihood import Likelihood
 from dlm.evaluation.shards import group
 
-if TYPE_CHECKING:
-    from dlm.evaluation.harness.model import HarnessModel
+M = TypeVar("M")
 
 # What the harness's command gives to every model and what has no meaning here.
 PASSED_OVER = ("max_batch_size", "trust_remote_code")
 
 
-def built(parts: Composed, cls: type[HarnessModel], samples: str | Path | None) -> HarnessModel:
+def built(parts: Composed, cls: Callable[..., M], samples: str | Path | None) -> M:
     """The model of composed parts; everything is checked before it is loaded. Among several processes each takes the
     GPU of its own.
 
@@ -38,8 +38,8 @@ def built(parts: Composed, cls: type[HarnessModel], samples: str | Path | None) 
     )  # fmt: skip
 
 
-def from_model_args(arguments: dict[str, Any], cls: type[HarnessModel]) -> HarnessModel:
-    """See :meth:`HarnessModel.create_from_arg_obj`.
+def from_model_args(arguments: dict[str, Any], cls: Callable[..., M]) -> M:
+    """See :meth:`dlm.evaluation.harness.model.HarnessModel.create_from_arg_obj`.
 
     Raises:
         SettingsError: no model, both names of it, unknown settings.
