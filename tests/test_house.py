@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +50,26 @@ def test_no_pickle_no_remote_code() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text(encoding="utf-8")
             assert not any(word in text for word in ("torch.load(", "trust_remote_code=True", "import pickle")), path
+
+
+def test_the_picture_of_the_house_is_the_tree() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = text.split("```")[1]
+    words = set(re.findall(r"[\w.]+/?", drawn))
+    core = ROOT / "dlm"
+    rooms = {f"{p.name}/" for p in core.iterdir() if (p / "__init__.py").exists()}
+    files = {p.name for p in core.glob("*.py") if not p.name.startswith("__")}
+    engine = {p.stem for p in (core / "engine").glob("*.py") if not p.name.startswith("__")}
+    assert rooms | files | engine <= words
+    places = {w for w in words if w.endswith(("/", ".py"))}
+    assert all((core / place).exists() or (ROOT / place).exists() for place in places)
+
+
+def test_files_and_functions_are_short() -> None:
+    for path in (path for room in ("dlm", "samplers", "cache") for path in (ROOT / room).rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        assert source.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 65, f"{path}: {node.name}"

@@ -22,24 +22,9 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.plan import Branches, BranchPlan, CacheQuery, ForwardPlan, Layout
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
-from dlm.engine.step import BlockState, State, StepView
+from dlm.engine.step import BlockState, RowSize, State, StepView
 
 P = TypeVar("P", bound="Part")
-
-
-@dataclass(frozen=True)
-class RowSize:
-    """The largest sizes of the rows of a batch, known on the host.
-
-    Attributes:
-        region: generated positions.
-        block: positions of a block.
-        row: positions in all.
-    """
-
-    region: int
-    block: int
-    row: int
 
 
 class Part:

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas, Job, pack_positions
-from dlm.engine.interfaces import BlockSchedule, Growth, Part, RowSize, Selector, StopRule, offers
+from dlm.engine.interfaces import BlockSchedule, Growth, Part, Selector, StopRule, offers
 from dlm.engine.proposal import Proposal
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
-from dlm.engine.step import BlockState, State, StepView, map_state, renew_state
+from dlm.engine.step import BlockState, RowSize, State, StepView, map_state, renew_state
 from dlm.errors import SettingsError
 
 # The fields of a sampler that hold a part, and those that hold several.

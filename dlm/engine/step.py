@@ -73,6 +73,21 @@ class BlockState:
 
 
 @dataclass(frozen=True)
+class RowSize:
+    """The largest sizes of the rows of a batch, known on the host.
+
+    Attributes:
+        region: generated positions.
+        block: positions of a block.
+        row: positions in all.
+    """
+
+    region: int
+    block: int
+    row: int
+
+
+@dataclass(frozen=True)
 class StepView:
     """Everything known at a step, read-only. ``N`` positions per row were proposed for, ascending: those that may be
     committed, and those some part wanted to look at.

@@ -1,7 +1,7 @@
 """One point: what is still to be asked is asked, judged and kept.
 
-:func:`prepare` reads a configuration and checks it, without loading anything; ``session.run_point`` does the rest. A point
-that is done loads nothing; one that was killed goes on where it was.
+:func:`prepare` reads a configuration and checks it, without loading anything; ``session.run_point`` does the rest. A
+point that is done loads nothing; one that was killed goes on where it was.
 """
 
 from __future__ import annotations

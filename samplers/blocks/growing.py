@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import BlockSchedule, Growth, RowSize
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.interfaces import BlockSchedule, Growth
+from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
 
 

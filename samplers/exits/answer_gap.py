@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import EarlyExit, RowSize
+from dlm.engine.interfaces import EarlyExit
 from dlm.engine.proposal import Statistic
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
 from samplers.exits.regions import AnswerRegion
 

@@ -10,9 +10,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize, Selector
+from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
-from dlm.engine.step import BlockState, StepView, rank
+from dlm.engine.step import BlockState, RowSize, StepView, rank
 from dlm.errors import SettingsError
 from dlm.training.filter_file import Filter, block_inputs, needs_of
 from samplers.learn2pd.packaged import packaged_filter

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import Reviser, RowSize
-from dlm.engine.step import BlockState, StepView, rank
+from dlm.engine.interfaces import Reviser
+from dlm.engine.step import BlockState, RowSize, StepView, rank
 from dlm.errors import SettingsError
 from samplers.selectors.mean_threshold import MeanThreshold
 

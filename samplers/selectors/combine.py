@@ -11,9 +11,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import BlockSchedule, RowSize, Selector, offers
+from dlm.engine.interfaces import BlockSchedule, Selector, offers
 from dlm.engine.proposal import Statistic
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
 
 

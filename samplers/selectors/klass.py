@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize, Selector
+from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
-from dlm.engine.step import BlockState, StepView, rank
+from dlm.engine.step import BlockState, RowSize, StepView, rank
 from dlm.errors import SettingsError
 
 

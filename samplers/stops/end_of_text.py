@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize, StopRule
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.interfaces import StopRule
+from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
 
 Rule = Literal["decoded", "complete", "accepted", "reference"]
