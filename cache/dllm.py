@@ -264,6 +264,7 @@ class Chosen(Whole):
         if self.slots is not None:
             keys, values = keys[self.slots], values[self.slots]
         attention, mlp = self.owner.kept.layer(layer, self.store, x)
+        # The stream keeps its full length: what was not chosen adds the outputs it had when it was last computed.
         attention.flatten(0, 1).index_copy_(0, at, block.attention_output(q, keys, values, mask).flatten(0, 1))
         x = x + (attention if self.slots is None else attention[self.slots])
         added = block.mlp_output(x.gather(1, places[..., None].expand(-1, -1, x.shape[2])))
@@ -281,6 +282,7 @@ class Chosen(Whole):
         old = flat(values)[at].view_as(new)
         flat(values).index_copy_(0, at, new.flatten(0, 1))
         same = torch.nn.functional.cosine_similarity(new.float(), old.float(), dim=2)
+        # Below any cosine: another token always counts as moved; above any: fillers never do.
         same = same.masked_fill(choice.changed, -2.0).masked_fill(choice.answer == n.shape[1] - 1, torch.inf)
         moved = rank(-same) < choice.count[:, None]
         chosen = choice.always.scatter(1, choice.answer, moved)

@@ -62,6 +62,7 @@ def near(chosen: Bool[Tensor, "B W"], masks: Bool[Tensor, "B W"], count: int) ->
     if count == 0:
         return taken
     columns = torch.arange(chosen.shape[1], device=chosen.device)
+    # A window takes what windows before it have left, so the turns cannot be taken together.
     for turn in range(int(chosen.sum(dim=1).max())):
         place = (chosen.cumsum(dim=1) == turn + 1) & chosen
         centre = place.to(torch.long).argmax(dim=1, keepdim=True)

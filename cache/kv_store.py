@@ -79,7 +79,7 @@ class Access:
     extra: int = 0
 
     def run(self, layer: int, block: Block, x: Float[Tensor, "R T D"], rope: Rope, mask: Tensor | None) -> Tensor:
-        """See :class:`dlm.engine.plan.Memory`."""
+        """See :class:`dlm.engine.plan.FeedMemory`."""
         out: Tensor = block(x, rope, mask, None, self.exchange(layer, block, x))
         return out
 
@@ -88,17 +88,17 @@ class Access:
         raise NotImplementedError
 
     def extended(self, extra: int) -> Access:
-        """See :class:`dlm.engine.plan.Memory`."""
+        """See :class:`dlm.engine.plan.FeedMemory`."""
         return replace(self, extra=extra)
 
     def along_sequence(
         self, order: PackedBranches, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
     ) -> tuple[Access, Bool[Tensor, "B Q K"]]:
-        """See :class:`dlm.engine.plan.Memory`; for versions that only look (:class:`cache.branch_kv.BranchKV`)."""
+        """See :class:`dlm.engine.plan.FeedMemory`; for versions that only look (:class:`cache.branch_kv.BranchKV`)."""
         raise NotImplementedError
 
     def doubled(self) -> Access:
-        """See :class:`dlm.engine.plan.Memory`. The second stream has the second half of the store's rows."""
+        """See :class:`dlm.engine.plan.FeedMemory`. The second stream has the second half of the store's rows."""
         raise NotImplementedError
 
 
@@ -167,6 +167,7 @@ class KeepAll:
                 buffer[:, : self.width] = new[:, : self.width]
             else:
                 buffer[self.slots, : self.width] = new[:, : self.width]
+        # The row attends to what it has just computed, so the store is not read at all.
         return k, v, mask
 
 
@@ -182,10 +183,12 @@ class WriteThere:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         fed = k.shape[1] - self.extra
+        # One flat index for all rows; unused entries land in the last column, which nobody attends to.
         for buffer, new in ((self.key, k), (self.value, v)):
             flat(buffer).index_copy_(0, self.places, new[:, :fed].flatten(0, 1).flatten(1))
         key, value = self.key[:, : self.reach], self.value[:, : self.reach]
         if self.extra:
+            # A shadow block is seen beside the store and never written: only here are keys copied.
             key, value = torch.cat([key, k[:, fed:]], dim=1), torch.cat([value, v[:, fed:]], dim=1)
         return key, value, mask
 

@@ -68,6 +68,7 @@ class Run(CacheRun):
         waits there is little, since the step before has just been waited for."""
         canvas, reaches = query.canvas, [row.visible_end for row in query.rows]
         if not self.started:
+            # Not when the run is opened: memories have the canvas's shape, and the layout knows no canvas.
             self.state, self.started = self.policy.init(canvas), True
         context = self._context(query)
         full = [self.policy.refreshes(row) for row in query.rows]
@@ -78,15 +79,20 @@ class Run(CacheRun):
         if not all(full):
             active = (self.policy.active(context, self.state) | context.changed | needed) & seen
             if any(full):
+                # Rows that refresh are fed whole in the same mask, so that counts and stamps need no second way.
                 active = torch.where(torch.tensor(full, device=active.device)[:, None], seen, active)
         if query.exiting is not None:
             # A row can only leave when every open position is shown; elsewhere what an exit looks at is not computed.
             shown = ~(self.answering(canvas.masked) & ~active).any(dim=1, keepdim=True)
             wanted = wanted | (query.exiting & shown)
             active = active | (self.answering(query.exiting) & shown & seen)
+        # The one wait: how wide the feed is. Where every row is fed whole the host knows it already.
         counts = reaches if all(full) and not self.narrow else active.sum(dim=1).tolist()
         self.last = LastPlan(query, active, seen, tuple(full), counts)
+        # Stamps are set when the step is over: one that runs out of memory must leave no trace. The clone, because the
+        # keys are those of the tokens now, and the step's commits change the canvas.
         self.fed_now = canvas.tokens.clone(), active
+        # A policy that feeds all there is has refreshed the row, whatever it calls it.
         full = [whole or count == reach for whole, count, reach in zip(full, counts, reaches, strict=True)]
         feeds = self._feeds(query, active, seen if self.narrow else None, full, counts)
         refreshed = frozenset(slot for slot, whole in enumerate(full) if whole)
@@ -161,6 +167,7 @@ class Run(CacheRun):
         reach = max(reaches)
         valid = None if seen is None else seen[:, :reach]
         if seen is None and min(reaches) < reach:
+            # Shorter rows have stored columns behind their end, left over from rows before them.
             valid = self._context(query).live[:, :reach]
         if self.layout.attention_block:
             valid = sees(positions, canvas.columns[:reach], self.layout.attention_block, valid)
@@ -183,7 +190,7 @@ class Run(CacheRun):
     def rounded(self, count: int) -> int:
         """The number of entries that are fed for ``count`` positions."""
         if not self.layout.static:
-            return max(1, count)
+            return max(1, count)  # attention over no query at all is an error
         largest = BUCKETS[-1]
         fitting = next((size for size in BUCKETS if size >= count), -(-count // largest) * largest)
         return min(fitting, self.layout.columns)
@@ -205,7 +212,7 @@ class Run(CacheRun):
 
     def renew(self, slots: list[int]) -> None:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
-        self.stamps[slots] = -1
+        self.stamps[slots] = -1  # no token has this id: everything is changed, so nothing stored is ever seen
         fresh = torch.zeros(self.stamps.shape[0], dtype=torch.bool, device=self.stamps.device)
         fresh[slots] = True
         self.state = renew_state(self.state, map_state(torch.zeros_like, self.state), fresh)

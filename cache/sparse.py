@@ -114,6 +114,7 @@ class Choosing(Refreshing):
         if layer == len(left):
             left.append(torch.ones(self.store.rows, self.store.columns, dtype=torch.bool, device=x.device))
 
+        # Every layer evicts by its own scores, so what is left is kept per layer and no mask of the plan can say it.
         def choose(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
             chosen = self._best(q, k)
             rows = torch.arange(self.store.rows, device=x.device) if self.slots is None else self.slots

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -105,6 +106,7 @@ class BranchKV(Access):
         keys, values = self.store.layer(layer, block, x)
         device = keys.device
         own, lent = (Source(*(t.to(device) for t in source)) for source in (self._own, self._lent))
+        # Whatever is computed is kept apart until the host says which branch the row becomes.
         self.fresh.append(Fresh())
         return AttendBranches(
             keys, values, self.visibility.slot.to(device), self.visibility.reach, own, lent, self.fresh[-1]
@@ -113,7 +115,7 @@ class BranchKV(Access):
     def along_sequence(
         self, order: PackedBranches, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
     ) -> tuple[Access, Bool[Tensor, "B Q K"]]:
-        """See :class:`dlm.engine.plan.Memory`."""
+        """See :class:`dlm.engine.plan.FeedMemory`."""
         slot, each = self.visibility.slot[order.grid[:, 0]], order.grid.shape[1]
         tree = PackedKV(
             self.store, slot=slot, reach=self.visibility.reach, back=order.back, each=each, fresh=self.fresh
@@ -141,6 +143,7 @@ class BranchKV(Access):
     def _at(self, rows: Int[Tensor, " A"], positions: Int[Tensor, "A U"]) -> Source:
         """The entries these branches see at positions that some branch was fed; a place per entry in a buffer whose
         rows are ``rows``."""
+        # Positions that nobody was fed are fillers at the last column; any entry will do for them.
         branch = self.visibility.latest[rows].gather(1, positions).clamp_min(0)
         entry = self.visibility.entry[branch, positions]
         places = rows[:, None] * self.store.columns + positions
@@ -160,6 +163,7 @@ class BranchKV(Access):
         positions = pack_positions(latest >= 0, columns, most)
         entries = self._at(kept, positions).entries
         places = (self.visibility.slot[kept][:, None] * self.store.columns + positions).flatten()
+        # One copy per layer: a kept branch and all those it follows are written at once, the latest entry each.
         for layer, fresh in enumerate(self.fresh):
             for buffer, new in ((self.store.keys[layer], fresh.keys), (self.store.values[layer], fresh.values)):
                 flat(buffer).index_copy_(0, places.to(buffer.device), flat(new)[entries.to(buffer.device)])
@@ -183,6 +187,8 @@ class AttendBranches:
         return self._seen(self.key, k), self._seen(self.value, v), mask
 
     def _seen(self, buffer: Tensor, new: Tensor) -> Tensor:
+        # A copy of the row for each branch: attention wants its keys in one piece, and branches differ in them. What a
+        # branch was not fed but one before it was comes on top, at the place it has in the row.
         copy, entries = buffer.index_select(0, self.slot), flat(new)
         flat(copy).index_copy_(0, self.own.places, entries)
         if self.lent.places.numel():
@@ -238,11 +244,12 @@ class AttendPacked:
         return self._seen(self.key, k), self._seen(self.value, v), mask
 
     def _seen(self, buffer: Tensor, new: Tensor) -> Tensor:
+        # Side by side, not in place: one row of stored keys serves all branches, and the mask says who sees which.
         return torch.cat([buffer[:, : self.reach].index_select(0, self.slot), new], dim=1)
 
     def _apart(self, entries: Tensor) -> Tensor:
         back, each = self.branches
-        return entries.reshape(entries.shape[0] * each, -1, *entries.shape[2:])[back]
+        return rearrange(entries, "b (e t) k h -> (b e) t k h", e=each)[back]
 
 
 def branch_mask(
@@ -258,6 +265,7 @@ def branch_mask(
     # The entries of every branch: where they stand, and whose they are.
     where = visibility.positions[order.grid].flatten(1)
     whose = torch.where(order.there, order.grid, -2).repeat_interleave(length, dim=1)
+    # A branch sees its own entry, or that of one it follows: of all entries at a position just one is the latest to it.
     inside = (where < reach)[:, None]
     at = where.clamp_max(reach - 1)[:, None].expand(own, each, -1)
     mine = inside & (latest.gather(2, at) == whose[:, None])
