@@ -65,7 +65,7 @@ def test_workers_that_die_are_one_sentence(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(
         StorageError, match=r"ended early \(RuntimeError: a worker was killed\): what was answered is kept"
     ):
-        launch(tmp_path / "plan.json", 2, ["hydra/launcher=joblib"])
+        launch(tmp_path / "plan.json", 2, ["hydra/launcher=joblib"], print)
     assert sys.argv == arguments
     assert "HYDRA_FULL_ERROR" not in os.environ
 
