@@ -174,6 +174,11 @@ class _Planned(Part):
         return False
 
     @property
+    def plans_blocks(self) -> bool:
+        """Whether it lays a plan over each block when it is opened, so that blocks must stay as they are."""
+        return False
+
+    @property
     def block_schedules(self) -> tuple[type[BlockSchedule], ...] | None:
         """The schedules it goes with, where it plans the whole canvas itself; None: any."""
         return None

@@ -81,6 +81,10 @@ class Decoder:
 
     def __post_init__(self) -> None:
         sampler, drafter, about = self.sampler, self.drafter, self.description
+        if not isinstance(self.policy, Cache):
+            raise SettingsError(
+                f"{type(self.cache).__name__} is no cache: a policy extends cache.Policy; None recomputes everything"
+            )
         self.policy.check(sampler, about)
         for speculator in (drafter, sampler.probe):
             if speculator is None:

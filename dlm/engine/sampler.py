@@ -230,6 +230,11 @@ def _modifiers(sampler: Sampler) -> Iterator[str]:
 def _schedule(sampler: Sampler) -> Iterator[str]:
     """Parts that plan the whole canvas do not work with a schedule that cuts it as it likes."""
     for part in (sampler.budget, sampler.selector):
+        if part is not None and part.plans_blocks and (sampler.moves_blocks or sampler.grows):
+            yield (
+                f"{type(part).__name__} shares its plan out over blocks when they are opened, and those of"
+                f" {type(sampler.blocks).__name__} move: give tokens_per_step in place of steps, or other blocks"
+            )
         accepted = None if part is None else part.block_schedules
         if accepted is not None and not isinstance(sampler.blocks, accepted):
             yield (

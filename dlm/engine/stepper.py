@@ -149,12 +149,14 @@ class PlainStepper(Stepper):
         if forced is not None:
             forced = forced & view.here(view.blocks.block)
         view, chosen, exiting = rules.select(view, state, forced)
+        chosen, growth = rules.growth(view, chosen, state)
         if exiting is not None:
             exiting = exiting & all_masks_scored(self.forward, canvas, inputs.plan)
             end = rules.visible_end(canvas, inputs.batch.state)
             exiting = exiting if end is None else exiting & (end >= canvas.end)
+            if growth is not None:  # nobody has scored the masks that come
+                exiting = exiting & (growth.length == 0)
             chosen = chosen | (exiting[:, None] & view.eligible)
-        chosen, growth = rules.growth(view, chosen, state)
         step = view.blocks.step if forwards is None else forwards
         canvas.commit(view.positions, view.proposal.token, chosen, step, view.proposal.prob)
         remasked = rules.revise(view, chosen, exiting, state)

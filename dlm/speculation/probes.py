@@ -193,8 +193,9 @@ class ProbingStepper(Stepper):
         choice = self.probe.choose(views, state.probe)
         rows = torch.arange(exists.shape[0], device=positions.device)
         kept = torch.where(exists[rows, choice.version], choice.version, 0)
-        batch.cache.accept(grid[rows, kept])
         outcome = self._become(inputs, state, views, choice._replace(version=kept), (tokens, probs))
+        # Last: what the store holds must not run ahead of the canvas when a step has to be taken again.
+        batch.cache.accept(grid[rows, kept])
         return replace(outcome, counts=plan.counts)
 
     def _allowed(self, edits: Edits, canvas: Canvas, blocks: BlockState) -> Edits:

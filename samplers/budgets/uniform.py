@@ -39,6 +39,10 @@ class Uniform(Budget):
             if value is not None and value < 1:
                 raise SettingsError(f"{name} must be at least 1, got {value}")
 
+    @property
+    def plans_blocks(self) -> bool:
+        return self.steps is not None
+
     def check(self, region: int, block: int) -> None:
         blocks = -(-region // block)
         if self.steps is not None and self.steps < blocks:

@@ -246,6 +246,16 @@ def test_a_row_grows_where_it_is_unsure_and_not_beyond_its_bound() -> None:
     assert answer.counts.token_forwards == 3 + 5 + 7 + 7 * 8
 
 
+def test_an_exit_waits_until_the_row_has_stopped_growing() -> None:
+    """What it commits has been scored: the answer is that of one forward over the row as long as it got."""
+    model, blocks = MODELS["llada"], samplers.GrowingBlocks(initial=2, length=3, step_size=3, window=4)
+    leave = samplers.AnswerGap(thresholds=samplers.Stages(-1e9, -1e9, -1e9))
+    sampler = samplers.topk(blocks=blocks, exit=leave, precision="float64")
+    (answer,) = dlm.generate(model, [[1, 2]], sampler=sampler, max_new_tokens=9)
+    assert (answer.stop, answer.counts.forwards, set(answer.commit_step)) == ("early_exit", 4, {3})
+    assert answer.tokens == answers_of(model, [1, 2] + [MASK] * 9)[0][2:]
+
+
 def test_what_moves_with_a_growing_row_is_refused() -> None:
     model, blocks = MODELS["llada"], samplers.GrowingBlocks(initial=2)
     with pytest.raises(SettingsError, match="its blocks grow"):
@@ -254,6 +264,9 @@ def test_what_moves_with_a_growing_row_is_refused() -> None:
         dlm.generate(model, [[1]], sampler=samplers.topk(blocks=blocks), max_new_tokens=4, pinned={1: 3})
     with pytest.raises(SettingsError, match="infill"):
         dlm.infill(model, [[1, MASK, 2, MASK]], sampler=samplers.topk(blocks=blocks))
+    for moving in (blocks, samplers.SlidingBlocks(2)):
+        with pytest.raises(SettingsError, match="give tokens_per_step in place of steps"):
+            samplers.topk(steps=4, blocks=moving)
     for other in (samplers.credit, samplers.klass, samplers.wino, samplers.lopa):
         with pytest.raises(SettingsError, match="GrowingBlocks grow, which does not go with"):
             other(blocks=blocks)

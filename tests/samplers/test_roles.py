@@ -128,6 +128,14 @@ def test_what_a_role_knows_is_taken(parts: dict[str, Any]) -> None:
     assert MODEL.description.mask_id not in answer.tokens
 
 
+def test_what_is_no_cache_and_no_drafter_is_refused() -> None:
+    options = {"sampler": built(), "max_new_tokens": 4}
+    with pytest.raises(SettingsError, match="NoPart is no cache"):
+        dlm.generate(MODEL, [[1]], cache=NoPart(), **options)
+    with pytest.raises(SettingsError, match="NoPart is no drafter"):
+        dlm.generate(MODEL, [[1]], drafter=NoPart(), **options)
+
+
 def test_our_own_parts_declare_what_they_do() -> None:
     def below(role: type) -> set[type]:
         return {sub for direct in role.__subclasses__() for sub in (direct, *below(direct))}
