@@ -31,10 +31,9 @@ from cache.dual import Dual
 from cache.entropy import Entropy
 from cache.free import FreeCache
 from cache.greedy import DKVGreedy, Recap
-from cache.none import none
 from cache.policy import Policy
 from cache.prefix import Prefix
-from cache.presets import adaptive
+from cache.presets import adaptive, none
 from cache.run import Run
 from cache.sparse import Sparse
 from cache.vicinity import Vicinity

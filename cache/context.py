@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -16,7 +15,7 @@ class PolicyContext:
     """What a policy is shown before a forward.
 
     Attributes:
-        now: the decoder's question.
+        query: the decoder's question.
         changed: positions whose token is not the one their stored key was computed for. ``[B, W]``
         live: positions the model may see of each row. ``[B, W]``
         shift: a proposal for position p comes from row p - shift.
@@ -49,8 +48,7 @@ class PolicyContext:
         needs the row before."""
         return (self.columns >= start - self.shift) & (self.columns < end)
 
-
-def recent(view_or_now: Any, steps: int) -> Bool[Tensor, "B W"]:
-    """Positions committed within the last ``steps`` steps before this one."""
-    canvas, blocks = view_or_now.canvas, view_or_now.blocks
-    return (canvas.commit_step >= 0) & (canvas.commit_step >= (blocks.step - steps)[:, None])
+    def recent(self, steps: int) -> Bool[Tensor, "B W"]:
+        """Positions committed within the last ``steps`` steps before this one."""
+        committed = self.query.canvas.commit_step
+        return (committed >= 0) & (committed >= (self.query.blocks.step - steps)[:, None])

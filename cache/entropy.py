@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.context import PolicyContext, recent
+from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least
 from cache.vicinity import window
@@ -70,7 +70,7 @@ class Entropy(Policy):
         return row.block_steps == 0 or bool(row.cache.get("refresh", True))
 
     def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        return context.live & (window(context, self.before, self.after) | recent(context.query, self.recent))
+        return context.live & (window(context, self.before, self.after) | context.recent(self.recent))
 
     def remember(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[State, dict[str, Tensor]]:
         unsure = torch.zeros_like(chosen[:, 0]) if chosen.shape[1] else chosen.any(dim=1)

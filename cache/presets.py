@@ -1,8 +1,14 @@
-"""Combinations of caches under a name of their own."""
+"""No cache, and combinations of caches under a name of their own."""
 
 from __future__ import annotations
 
 from cache.entropy import Entropy
+from dlm.engine.no_cache import NoCache
+
+
+def none() -> NoCache:
+    """Feed every live position at every step: exact, and what every cache is compared with."""
+    return NoCache()
 
 
 def adaptive(
