@@ -1,4 +1,4 @@
-"""Semi-autoregressive blocks of one length."""
+"""Semi-autoregressive blocks of one length, and pure diffusion: one block."""
 
 from __future__ import annotations
 
@@ -47,3 +47,14 @@ class Fixed(BlockSchedule):
         offset = (first - canvas.start).clamp_min(0) // length * length
         start = canvas.start + offset
         return start, torch.minimum(start + length, canvas.end), state
+
+
+@dataclass(frozen=True)
+class Whole(BlockSchedule):
+    """The whole generated region is one block."""
+
+    def longest(self, region: int) -> int:
+        return region
+
+    def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
+        return canvas.start, canvas.end, state

@@ -12,7 +12,7 @@ from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.blocks.ascending import AscendingBlocks
-from samplers.blocks.whole import Whole
+from samplers.blocks.fixed import Whole
 
 
 @dataclass(frozen=True)

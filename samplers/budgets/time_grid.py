@@ -12,7 +12,7 @@ from torch import Tensor
 from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from samplers.blocks.whole import Whole
+from samplers.blocks.fixed import Whole
 
 
 @dataclass(frozen=True)

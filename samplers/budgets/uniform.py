@@ -1,4 +1,4 @@
-"""The same number of positions at every step."""
+"""The same number of positions at every step, or on average."""
 
 from __future__ import annotations
 
@@ -59,3 +59,28 @@ class Uniform(Budget):
         share = (due - done).clamp_min(1)
         base, rest = blocks.block_masks // share, blocks.block_masks % share
         return base + (blocks.block_step < rest), state
+
+
+@dataclass(frozen=True)
+class CarryOver(Budget):
+    """At most n/steps positions per step on average, n being the block's masked positions: step j may commit what
+    (j + 1) n / steps leaves after the commits so far (Fast-dLLM's Dream port, ``alg="confidence_threshold"``).
+
+    Raises:
+        SettingsError: steps below 1.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise SettingsError(f"steps must be at least 1, got {self.steps}")
+
+    def check(self, region: int, block: int) -> None:
+        return None
+
+    def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
+        blocks = view.blocks
+        left = view.eligible.sum(dim=1)
+        allowed = (blocks.block_step + 1) * blocks.block_masks // self.steps
+        return torch.minimum(allowed - (blocks.block_masks - left), left).clamp_min(1), state

@@ -1,8 +1,9 @@
-"""Everything a learned filter takes for final."""
+"""Everything a learned filter takes for final, and the filters that come with the package."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +15,26 @@ from dlm.engine.interfaces import RowSize, Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
-from dlm.training.filter_file import Filter, block_inputs, needs_of
-from samplers.learn2pd.packaged import packaged_filter
+from dlm.training.filter_file import Filter, block_inputs, needs_of, read_filter, vocabulary_of
+
+FOLDER = Path(__file__).parent
+
+
+def packaged_filter(tokenizer: Any) -> Filter:
+    """The filter that was trained on a model with this vocabulary.
+
+    Raises:
+        SettingsError: there is none in the package.
+    """
+    vocabulary = vocabulary_of(tokenizer)
+    for path in sorted(FOLDER.glob("*.safetensors")) if vocabulary else ():
+        found = read_filter(path)
+        if found.card.get("vocabulary") == vocabulary:
+            return found
+    raise SettingsError(
+        "sampler 'learn2pd' has no packaged filter for this model: give filter=PATH (`dlm train-filter` makes one)"
+    )
+
 
 # Below this a modifier has put a position last (SuppressEnd): the filter does not see that, and must not overrule it.
 _PUT_LAST = -1e29

@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 from dlm.engine.interfaces import Selector
 from dlm.engine.sampler import Sampler
-from samplers.exits.answer_gap import AnswerGap, Smooth, Stages
-from samplers.exits.regions import AnswerRegion
+from samplers.exits.answer_gap import AnswerGap, AnswerRegion, Smooth, Stages
 from samplers.presets.llada import uniform
-from samplers.presets.options import Options
-from samplers.scores.probability import Probability
+from samplers.presets.options import preset
+from samplers.scores.confidence import Probability
 from samplers.selectors.top_k import TopK
 
 # The published code looks at so many positions of an answer, whatever it is told.
@@ -21,11 +20,10 @@ def _early(
     name: str, thresholds: Stages | Smooth, region: AnswerRegion, base: dict[str, Any], options: dict[str, Any]
 ) -> Sampler:
     """A base sampler (a fixed budget unless ``selector`` is another) with an early exit."""
-    shared = Options.parse(name, options)
     selector, tokens, steps = base["selector"] or TopK(), base["tokens_per_step"], base["steps"]
     budget = uniform(tokens, steps) if selector.uses_budget else None
     leave = AnswerGap(region, thresholds, steps, tokens or 1, base["progress"])
-    return shared.finish(Sampler(name, Probability(), selector, shared.block_schedule, budget, exit=leave))
+    return preset(name, options, Probability(), selector, budget=budget, exit=leave)
 
 
 def _region(start: int | None, after: str | None, length: int | None) -> AnswerRegion:

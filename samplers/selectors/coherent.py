@@ -13,7 +13,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from samplers.blocks.whole import Whole
+from samplers.blocks.fixed import Whole
 
 
 class Coherence(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from samplers.blocks.whole import Whole
+from samplers.blocks.fixed import Whole
 
 
 @dataclass(frozen=True)

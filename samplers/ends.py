@@ -1,4 +1,4 @@
-"""End-of-text prediction: what lies behind the end of the answer is taken away while the answer is still open."""
+"""What samplers do about end tokens: ban them, distrust them, put them last, stop behind them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,108 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize, StopRule
+from dlm.engine.interfaces import LogitRows, LogitTransform, RowSize, ScoreModifier, StopRule
+from dlm.engine.proposal import BANNED
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class BanEnd(LogitTransform):
+    """The end-of-text id is never proposed and has no probability (LLaDA's ``logits_eos_inf``). The end of a turn,
+    where a model has one, stays possible."""
+
+    def step(self, logits: Float[Tensor, "R V"], at: LogitRows, state: None) -> tuple[Float[Tensor, "R V"], None]:
+        logits[:, at.canvas.end_ids[0]] = BANNED
+        return logits, state
+
+
+# Below every score of a position that may go first, above -inf, which means "not eligible".
+_LAST = -1e30
+
+
+@dataclass(frozen=True)
+class SuppressEnd(ScoreModifier):
+    """A position whose proposal is an end token is committed after all others (what LLaDA's ``confidence_eos_eot_inf``
+    sets out to do; what its code does is ``Proposer(end_confidence="aliased")``)."""
+
+    def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
+        assert view.scores is not None
+        ends = torch.zeros_like(view.eligible)
+        for end_id in view.canvas.end_ids:
+            ends |= view.proposal.token == end_id
+        return view.scores.masked_fill(ends, _LAST), state
+
+
+@dataclass(frozen=True)
+class EndRejection(ScoreModifier):
+    """Multiply the score of a position whose proposal is the end-of-text id with a factor that rises from ``low`` to
+    ``high`` (EOSER, arXiv 2509.23924). Other end ids are left alone.
+
+    ``schedule="linear"``: low + (high - low) j / (steps - 1) at step j; ``"ascending"``, for the step sizes of ASS:
+    low + (high - low) (2^(j+1) - 1) / 2^steps. ``steps=None``: what ``tokens_per_step`` positions a step take (linear),
+    or log2 of the positions (ascending). ``compat="reference"`` counts j anew in every block, as the published
+    loop does, which then never reaches ``high``; clean counts over the row.
+
+    Raises:
+        SettingsError: factors outside [0, 1], low above high, steps or tokens_per_step below 1, an unknown schedule or
+            compat.
+    """
+
+    low: float = 0.4
+    high: float = 1.0
+    steps: int | None = None
+    schedule: Literal["linear", "ascending"] = "linear"
+    compat: Literal["clean", "reference"] = "clean"
+    tokens_per_step: int = 1
+
+    # Scores are scaled, so they must not be negative (see dlm.engine.sampler).
+    scales = True
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.low <= self.high <= 1.0:
+            raise SettingsError(f"low and high must satisfy 0 <= low <= high <= 1, got {self.low} and {self.high}")
+        if self.steps is not None and self.steps < 1:
+            raise SettingsError(f"steps must be at least 1, got {self.steps}")
+        if self.tokens_per_step < 1:
+            raise SettingsError(f"tokens_per_step must be at least 1, got {self.tokens_per_step}")
+        if self.schedule not in ("linear", "ascending"):
+            raise SettingsError(f"schedule must be 'linear' or 'ascending', got {self.schedule!r}")
+        if self.compat not in ("clean", "reference"):
+            raise SettingsError(f"compat must be 'clean' or 'reference', got {self.compat!r}")
+
+    def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
+        assert view.scores is not None
+        blocks, canvas = view.blocks, view.canvas
+        region = canvas.region.double()
+        j = (blocks.block_step if self.compat == "reference" else blocks.step).double()
+        if self.schedule == "linear":
+            per_step = torch.ceil(region / self.tokens_per_step)
+            steps = per_step if self.steps is None else torch.full_like(region, self.steps)
+            share = torch.where(steps > 1, j / (steps - 1).clamp_min(1.0), 1.0)
+        else:
+            steps = region.log2().floor() if self.steps is None else torch.full_like(region, self.steps)
+            share = (2.0 ** (j + 1) - 1) / 2.0**steps
+        factor = self.low + (self.high - self.low) * share.clamp_max(1.0)
+        ends = view.proposal.token == canvas.end_ids[0]
+        return torch.where(ends, view.scores * factor[:, None].to(view.scores.dtype), view.scores), state
+
+
+@dataclass(frozen=True)
+class EndBlock(StopRule):
+    """When a completed block holds the end-of-text id, everything after it becomes that id and the row is finished
+    (dInfer's early stop, arXiv 2510.08666). A policy, not a no-op: later blocks are never computed."""
+
+    def after_block(self, canvas: Canvas, blocks: BlockState, closed: Bool[Tensor, " B"]) -> Int[Tensor, " B"]:
+        end_id = canvas.end_ids[0]
+        block = canvas.inside(blocks.block_start, blocks.block_end) & canvas.writable
+        ended = closed & (block & (canvas.tokens == end_id)).any(dim=1)
+        return torch.where(ended, end_id, -1)
+
 
 Rule = Literal["decoded", "complete", "accepted", "reference"]
 RULES: tuple[Rule, ...] = get_args(Rule)

@@ -1,4 +1,4 @@
-"""Divide and conquer: the best position of every run of masks."""
+"""Divide and conquer: the best position of every run of masks, and what has become improbable masked again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import RowSize, Selector
+from dlm.engine.interfaces import Reviser, RowSize, Selector
 from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
 
@@ -121,3 +121,31 @@ def check_doubt(doubt: float) -> None:
     """Refuse a level of doubt that is no probability."""
     if not 0.0 <= doubt <= 1.0:
         raise SettingsError(f"doubt must be in [0, 1], got {doubt}")
+
+
+@dataclass(frozen=True)
+class RemaskDoubtful(Reviser):
+    """Remask committed positions of the block whose best token now has probability < ``doubt``, unless this step has
+    chosen them (dInfer's hierarchical decoder with remasking). Bounded only with the selector that commits more than it
+    doubts, :class:`samplers.HierarchyRemask` with the same ``doubt``.
+
+    Raises:
+        SettingsError: doubt outside [0, 1].
+    """
+
+    doubt: float = 0.4
+
+    partners = (HierarchyRemask,)
+
+    def __post_init__(self) -> None:
+        check_doubt(self.doubt)
+
+    def fits(self, selector: HierarchyRemask) -> str | None:
+        """Why the two would not come to an end together."""
+        if selector.doubt == self.doubt:
+            return None
+        return f"doubt is {self.doubt} here and {selector.doubt} there, give both the same"
+
+    def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
+        again = doubted(view, self.doubt) & ~chosen
+        return view.on_canvas(again.float()) > 0, state

@@ -1,4 +1,4 @@
-"""RCR: positions compete with the best confidence they ever had, committed or not."""
+"""RCR: positions compete with the best confidence they ever had, and tokens that were overtaken are masked again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import Selector
+from dlm.engine.interfaces import Reviser, Selector
 from dlm.engine.step import StepView, rank
 
 
@@ -44,3 +44,26 @@ class RunningConfidence(Selector):
         place = rank(state.masked_fill(~block, -torch.inf))
         holds = block & (place < (held + view.budget)[:, None])
         return view.here(holds) & view.eligible, state
+
+
+@dataclass(frozen=True)
+class RemaskOvertaken(Reviser):
+    """Remask the tokens of the block with the smallest running confidence, as many as the step committed beyond its
+    budget; see :class:`samplers.RunningConfidence`, whose budget bounds it."""
+
+    partners = (RunningConfidence,)
+
+    def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
+        return no_best(canvas)
+
+    def step(
+        self, view: StepView, chosen: Bool[Tensor, "B N"], state: Float[Tensor, "B W"]
+    ) -> tuple[Bool[Tensor, "B W"], Float[Tensor, "B W"]]:
+        assert view.budget is not None
+        state = updated_best(view, state)
+        canvas = view.canvas
+        committed = view.blocks.block & canvas.writable & ~canvas.masked
+        surplus = (chosen.sum(dim=1) - view.budget).clamp_min(0)
+        # Equal ones: the higher position gives way, so that both halves rank alike.
+        weakest = rank((-state).masked_fill(~committed, -torch.inf).flip(1)).flip(1)
+        return committed & (weakest < surplus[:, None]), state
