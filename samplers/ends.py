@@ -14,6 +14,7 @@ from dlm.engine.interfaces import LogitRows, LogitTransform, RowSize, ScoreModif
 from dlm.engine.proposal import BANNED
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
+from samplers.settings import at_least, one_of
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,9 @@ class EndRejection(ScoreModifier):
     def __post_init__(self) -> None:
         if not 0.0 <= self.low <= self.high <= 1.0:
             raise SettingsError(f"low and high must satisfy 0 <= low <= high <= 1, got {self.low} and {self.high}")
-        if self.steps is not None and self.steps < 1:
-            raise SettingsError(f"steps must be at least 1, got {self.steps}")
-        if self.tokens_per_step < 1:
-            raise SettingsError(f"tokens_per_step must be at least 1, got {self.tokens_per_step}")
-        if self.schedule not in ("linear", "ascending"):
-            raise SettingsError(f"schedule must be 'linear' or 'ascending', got {self.schedule!r}")
-        if self.compat not in ("clean", "reference"):
-            raise SettingsError(f"compat must be 'clean' or 'reference', got {self.compat!r}")
+        at_least(1, steps=self.steps, tokens_per_step=self.tokens_per_step)
+        one_of("linear", "ascending", schedule=self.schedule)
+        one_of("clean", "reference", compat=self.compat)
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.scores is not None
@@ -143,8 +139,7 @@ class EndOfText(StopRule):
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise SettingsError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}")
-        if self.choice not in ("argmax", "leftmost"):
-            raise SettingsError(f"choice must be 'argmax' or 'leftmost', got {self.choice!r}")
+        one_of("argmax", "leftmost", choice=self.choice)
         if not 0.0 <= self.min_confidence <= 1.0:
             raise SettingsError(f"min_confidence is a probability, in [0, 1], got {self.min_confidence}")
         if self.rule != "reference" and (self.choice, self.min_confidence) != ("argmax", 0.0):

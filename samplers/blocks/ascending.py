@@ -11,6 +11,7 @@ from torch import Tensor
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import BlockSchedule
 from dlm.errors import SettingsError
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,7 @@ class AscendingBlocks(BlockSchedule):
     count: int = 4
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise SettingsError(f"count must be at least 1, got {self.count}")
+        at_least(1, count=self.count)
 
     def longest(self, region: int) -> int:
         steps = max(region, 1).bit_length() - 1

@@ -11,6 +11,7 @@ from torch import Tensor
 from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ class Uniform(Budget):
                 f"give either steps or tokens_per_step, not both or neither (steps={self.steps},"
                 f" tokens_per_step={self.tokens_per_step})"
             )
-        for name, value in (("steps", self.steps), ("tokens_per_step", self.tokens_per_step)):
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} must be at least 1, got {value}")
+        at_least(1, steps=self.steps, tokens_per_step=self.tokens_per_step)
 
     def check(self, region: int, block: int) -> None:
         blocks = -(-region // block)
@@ -73,8 +72,7 @@ class CarryOver(Budget):
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise SettingsError(f"steps must be at least 1, got {self.steps}")
+        at_least(1, steps=self.steps)
 
     def check(self, region: int, block: int) -> None:
         return None

@@ -16,6 +16,7 @@ from dlm.engine.interfaces import EarlyExit, RowSize
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
+from samplers.settings import at_least, one_of
 from samplers.texts import encode
 
 
@@ -138,8 +139,7 @@ class Smooth:
     def __post_init__(self) -> None:
         if not self.first >= self.last:
             raise SettingsError(f"required gaps must not rise, got first={self.first} and last={self.last}")
-        if self.shape not in ("linear", "cosine", "exponential"):
-            raise SettingsError(f"shape must be 'linear', 'cosine' or 'exponential', got {self.shape!r}")
+        one_of("linear", "cosine", "exponential", shape=self.shape)
         if not self.decay > 0:
             raise SettingsError(f"decay must be above 0, got {self.decay}")
 
@@ -177,12 +177,8 @@ class AnswerGap(EarlyExit):
     progress: Literal["steps", "filled"] = "steps"
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise SettingsError(f"steps must be at least 1, got {self.steps}")
-        if self.tokens_per_step < 1:
-            raise SettingsError(f"tokens_per_step must be at least 1, got {self.tokens_per_step}")
-        if self.progress not in ("steps", "filled"):
-            raise SettingsError(f"progress must be 'steps' or 'filled', got {self.progress!r}")
+        at_least(1, steps=self.steps, tokens_per_step=self.tokens_per_step)
+        one_of("steps", "filled", progress=self.progress)
 
     @property
     def needs(self) -> frozenset[Statistic]:

@@ -15,6 +15,7 @@ from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
 from dlm.training.filter_file import Inputs, check_inputs, needs_of
+from samplers.settings import within
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Oracle(Selector):
 
     def __post_init__(self) -> None:
         check_inputs(self.inputs)
-        if not 0.0 <= self.least <= 1.0:
-            raise SettingsError(f"least must be in [0, 1], got {self.least}")
+        within("[0, 1]", least=self.least)
         object.__setattr__(self, "answers", tuple(tuple(row) for row in self.answers))
         if not self.answers:
             raise SettingsError("the oracle needs at least one answer: whole rows of ids, prompt first")

@@ -12,6 +12,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Reviser, RowSize, Selector
 from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
+from samplers.settings import within
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class HierarchyRemask(Selector):
 
     def __post_init__(self) -> None:
         check_levels(self.low, self.high)
-        check_doubt(self.doubt)
+        within("[0, 1]", doubt=self.doubt)
 
     def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
         return blocks.block & canvas.writable
@@ -111,16 +112,9 @@ def run_best(
 
 def check_levels(low: float, high: float | None) -> None:
     """Refuse levels that contradict each other."""
-    if not 0.0 <= low < 1.0:
-        raise SettingsError(f"low must be in [0, 1), got {low}")
+    within("[0, 1)", low=low)
     if high is not None and not low < high <= 1.01:
         raise SettingsError(f"high must be above low={low} and at most 1.01, or null (off), got {high}")
-
-
-def check_doubt(doubt: float) -> None:
-    """Refuse a level of doubt that is no probability."""
-    if not 0.0 <= doubt <= 1.0:
-        raise SettingsError(f"doubt must be in [0, 1], got {doubt}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,7 @@ class RemaskDoubtful(Reviser):
     partners = (HierarchyRemask,)
 
     def __post_init__(self) -> None:
-        check_doubt(self.doubt)
+        within("[0, 1]", doubt=self.doubt)
 
     def fits(self, selector: HierarchyRemask) -> str | None:
         """Why the two would not come to an end together."""

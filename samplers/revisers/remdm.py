@@ -11,6 +11,7 @@ from torch import Tensor
 from dlm.engine.interfaces import Budget, Reviser
 from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
+from samplers.settings import at_least, within
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,8 @@ class RemaskingLoop(Budget):
     start: float = 0.875
 
     def __post_init__(self) -> None:
-        for name in ("tokens_per_step", "cycles", "number"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} must be at least 1, got {value}")
-        if not 0.0 < self.start < 1.0:
-            raise SettingsError(f"start must be in (0, 1), got {self.start}")
+        at_least(1, tokens_per_step=self.tokens_per_step, cycles=self.cycles, number=self.number)
+        within("(0, 1)", start=self.start)
 
     def check(self, region: int, block: int) -> None:
         if self.cycles is not None and self.cycles > 3 * block:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Reviser, RowSize, Selector
 from dlm.engine.step import BlockState, StepView, rank
-from dlm.errors import SettingsError
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class MeanThreshold(Selector):
     minimum: int = 2
 
     def __post_init__(self) -> None:
-        if self.minimum < 1:
-            raise SettingsError(f"minimum must be at least 1, got {self.minimum}")
+        at_least(1, minimum=self.minimum)
 
     def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
         """Confidence of each position at its last commit, NaN if there was none."""
@@ -60,8 +59,7 @@ class FallingConfidence(Reviser):
     partners = (MeanThreshold,)
 
     def __post_init__(self) -> None:
-        if self.minimum < 1:
-            raise SettingsError(f"minimum must be at least 1, got {self.minimum}")
+        at_least(1, minimum=self.minimum)
 
     def fits(self, selector: MeanThreshold) -> str | None:
         """Why the two would not come to an end together."""

@@ -14,6 +14,7 @@ from dlm.engine.interfaces import Reviser, Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
+from samplers.settings import within
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,7 @@ class WideIn(Selector):
     most: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "share"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise SettingsError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        within("[0, 1]", threshold=self.threshold, share=self.share)
         if not 1 <= self.least <= self.most:
             raise SettingsError(f"least and most must satisfy 1 <= least <= most, got {self.least} and {self.most}")
 
@@ -75,8 +74,7 @@ class NarrowOut(Reviser):
     partners = (WideIn,)
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.threshold <= 1.0:
-            raise SettingsError(f"threshold must be in [0, 1], got {self.threshold}")
+        within("[0, 1]", threshold=self.threshold)
 
     @property
     def needs(self) -> frozenset[Statistic]:

@@ -14,6 +14,7 @@ from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Whole
+from samplers.settings import at_least
 
 
 class Coherence(NamedTuple):
@@ -56,8 +57,7 @@ class Coherent(Selector):
     compares_steps = True
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise SettingsError(f"steps must be at least 1, got {self.steps}")
+        at_least(1, steps=self.steps)
         if not self.expand >= 0 or self.warm_up < 1:
             raise SettingsError(f"expand must be 0 or more and warm_up 1 or more, got {self.expand}, {self.warm_up}")
 

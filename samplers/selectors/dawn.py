@@ -12,7 +12,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import RowSize, Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView
-from dlm.errors import SettingsError
+from samplers.settings import within
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,7 @@ class Dawn(Selector):
     sink: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("sure", "induced", "low", "edge", "sink"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise SettingsError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        within("[0, 1]", sure=self.sure, induced=self.induced, low=self.low, edge=self.edge, sink=self.sink)
 
     @property
     def needs(self) -> frozenset[Statistic]:

@@ -15,6 +15,7 @@ from dlm.engine.interfaces import RowSize, Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView, rank
 from dlm.errors import SettingsError
+from samplers.settings import at_least, one_of, within
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,11 @@ class Klass(Selector):
     uses_budget = True
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.threshold <= 1.0:
-            raise SettingsError(f"threshold must be in [0, 1], got {self.threshold}")
+        within("[0, 1]", threshold=self.threshold)
         if math.isnan(self.divergence):
             raise SettingsError("divergence is a number of nats, got NaN")
-        if self.history < 1:
-            raise SettingsError(f"history must be at least 1, got {self.history}")
-        if self.compat not in ("clean", "d2cache"):
-            raise SettingsError(f"compat must be 'clean' or 'd2cache', got {self.compat!r}")
+        at_least(1, history=self.history)
+        one_of("clean", "d2cache", compat=self.compat)
 
     @property
     def needs(self) -> frozenset[Statistic]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
+from samplers.settings import at_least, one_of
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,8 @@ class Factor(Selector):
     def __post_init__(self) -> None:
         if not 0.0 <= self.factor < float("inf"):
             raise SettingsError(f"factor must be 0 (one token per step) or more, got {self.factor}")
-        if self.compat not in ("clean", "reference", "d2cache"):
-            raise SettingsError(f"compat must be 'clean', 'reference' or 'd2cache', got {self.compat!r}")
-        if self.minimum < 1:
-            raise SettingsError(f"minimum must be at least 1, got {self.minimum}")
+        one_of("clean", "reference", "d2cache", compat=self.compat)
+        at_least(1, minimum=self.minimum)
 
     @property
     def uses_budget(self) -> bool:
@@ -48,9 +47,7 @@ class Factor(Selector):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
-        places = rank(view.scores)
-        ordered = torch.empty_like(view.scores).scatter_(1, places, view.scores)
-        n = torch.arange(1, ordered.shape[1] + 1, device=ordered.device, dtype=ordered.dtype)
+        places, ordered, n = _ranked(view.scores)
         count = view.eligible.sum(dim=1)
         if self.compat == "d2cache":
             passes = (n + 1) * (1 - ordered) < self.factor
@@ -85,9 +82,7 @@ class Frechet(Selector):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
-        places = rank(view.scores)
-        ordered = torch.empty_like(view.scores).scatter_(1, places, view.scores)
-        n = torch.arange(1, ordered.shape[1] + 1, device=ordered.device, dtype=ordered.dtype)
+        places, ordered, n = _ranked(view.scores)
         real = n <= view.eligible.sum(dim=1, keepdim=True)
         joint = (ordered.masked_fill(~real, 0.0).cumsum(dim=1) - (n - 1)).clamp_min(0.0)
         passes = (joint - (1.0 - ordered) > self.margin) & real
@@ -115,10 +110,8 @@ class EntropyBound(Selector):
     def __post_init__(self) -> None:
         if not 0.0 <= self.gamma < float("inf"):
             raise SettingsError(f"gamma must be 0 (one position per step) or more nats, got {self.gamma}")
-        if self.compat not in ("clean", "d2cache"):
-            raise SettingsError(f"compat must be 'clean' or 'd2cache', got {self.compat!r}")
-        if self.minimum < 1:
-            raise SettingsError(f"minimum must be at least 1, got {self.minimum}")
+        one_of("clean", "d2cache", compat=self.compat)
+        at_least(1, minimum=self.minimum)
 
     @property
     def needs(self) -> frozenset[Statistic]:
@@ -134,3 +127,10 @@ class EntropyBound(Selector):
         within = entropy.cumsum(dim=1) - largest <= self.gamma
         count = torch.cumprod(within.int(), dim=1).sum(dim=1, keepdim=True).clamp_min(self.minimum)
         return places < count, state
+
+
+def _ranked(scores: Float[Tensor, "B N"]) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, " N"]]:
+    """Each position's rank, the scores from the best to the worst, and 1, 2, 3, ..."""
+    places = rank(scores)
+    n = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=scores.dtype)
+    return places, torch.empty_like(scores).scatter_(1, places, scores), n

@@ -13,6 +13,7 @@ from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
+from samplers.settings import at_least, one_of, within
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,8 @@ class Threshold(Selector):
                 f"threshold must be above 0 and at most 1.01 (a probability; 1.01 commits one token per step),"
                 f" got {self.threshold}"
             )
-        if self.minimum < 1:
-            raise SettingsError(f"minimum must be at least 1, got {self.minimum}")
-        if self.compat not in ("clean", "dinfer"):
-            raise SettingsError(f"compat must be 'clean' or 'dinfer', got {self.compat!r}")
+        at_least(1, minimum=self.minimum)
+        one_of("clean", "dinfer", compat=self.compat)
 
     @property
     def uses_budget(self) -> bool:
@@ -102,9 +101,7 @@ class LocalLeap(Selector):
     radius: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("anchor", "relaxed"):
-            if not 0.0 < getattr(self, name) <= 1.01:
-                raise SettingsError(f"{name} must be in (0, 1.01], got {getattr(self, name)}")
+        within("(0, 1.01]", anchor=self.anchor, relaxed=self.relaxed)
         if self.relaxed > self.anchor:
             raise SettingsError(f"relaxed={self.relaxed} must not exceed anchor={self.anchor}")
         if self.radius < 0:
