@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dlm.errors import SettingsError
-from dlm.tasks.base import SUITE_VERSION, Instance, Split, Stream, Verdict, instance_id
-from dlm.tasks.lists import Asked, judge_list, open_list, render
+from dlm.tasks.base import SUITE_VERSION, Instance, Split, Stream, Template, Verdict, instance_id
+from dlm.tasks.lists import Asked, edited, judge_list, open_list, render, reordered
 from dlm.tasks.people import POOL
 
 SCENE = "You run the queue at a help desk."
@@ -36,40 +36,48 @@ WORDING = {
 NEWCOMER = ("replace_index", "replace_random", "insert_index", "insert_random")
 
 
+class Benchmark:
+    """What the benchmark's tasks have in common: a question depends on suite version, task, options, split and index
+    alone, and may come with a worked example.
+
+    A task is a frozen dataclass with ``shots``: worked examples before the question: 1, the same one for all instances;
+    0, none; ``fresh``, for every instance one of its own, as the first version of the published benchmark has it.
+    """
+
+    shots: int | str
+
+    def __post_init__(self) -> None:
+        if isinstance(self.shots, bool) or self.shots not in (0, 1, "fresh"):
+            raise SettingsError(f"shots must be 0, 1 or fresh, got {self.shots!r}")
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The name, and what else addresses its random numbers."""
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The version of the generators."""
+        return {"suite": SUITE_VERSION}
+
+    def drawn(self, stream: Stream, index: int | None) -> tuple[str, str, dict[str, Any], Template]:
+        """Prompt, one right answer, what the scorer needs, and the infill form of the ``index``-th question; None: of a
+        worked example."""
+        raise NotImplementedError
+
+    def instance(self, index: int, split: Split = "test") -> Instance:
+        """The ``index``-th question."""
+        name = str(self.key[0])
+        prompt, target, meta, template = self.drawn(Stream(SUITE_VERSION, *self.key, split, index), index)
+        shots: tuple[tuple[str, str], ...] = ()
+        if self.shots != 0:
+            address = ("shot", split, index) if self.shots == "fresh" else ("shot",)
+            shots = (self.drawn(Stream(SUITE_VERSION, *self.key, *address), None)[:2],)
+        return Instance(instance_id(name, prompt, meta), name, prompt, target, meta, shots, template)
+
+
 @dataclass(frozen=True)
-class Queue:
-    """A drawn question: the list, the newcomer ("" where there is none), the 0-based place, one right answer."""
-
-    x: list[str]
-    w: str
-    place: int
-    target: list[str]
-
-
-def draw(operation: str, n: int, stream: Stream) -> Queue:
-    """A question with a list of ``n`` people."""
-    *x, w = stream.sample(POOL, n + 1)
-    while operation == "sort" and len({name.split()[0] for name in x}) < n:  # equal first names have no order
-        *x, w = stream.sample(POOL, n + 1)
-    i = stream.below(n + 1 if operation.startswith("insert") else n)
-    if operation == "shuffle":
-        target = stream.shuffled(x)
-        while target == x:
-            target = stream.shuffled(x)
-    else:
-        target = {
-            "copy": list(x),
-            "reverse": x[::-1],
-            "sort": sorted(x),
-            "replace": [*x[:i], w, *x[i + 1 :]],
-            "insert": [*x[:i], w, *x[i:]],
-            "remove": [*x[:i], *x[i + 1 :]],
-        }[operation.partition("_")[0]]
-    return Queue(x, w if operation in NEWCOMER else "", i, target)
-
-
-@dataclass(frozen=True)
-class PeopleQueue:
+class PeopleQueue(Benchmark):
     """One of the ten operations on queues of people.
 
     Attributes:
@@ -77,8 +85,7 @@ class PeopleQueue:
         lengths: how long lists are; instance i has the (i mod their number)-th, so that 100 instances hold equal parts.
         group: first parts of the name.
         canvas: positions that hold any answer.
-        shots: worked examples before the question: 1, the same one for all instances; 0, none; ``fresh``, for every
-            instance one of its own, as the first version of the published benchmark has it.
+        shots: see :class:`Benchmark`.
         index_base: the number of the first place in questions about positions: 1, or 0 as first published. The question
             says which.
         compat: ``ours``; ``upstream`` keeps a published defect: ``sort`` asks for the order of last names, and the
@@ -95,7 +102,7 @@ class PeopleQueue:
     size: int = 100
 
     def __post_init__(self) -> None:
-        check_shots(self.shots)
+        super().__post_init__()
         if type(self.index_base) is not int or self.index_base not in (0, 1):
             raise SettingsError(f"index_base must be 0 or 1, got {self.index_base!r}")
         if self.compat not in ("ours", "upstream"):
@@ -107,42 +114,25 @@ class PeopleQueue:
         return f"{self.group}/{self.operation}"
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """The version of the generators."""
-        return {"suite": SUITE_VERSION}
+    def key(self) -> tuple[object, ...]:
+        return (self.name,)
 
-    def instance(self, index: int, split: Split = "test") -> Instance:
-        """The ``index``-th question; it depends on suite version, task, split and index alone."""
-        queue = draw(self.operation, self.lengths[index % len(self.lengths)], self._stream(split, index))
-        meta = {"x": queue.x, "w": queue.w, "place": queue.place + self.index_base, "items": queue.target}
-        prompt, target = self._asked(queue), render(queue.target)
-        template = open_list(len(queue.target), [*queue.x, *queue.target])
-        return Instance(instance_id(self.name, prompt, meta), self.name, prompt, target, meta,
-                        self._shots(split, index), template)  # fmt: skip
+    def drawn(self, stream: Stream, index: int | None) -> tuple[str, str, dict[str, Any], Template]:
+        operation = self.operation
+        n = stream.choice(self.lengths) if index is None else self.lengths[index % len(self.lengths)]
+        *x, w = stream.sample(POOL, n + 1)
+        while operation == "sort" and len({name.split()[0] for name in x}) < n:  # equal first names have no order
+            *x, w = stream.sample(POOL, n + 1)
+        i = stream.below(n + 1 if operation.startswith("insert") else n)
+        target = reordered(stream, x) if operation == "shuffle" else edited(operation, x, w, i)
+        place, happens, wanted = i + self.index_base, *WORDING[operation]
+        key = "last" if self.compat == "upstream" else "first"
+        line = happens.format(w=w, p=place, base=self.index_base, key=key)
+        meta = {"x": x, "w": w if operation in NEWCOMER else "", "place": place, "items": target}
+        prompt = "\n".join((SCENE, line, render(x), wanted))
+        return prompt, render(target), meta, open_list(len(target), [*x, *target])
 
     def judge(self, instance: Instance, output: str) -> Verdict:
         """Score an answer by the validity sets of :mod:`dlm.tasks.rules`."""
         meta = instance.meta
         return judge_list(Asked(self.operation, meta["x"], meta["w"], meta["items"]), output)
-
-    def _stream(self, *address: object) -> Stream:
-        return Stream(SUITE_VERSION, self.name, *address)
-
-    def _shots(self, split: Split, index: int) -> tuple[tuple[str, str], ...]:
-        if self.shots == 0:
-            return ()
-        stream = self._stream("shot", split, index) if self.shots == "fresh" else self._stream("shot")
-        queue = draw(self.operation, stream.choice(self.lengths), stream)
-        return ((self._asked(queue), render(queue.target)),)
-
-    def _asked(self, queue: Queue) -> str:
-        happens, wanted = WORDING[self.operation]
-        key = "last" if self.compat == "upstream" else "first"
-        line = happens.format(w=queue.w, p=queue.place + self.index_base, base=self.index_base, key=key)
-        return "\n".join((SCENE, line, render(queue.x), wanted))
-
-
-def check_shots(shots: int | str) -> None:
-    """Refuse anything but 0, 1 and ``fresh``."""
-    if isinstance(shots, bool) or shots not in (0, 1, "fresh"):
-        raise SettingsError(f"shots must be 0, 1 or fresh, got {shots!r}")

@@ -10,12 +10,11 @@ from importlib import import_module
 from typing import Any
 
 from dlm.errors import SettingsError
-from dlm.tasks.arithmetic import Addition
+from dlm.tasks.arithmetic import Addition, WordProblem
 from dlm.tasks.base import Family, Generated, Task
 from dlm.tasks.puzzles import LatinSquare, Sudoku
 from dlm.tasks.story import Story
 from dlm.tasks.waiting_line import OPERATIONS, WaitingLine
-from dlm.tasks.word_problem import WordProblem
 
 _FAMILIES: list[Family] = [
     *(WaitingLine(operation) for operation in OPERATIONS),
