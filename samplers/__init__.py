@@ -6,27 +6,27 @@ classes that can be combined at will, beside parts of your own that extend the s
 (:mod:`dlm.engine.interfaces`).
 """
 
+# fmt: off
+# isort: off
 from samplers.blocks.adaptive import AdaptiveBlocks
-from samplers.blocks.ascending import AscendingBlocks
 from samplers.blocks.fixed import Fixed, Whole
 from samplers.blocks.growing import GrowingBlocks
 from samplers.blocks.sliding import SlidingBlocks
-from samplers.budgets.ascending import Ascending
+from samplers.budgets.ascending import Ascending, AscendingBlocks
 from samplers.budgets.time_grid import TimeGrid
 from samplers.budgets.uniform import CarryOver, Uniform
 from samplers.ends import BanEnd, EndBlock, EndOfText, EndRejection, SuppressEnd
 from samplers.exits.answer_gap import AnswerGap, AnswerRegion, Smooth, Stages
-from samplers.learn2pd.oracle import Oracle
-from samplers.learn2pd.selector import Learn2PD
+from samplers.learn2pd.selector import Learn2PD, Oracle
 from samplers.modifiers.certainty_prior import CertaintyPrior
-from samplers.presets.budgeted import ass, ccd, ccd_ds, certainty_prior, eoser, eoser_ass, pc
-
-from samplers.presets.confident import (  # isort: skip
+from samplers.presets.budgeted import (
+    ass, ccd, ccd_ds, certainty_prior, dream_entropy, dream_margin, dream_maskgit_plus, dream_origin, entropy, eoser,
+    eoser_ass, margin, pc, random, topk,
+)
+from samplers.presets.confident import (
     adablock, credit, dawn, dimple, eb, entropy_threshold, factor, frechet, klass, localleap, lopa, slowfast, threshold,
-)  # fmt: skip
-from samplers.presets.dream import dream_entropy, dream_margin, dream_maskgit_plus, dream_origin
+)
 from samplers.presets.learn2pd import learn2pd, oracle
-from samplers.presets.llada import entropy, margin, random, topk
 from samplers.presets.options import Options
 from samplers.presets.prophet import prophet, sched
 from samplers.presets.revising import hierarchy, hierarchy_remask, rcr, remdm, saber, wino
@@ -49,7 +49,6 @@ from samplers.selectors.threshold import EntropyThreshold, LocalLeap, Threshold
 from samplers.selectors.top_k import Bernoulli, TopK
 from samplers.transforms.credit import Credit
 
-# fmt: off
 PRESETS = (
     "topk", "margin", "entropy", "random", "dream_origin", "dream_maskgit_plus", "dream_margin", "dream_entropy",
     "threshold", "factor", "frechet", "entropy_threshold", "dimple", "prophet", "sched", "credit", "localleap",

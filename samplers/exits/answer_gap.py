@@ -176,13 +176,11 @@ class AnswerGap(EarlyExit):
     tokens_per_step: int = 1
     progress: Literal["steps", "filled"] = "steps"
 
+    needs = frozenset[Statistic]({"gap"})
+
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, tokens_per_step=self.tokens_per_step)
         one_of("steps", "filled", progress=self.progress)
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"gap"})
 
     def bind(self, tokenizer: Any, vocab_size: int) -> AnswerGap:
         return replace(self, region=self.region.bind(tokenizer))

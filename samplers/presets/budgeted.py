@@ -1,24 +1,55 @@
-"""Fixed budgets with something of their own: in what order, in which blocks, or how steps grow."""
+"""Fixed budgets: so many tokens a forward, the surest first (LLaDA, arXiv 2502.09992), or with a rule of their own."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from dlm.engine.interfaces import BlockSchedule
+from dlm.engine.interfaces import BlockSchedule, Score, Selector
 from dlm.engine.proposal import Proposer
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from samplers.blocks.ascending import AscendingBlocks
 from samplers.blocks.fixed import Whole
-from samplers.budgets.ascending import Ascending
+from samplers.budgets.ascending import Ascending, AscendingBlocks
+from samplers.budgets.time_grid import TimeGrid
+from samplers.budgets.uniform import Uniform
 from samplers.ends import EndRejection
 from samplers.modifiers.certainty_prior import CertaintyPrior
-from samplers.presets.llada import uniform
 from samplers.presets.options import preset
 from samplers.scores.calibrated import Calibrated
-from samplers.scores.confidence import NegativeEntropy, Probability
+from samplers.scores.confidence import Margin, NegativeEntropy, Probability, Random
 from samplers.selectors.coherent import Coherent
-from samplers.selectors.top_k import TopK
+from samplers.selectors.top_k import Bernoulli, TopK
+
+Compat = Literal["clean", "reference"]
+
+
+def uniform(tokens_per_step: int | None, steps: int | None) -> Uniform:
+    """The budget two settings describe; one token per step when neither is given."""
+    return Uniform(1 if tokens_per_step is None and steps is None else tokens_per_step, steps)
+
+
+def topk(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:
+    """LLaDA's low-confidence remasking: the most probable proposals first.
+
+    Give ``tokens_per_step`` (default 1) or ``steps`` for the whole canvas. ``options``: see
+    :class:`samplers.Options`.
+    """
+    return preset("topk", options, Probability(), TopK(), budget=uniform(tokens_per_step, steps))
+
+
+def margin(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:
+    """A fixed budget ranked by the gap between the two largest probabilities (arXiv 2502.06768)."""
+    return preset("margin", options, Margin(), TopK(), budget=uniform(tokens_per_step, steps))
+
+
+def entropy(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:
+    """A fixed budget ranked by negative entropy, the least uncertain position first."""
+    return preset("entropy", options, NegativeEntropy(), TopK(), budget=uniform(tokens_per_step, steps))
+
+
+def random(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:
+    """A fixed budget in random order (LLaDA's ``remasking="random"``); tokens are still the proposals."""
+    return preset("random", options, Random(), TopK(), budget=uniform(tokens_per_step, steps))
 
 
 def eoser(
@@ -27,7 +58,7 @@ def eoser(
     high: float = 1.0,
     tokens_per_step: int | None = None,
     steps: int | None = None,
-    compat: Literal["clean", "reference"] = "clean",
+    compat: Compat = "clean",
     **options: Any,
 ) -> Sampler:
     """A fixed budget in which a proposed end of text is distrusted early: its confidence is multiplied with a factor
@@ -95,3 +126,65 @@ def ccd(*, steps: int | None = None, expand: float = 4.0, warm_up: int = 5, **op
 def ccd_ds(*, steps: int | None = None, expand: float = 4.0, warm_up: int = 5, **options: Any) -> Sampler:
     """The same, committing all that kept their token at once: fewer forwards than ``steps``."""
     return _ccd("ccd_ds", Coherent(True, steps, expand, warm_up), options)
+
+
+def _on_grid(
+    name: str, options: dict[str, Any], score: Score, selector: Selector, budget: TimeGrid | None = None
+) -> Sampler:
+    """A sampler of Dream (Dream 7B, arXiv 2508.15487): one block, a time grid, confidence under the filtered
+    distribution."""
+    if options.get("blocks") not in (None, Whole()):
+        raise SettingsError(
+            f"sampler {name!r} runs its time grid over the whole canvas: use blocks=whole, or a fixed budget with"
+            " blocks (sampler=topk, margin or entropy)"
+        )
+    proposer = Proposer(confidence="filtered")
+    return preset(name, options, score, selector, Whole(), budget=budget, proposer=proposer)
+
+
+def dream_origin(*, steps: int | None = None, eps: float = 1e-3, **options: Any) -> Sampler:
+    """``alg="origin"``: every masked position is committed with probability 1 - s/t, whatever its confidence."""
+    return _on_grid("dream_origin", options, Probability(), Bernoulli(TimeGrid(steps, eps)))
+
+
+def dream_maskgit_plus(
+    *,
+    steps: int | None = None,
+    eps: float = 1e-3,
+    alg_temp: float | None = None,
+    compat: Compat = "reference",
+    **options: Any,
+) -> Sampler:
+    """``alg="maskgit_plus"``: the most probable proposals first.
+
+    ``steps``: forwards over the whole canvas (None: one per position). ``alg_temp`` above 0 draws the positions.
+    ``compat``: how the number per step is rounded, see :class:`samplers.TimeGrid`.
+    """
+    selector, grid = TopK(alg_temp or 0.0), TimeGrid(steps, eps, compat)
+    return _on_grid("dream_maskgit_plus", options, Probability(), selector, grid)
+
+
+def dream_margin(
+    *,
+    steps: int | None = None,
+    eps: float = 1e-3,
+    alg_temp: float | None = None,
+    compat: Compat = "reference",
+    **options: Any,
+) -> Sampler:
+    """``alg="topk_margin"``: the largest gap between the two best tokens first. Settings as ``dream_maskgit_plus``."""
+    selector, grid = TopK(alg_temp or 0.0), TimeGrid(steps, eps, compat)
+    return _on_grid("dream_margin", options, Margin(), selector, grid)
+
+
+def dream_entropy(
+    *,
+    steps: int | None = None,
+    eps: float = 1e-3,
+    alg_temp: float | None = None,
+    compat: Compat = "reference",
+    **options: Any,
+) -> Sampler:
+    """``alg="entropy"``: the lowest entropy first, Dream's recommended rule. Settings as ``dream_maskgit_plus``."""
+    selector, grid = TopK(alg_temp or 0.0), TimeGrid(steps, eps, compat)
+    return _on_grid("dream_entropy", options, NegativeEntropy(), selector, grid)

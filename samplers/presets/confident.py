@@ -10,7 +10,7 @@ from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from samplers.blocks.adaptive import AdaptiveBlocks
 from samplers.blocks.fixed import Fixed, Whole
-from samplers.presets.llada import uniform
+from samplers.presets.budgeted import uniform
 from samplers.presets.options import preset
 from samplers.probes.lookahead import Lookahead
 from samplers.scores.confidence import Margin, NegativeEntropy, Probability

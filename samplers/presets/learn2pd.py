@@ -8,9 +8,8 @@ from typing import Any
 
 from dlm.engine.sampler import Sampler
 from dlm.training.filter_file import Filter, Inputs, read_filter
-from samplers.learn2pd.oracle import Oracle
-from samplers.learn2pd.selector import Learn2PD
-from samplers.presets.llada import uniform
+from samplers.learn2pd.selector import Learn2PD, Oracle
+from samplers.presets.budgeted import uniform
 from samplers.presets.options import preset
 from samplers.scores.confidence import NegativeEntropy, Probability
 

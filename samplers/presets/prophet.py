@@ -7,7 +7,7 @@ from typing import Any, Literal
 from dlm.engine.interfaces import Selector
 from dlm.engine.sampler import Sampler
 from samplers.exits.answer_gap import AnswerGap, AnswerRegion, Smooth, Stages
-from samplers.presets.llada import uniform
+from samplers.presets.budgeted import uniform
 from samplers.presets.options import preset
 from samplers.scores.confidence import Probability
 from samplers.selectors.top_k import TopK

@@ -6,7 +6,7 @@ from typing import Any
 
 from dlm.engine.sampler import Sampler
 from samplers.blocks.fixed import Fixed, Whole
-from samplers.presets.llada import uniform
+from samplers.presets.budgeted import uniform
 from samplers.presets.options import preset
 from samplers.revisers.hierarchy import Hierarchy, HierarchyRemask, RemaskDoubtful
 from samplers.revisers.rcr import RemaskOvertaken, RunningConfidence

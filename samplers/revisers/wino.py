@@ -72,13 +72,10 @@ class NarrowOut(Reviser):
     threshold: float = 0.9
 
     partners = (WideIn,)
+    needs = frozenset[Statistic]({"shadow"})
 
     def __post_init__(self) -> None:
         within("[0, 1]", threshold=self.threshold)
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"shadow"})
 
     def init(self, canvas: Canvas) -> Accepted:
         return Accepted(torch.zeros_like(canvas.writable), torch.full_like(canvas.start, _ACCEPTED_AT_START))

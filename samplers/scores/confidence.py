@@ -32,9 +32,7 @@ class Margin(Score):
     arXiv 2502.06768; Dream's ``topk_margin``). In [-1, 1]; negative only when the mask id or a drawn token is beaten.
     """
 
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"margin"})
+    needs = frozenset[Statistic]({"margin"})
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.proposal.margin is not None
@@ -45,9 +43,7 @@ class Margin(Score):
 class NegativeEntropy(Score):
     """Minus the entropy of the distribution, in nats, at most 0 (Dream 7B, arXiv 2508.15487, ``entropy``)."""
 
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"entropy"})
+    needs = frozenset[Statistic]({"entropy"})
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.proposal.entropy is not None

@@ -37,12 +37,10 @@ class Dawn(Selector):
     edge: float = 0.07
     sink: float = 0.01
 
+    needs = frozenset[Statistic]({"attention"})
+
     def __post_init__(self) -> None:
         within("[0, 1]", sure=self.sure, induced=self.induced, low=self.low, edge=self.edge, sink=self.sink)
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"attention"})
 
     def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
         return ~canvas.masked & (canvas.columns < blocks.block_end[:, None])

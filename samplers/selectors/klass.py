@@ -41,6 +41,7 @@ class Klass(Selector):
     compat: Literal["clean", "d2cache"] = "clean"
 
     uses_budget = True
+    needs = frozenset[Statistic]({"kl"})
 
     def __post_init__(self) -> None:
         within("[0, 1]", threshold=self.threshold)
@@ -48,10 +49,6 @@ class Klass(Selector):
             raise SettingsError("divergence is a number of nats, got NaN")
         at_least(1, history=self.history)
         one_of("clean", "d2cache", compat=self.compat)
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"kl"})
 
     def init(self, canvas: Canvas) -> Float[Tensor, "B W H"]:
         """The last movements of every position, newest last; inf where there were none."""

@@ -41,10 +41,6 @@ class Factor(Selector):
         one_of("clean", "reference", "d2cache", compat=self.compat)
         at_least(1, minimum=self.minimum)
 
-    @property
-    def uses_budget(self) -> bool:
-        return False
-
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
         places, ordered, n = _ranked(view.scores)
@@ -107,15 +103,13 @@ class EntropyBound(Selector):
     compat: Literal["clean", "d2cache"] = "clean"
     minimum: int = 1
 
+    needs = frozenset[Statistic]({"entropy"})
+
     def __post_init__(self) -> None:
         if not 0.0 <= self.gamma < float("inf"):
             raise SettingsError(f"gamma must be 0 (one position per step) or more nats, got {self.gamma}")
         one_of("clean", "d2cache", compat=self.compat)
         at_least(1, minimum=self.minimum)
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"entropy"})
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None

@@ -72,13 +72,11 @@ class EntropyThreshold(Selector):
     threshold: float = 0.5
     strict: bool = False
 
+    needs = frozenset[Statistic]({"entropy"})
+
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < float("inf"):
             raise SettingsError(f"threshold is an entropy in nats, 0 or more, got {self.threshold}")
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"entropy"})
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         entropy = view.proposal.entropy

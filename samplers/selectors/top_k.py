@@ -29,14 +29,11 @@ class TopK(Selector):
 
     temperature: float = 0.0
     order_known = True  # as far as the scores are
+    uses_budget = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
             raise SettingsError(f"alg_temp must be 0 (the best positions) or more, got {self.temperature}")
-
-    @property
-    def uses_budget(self) -> bool:
-        return True
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
@@ -60,10 +57,6 @@ class Bernoulli(Selector):
     grid: TimeGrid
 
     block_schedules = (Whole,)
-
-    @property
-    def uses_budget(self) -> bool:
-        return False
 
     @property
     def idle_steps(self) -> int:
