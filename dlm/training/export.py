@@ -14,7 +14,7 @@ from dlm.training.card import write_card
 from dlm.training.checkpoint import read_checkpoint
 
 HISTORY = "training.json"
-# The size the package allows, see specs/tiny_model.md.
+# The size the package allows.
 _LARGEST_BYTES = 16 * 2**20
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dlm.files import whole
 from dlm.training.filter import Judgement, Level
 from dlm.training.filter_file import Filter
 
@@ -111,6 +112,5 @@ def draw_calibration(judgement: Judgement, path: Path) -> None:
     right.set(xlabel="threshold", title="what is committed, held out")
     right.legend()
     FigureCanvasAgg(figure)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with whole(path) as partial:
+        figure.savefig(partial, format="png")
