@@ -52,6 +52,5 @@ class DreamModel(MaskedLM):
         attention_out="self_attn.o_proj", mlp_norm="post_attention_layernorm", gate="mlp.gate_proj", up="mlp.up_proj",
         down="mlp.down_proj",
     )  # fmt: skip
-    _tied_weights_keys = {  # noqa: RUF012 (as transformers declares it)
-        "lm_head.weight": "model.embed_tokens.weight"
-    }
+    # As transformers declares it.
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012

@@ -62,6 +62,5 @@ class LLaDAModelLM(MaskedLM):
         head="model.transformer.ff_out", attention_norm="attn_norm", query="q_proj", key="k_proj", value="v_proj",
         attention_out="attn_out", mlp_norm="ff_norm", gate="ff_proj", up="up_proj", down="ff_out",
     )  # fmt: skip
-    _tied_weights_keys = {  # noqa: RUF012 (as transformers declares it)
-        "model.transformer.ff_out.weight": "model.transformer.wte.weight"
-    }
+    # As transformers declares it.
+    _tied_weights_keys = {"model.transformer.ff_out.weight": "model.transformer.wte.weight"}  # noqa: RUF012

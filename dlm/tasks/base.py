@@ -132,8 +132,8 @@ class Verdict:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-class Task(Protocol):
-    """What the evaluation asks of a task."""
+class Judge(Protocol):
+    """What tasks and their families have in common."""
 
     @property
     def name(self) -> str:
@@ -142,8 +142,17 @@ class Task(Protocol):
 
     @property
     def canvas(self) -> int:
-        """Positions to fill that hold any answer, unless the user wants another number."""
+        """Positions to fill that hold any answer, unless the user wants another number. Of generated questions they are
+        counted in the packaged model's tokens."""
         ...
+
+    def judge(self, instance: Instance, output: str) -> Verdict:
+        """Score an answer: any text, of any length."""
+        ...
+
+
+class Task(Judge, Protocol):
+    """What the evaluation asks of a task."""
 
     @property
     def size(self) -> int | None:
@@ -160,30 +169,12 @@ class Task(Protocol):
         """The ``index``-th question, counted from 0; the same on every machine."""
         ...
 
-    def judge(self, instance: Instance, output: str) -> Verdict:
-        """Score an answer: any text, of any length."""
-        ...
 
-
-class Family(Protocol):
+class Family(Judge, Protocol):
     """A generator and a scorer, under one name."""
-
-    @property
-    def name(self) -> str:
-        """``group/task``."""
-        ...
 
     def draw(self, stream: Stream) -> Draft:
         """A fresh question."""
-        ...
-
-    @property
-    def canvas(self) -> int:
-        """Positions that hold any answer, counted in the packaged model's tokens."""
-        ...
-
-    def judge(self, instance: Instance, output: str) -> Verdict:
-        """What to say of an answer."""
         ...
 
 

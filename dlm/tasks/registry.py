@@ -78,7 +78,7 @@ def options_of(maker: Any, fixed: Mapping[str, Any]) -> list[str] | None:
 
 
 def _lists(group: str, **fixed: Any) -> dict[str, Entry]:
-    maker = "dlm.tasks.parallelbench_lists:PeopleQueue"
+    maker = "dlm.tasks.parallelbench:PeopleQueue"
     rules = {"shuffle": "a reordering", "insert_random": "any insertion", "remove_random": "any removal",
              "replace_random": "any replacement"}  # fmt: skip
     return {
@@ -93,8 +93,8 @@ _TEXTS = ("paraphrase", "summarise", "words_to_sentence_easy", "words_to_sentenc
 _ENTRIES: dict[str, Entry] = {
     **_lists("parallelbench/waiting_line", lengths=(3, 4, 5, 6)),
     **_lists("parallelbench/waiting_line_n15", lengths=(15,), canvas=128),
-    "parallelbench/puzzle/latin_square": Entry("dlm.tasks.parallelbench_puzzles:LatinSquares", "any Latin square"),
-    "parallelbench/puzzle/sudoku": Entry("dlm.tasks.parallelbench_puzzles:Sudokus", "a solution"),
+    "parallelbench/puzzle/latin_square": Entry("dlm.tasks.parallelbench:LatinSquares", "any Latin square"),
+    "parallelbench/puzzle/sudoku": Entry("dlm.tasks.parallelbench:Sudokus", "a solution"),
     **{f"parallelbench/text/{t}": Entry("dlm.tasks.text:open_text", "grammar", named=True) for t in _TEXTS},
     "gsm8k": Entry("dlm.tasks.gsm8k:Gsm8k", "the last number", far=True),
     "humaneval": Entry("dlm.tasks.humaneval:HumanEval", "programs that pass"),

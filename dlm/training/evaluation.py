@@ -30,13 +30,7 @@ class Score:
 
 
 def evaluate_task(
-    model: LanguageModel,
-    task: str,
-    sampler: Sampler,
-    *,
-    n: int = 100,
-    max_new_tokens: int = 32,
-    batch_size: int = 32,
+    model: LanguageModel, task: str, sampler: Sampler, *, n: int = 100, max_new_tokens: int = 32, batch_size: int = 32
 ) -> Score:
     """Decode ``n`` held-out instances as chats and score the answers."""
     family = tasks.get(task)

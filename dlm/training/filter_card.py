@@ -12,33 +12,7 @@ from dlm.files import whole
 from dlm.training.filter import Judgement, Level
 from dlm.training.filter_file import Filter
 
-_CARD = """\
----
-library_name: dlm
-tags: [masked-diffusion, learn2pd]
----
-# A Learn2PD filter for {model}
-
-For `sampler=learn2pd sampler.filter={name}` (arXiv 2509.25188). It is shown the confidences of a block
-(`{inputs}`) and says of each position whether the proposal is final: two layers, {n} -> {hidden} -> {n},
-{parameters:,} weights. It knows blocks of up to {n} positions and nothing of tokens or prompts.
-
-Data: {data}; {prompts:,} prompts, {lines:,} lines. Labels: does the proposal agree with the model's own answer at one
-position a step. Block lengths {lengths}, walks {levels}, seed {seed}.
-
-On {held:,} held-out lines ({positions:,} open positions; no prompt of them was trained on): loss {loss:.4f} nats
-({base}). Advised threshold {threshold}.
-
-| threshold | commits | precision | recall |
-|---|---|---|---|
-{levels_table}
-
-{weighed}
-
-| predicted | positions | mean prediction | share right |
-|---|---|---|---|
-{bins_table}
-"""
+_CARD = Path(__file__).with_name("filter_card.md").read_text(encoding="utf-8")
 SHOWN = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 

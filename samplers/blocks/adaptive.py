@@ -15,8 +15,7 @@ from dlm.engine.interfaces import BlockSchedule
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Fixed
-from samplers.settings import at_least
-from samplers.texts import token_ids
+from samplers.settings import at_least, token_ids
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from dlm.engine.interfaces import EarlyExit, RowSize
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
-from samplers.settings import at_least, one_of
-from samplers.texts import encode
+from samplers.settings import at_least, encode, one_of
 
 
 @dataclass(frozen=True)

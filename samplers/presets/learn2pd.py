@@ -36,10 +36,7 @@ def learn2pd(
 
 
 def oracle(
-    answers: Sequence[Sequence[int]],
-    inputs: Inputs = "masked_probability",
-    least: float = 0.0,
-    **options: Any,
+    answers: Sequence[Sequence[int]], inputs: Inputs = "masked_probability", least: float = 0.0, **options: Any
 ) -> Sampler:
     """Commit what agrees with known answers: the fewest forwards of any rule that commits only final proposals. For
     analysis, and for the trajectories filters are trained on; see :class:`samplers.Oracle`."""

@@ -114,13 +114,9 @@ class Credit(LogitTransform):
     ) -> CreditStore:
         """The store with the lines that count; fillers and positions that are only looked at go to the trash."""
         position = at.position.masked_fill(~at.eligible, at.canvas.scratch)
-        if self.store == "dense":
-            wide_value = state.value.expand(-1, -1, value.shape[1]).clone()
-            wide_value[at.row, position] = value
-            tokens = state.token
-        else:
-            wide_value, tokens = state.value.clone(), state.token.clone()
-            wide_value[at.row, position] = value
+        wide_value, tokens = state.value.expand(-1, -1, value.shape[1]).clone(), state.token.clone()
+        wide_value[at.row, position] = value
+        if self.store == "sparse":
             tokens[at.row, position] = token
         block = state.block.clone()
         block[at.row, position] = at.blocks.block_number[at.row]
