@@ -53,9 +53,14 @@ class Benchmark:
             raise SettingsError(f"shots must be 0, 1 or fresh, got {self.shots!r}")
 
     @property
+    def name(self) -> str:
+        """``parallelbench/<group>/<task>``."""
+        raise NotImplementedError
+
+    @property
     def key(self) -> tuple[object, ...]:
         """The name, and what else addresses its random numbers."""
-        raise NotImplementedError
+        return (self.name,)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -69,13 +74,12 @@ class Benchmark:
 
     def instance(self, index: int, split: Split = "test") -> Instance:
         """The ``index``-th question."""
-        name = str(self.key[0])
         prompt, target, meta, template = self.drawn(Stream(SUITE_VERSION, *self.key, split, index), index)
         shots: tuple[tuple[str, str], ...] = ()
         if self.shots != 0:
             address = ("shot", split, index) if self.shots == "fresh" else ("shot",)
             shots = (self.drawn(Stream(SUITE_VERSION, *self.key, *address), None)[:2],)
-        return Instance(instance_id(name, prompt, meta), name, prompt, target, meta, shots, template)
+        return Instance(instance_id(self.name, prompt, meta), self.name, prompt, target, meta, shots, template)
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,6 @@ class PeopleQueue(Benchmark):
         """``parallelbench/waiting_line/<operation>``."""
         return f"{self.group}/{self.operation}"
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        return (self.name,)
-
     def drawn(self, stream: Stream, index: int | None) -> tuple[str, str, dict[str, Any], Template]:
         operation = self.operation
         n = stream.choice(self.lengths) if index is None else self.lengths[index % len(self.lengths)]
@@ -156,10 +156,6 @@ class LatinSquares(Benchmark):
     canvas: int = 64
     shots: int | str = 1
     size: int = 100
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        return (self.name,)
 
     def drawn(self, stream: Stream, index: int | None) -> tuple[str, str, dict[str, Any], Template]:
         symbols = stream.sample(SYMBOLS, 4)

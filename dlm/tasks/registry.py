@@ -49,8 +49,7 @@ class Entry:
     def load(self) -> Callable[..., Task]:
         """The class or function that makes the task."""
         module, _, attribute = self.maker.partition(":")
-        maker: Callable[..., Task] = getattr(import_module(module), attribute)
-        return maker
+        return getattr(import_module(module), attribute)
 
     def make(self, name: str, options: dict[str, Any]) -> Task:
         """The task with these options.

@@ -23,11 +23,7 @@ from samplers.selectors.threshold import EntropyThreshold, LocalLeap, Threshold
 from samplers.transforms.credit import Credit
 
 RELAXED = 0.75  # the bar of LocalLeap's paper around anchors
-_RANKINGS: dict[str, type[Probability] | type[Margin] | type[NegativeEntropy]] = {
-    "entropy": NegativeEntropy,
-    "probability": Probability,
-    "margin": Margin,
-}
+_RANKINGS: dict[str, type[Score]] = {"entropy": NegativeEntropy, "probability": Probability, "margin": Margin}
 # alpha, beta, gamma of credit: section 5.1 of the paper; its parameter-free form; the defaults of dInfer.
 VARIANTS: dict[str, tuple[float | None, float | None, float]] = {
     "paper": (0.65, 0.70, 0.20),
@@ -86,8 +82,7 @@ def eb(
     """
     if ranking not in _RANKINGS:
         raise SettingsError(f"ranking must be one of {', '.join(_RANKINGS)}, got {ranking!r}")
-    score: Score = _RANKINGS[ranking]()
-    return preset("eb", options, score, EntropyBound(gamma, compat, minimum))
+    return preset("eb", options, _RANKINGS[ranking](), EntropyBound(gamma, compat, minimum))
 
 
 def dimple(threshold: float = 0.95, *, steps: int | None = None, eps: float = 1e-3, **options: Any) -> Sampler:

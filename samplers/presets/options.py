@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from dlm.engine.interfaces import BlockSchedule, EarlyExit, LogitTransform, Score, ScoreModifier, Selector, StopRule
-from dlm.engine.proposal import Proposer
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Fixed
@@ -81,15 +80,10 @@ class Options:
 
     def finish(self, sampler: Sampler) -> Sampler:
         """``sampler`` with these options added to its parts."""
-        aliased = self.suppress_end == "reference"
-        proposer: Proposer = replace(
-            sampler.proposer,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            precision=self.precision,
-            end_confidence="aliased" if aliased else "keep",
-        )
+        proposer = replace(
+            sampler.proposer, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k,
+            precision=self.precision, end_confidence="aliased" if self.suppress_end == "reference" else "keep",
+        )  # fmt: skip
         transforms: tuple[LogitTransform, ...] = (BanEnd(),) if self.ban_end else ()
         modifiers: tuple[ScoreModifier, ...] = (SuppressEnd(),) if self.suppress_end is True else ()
         return replace(

@@ -16,6 +16,8 @@ from dlm.errors import SettingsError
 from samplers.blocks.fixed import Whole
 from samplers.settings import at_least
 
+Rows = Int[Tensor, " B"]
+
 
 class Coherence(NamedTuple):
     """What CCD remembers.
@@ -97,14 +99,7 @@ class Coherent(Selector):
         token = torch.where((blocks.step >= self.warm_up - 1)[:, None], token, torch.full_like(token, -1))
         return chosen, Coherence(buffer, token, size)
 
-    def _size(
-        self,
-        step: Int[Tensor, " B"],
-        left: Int[Tensor, " B"],
-        total: Int[Tensor, " B"],
-        unit: Int[Tensor, " B"],
-        before: Int[Tensor, " B"],
-    ) -> Int[Tensor, " B"]:
+    def _size(self, step: Rows, left: Rows, total: Rows, unit: Rows, before: Rows) -> Rows:
         """V of this step."""
         grown = torch.where(10 * left <= total, torch.ones_like(before), before) + 1
         grown = torch.minimum(grown, unit + torch.floor(self.expand * unit).long())
