@@ -24,22 +24,16 @@ def write_card(folder: Path) -> None:
     settings = history["settings"]
     cpu = settings["device"] == "cpu"
     runs = _runs(history)
+    progress = {name: sum(run["progress"][name] for run in runs) for name in ("tokens", "step", "seconds")}
     card = _CARD.format(
-        parameters=history["parameters"],
-        layers=config["n_layers"],
-        width=config["d_model"],
-        size=2 * history["parameters"] / 1e6,
-        tokens=sum(run["progress"]["tokens"] for run in runs) / 1e6,
-        steps=sum(run["progress"]["step"] for run in runs),
-        minutes=sum(run["progress"]["seconds"] for run in runs) / 60,
+        history=history, config=config, settings=settings, size=2 * history["parameters"] / 1e6,
+        tokens=progress["tokens"] / 1e6, steps=progress["step"], minutes=progress["seconds"] / 60,
         device="two CPU cores (shared with other work)" if cpu else "one GPU",
-        seed=settings["seed"],
-        ema=settings["recipe"]["ema"],
         suffix_share=settings["recipe"].get("suffix_share", 0.15),
         commands="\n".join(_commands(run["settings"]) for run in runs),
         evaluation=_table(evaluation) if evaluation else "Not measured yet: `python scripts/eval_tiny.py`.\n",
         examples=_examples(list(settings["tasks"])),
-    )
+    )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -38,22 +38,11 @@ def card_of(filter: Filter, judgement: Judgement, told: Mapping[str, Any], name:
     if weight != 1:
         weighed = f"Calibration (a wrong proposal weighed {weight:g} times in training: predictions are meant too low):"
     has_base = judgement.base_loss == judgement.base_loss
+    base = f"the bare probability: {judgement.base_loss:.4f}" if has_base else "inputs that are no probability"
     return _CARD.format(
-        **told,
-        name=name,
-        weighed=weighed,
-        inputs=filter.inputs,
-        n=filter.block_length,
-        hidden=filter.weight1.shape[0],
-        parameters=filter.parameters,
-        held=judgement.lines,
-        positions=judgement.positions,
-        loss=judgement.loss,
-        base=f"the bare probability: {judgement.base_loss:.4f}" if has_base else "inputs that are no probability",
-        threshold=filter.threshold,
-        levels_table="\n".join(levels),
-        bins_table="\n".join(bins),
-    )
+        **told, name=name, filter=filter, judgement=judgement, base=base, weighed=weighed,
+        levels_table="\n".join(levels), bins_table="\n".join(bins),
+    )  # fmt: skip
 
 
 def figures_of(judgement: Judgement, told: Mapping[str, Any]) -> str:
