@@ -5,14 +5,8 @@ from dlm.exact_model.model import OracleBackbone, OracleTokenizer, oracle_model
 from dlm.exact_model.question import SolvedQuestion, latin_question, list_question, sudoku_question
 from dlm.exact_model.ties import PositionTies, TokenTies
 
+# fmt: off
 __all__ = [
-    "OracleBackbone",
-    "OracleTokenizer",
-    "PositionTies",
-    "SolvedQuestion",
-    "TokenTies",
-    "latin_question",
-    "list_question",
-    "oracle_model",
-    "sudoku_question",
+    "OracleBackbone", "OracleTokenizer", "PositionTies", "SolvedQuestion", "TokenTies", "latin_question",
+    "list_question", "oracle_model", "sudoku_question",
 ]

@@ -119,8 +119,8 @@ def _shuffle(n: int) -> Iterator[Cell]:
             yield Cell(group, name, ways.factor(factor, slip), *adaptive.shuffle_factor(n, Fraction(factor), slip))
     for gamma in ("0.5", "0.7", "1.2", "1.5", "2.0"):
         sizes = adaptive.shuffle_entropy_bound(n, float(gamma))
-        name = f"best, entropy bound {gamma}"
-        yield Cell(group, name, ways.entropy_bound(gamma), forms.shuffle_in(sizes), len(sizes))
+        way = ways.entropy_bound(gamma)
+        yield Cell(group, f"best, entropy bound {gamma}", way, forms.shuffle_in(sizes), len(sizes))
 
 
 def _other_shuffle(n: int) -> Iterator[Cell]:
@@ -151,8 +151,7 @@ def _replace(n: int) -> Iterator[Cell]:
     for factor in FACTORS:
         for slip in (False, True):
             name = f"best, factor {factor}" + ", published slip" * slip
-            accuracy = adaptive.replace_factor(n, Fraction(factor), slip)
-            yield Cell(group, name, ways.factor(factor, slip), accuracy)
+            yield Cell(group, name, ways.factor(factor, slip), adaptive.replace_factor(n, Fraction(factor), slip))
 
 
 def _where_order_counts(task: str, n: int) -> Iterator[Cell]:

@@ -46,21 +46,11 @@ class Checked:
         """Plain values, for files."""
         cell, group = self.cell, self.cell.group
         return {
-            "task": group.task,
-            "n": group.n,
-            "law": group.law,
-            "way": cell.way,
-            "sampler": " ".join(cell.overrides),
-            "exact": str(cell.accuracy),
-            "accuracy": float(cell.accuracy),
-            "measured": self.measured,
-            "tolerance": self.tolerance,
-            "rollouts": self.rollouts,
-            "forwards_expected": cell.forwards,
-            "forwards": list(self.forwards),
-            "ok": self.ok,
-            "seconds": round(self.seconds, 3),
-        }
+            "task": group.task, "n": group.n, "law": group.law, "way": cell.way, "sampler": " ".join(cell.overrides),
+            "exact": str(cell.accuracy), "accuracy": float(cell.accuracy), "measured": self.measured,
+            "tolerance": self.tolerance, "rollouts": self.rollouts, "forwards_expected": cell.forwards,
+            "forwards": list(self.forwards), "ok": self.ok, "seconds": round(self.seconds, 3),
+        }  # fmt: skip
 
 
 def tolerance(accuracy: float, rollouts: int) -> float:
@@ -82,11 +72,6 @@ def check(cell: Cell, sampler: Sampler, rollouts: int, seed: int = 0, batch_size
     own = int.from_bytes(hashlib.sha256(name).digest()[:4], "little")
     out = roll(cell.group.question(), sampler, n, own, batch_size)
     forwards = out.forwards_right if cell.accuracy else out.forwards
-    return Checked(
-        cell=cell,
-        rollouts=n,
-        measured=(out.scored if cell.group.scored else out.right) / n,
-        tolerance=tolerance(accuracy, n),
-        forwards=tuple(sorted(forwards)),
-        seconds=time.perf_counter() - began,
-    )
+    measured = (out.scored if cell.group.scored else out.right) / n
+    seconds = time.perf_counter() - began
+    return Checked(cell, n, measured, tolerance(accuracy, n), tuple(sorted(forwards)), seconds)

@@ -7,14 +7,8 @@ from dlm.models.llada import LLaDAConfig, LLaDAModelLM
 from dlm.models.loading import load
 from dlm.models.random_model import random_model
 
+# fmt: off
 __all__ = [
-    "Backbone",
-    "DreamConfig",
-    "DreamModel",
-    "LLaDAConfig",
-    "LLaDAModelLM",
-    "LanguageModel",
-    "ModelDescription",
-    "load",
+    "Backbone", "DreamConfig", "DreamModel", "LLaDAConfig", "LLaDAModelLM", "LanguageModel", "ModelDescription", "load",
     "random_model",
 ]

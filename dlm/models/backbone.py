@@ -105,10 +105,7 @@ class Backbone:
         return (wanted - self.description.shift).clamp_min(0)
 
     def logit_rows(
-        self,
-        hidden: Float[Tensor, "B T D"],
-        positions: Int[Tensor, "B T"] | None,
-        wanted: Int[Tensor, "B N"],
+        self, hidden: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"] | None, wanted: Int[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:
         """The hidden rows whose logits score the tokens at absolute positions ``wanted``.
 

@@ -77,7 +77,7 @@ def check_weights(folder: Path, family: type[MaskedLM], config: MaskedLMConfig) 
     ]
     if missing or surplus or wrong:
         faults = {"missing": missing, "surplus": surplus, "of the wrong shape": wrong}
-        lists = " ".join(_listing(kind, entries) for kind, entries in faults.items() if entries)
+        lists = " ".join(f"{len(found)} {kind}: {_cut(found)}." for kind, found in faults.items() if found)
         raise CheckpointError(
             f"the weights in {folder} do not fit its config.json ({family.__name__}). {lists} "
             "Correct config.json or use the weights it was made for."
@@ -124,10 +124,6 @@ def _files(folder: Path) -> list[Path]:
     if absent:
         raise CheckpointError(f"{folder} lacks shards that its index names: {_cut(absent)}; download them")
     return files
-
-
-def _listing(kind: str, entries: Sequence[str]) -> str:
-    return f"{len(entries)} {kind}: {_cut(entries)}."
 
 
 def _cut(entries: Sequence[str]) -> str:

@@ -157,8 +157,7 @@ class Block(nn.Module):
 
     def attention_input(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """What the attention projections read."""
-        norm: Tensor = _parts(self, self._attention)[0](x)
-        return norm
+        return _parts(self, self._attention)[0](x)
 
     def queries_and_keys(
         self, n: Float[Tensor, "B T D"], rope: Rope
@@ -181,15 +180,13 @@ class Block(nn.Module):
         mask: Bool[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 T S"] | None,
     ) -> Float[Tensor, "B T D"]:
         """What attention adds to the stream."""
-        added: Tensor = _parts(self, self._attention)[4](attend(q, k, v, mask))
-        return added
+        return _parts(self, self._attention)[4](attend(q, k, v, mask))
 
     def mlp_output(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """What the MLP adds to the stream."""
         norm, gate, up, down = _parts(self, self._mlp)
         n = norm(x)
-        added: Tensor = down(functional.silu(gate(n)) * up(n))
-        return added
+        return down(functional.silu(gate(n)) * up(n))
 
 
 class Transformer(nn.Module):

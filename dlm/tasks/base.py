@@ -132,8 +132,8 @@ class Verdict:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-class Task(Protocol):
-    """What the evaluation asks of a task."""
+class Judge(Protocol):
+    """What tasks and their families have in common."""
 
     @property
     def name(self) -> str:
@@ -142,8 +142,17 @@ class Task(Protocol):
 
     @property
     def canvas(self) -> int:
-        """Positions to fill that hold any answer, unless the user wants another number."""
+        """Positions to fill that hold any answer, unless the user wants another number. Of generated questions they are
+        counted in the packaged model's tokens."""
         ...
+
+    def judge(self, instance: Instance, output: str) -> Verdict:
+        """Score an answer: any text, of any length."""
+        ...
+
+
+class Task(Judge, Protocol):
+    """What the evaluation asks of a task."""
 
     @property
     def size(self) -> int | None:
@@ -160,30 +169,12 @@ class Task(Protocol):
         """The ``index``-th question, counted from 0; the same on every machine."""
         ...
 
-    def judge(self, instance: Instance, output: str) -> Verdict:
-        """Score an answer: any text, of any length."""
-        ...
 
-
-class Family(Protocol):
+class Family(Judge, Protocol):
     """A generator and a scorer, under one name."""
-
-    @property
-    def name(self) -> str:
-        """``group/task``."""
-        ...
 
     def draw(self, stream: Stream) -> Draft:
         """A fresh question."""
-        ...
-
-    @property
-    def canvas(self) -> int:
-        """Positions that hold any answer, counted in the packaged model's tokens."""
-        ...
-
-    def judge(self, instance: Instance, output: str) -> Verdict:
-        """What to say of an answer."""
         ...
 
 
@@ -248,3 +239,15 @@ def split_of(task: str, content: object) -> Split:
     """The split a content belongs to."""
     digest = hashlib.sha256(repr((SUITE_VERSION, task.split("/")[0], content)).encode()).digest()
     return "test" if digest[0] < 26 else "train"
+
+
+def longest_answer(task: Task, tokenizer: Any, n: int) -> int:
+    """Tokens of the longest right answer among the first ``n`` instances; to compare with the canvas.
+
+    Args:
+        tokenizer: has ``encode(text) -> list of ids``, as a :class:`dlm.models.LanguageModel` and a transformers
+            tokenizer have. Ids that a tokenizer adds to every text are counted with it.
+        n: instances to look at, at most as many as the task has.
+    """
+    count = n if task.size is None else min(n, task.size)
+    return max((len(tokenizer.encode(task.instance(i).target)) for i in range(count)), default=0)

@@ -6,8 +6,10 @@ commas, dollar signs and one final dot are taken away, what is left is compared 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dlm.errors import SettingsError
@@ -20,38 +22,8 @@ _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _LOOSE = re.compile(r"-?[$0-9.,]+")
 _NEXT = re.compile(r"^[ \t]*Question:", re.MULTILINE)
 # Worked examples of our own, in the form of the data set's answers.
-EXAMPLES = (
-    (
-        "A baker fills 6 trays with 12 rolls each and sells 50 rolls. How many rolls are left?",
-        "The baker makes 6 * 12 = 72 rolls.\n72 - 50 = 22 rolls are left.\n#### 22",
-    ),
-    (
-        "Tickets cost $9 for an adult and $4 for a child. What do 2 adults and 5 children pay?",
-        "The adults pay 2 * 9 = $18.\nThe children pay 5 * 4 = $20.\nTogether they pay 18 + 20 = $38.\n#### 38",
-    ),
-    (
-        "A tank holds 240 litres and is a quarter full. A pump brings 15 litres a minute. After how many minutes is"
-        " the tank full?",
-        "There are 240 / 4 = 60 litres in the tank.\n240 - 60 = 180 litres are missing.\nThe pump needs 180 / 15 = 12"
-        " minutes.\n#### 12",
-    ),
-    (
-        "Ines reads 18 pages on Monday and twice as many on Tuesday. Her book has 120 pages. How many has she still to"
-        " read?",
-        "On Tuesday she reads 2 * 18 = 36 pages.\nOn both days she reads 18 + 36 = 54 pages.\n120 - 54 = 66 pages are"
-        " still to read.\n#### 66",
-    ),
-    (
-        "A coat costs $80. It is reduced by 25% and then by another $10. What does it cost now?",
-        "25% of 80 is 0.25 * 80 = $20.\nThe coat costs 80 - 20 = $60.\nNow it costs 60 - 10 = $50.\n#### 50",
-    ),
-    (
-        "Three friends share 45 stamps. Omar takes 9 more than Pia, and Rui takes as many as Pia. How many does Omar"
-        " take?",
-        "Without the 9 that Omar has more, 45 - 9 = 36 stamps are shared equally.\nPia takes 36 / 3 = 12 stamps.\nOmar"
-        " takes 12 + 9 = 21 stamps.\n#### 21",
-    ),
-)
+_OWN = Path(__file__).with_name("gsm8k.jsonl").read_text(encoding="utf-8").splitlines()
+EXAMPLES = tuple((shot["question"], shot["answer"]) for shot in map(json.loads, _OWN))
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ from importlib import import_module
 from typing import Any
 
 from dlm.errors import SettingsError
-from dlm.tasks.arithmetic import Addition
+from dlm.tasks.arithmetic import Addition, WordProblem
 from dlm.tasks.base import Family, Generated, Task
 from dlm.tasks.puzzles import LatinSquare, Sudoku
 from dlm.tasks.story import Story
 from dlm.tasks.waiting_line import OPERATIONS, WaitingLine
-from dlm.tasks.word_problem import WordProblem
 
 _FAMILIES: list[Family] = [
     *(WaitingLine(operation) for operation in OPERATIONS),
@@ -50,8 +49,7 @@ class Entry:
     def load(self) -> Callable[..., Task]:
         """The class or function that makes the task."""
         module, _, attribute = self.maker.partition(":")
-        maker: Callable[..., Task] = getattr(import_module(module), attribute)
-        return maker
+        return getattr(import_module(module), attribute)
 
     def make(self, name: str, options: dict[str, Any]) -> Task:
         """The task with these options.
@@ -79,7 +77,7 @@ def options_of(maker: Any, fixed: Mapping[str, Any]) -> list[str] | None:
 
 
 def _lists(group: str, **fixed: Any) -> dict[str, Entry]:
-    maker = "dlm.tasks.parallelbench_lists:PeopleQueue"
+    maker = "dlm.tasks.parallelbench:PeopleQueue"
     rules = {"shuffle": "a reordering", "insert_random": "any insertion", "remove_random": "any removal",
              "replace_random": "any replacement"}  # fmt: skip
     return {
@@ -94,8 +92,8 @@ _TEXTS = ("paraphrase", "summarise", "words_to_sentence_easy", "words_to_sentenc
 _ENTRIES: dict[str, Entry] = {
     **_lists("parallelbench/waiting_line", lengths=(3, 4, 5, 6)),
     **_lists("parallelbench/waiting_line_n15", lengths=(15,), canvas=128),
-    "parallelbench/puzzle/latin_square": Entry("dlm.tasks.parallelbench_puzzles:LatinSquares", "any Latin square"),
-    "parallelbench/puzzle/sudoku": Entry("dlm.tasks.parallelbench_puzzles:Sudokus", "a solution"),
+    "parallelbench/puzzle/latin_square": Entry("dlm.tasks.parallelbench:LatinSquares", "any Latin square"),
+    "parallelbench/puzzle/sudoku": Entry("dlm.tasks.parallelbench:Sudokus", "a solution"),
     **{f"parallelbench/text/{t}": Entry("dlm.tasks.text:open_text", "grammar", named=True) for t in _TEXTS},
     "gsm8k": Entry("dlm.tasks.gsm8k:Gsm8k", "the last number", far=True),
     "humaneval": Entry("dlm.tasks.humaneval:HumanEval", "programs that pass"),

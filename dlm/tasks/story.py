@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from dlm.tasks.base import Draft, Instance, Stream, Verdict
+from dlm.tasks.people import NAMES
 from dlm.tasks.reading import kept
-from dlm.tasks.waiting_line import NAMES
 
 ANIMALS = ("cat", "dog", "horse", "bird", "fox", "rabbit")
 PLACES = ("garden", "forest", "park", "house", "school", "market")

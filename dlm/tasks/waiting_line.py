@@ -7,96 +7,25 @@ ones) lose it, because the items of an answer depend on each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from dlm.tasks.base import Draft, Instance, Stream, Verdict
-from dlm.tasks.lists import ListQuestion, judge_list, open_list, render
+from dlm.tasks.lists import ListQuestion, edited, judge_list, open_list, render, reordered
+from dlm.tasks.people import NAMES
 from dlm.tasks.reading import loose_list
 
-# fmt: off
-NAMES = [
-    "Anna", "Bob", "Cleo", "Dan", "Eva", "Finn", "Gina", "Hugo", "Ida", "Jack",
-    "Kate", "Leo", "Mia", "Nick", "Olga", "Paul", "Quinn", "Rosa", "Sam", "Tina",
-    "Ulf", "Vera", "Walt", "Xenia", "Yara", "Zoe", "Adam", "Bella", "Carl", "Dora",
-    "Emil", "Fay", "Greg", "Hana", "Ivan", "Jane", "Kurt", "Lena", "Max", "Nora",
-    "Otto", "Pia", "Rolf", "Sara", "Tom", "Uma", "Vito", "Wanda", "Yuri", "Zara",
-    "Alex", "Beth", "Cody", "Dina", "Eric", "Flora", "Gus", "Helen", "Igor", "Judy",
-    "Karl", "Lucy", "Mark", "Nina",
-]
-# fmt: on
-
-
-def _pick(stream: Stream) -> tuple[list[str], str]:
-    """A queue and somebody who is not in it."""
-    *queue, other = stream.sample(NAMES, stream.between(3, 6) + 1)
-    return queue, other
-
-
-Operation = Callable[[Stream, list[str], str], tuple[str, list[str], dict[str, Any]]]
-
-
-def _copy(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    return "Copy the list", list(x), {}
-
-
-def _reverse(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    return "Reverse the list", x[::-1], {}
-
-
-def _sort(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    return "Sort the list", sorted(x), {}
-
-
-def _shuffle(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    y = stream.shuffled(x)
-    while y == x:
-        y = stream.shuffled(x)
-    return "Shuffle the list", y, {}
-
-
-def _replace_index(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    i = stream.below(len(x))
-    return f'Replace item {i + 1} by "{w}"', [*x[:i], w, *x[i + 1 :]], {}
-
-
-def _replace_random(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    i = stream.below(len(x))
-    return f'Replace any item by "{w}"', [*x[:i], w, *x[i + 1 :]], {"w": w}
-
-
-def _insert_index(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    i = stream.below(len(x) + 1)
-    return f'Insert "{w}" at position {i + 1}', [*x[:i], w, *x[i:]], {}
-
-
-def _insert_random(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    i = stream.below(len(x) + 1)
-    return f'Insert "{w}" anywhere', [*x[:i], w, *x[i:]], {"w": w}
-
-
-def _remove_index(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    i = stream.below(len(x))
-    return f"Remove item {i + 1}", [*x[:i], *x[i + 1 :]], {}
-
-
-def _remove_random(stream: Stream, x: list[str], w: str) -> tuple[str, list[str], dict[str, Any]]:
-    i = stream.below(len(x))
-    return "Remove any item", [*x[:i], *x[i + 1 :]], {}
-
-
-OPERATIONS: dict[str, Operation] = {
-    "copy": _copy,
-    "reverse": _reverse,
-    "sort": _sort,
-    "shuffle": _shuffle,
-    "replace_index": _replace_index,
-    "replace_random": _replace_random,
-    "insert_index": _insert_index,
-    "insert_random": _insert_random,
-    "remove_index": _remove_index,
-    "remove_random": _remove_random,
+# Operation -> what is asked. {w}: somebody who is not in the queue, {p}: a position.
+OPERATIONS = {
+    "copy": "Copy the list",
+    "reverse": "Reverse the list",
+    "sort": "Sort the list",
+    "shuffle": "Shuffle the list",
+    "replace_index": 'Replace item {p} by "{w}"',
+    "replace_random": 'Replace any item by "{w}"',
+    "insert_index": 'Insert "{w}" at position {p}',
+    "insert_random": 'Insert "{w}" anywhere',
+    "remove_index": "Remove item {p}",
+    "remove_random": "Remove any item",
 }
 
 
@@ -112,10 +41,13 @@ class WaitingLine:
         return f"waiting_line/{self.operation}"
 
     def draw(self, stream: Stream) -> Draft:
-        x, w = _pick(stream)
-        instruction, target, meta = OPERATIONS[self.operation](stream, x, w)
-        template = open_list(len(target), [*x, *target])
-        return Draft(tuple(x), f"{instruction}: {render(x)}", render(target), {"x": x, **meta}, template)
+        operation = self.operation
+        *x, w = stream.sample(NAMES, stream.between(3, 6) + 1)
+        i = stream.below(len(x) + operation.startswith("insert")) if "_" in operation else 0
+        target = reordered(stream, x) if operation == "shuffle" else edited(operation, x, w, i)
+        meta = {"x": x, "w": w} if operation in ("replace_random", "insert_random") else {"x": x}
+        prompt = f"{OPERATIONS[operation].format(w=w, p=i + 1)}: {render(x)}"
+        return Draft(tuple(x), prompt, render(target), meta, open_list(len(target), [*x, *target]))
 
     def judge(self, instance: Instance, output: str) -> Verdict:
         meta = instance.meta

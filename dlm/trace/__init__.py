@@ -5,18 +5,8 @@ from dlm.trace.pieces import pieces_of
 from dlm.trace.record import EVERYTHING, RECORDABLE, Recorder
 from dlm.trace.steps import VERSION, CacheEvent, Trace, TraceStep
 
+# fmt: off
 __all__ = [
-    "EVERYTHING",
-    "RECORDABLE",
-    "VERSION",
-    "CacheEvent",
-    "Recorder",
-    "Trace",
-    "TraceStep",
-    "TraceWriter",
-    "count_traces",
-    "load_traces",
-    "pieces_of",
-    "read_traces",
-    "save_traces",
+    "EVERYTHING", "RECORDABLE", "VERSION", "CacheEvent", "Recorder", "Trace", "TraceStep", "TraceWriter",
+    "count_traces", "load_traces", "pieces_of", "read_traces", "save_traces",
 ]

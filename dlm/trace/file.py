@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from dlm.errors import SettingsError
+from dlm.files import whole
 from dlm.trace.steps import Trace
 
 
@@ -46,31 +46,22 @@ class TraceWriter:
 
     def close(self) -> None:
         """Flush to the disk."""
-        if self._file.closed:
-            return
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 def save_traces(path: str | Path, traces: Sequence[Trace]) -> None:
     """Write one JSON line per row; the file appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for trace in traces:
-            file.write(_line(trace))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with whole(Path(path)) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(map(_line, traces))
 
 
 def load_traces(path: str | Path) -> list[Trace]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlm.files import whole, write_whole
 from dlm.trace.steps import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
 
 DPI = 150
 FIGURE = (9.0, 6.0)  # inches
@@ -67,7 +67,7 @@ def draw(trace: Trace, rows: Sequence[Trace], stem: Path) -> list[Path]:
     for name, paint, what, lines in drawings:
         written += _save(paint, what, stem.with_name(f"{stem.name}-{name}"))
         table = stem.with_name(f"{stem.name}-{name}.csv")
-        _write(table, _csv(lines(what)).encode())
+        write_whole(table, _csv(lines(what)))
         written.append(table)
     return written
 
@@ -79,19 +79,11 @@ def _save(paint: Any, what: Any, stem: Path) -> list[Path]:
     figure = Figure(figsize=FIGURE, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     paint(figure.add_subplot(), what)
-    files = []
-    for ending in ("png", "svg"):
-        picture, path = io.BytesIO(), stem.with_name(f"{stem.name}.{ending}")
-        figure.savefig(picture, format=ending)
-        _write(path, picture.getvalue())
-        files.append(path)
+    files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
+    for path in files:
+        with whole(path, sync=False) as partial:
+            figure.savefig(partial, format=path.suffix[1:])
     return files
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def _order(axes: Axes, trace: Trace) -> None:
@@ -99,11 +91,8 @@ def _order(axes: Axes, trace: Trace) -> None:
     when = commit_steps(trace)[1:]
     _frame(axes, trace, "decoding order: the forward that committed what stands at each position")
     committed = np.ma.masked_less_equal(when, 0)
-    axes.imshow(_shade(when), aspect="auto", interpolation="nearest", extent=_extent(when), origin="lower")
-    image = axes.imshow(
-        committed, aspect="auto", interpolation="nearest", cmap=ORDER, vmin=1, vmax=max(2, len(when)),
-        extent=_extent(when), origin="lower",
-    )  # fmt: skip
+    _image(axes, _shade(when))
+    image = _image(axes, committed, cmap=ORDER, vmin=1, vmax=max(2, len(when)))
     _marks(axes, trace, "white")
     _bar(axes, image, "forward of the commit")
 
@@ -114,10 +103,7 @@ def _confidence(axes: Axes, trace: Trace) -> None:
     full = any(step.confidence for step in trace.steps)
     _frame(axes, trace, "confidence of the proposals" + ("" if full else " (of the commits: no more was recorded)"))
     axes.set_facecolor(MASKED)
-    image = axes.imshow(
-        np.ma.masked_invalid(sure), aspect="auto", interpolation="nearest", cmap=SURE, vmin=0, vmax=1,
-        extent=_extent(sure), origin="lower",
-    )  # fmt: skip
+    image = _image(axes, np.ma.masked_invalid(sure), cmap=SURE, vmin=0, vmax=1)
     _marks(axes, trace, "tab:cyan")
     _bar(axes, image, "probability")
 
@@ -126,14 +112,9 @@ def _rows(axes: Axes, rows: Sequence[Trace]) -> None:
     """Colour: when in the course of its row a position was committed for good, from 0 to 1."""
     shares = _final_shares(rows)
     axes.set_facecolor(MASKED)
-    image = axes.imshow(
-        np.ma.masked_invalid(shares), aspect="auto", interpolation="nearest", cmap=ORDER, vmin=0, vmax=1,
-        extent=(-0.5, shares.shape[1] - 0.5, len(rows) - 0.5, -0.5),
-    )  # fmt: skip
-    axes.set_xlabel("generated position")
-    axes.set_ylabel("row")
-    _whole_numbers(axes.xaxis, axes.yaxis)
-    axes.set_title(f"decoding order of {len(rows)} rows", fontsize=10)
+    extent = (-0.5, shares.shape[1] - 0.5, len(rows) - 0.5, -0.5)
+    image = _image(axes, np.ma.masked_invalid(shares), cmap=ORDER, vmin=0, vmax=1, extent=extent, origin="upper")
+    _named(axes, "row", f"decoding order of {len(rows)} rows")
     _bar(axes, image, "share of the row's forwards until the commit")
 
 
@@ -142,10 +123,7 @@ def _frame(axes: Axes, trace: Trace, title: str) -> None:
     count, forwards = len(trace.canvas) - trace.start, max(1, len(trace.steps))
     axes.set_xlim(-0.5, count - 0.5)
     axes.set_ylim(forwards + 0.5, 0.5)
-    axes.set_xlabel("generated position")
-    axes.set_ylabel("forward")
-    _whole_numbers(axes.xaxis, axes.yaxis)
-    axes.set_title(title, fontsize=10)
+    _named(axes, "forward", title)
     for number, step in enumerate(trace.steps, start=1):
         for edge in step.block:
             at = edge - trace.start - 0.5
@@ -156,12 +134,15 @@ def _frame(axes: Axes, trace: Trace, title: str) -> None:
         axes.set_xticks(range(count), texts, rotation=90, fontsize=6, parse_math=False)
 
 
-def _whole_numbers(*sides: Axis) -> None:
-    """Ticks between forwards or positions mean nothing."""
+def _named(axes: Axes, lines: str, title: str) -> None:
+    """Labels; ticks between forwards or positions mean nothing."""
     from matplotlib.ticker import MaxNLocator
 
-    for side in sides:
+    axes.set_xlabel("generated position")
+    axes.set_ylabel(lines)
+    for side in (axes.xaxis, axes.yaxis):
         side.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(title, fontsize=10)
 
 
 def _marks(axes: Axes, trace: Trace, color: str) -> None:
@@ -183,8 +164,10 @@ def _bar(axes: Axes, image: Any, label: str) -> None:
     axes.figure.colorbar(image, ax=axes, label=label, fraction=0.04, pad=0.02)
 
 
-def _extent(lines: np.ndarray) -> tuple[float, float, float, float]:
-    return (-0.5, lines.shape[1] - 0.5, 0.5, len(lines) + 0.5)
+def _image(axes: Axes, lines: np.ndarray, **how: Any) -> Any:
+    """A cell per forward (from 1) and position (from 0), unless ``how`` says otherwise."""
+    extent = (-0.5, lines.shape[1] - 0.5, 0.5, len(lines) + 0.5)
+    return axes.imshow(lines, aspect="auto", interpolation="nearest", **{"extent": extent, "origin": "lower", **how})
 
 
 def _shade(when: np.ndarray) -> np.ndarray:

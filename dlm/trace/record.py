@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.loop import StepEvent
@@ -14,9 +14,7 @@ from dlm.errors import SettingsError
 from dlm.trace.steps import CacheEvent, Trace, TraceStep
 
 Recordable = Literal["order", "commits", "confidence", "candidates", "all_candidates", "logits", "cache"]
-RECORDABLE: tuple[Recordable, ...] = (
-    "order", "commits", "confidence", "candidates", "all_candidates", "logits", "cache",
-)  # fmt: skip
+RECORDABLE: tuple[Recordable, ...] = get_args(Recordable)
 _BANNED = -1e29  # what a transform forbids is no candidate
 EVERYTHING = ("order", "confidence", "candidates", "cache")  # what a file for the player holds unless told otherwise
 
@@ -134,18 +132,19 @@ class Recorder:
         return CacheEvent(fed, whole, recomputed, dict(row.cache))
 
 
-class _Top:
+class _Top(NamedTuple):
     """The likeliest tokens at every proposed position, on the host."""
 
-    def __init__(self, tokens: list[Any], probs: list[Any], logits: list[Any]) -> None:
-        self._tokens, self._probs, self._logits = tokens, probs, logits
+    token: list[Any]
+    prob: list[Any]
+    logit: list[Any]
 
     def pairs(self, slot: int, column: int) -> list[tuple[int, float]]:
-        found = zip(self._tokens[slot][column], self._probs[slot][column], self._logits[slot][column], strict=True)
+        found = zip(self.token[slot][column], self.prob[slot][column], self.logit[slot][column], strict=True)
         return [(token, _short(prob)) for token, prob, logit in found if logit > _BANNED]
 
     def logits(self, slot: int, column: int) -> list[float]:
-        return [_short(logit) for logit in self._logits[slot][column] if logit > _BANNED]
+        return [_short(logit) for logit in self.logit[slot][column] if logit > _BANNED]
 
 
 def _short(number: float) -> float:

@@ -12,48 +12,7 @@ from dlm import tasks
 # From this accuracy on a task counts as solved.
 SOLVED = 0.95
 
-_CARD = """\
----
-license: apache-2.0
-library_name: transformers
-tags: [masked-diffusion, llada, tiny]
----
-# tiny: a small masked diffusion language model for trying out decoders
-
-{parameters:,} parameters in the LLaDA architecture ({layers} layers, width {width}), {size:.1f} MB in float16. It was
-trained from scratch on procedurally generated questions (`dlm.tasks`) and on nothing else: it knows these tasks and no
-language beyond them. No rule helps it to an answer. It serves to show, in seconds on any machine, what a way of
-decoding costs in quality.
-
-```python
-import dlm, samplers
-
-model = dlm.load("tiny")
-chat = [{{"role": "user", "content": 'Reverse the list: ["Anna", "Bob", "Cleo"]'}}]
-dlm.generate(model, [chat], sampler=samplers.threshold(0.9), max_new_tokens=32)[0].text
-```
-
-## Training
-{tokens:.1f} million tokens in {steps:,} updates, {minutes:.0f} minutes on {device}, seed {seed}; averaged weights
-(decay {ema}). Objective: any-order masked diffusion with exact mask counts (`dlm/training/objective.py`), a share
-{suffix_share} of the rows masked as a suffix. Settings, losses and accuracies over the run: `training.json`.
-
-{commands}
-    python scripts/eval_tiny.py
-
-To train on: the last training command with `folder=` another and `start_from=tiny`.
-
-## Accuracy on held-out questions
-{evaluation}
-## What it answers
-Questions as chats or as plain text with the answer right behind; item positions count from 1.
-
-{examples}
-## Limits
-Lists of 3 to 6 of 64 first names; numbers of two or three digits, both of equal length; 4x4 grids with 4 to 8 empty
-cells. A tenth of all contents (lists, operand pairs, whole Sudoku grids, ...) is held out by hash and never occurs in
-training. Text outside these forms gets an answer without meaning, often a confident one.
-"""
+_CARD = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
 
 
 def write_card(folder: Path) -> None:
@@ -65,22 +24,16 @@ def write_card(folder: Path) -> None:
     settings = history["settings"]
     cpu = settings["device"] == "cpu"
     runs = _runs(history)
+    progress = {name: sum(run["progress"][name] for run in runs) for name in ("tokens", "step", "seconds")}
     card = _CARD.format(
-        parameters=history["parameters"],
-        layers=config["n_layers"],
-        width=config["d_model"],
-        size=2 * history["parameters"] / 1e6,
-        tokens=sum(run["progress"]["tokens"] for run in runs) / 1e6,
-        steps=sum(run["progress"]["step"] for run in runs),
-        minutes=sum(run["progress"]["seconds"] for run in runs) / 60,
+        history=history, config=config, settings=settings, size=2 * history["parameters"] / 1e6,
+        tokens=progress["tokens"] / 1e6, steps=progress["step"], minutes=progress["seconds"] / 60,
         device="two CPU cores (shared with other work)" if cpu else "one GPU",
-        seed=settings["seed"],
-        ema=settings["recipe"]["ema"],
         suffix_share=settings["recipe"].get("suffix_share", 0.15),
         commands="\n".join(_commands(run["settings"]) for run in runs),
         evaluation=_table(evaluation) if evaluation else "Not measured yet: `python scripts/eval_tiny.py`.\n",
         examples=_examples(list(settings["tasks"])),
-    )
+    )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dlm.errors import CheckpointError
+from dlm.files import whole
 
 
 def write_checkpoint(path: Path, state: dict[str, Tensor], progress: dict[str, Any]) -> None:
     """Write tensors and the progress record; the file appears complete or stays as it was."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata={"progress": json.dumps(progress)})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with whole(path) as partial:
+        save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata={"progress": json.dumps(progress)})
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dlm.errors import SettingsError
 from dlm.training.checkpoint import read_checkpoint, write_checkpoint
 from dlm.training.filter_data import Records
-from dlm.training.filter_file import Filter, Inputs
+from dlm.training.filter_file import Filter, Inputs, logits_of
 
 LEVELS = tuple(round(0.5 + 0.01 * i, 2) for i in range(50))
 
@@ -127,11 +127,7 @@ def split(records: Records, share: float, seed: int) -> tuple[Records, Records]:
         raise SettingsError(f"a filter needs at least 2 prompts, one of them to judge it by, got {len(prompts)}")
     order = prompts[torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed))]
     judging = torch.isin(records.prompt, order[: max(1, min(len(prompts) - 1, round(share * len(prompts))))])
-    return _lines(records, ~judging), _lines(records, judging)
-
-
-def _lines(records: Records, where: Bool[Tensor, " R"]) -> Records:
-    return Records(*(getattr(records, name)[where] for name in Records.__annotations__))
+    return records[~judging], records[judging]
 
 
 def train(records: Records, how: FilterTraining, inputs: Inputs, state: Path | None = None) -> tuple[Filter, Judgement]:
@@ -198,7 +194,7 @@ class _Run:
         where = (records.masked if self.how.loss_on == "masked" else records.inside)[lines].float()
         right = records.right[lines].float()
         weight = where * torch.where(right > 0, 1.0, self.how.wrong_weight)
-        logits = _logits(self.weights, records.inputs[lines])
+        logits = logits_of(self.weights, records.inputs[lines])
         loss: Tensor = binary_cross_entropy_with_logits(logits, right, weight, reduction="sum")
         return loss / weight.sum().clamp_min(1.0)
 
@@ -236,11 +232,6 @@ def _uniform(shape: tuple[int, ...], fan_in: int, noise: torch.Generator) -> Ten
     return (torch.rand(shape, generator=noise) * 2 * bound - bound).requires_grad_()
 
 
-def _logits(weights: list[Tensor], confidences: Float[Tensor, "R n"]) -> Float[Tensor, "R n"]:
-    hidden = torch.relu(torch.nn.functional.linear(confidences, weights[0], weights[1]))
-    return torch.nn.functional.linear(hidden, weights[2], weights[3])
-
-
 def judge(filter: Filter, records: Records) -> Judgement:
     """Precision, recall and calibration of a filter at the open positions of some lines."""
     with torch.no_grad():
@@ -261,12 +252,8 @@ def judge(filter: Filter, records: Records) -> Judgement:
 def _level(threshold: float, prob: Float[Tensor, " P"], right: Float[Tensor, " P"]) -> Level:
     accepted = prob > threshold
     hits, taken = float(right[accepted].sum()), int(accepted.sum())
-    return Level(
-        threshold,
-        taken / max(1, len(prob)),
-        hits / taken if taken else 1.0,
-        hits / max(1.0, float(right.sum())),
-    )
+    precision = hits / taken if taken else 1.0
+    return Level(threshold, taken / max(1, len(prob)), precision, hits / max(1.0, float(right.sum())))
 
 
 def _bin(low: float, high: float, prob: Float[Tensor, " P"], right: Float[Tensor, " P"]) -> Bin:

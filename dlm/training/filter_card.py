@@ -8,36 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dlm.files import whole
 from dlm.training.filter import Judgement, Level
 from dlm.training.filter_file import Filter
 
-_CARD = """\
----
-library_name: dlm
-tags: [masked-diffusion, learn2pd]
----
-# A Learn2PD filter for {model}
-
-For `sampler=learn2pd sampler.filter={name}` (arXiv 2509.25188). It is shown the confidences of a block
-(`{inputs}`) and says of each position whether the proposal is final: two layers, {n} -> {hidden} -> {n},
-{parameters:,} weights. It knows blocks of up to {n} positions and nothing of tokens or prompts.
-
-Data: {data}; {prompts:,} prompts, {lines:,} lines. Labels: does the proposal agree with the model's own answer at one
-position a step. Block lengths {lengths}, walks {levels}, seed {seed}.
-
-On {held:,} held-out lines ({positions:,} open positions; no prompt of them was trained on): loss {loss:.4f} nats
-({base}). Advised threshold {threshold}.
-
-| threshold | commits | precision | recall |
-|---|---|---|---|
-{levels_table}
-
-{weighed}
-
-| predicted | positions | mean prediction | share right |
-|---|---|---|---|
-{bins_table}
-"""
+_CARD = Path(__file__).with_name("filter_card.md").read_text(encoding="utf-8")
 SHOWN = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -63,22 +38,11 @@ def card_of(filter: Filter, judgement: Judgement, told: Mapping[str, Any], name:
     if weight != 1:
         weighed = f"Calibration (a wrong proposal weighed {weight:g} times in training: predictions are meant too low):"
     has_base = judgement.base_loss == judgement.base_loss
+    base = f"the bare probability: {judgement.base_loss:.4f}" if has_base else "inputs that are no probability"
     return _CARD.format(
-        **told,
-        name=name,
-        weighed=weighed,
-        inputs=filter.inputs,
-        n=filter.block_length,
-        hidden=filter.weight1.shape[0],
-        parameters=filter.parameters,
-        held=judgement.lines,
-        positions=judgement.positions,
-        loss=judgement.loss,
-        base=f"the bare probability: {judgement.base_loss:.4f}" if has_base else "inputs that are no probability",
-        threshold=filter.threshold,
-        levels_table="\n".join(levels),
-        bins_table="\n".join(bins),
-    )
+        **told, name=name, filter=filter, judgement=judgement, base=base, weighed=weighed,
+        levels_table="\n".join(levels), bins_table="\n".join(bins),
+    )  # fmt: skip
 
 
 def figures_of(judgement: Judgement, told: Mapping[str, Any]) -> str:
@@ -111,6 +75,5 @@ def draw_calibration(judgement: Judgement, path: Path) -> None:
     right.set(xlabel="threshold", title="what is committed, held out")
     right.legend()
     FigureCanvasAgg(figure)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with whole(path) as partial:
+        figure.savefig(partial, format="png")

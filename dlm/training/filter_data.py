@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -48,6 +48,9 @@ class Records:
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
+
+    def __getitem__(self, where: Bool[Tensor, " R"]) -> Records:
+        return Records(*(values[where] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -108,24 +111,8 @@ class Walk:
     @property
     def record(self) -> dict[str, object]:
         """What the files depend on beside their prompts."""
-        return {
-            "model": self.model.name,
-            "block_length": self.block_length,
-            "inputs": self.inputs,
-            "levels": list(self.levels),
-            "seed": self.seed,
-        }
-
-
-@dataclass
-class _Lines:
-    """Lines as the steps bring them."""
-
-    inputs: list[Tensor] = field(default_factory=list)
-    right: list[Tensor] = field(default_factory=list)
-    masked: list[Tensor] = field(default_factory=list)
-    inside: list[Tensor] = field(default_factory=list)
-    prompt: list[int] = field(default_factory=list)
+        own = {"block_length": self.block_length, "inputs": self.inputs, "levels": list(self.levels), "seed": self.seed}
+        return {"model": self.model.name, **own}
 
 
 def collect(walk: Walk, portions: Sequence[Portion], folder: Path) -> Iterator[Records]:
@@ -146,8 +133,7 @@ def collect(walk: Walk, portions: Sequence[Portion], folder: Path) -> Iterator[R
                 yield _read(path, _told(walk, portion))
                 continue
             records = _walked(walk, portion, length)
-            tensors = {name: getattr(records, name) for name in Records.__annotations__}
-            write_checkpoint(path, tensors, _told(walk, portion))
+            write_checkpoint(path, vars(records), _told(walk, portion))
             yield records
 
 
@@ -174,29 +160,26 @@ def _walked(walk: Walk, portion: Portion, length: int) -> Records:
         max_new_tokens=portion.max_new_tokens, seed=walk.seed, batch_size=batch,
     )  # fmt: skip
     rows = [answer.prompt_tokens + answer.tokens for answer in answers]
-    mask, lines = walk.model.description.mask_id, _Lines()
-    jobs = []
+    mask, jobs = walk.model.description.mask_id, []
     for index, answer in enumerate(answers):
         start, end = len(answer.prompt_tokens), len(rows[index])
         open_ = (mask,) * (end - start)
         jobs.append(Job(index, (*answer.prompt_tokens, *open_), start, tuple(range(start, end)), key=0))
     longest = max(len(row) for row in rows)
     known = torch.tensor([[*row, *[-1] * (longest - len(row))] for row in rows])
+    parts = []
     for level in walk.levels:
         sampler = walk.oracle(rows, walk.inputs, least=level, blocks=blocks)
         decoder = Decoder(walk.model.backbone, walk.model.description, sampler)
         for event in decoder.run(jobs, batch, walk.model.device):
             if isinstance(event, StepEvent):
-                _note(event, walk, known, lines)
-    prompt = torch.tensor(lines.prompt) + portion.first
-    inputs, right, masked, inside = (
-        torch.cat(part) for part in (lines.inputs, lines.right, lines.masked, lines.inside)
-    )
-    return Records(inputs, right, masked, inside, prompt)
+                parts.append(_noted(event, walk, known, portion.first))
+    return Records.cat(parts)
 
 
-def _note(event: StepEvent, walk: Walk, known: Int[Tensor, "P L"], lines: _Lines) -> None:
-    """The lines of one step. The canvas holds its commits already, so what was open is read off the view."""
+def _noted(event: StepEvent, walk: Walk, known: Int[Tensor, "P L"], first: int) -> Records:
+    """The lines of one step; prompts are counted from ``first``. The canvas holds its commits already, so what was open
+    is read off the view."""
     view, n = event.view, walk.block_length
     open_before = view.on_canvas(view.eligible, False)
     rows = [row.job.index for row in event.rows]
@@ -210,8 +193,6 @@ def _note(event: StepEvent, walk: Walk, known: Int[Tensor, "P L"], lines: _Lines
         tokens = torch.where(seen, view.on_canvas(view.proposal.token, -1), tokens)
     proposed = tokens.gather(1, columns).cpu()
     answer = known[rows].gather(1, columns.cpu().clamp_max(known.shape[1] - 1))
-    lines.inputs.append(block_inputs(view, walk.inputs, n, open_before).cpu())
-    lines.right.append((proposed == answer) & inside.cpu())
-    lines.masked.append((open_before.gather(1, columns) & inside).cpu())
-    lines.inside.append(inside.cpu())
-    lines.prompt += rows
+    right, masked = (proposed == answer) & inside.cpu(), (open_before.gather(1, columns) & inside).cpu()
+    inputs = block_inputs(view, walk.inputs, n, open_before).cpu()
+    return Records(inputs, right, masked, inside.cpu(), torch.tensor(rows) + first)

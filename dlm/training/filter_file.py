@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,10 +14,12 @@ from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import linear
 
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView
 from dlm.errors import CheckpointError, SettingsError
+from dlm.files import whole
 
 Inputs = Literal["probability", "negative_entropy", "masked_probability"]
 FORMAT = "dlm learn2pd filter"
@@ -116,9 +117,7 @@ class Filter:
         device = confidences.device
         if device not in self._placed:
             self._placed[device] = tuple(weight.to(device, torch.float32) for weight in self.weights)
-        weight1, bias1, weight2, bias2 = self._placed[device]
-        hidden = torch.relu(torch.nn.functional.linear(confidences.float(), weight1, bias1))
-        return torch.nn.functional.linear(hidden, weight2, bias2)
+        return logits_of(self._placed[device], confidences.float())
 
     @classmethod
     def of_threshold(cls, threshold: float, block_length: int = 32, slope: float = 1000.0) -> Filter:
@@ -128,6 +127,12 @@ class Filter:
         return cls(eye, zeros, slope * eye, zeros - slope * threshold, "masked_probability", 0.5)
 
 
+def logits_of(weights: Sequence[Tensor], confidences: Float[Tensor, "B n"]) -> Float[Tensor, "B n"]:
+    """What the two layers make of confidences; weights as in :attr:`Filter.weights`."""
+    hidden = torch.relu(linear(confidences, weights[0], weights[1]))
+    return linear(hidden, weights[2], weights[3])
+
+
 def write_filter(path: Path, filter: Filter) -> None:
     """Write the file; it appears complete or stays as it was."""
     record = {**filter.card, "format": FORMAT, "inputs": filter.inputs, "threshold": filter.threshold}
@@ -135,11 +140,8 @@ def write_filter(path: Path, filter: Filter) -> None:
     metadata = {"card": json.dumps(record, sort_keys=True)}
     tensors = {key: weight.float().contiguous() for key, weight in zip(_KEYS, filter.weights, strict=True)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=metadata)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with whole(path) as partial:
+        save_file(tensors, partial, metadata=metadata)
 
 
 def read_filter(path: Path | str, inputs: Inputs | None = None) -> Filter:

@@ -22,16 +22,6 @@ class _Steps(Dataset[Batch]):
         return self.data.batch(step, self.share.value, self.rank)
 
 
-class _From:
-    """The steps ``start, start + 1, ...``"""
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.start)
-
-
 class Loader:
     """Hands out the batches of one process of a run.
 
@@ -53,8 +43,7 @@ class Loader:
             return self.data.batch(step, share, self.rank)
         self._share.value = share
         if self._ahead is None:
-            steps = _Steps(self.data, self.rank, self._share)
-            self._ahead = iter(
-                DataLoader(steps, batch_size=None, sampler=_From(step), num_workers=self.workers, prefetch_factor=4)
-            )
+            batches, steps = _Steps(self.data, self.rank, self._share), itertools.count(step)
+            loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=self.workers, prefetch_factor=4)
+            self._ahead = iter(loader)
         return next(self._ahead)

@@ -14,7 +14,8 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import BlockSchedule
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from samplers.texts import token_ids
+from samplers.blocks.fixed import Fixed
+from samplers.settings import at_least, token_ids
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class AdaptiveBlocks(BlockSchedule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "delimiters", tuple(self.delimiters))
-        if self.length is not None and self.length < 1:
-            raise SettingsError(f"blocks.length must be at least 1, got {self.length}")
+        at_least(1, **{"blocks.length": self.length})
         if not self.threshold > 0:
             raise SettingsError(f"threshold must be above 0, got {self.threshold}; above 1 no delimiter counts")
         if not 0.0 <= self.window <= 1.0:
@@ -54,12 +54,7 @@ class AdaptiveBlocks(BlockSchedule):
         return replace(self, delimiters=token_ids(tokenizer, self.delimiters, vocab_size, "delimiter"))
 
     def longest(self, region: int) -> int:
-        if self.length is not None and self.length > region:
-            raise SettingsError(
-                f"blocks.length={self.length} is longer than the canvas of {region} positions: use a length of at most"
-                f" {region}, or blocks=whole"
-            )
-        return min(max(self.length or 32, int(self.window * region)), region)
+        return min(max(Fixed(self.length).longest(region), int(self.window * region)), region)
 
     def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
         start = canvas.masked.int().argmax(dim=1)

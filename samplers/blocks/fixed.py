@@ -1,4 +1,4 @@
-"""Semi-autoregressive blocks of one length."""
+"""Semi-autoregressive blocks of one length, and pure diffusion: one block."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import BlockSchedule
 from dlm.errors import SettingsError
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,7 @@ class Fixed(BlockSchedule):
     usual: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("length", "usual"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"blocks.{name} must be at least 1, got {value}")
+        at_least(1, **{"blocks.length": self.length, "blocks.usual": self.usual})
 
     def longest(self, region: int) -> int:
         if self.length is not None and self.length > region:
@@ -47,3 +45,14 @@ class Fixed(BlockSchedule):
         offset = (first - canvas.start).clamp_min(0) // length * length
         start = canvas.start + offset
         return start, torch.minimum(start + length, canvas.end), state
+
+
+@dataclass(frozen=True)
+class Whole(BlockSchedule):
+    """The whole generated region is one block."""
+
+    def longest(self, region: int) -> int:
+        return region
+
+    def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
+        return canvas.start, canvas.end, state

@@ -1,4 +1,4 @@
-"""ASS: step sizes that double."""
+"""ASS: step sizes that double, and the blocks they are cut into."""
 
 from __future__ import annotations
 
@@ -8,11 +8,48 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dlm.engine.interfaces import Budget
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import BlockSchedule, Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from samplers.blocks.ascending import AscendingBlocks
-from samplers.blocks.whole import Whole
+from samplers.blocks.fixed import Whole
+from samplers.settings import at_least
+
+
+@dataclass(frozen=True)
+class AscendingBlocks(BlockSchedule):
+    """``count`` blocks cut where the steps of :class:`samplers.Ascending` end: the first one holds the small steps,
+    every later block one step, the last one the remainder (ASS with several blocks, arXiv 2509.23924).
+
+    With S = floor(log2 G): G = 128 in 4 blocks is 15, 16, 32, 65.
+
+    Raises:
+        SettingsError: a count below 1, or more blocks than steps.
+    """
+
+    count: int = 4
+
+    def __post_init__(self) -> None:
+        at_least(1, count=self.count)
+
+    def longest(self, region: int) -> int:
+        steps = max(region, 1).bit_length() - 1
+        if self.count > max(steps, 1):
+            raise SettingsError(f"{self.count} ascending blocks need 2^{self.count} positions to fill, got {region}")
+        return region if self.count == 1 else max(region - 2 ** (steps - 1) + 1, 2 ** (steps - self.count + 1) - 1)
+
+    def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
+        region = canvas.region
+        steps = region.double().log2().floor().long()
+        first = canvas.masked.int().argmax(dim=1) - canvas.start
+        # Ends of the blocks, as offsets: 2^(S - count + 1) - 1, doubled and so on, and the end of the region.
+        exponent = steps[:, None] - self.count + 1 + torch.arange(self.count, device=region.device)
+        ends = 2 ** exponent.clamp_min(0) - 1
+        ends = torch.cat([ends[:, :-1], region[:, None]], dim=1)
+        passed = first[:, None] >= ends
+        end = torch.where(passed, region[:, None], ends).amin(dim=1)
+        start = torch.where(passed, ends, 0).amax(dim=1)
+        return canvas.start + start, torch.minimum(canvas.start + end, canvas.end), state
 
 
 @dataclass(frozen=True)

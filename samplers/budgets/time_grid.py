@@ -12,7 +12,8 @@ from torch import Tensor
 from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
-from samplers.blocks.whole import Whole
+from samplers.blocks.fixed import Whole
+from samplers.settings import at_least, one_of, within
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,9 @@ class TimeGrid(Budget):
     order_known = True
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise SettingsError(f"steps must be at least 1, got {self.steps}")
-        if not 0.0 < self.eps < 1.0:
-            raise SettingsError(f"eps must be in (0, 1), got {self.eps}")
-        if self.compat not in ("clean", "reference"):
-            raise SettingsError(f"compat must be 'clean' or 'reference', got {self.compat!r}")
+        at_least(1, steps=self.steps)
+        within("(0, 1)", eps=self.eps)
+        one_of("clean", "reference", compat=self.compat)
 
     @property
     def idle_steps(self) -> int:

@@ -1,4 +1,4 @@
-"""The same number of positions at every step."""
+"""The same number of positions at every step, or on average."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ class Uniform(Budget):
                 f"give either steps or tokens_per_step, not both or neither (steps={self.steps},"
                 f" tokens_per_step={self.tokens_per_step})"
             )
-        for name, value in (("steps", self.steps), ("tokens_per_step", self.tokens_per_step)):
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} must be at least 1, got {value}")
+        at_least(1, steps=self.steps, tokens_per_step=self.tokens_per_step)
 
     @property
     def plans_blocks(self) -> bool:
@@ -63,3 +62,27 @@ class Uniform(Budget):
         share = (due - done).clamp_min(1)
         base, rest = blocks.block_masks // share, blocks.block_masks % share
         return base + (blocks.block_step < rest), state
+
+
+@dataclass(frozen=True)
+class CarryOver(Budget):
+    """At most n/steps positions per step on average, n being the block's masked positions: step j may commit what
+    (j + 1) n / steps leaves after the commits so far (Fast-dLLM's Dream port, ``alg="confidence_threshold"``).
+
+    Raises:
+        SettingsError: steps below 1.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=self.steps)
+
+    def check(self, region: int, block: int) -> None:
+        return None
+
+    def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
+        blocks = view.blocks
+        left = view.eligible.sum(dim=1)
+        allowed = (blocks.block_step + 1) * blocks.block_masks // self.steps
+        return torch.minimum(allowed - (blocks.block_masks - left), left).clamp_min(1), state

@@ -8,12 +8,10 @@ from typing import Any
 
 from dlm.engine.sampler import Sampler
 from dlm.training.filter_file import Filter, Inputs, read_filter
-from samplers.learn2pd.oracle import Oracle
-from samplers.learn2pd.selector import Learn2PD
-from samplers.presets.llada import uniform
-from samplers.presets.options import Options
-from samplers.scores.negative_entropy import NegativeEntropy
-from samplers.scores.probability import Probability
+from samplers.learn2pd.selector import Learn2PD, Oracle
+from samplers.presets.budgeted import uniform
+from samplers.presets.options import preset
+from samplers.scores.confidence import NegativeEntropy, Probability
 
 
 def learn2pd(
@@ -31,21 +29,15 @@ def learn2pd(
     ``threshold``: in (0, 1); None takes the filter's own. ``inputs``: what the filter is shown, for a file that does
     not say. ``tokens_per_step`` (default 1) or ``steps``: the budget that is committed in any case.
     """
-    shared = Options.parse("learn2pd", options)
     loaded = read_filter(filter, inputs) if isinstance(filter, Path | str) else filter
     entropy = loaded is not None and loaded.inputs == "negative_entropy"
     score, selector = NegativeEntropy() if entropy else Probability(), Learn2PD(loaded, threshold)
-    budget = uniform(tokens_per_step, steps)
-    return shared.finish(Sampler("learn2pd", score, selector, shared.block_schedule, budget))
+    return preset("learn2pd", options, score, selector, budget=uniform(tokens_per_step, steps))
 
 
 def oracle(
-    answers: Sequence[Sequence[int]],
-    inputs: Inputs = "masked_probability",
-    least: float = 0.0,
-    **options: Any,
+    answers: Sequence[Sequence[int]], inputs: Inputs = "masked_probability", least: float = 0.0, **options: Any
 ) -> Sampler:
     """Commit what agrees with known answers: the fewest forwards of any rule that commits only final proposals. For
     analysis, and for the trajectories filters are trained on; see :class:`samplers.Oracle`."""
-    shared = Options.parse("oracle", options)
-    return shared.finish(Sampler("oracle", Probability(), Oracle(answers, inputs, least), shared.block_schedule))
+    return preset("oracle", options, Probability(), Oracle(answers, inputs, least))

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from dlm.engine.interfaces import BlockSchedule, EarlyExit, LogitTransform, ScoreModifier, StopRule
-from dlm.engine.proposal import Proposer
+from dlm.engine.interfaces import BlockSchedule, EarlyExit, LogitTransform, Score, ScoreModifier, Selector, StopRule
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Fixed
-from samplers.modifiers.suppress_end import SuppressEnd
-from samplers.stops.end_block import EndBlock
-from samplers.stops.end_of_text import RULES, EndOfText, Rule
-from samplers.transforms.ban_end import BanEnd
+from samplers.ends import RULES, BanEnd, EndBlock, EndOfText, Rule, SuppressEnd
 
 _BUDGET_KEYS = {"steps", "tokens_per_step"}
+_USUAL = Fixed()
 
 
 @dataclass(frozen=True)
@@ -83,15 +80,10 @@ class Options:
 
     def finish(self, sampler: Sampler) -> Sampler:
         """``sampler`` with these options added to its parts."""
-        aliased = self.suppress_end == "reference"
-        proposer: Proposer = replace(
-            sampler.proposer,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            precision=self.precision,
-            end_confidence="aliased" if aliased else "keep",
-        )
+        proposer = replace(
+            sampler.proposer, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k,
+            precision=self.precision, end_confidence="aliased" if self.suppress_end == "reference" else "keep",
+        )  # fmt: skip
         transforms: tuple[LogitTransform, ...] = (BanEnd(),) if self.ban_end else ()
         modifiers: tuple[ScoreModifier, ...] = (SuppressEnd(),) if self.suppress_end is True else ()
         return replace(
@@ -111,11 +103,14 @@ class Options:
             return self.stop
         return EndBlock() if self.stop_at_end is True else EndOfText(self.stop_at_end)
 
-    @property
-    def block_schedule(self) -> BlockSchedule:
-        """The blocks asked for, or the default."""
-        return self.blocks_or(Fixed())
 
-    def blocks_or(self, default: BlockSchedule) -> BlockSchedule:
-        """The blocks asked for, or the preset's own default where nobody asked for any."""
-        return default if self.blocks is None else self.blocks
+def preset(
+    name: str, options: dict[str, Any], score: Score, selector: Selector, blocks: BlockSchedule = _USUAL, **parts: Any
+) -> Sampler:
+    """The sampler of a preset: its own parts, and what ``options`` add to them.
+
+    ``blocks``: its own default, for who asks for none. ``parts``: what else it has, as :class:`dlm.Sampler` names it.
+    """
+    shared = Options.parse(name, options)
+    asked = blocks if shared.blocks is None else shared.blocks
+    return shared.finish(Sampler(name, score, selector, asked, **parts))

@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 from dlm.engine.interfaces import Selector
 from dlm.engine.sampler import Sampler
-from samplers.exits.answer_gap import AnswerGap, Smooth, Stages
-from samplers.exits.regions import AnswerRegion
-from samplers.presets.llada import uniform
-from samplers.presets.options import Options
-from samplers.scores.probability import Probability
+from samplers.exits.answer_gap import AnswerGap, AnswerRegion, Smooth, Stages
+from samplers.presets.budgeted import uniform
+from samplers.presets.options import preset
+from samplers.scores.confidence import Probability
 from samplers.selectors.top_k import TopK
 
 # The published code looks at so many positions of an answer, whatever it is told.
@@ -18,19 +17,12 @@ ANSWER_LENGTH = 5
 
 
 def _early(
-    name: str, thresholds: Stages | Smooth, region: AnswerRegion, base: dict[str, Any], options: dict[str, Any]
+    name: str, options: dict[str, Any], leave: AnswerGap, selector: Selector | None, tokens_per_step: int | None
 ) -> Sampler:
     """A base sampler (a fixed budget unless ``selector`` is another) with an early exit."""
-    shared = Options.parse(name, options)
-    selector, tokens, steps = base["selector"] or TopK(), base["tokens_per_step"], base["steps"]
-    budget = uniform(tokens, steps) if selector.uses_budget else None
-    leave = AnswerGap(region, thresholds, steps, tokens or 1, base["progress"])
-    return shared.finish(Sampler(name, Probability(), selector, shared.block_schedule, budget, exit=leave))
-
-
-def _region(start: int | None, after: str | None, length: int | None) -> AnswerRegion:
-    given = start is not None or after is not None
-    return AnswerRegion(start, after, length if length is not None or not given else ANSWER_LENGTH)
+    chooser = selector or TopK()
+    budget = uniform(tokens_per_step, leave.steps) if chooser.uses_budget else None
+    return preset(name, options, Probability(), chooser, budget=budget, exit=leave)
 
 
 def prophet(
@@ -54,9 +46,11 @@ def prophet(
     has 5 positions unless ``answer_length`` says otherwise; with neither it is the whole generated span. Tokens that
     the answer must contain are pinned with ``pinned=`` of :func:`dlm.generate`.
     """
-    region = _region(answer_start, answer_after, answer_length)
-    base = {"selector": selector, "tokens_per_step": tokens_per_step, "steps": steps, "progress": progress}
-    return _early("prophet", Stages(early, mid, late), region, base, options)
+    if answer_length is None and (answer_start is not None or answer_after is not None):
+        answer_length = ANSWER_LENGTH
+    region = AnswerRegion(answer_start, answer_after, answer_length)
+    leave = AnswerGap(region, Stages(early, mid, late), steps, tokens_per_step or 1, progress)
+    return _early("prophet", options, leave, selector, tokens_per_step)
 
 
 def sched(
@@ -73,5 +67,5 @@ def sched(
 ) -> Sampler:
     """The same over the whole generated span, with a gap that falls smoothly from ``first`` to ``last`` (SchED; the
     numbers are ours, the paper's are UNVERIFIED)."""
-    base = {"selector": selector, "tokens_per_step": tokens_per_step, "steps": steps, "progress": progress}
-    return _early("sched", Smooth(first, last, shape, decay), AnswerRegion(), base, options)
+    leave = AnswerGap(AnswerRegion(), Smooth(first, last, shape, decay), steps, tokens_per_step or 1, progress)
+    return _early("sched", options, leave, selector, tokens_per_step)

@@ -13,7 +13,10 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from samplers.blocks.whole import Whole
+from samplers.blocks.fixed import Whole
+from samplers.settings import at_least
+
+Rows = Int[Tensor, " B"]
 
 
 class Coherence(NamedTuple):
@@ -56,8 +59,7 @@ class Coherent(Selector):
     compares_steps = True
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise SettingsError(f"steps must be at least 1, got {self.steps}")
+        at_least(1, steps=self.steps)
         if not self.expand >= 0 or self.warm_up < 1:
             raise SettingsError(f"expand must be 0 or more and warm_up 1 or more, got {self.expand}, {self.warm_up}")
 
@@ -97,14 +99,7 @@ class Coherent(Selector):
         token = torch.where((blocks.step >= self.warm_up - 1)[:, None], token, torch.full_like(token, -1))
         return chosen, Coherence(buffer, token, size)
 
-    def _size(
-        self,
-        step: Int[Tensor, " B"],
-        left: Int[Tensor, " B"],
-        total: Int[Tensor, " B"],
-        unit: Int[Tensor, " B"],
-        before: Int[Tensor, " B"],
-    ) -> Int[Tensor, " B"]:
+    def _size(self, step: Rows, left: Rows, total: Rows, unit: Rows, before: Rows) -> Rows:
         """V of this step."""
         grown = torch.where(10 * left <= total, torch.ones_like(before), before) + 1
         grown = torch.minimum(grown, unit + torch.floor(self.expand * unit).long())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -69,36 +70,34 @@ class _Several(Selector):
         pairs = zip(self.selectors, state, strict=True)
         return tuple(s.forget(where, memory) for s, memory in pairs)
 
-    def _answers(self, view: StepView, state: tuple[Any, ...]) -> tuple[list[Bool[Tensor, "B N"]], tuple[Any, ...]]:
+    def step(self, view: StepView, state: tuple[Any, ...]) -> tuple[Bool[Tensor, "B N"], tuple[Any, ...]]:
         both = [s.step(view, memory) for s, memory in zip(self.selectors, state, strict=True)]
-        return [chosen & view.eligible for chosen, _ in both], tuple(memory for _, memory in both)
+        return self._joined([chosen & view.eligible for chosen, _ in both]), tuple(memory for _, memory in both)
+
+    def _joined(self, answers: list[Bool[Tensor, "B N"]]) -> Bool[Tensor, "B N"]:
+        """One choice of the selectors' own."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Union(_Several):
     """What any of the selectors chooses."""
 
-    def step(self, view: StepView, state: tuple[Any, ...]) -> tuple[Bool[Tensor, "B N"], tuple[Any, ...]]:
-        answers, state = self._answers(view, state)
-        return torch.stack(answers).any(dim=0), state
+    def _joined(self, answers: list[Bool[Tensor, "B N"]]) -> Bool[Tensor, "B N"]:
+        return torch.stack(answers).any(dim=0)
 
 
 @dataclass(frozen=True)
 class Intersect(_Several):
     """What all of the selectors choose."""
 
-    def step(self, view: StepView, state: tuple[Any, ...]) -> tuple[Bool[Tensor, "B N"], tuple[Any, ...]]:
-        answers, state = self._answers(view, state)
-        return torch.stack(answers).all(dim=0), state
+    def _joined(self, answers: list[Bool[Tensor, "B N"]]) -> Bool[Tensor, "B N"]:
+        return torch.stack(answers).all(dim=0)
 
 
 @dataclass(frozen=True)
 class OrElse(_Several):
     """The choice of the first selector that chooses anything in the row."""
 
-    def step(self, view: StepView, state: tuple[Any, ...]) -> tuple[Bool[Tensor, "B N"], tuple[Any, ...]]:
-        answers, state = self._answers(view, state)
-        chosen = answers[0]
-        for answer in answers[1:]:
-            chosen = torch.where(chosen.any(dim=1, keepdim=True), chosen, answer)
-        return chosen, state
+    def _joined(self, answers: list[Bool[Tensor, "B N"]]) -> Bool[Tensor, "B N"]:
+        return reduce(lambda chosen, next_: torch.where(chosen.any(dim=1, keepdim=True), chosen, next_), answers)

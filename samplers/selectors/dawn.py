@@ -12,7 +12,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, RowSize, StepView
-from dlm.errors import SettingsError
+from samplers.settings import within
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,10 @@ class Dawn(Selector):
     edge: float = 0.07
     sink: float = 0.01
 
-    def __post_init__(self) -> None:
-        for name in ("sure", "induced", "low", "edge", "sink"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise SettingsError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+    needs = frozenset[Statistic]({"attention"})
 
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"attention"})
+    def __post_init__(self) -> None:
+        within("[0, 1]", sure=self.sure, induced=self.induced, low=self.low, edge=self.edge, sink=self.sink)
 
     def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
         return ~canvas.masked & (canvas.columns < blocks.block_end[:, None])

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
-from dlm.errors import SettingsError
-from samplers.blocks.whole import Whole
+from samplers.blocks.fixed import Whole
+from samplers.settings import at_least, within
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,9 @@ class Dimple(Selector):
     eps: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.threshold <= 1.0:
-            raise SettingsError(f"threshold must be in (0, 1], got {self.threshold}")
-        if self.steps is not None and self.steps < 1:
-            raise SettingsError(f"steps must be at least 1, got {self.steps}")
-        if not 0.0 < self.eps < 1.0:
-            raise SettingsError(f"eps must be in (0, 1), got {self.eps}")
+        within("(0, 1]", threshold=self.threshold)
+        at_least(1, steps=self.steps)
+        within("(0, 1)", eps=self.eps)
 
     block_schedules = (Whole,)
 

@@ -15,6 +15,7 @@ from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, RowSize, StepView, rank
 from dlm.errors import SettingsError
+from samplers.settings import at_least, one_of, within
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,14 @@ class Klass(Selector):
     compat: Literal["clean", "d2cache"] = "clean"
 
     uses_budget = True
+    needs = frozenset[Statistic]({"kl"})
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.threshold <= 1.0:
-            raise SettingsError(f"threshold must be in [0, 1], got {self.threshold}")
+        within("[0, 1]", threshold=self.threshold)
         if math.isnan(self.divergence):
             raise SettingsError("divergence is a number of nats, got NaN")
-        if self.history < 1:
-            raise SettingsError(f"history must be at least 1, got {self.history}")
-        if self.compat not in ("clean", "d2cache"):
-            raise SettingsError(f"compat must be 'clean' or 'd2cache', got {self.compat!r}")
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return frozenset({"kl"})
+        at_least(1, history=self.history)
+        one_of("clean", "d2cache", compat=self.compat)
 
     def init(self, canvas: Canvas) -> Float[Tensor, "B W H"]:
         """The last movements of every position, newest last; inf where there were none."""

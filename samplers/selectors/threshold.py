@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from dlm.engine.interfaces import Selector
+from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
+from samplers.settings import at_least, one_of, within
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,8 @@ class Threshold(Selector):
                 f"threshold must be above 0 and at most 1.01 (a probability; 1.01 commits one token per step),"
                 f" got {self.threshold}"
             )
-        if self.minimum < 1:
-            raise SettingsError(f"minimum must be at least 1, got {self.minimum}")
-        if self.compat not in ("clean", "dinfer"):
-            raise SettingsError(f"compat must be 'clean' or 'dinfer', got {self.compat!r}")
+        at_least(1, minimum=self.minimum)
+        one_of("clean", "dinfer", compat=self.compat)
 
     @property
     def uses_budget(self) -> bool:
@@ -57,3 +58,57 @@ class Threshold(Selector):
             assert view.budget is not None
             chosen = chosen & (rank(view.scores) < view.budget[:, None])
         return chosen, state
+
+
+@dataclass(frozen=True)
+class EntropyThreshold(Selector):
+    """Commit every position with entropy <= ``threshold`` nats, at least the best one (the decoder of dParallel,
+    arXiv 2509.26488). ``strict``: below it, as in dParallel's Dream code.
+
+    Raises:
+        SettingsError: a negative threshold.
+    """
+
+    threshold: float = 0.5
+    strict: bool = False
+
+    needs = frozenset[Statistic]({"entropy"})
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.threshold < float("inf"):
+            raise SettingsError(f"threshold is an entropy in nats, 0 or more, got {self.threshold}")
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        entropy = view.proposal.entropy
+        assert entropy is not None
+        return entropy < self.threshold if self.strict else entropy <= self.threshold, state
+
+
+@dataclass(frozen=True)
+class LocalLeap(Selector):
+    """Anchors are the positions with score >= ``anchor``; within ``radius`` positions of an anchor a score >=
+    ``relaxed`` is enough (LocalLeap, arXiv 2510.07081). The best position is always committed. Only positions that
+    are still masked can be anchors.
+
+    Raises:
+        SettingsError: thresholds outside (0, 1.01], relaxed above anchor, a negative radius.
+    """
+
+    anchor: float = 0.9
+    relaxed: float = 0.75
+    radius: int = 4
+
+    def __post_init__(self) -> None:
+        within("(0, 1.01]", anchor=self.anchor, relaxed=self.relaxed)
+        if self.relaxed > self.anchor:
+            raise SettingsError(f"relaxed={self.relaxed} must not exceed anchor={self.anchor}")
+        if self.radius < 0:
+            raise SettingsError(f"radius must be 0 or more, got {self.radius}")
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        assert view.scores is not None
+        anchors = (view.scores >= self.anchor) & view.eligible
+        on_canvas = view.on_canvas(anchors.float())[:, None]
+        zone = torch.nn.functional.max_pool1d(on_canvas, 2 * self.radius + 1, stride=1, padding=self.radius)
+        near = view.here(zone[:, 0] > 0)
+        return anchors | (near & (view.scores >= self.relaxed)), state

@@ -1,4 +1,4 @@
-"""The k best positions."""
+"""The k best positions, or (Dream's original rule) those whose own coin falls right."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dlm.engine.interfaces import Selector
 from dlm.engine.noise import Purpose, gumbel
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
+from samplers.blocks.fixed import Whole
+from samplers.budgets.time_grid import TimeGrid, grid_share
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,11 @@ class TopK(Selector):
 
     temperature: float = 0.0
     order_known = True  # as far as the scores are
+    uses_budget = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
             raise SettingsError(f"alg_temp must be 0 (the best positions) or more, got {self.temperature}")
-
-    @property
-    def uses_budget(self) -> bool:
-        return True
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
@@ -44,3 +43,24 @@ class TopK(Selector):
             noise = gumbel(view.uniform(Purpose.WITHOUT_REPLACEMENT))
             scores = torch.where(view.eligible, scores.double() / self.temperature + noise, -torch.inf)
         return rank(scores) < view.budget[:, None], state
+
+
+@dataclass(frozen=True)
+class Bernoulli(Selector):
+    """Commit each masked position independently with probability 1 - s/t on a time grid, all of them in the last step
+    (Dream 7B, arXiv 2508.15487, ``alg="origin"``). A step may commit nothing; the grid guarantees the end.
+
+    Raises:
+        SettingsError: from the grid (steps < 1, eps outside (0, 1)).
+    """
+
+    grid: TimeGrid
+
+    block_schedules = (Whole,)
+
+    @property
+    def idle_steps(self) -> int:
+        return self.grid.idle_steps
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        return view.uniform(Purpose.BERNOULLI) < grid_share(self.grid, view)[:, None], state

@@ -13,6 +13,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import LogitRows, LogitTransform
 from dlm.engine.proposal import BANNED, wide
 from dlm.errors import SettingsError
+from samplers.settings import at_least, one_of, within
 
 
 class CreditStore(NamedTuple):
@@ -59,14 +60,11 @@ class Credit(LogitTransform):
             raise SettingsError("alpha and beta are given together, or both left out (null: parameter-free)")
         if self.alpha is not None and not 0.0 <= self.alpha < float("inf"):
             raise SettingsError(f"alpha must be 0 (off) or more, got {self.alpha}")
-        if self.beta is not None and not 0.0 <= self.beta <= 1.0:
-            raise SettingsError(f"beta must be in [0, 1], got {self.beta}")
+        within("[0, 1]", beta=self.beta)
         if not 0.0 < self.gamma < float("inf"):
             raise SettingsError(f"gamma must be above 0, got {self.gamma}")
-        if self.slots < 1:
-            raise SettingsError(f"slots must be at least 1, got {self.slots}")
-        if self.store not in ("sparse", "dense"):
-            raise SettingsError(f"store must be 'sparse' or 'dense', got {self.store!r}")
+        at_least(1, slots=self.slots)
+        one_of("sparse", "dense", store=self.store)
 
     def init(self, canvas: Canvas) -> CreditStore:
         shape = (*canvas.tokens.shape, 1 if self.store == "dense" else self.slots)
@@ -116,13 +114,9 @@ class Credit(LogitTransform):
     ) -> CreditStore:
         """The store with the lines that count; fillers and positions that are only looked at go to the trash."""
         position = at.position.masked_fill(~at.eligible, at.canvas.scratch)
-        if self.store == "dense":
-            wide_value = state.value.expand(-1, -1, value.shape[1]).clone()
-            wide_value[at.row, position] = value
-            tokens = state.token
-        else:
-            wide_value, tokens = state.value.clone(), state.token.clone()
-            wide_value[at.row, position] = value
+        wide_value, tokens = state.value.expand(-1, -1, value.shape[1]).clone(), state.token.clone()
+        wide_value[at.row, position] = value
+        if self.store == "sparse":
             tokens[at.row, position] = token
         block = state.block.clone()
         block[at.row, position] = at.blocks.block_number[at.row]

@@ -129,7 +129,7 @@ BLOCKS = {
 @pytest.mark.parametrize("family", MODELS)
 @settings(max_examples=6)
 @given(
-    prompts=st.lists(PROMPTS, min_size=2, max_size=4), new=st.integers(5, 10), batch=st.integers(1, 3),
+    prompts=st.lists(PROMPTS, min_size=2, max_size=4, unique_by=tuple), new=st.integers(5, 10), batch=st.integers(1, 3),
     temperature=st.sampled_from([0.0, 0.9]),
 )  # fmt: skip
 def test_a_row_is_alone(

@@ -12,6 +12,7 @@ import os
 import platform
 import struct
 import sys
+from functools import cache
 from typing import NamedTuple
 
 NEW_MOUNTS, NEW_HOST_NAME, NEW_IPC = 0x00020000, 0x04000000, 0x08000000
@@ -23,27 +24,23 @@ MOUNT_SETATTR, LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 442, 444, 445,
 DEATH_SIGNAL, SECCOMP, SUBREAPER, NO_NEW_PRIVILEGES = 1, 22, 36, 38
 
 
-class _Libc:
+@cache
+def _library() -> ctypes.CDLL:
     """The C library, opened at first use: macOS has one too, but none of these calls."""
-
-    def __init__(self) -> None:
-        self._library: ctypes.CDLL | None = None
-
-    def __call__(self, name: str, *arguments: object) -> int:
-        """Call a function; negative answers become OSError."""
-        if sys.platform != "linux":
-            raise OSError(errno.ENOSYS, "needs Linux")
-        if self._library is None:
-            self._library = ctypes.CDLL(None, use_errno=True)
-            self._library.syscall.restype = ctypes.c_long
-        answer = getattr(self._library, name)(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
-        if answer < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"{name}: {os.strerror(number)}")
-        return int(answer)
+    if sys.platform != "linux":
+        raise OSError(errno.ENOSYS, "needs Linux")
+    library = ctypes.CDLL(None, use_errno=True)
+    library.syscall.restype = ctypes.c_long
+    return library
 
 
-libc = _Libc()
+def libc(name: str, *arguments: object) -> int:
+    """Call a function of the C library; negative answers become OSError."""
+    answer = getattr(_library(), name)(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return int(answer)
 
 
 def enter_namespaces(folder: str, folder_bytes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +20,11 @@ _FILES = {
     "words_to_sentence_easy": "words_easy.txt",
     "words_to_sentence_medium": "words_medium.txt",
     "words_to_sentence_hard": "words_hard.txt",
+}
+# What is asked, and the options of its own.
+_KINDS: dict[str, tuple[Callable[..., Writing], list[str]]] = {
+    "paraphrase": (Paraphrase, ["similarity"]),
+    "summarise": (Summarise, []),
 }
 TEXT_NAMES = tuple(_PREFIX + short for short in _FILES)
 
@@ -38,24 +44,18 @@ def open_text(name: str, **options: Any) -> TextTask:
     if name not in TEXT_NAMES:
         raise SettingsError(f"unknown task {name!r}; known are {', '.join(TEXT_NAMES)}")
     short = name.removeprefix(_PREFIX)
-    own = {"paraphrase": ["similarity"], "summarise": []}.get(short, ["words"])
+    kind, own = _KINDS.get(short, (WordsToSentence, ["words"]))
     known = ["grammar", "score", "data", *own]
     if unknown := [option for option in options if option not in known]:
         raise SettingsError(f"task {name} has no option {unknown[0]!r}; it has {', '.join(known)}")
     given = {option: value for option, value in options.items() if value is not None}
     grammar = open_grammar(str(given.get("grammar", "auto")))
-    writing = _writing(short, {option: given[option] for option in own if option in given})
+    writing = kind(**{option: given[option] for option in own if option in given})
     questions = writing.questions(str(given.get("data", OURS / _FILES[short])))
     sha256 = fingerprint([asdict(question) for question in questions])
     task = TextTask(name, writing, grammar, str(given.get("score", "grammar")), tuple(questions), sha256)
     task.identity  # noqa: B018  a missing package is found here, not at the first answer
     return task
-
-
-def _writing(short: str, options: dict[str, Any]) -> Writing:
-    if short == "paraphrase":
-        return Paraphrase(**options)
-    return Summarise() if short == "summarise" else WordsToSentence(**options)
 
 
 __all__ = ["TEXT_NAMES", "TextTask", "open_text"]

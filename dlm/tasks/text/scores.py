@@ -126,5 +126,4 @@ def open_similarity(name: str) -> Similarity:
         ) from error
     if not callable(found):
         raise SettingsError(f"task.similarity must name a function, {name!r} is none")
-    similarity: Similarity = found
-    return similarity
+    return found

@@ -47,7 +47,7 @@ class TextTask:
         seen: set[str] = set()
         for question in self.questions:
             if question.prompt in seen:
-                raise SettingsError(f"task.data has the same record twice, leave one out: {_short(question)}")
+                raise SettingsError(f"task.data has the same record twice, leave one out: {question.prompt[-80:]!r}")
             seen.add(question.prompt)
 
     @property
@@ -114,7 +114,3 @@ def _is_given(issue: Issue, prompt: str) -> bool:
         return False
     flags = re.I if issue.kind == "Spelling" and word.islower() else 0
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, flags) is not None
-
-
-def _short(question: TextQuestion) -> str:
-    return repr(question.prompt[-80:])

@@ -71,17 +71,11 @@ class Paraphrase:
 
     def questions(self, source: str) -> list[TextQuestion]:
         """A sentence a line."""
-        return [
-            TextQuestion(self._prompt(sentence), sentence, {"source": sentence})
-            for sentence in records.sentences(source)
-        ]
-
-    @staticmethod
-    def _prompt(sentence: str) -> str:
-        return (
+        asked = (
             "Paraphrase the sentence below: say the same in other words.\n"
-            f"Return only the paraphrase, nothing else.\nSentence: {sentence}\nParaphrase:"
+            "Return only the paraphrase, nothing else.\nSentence: {}\nParaphrase:"
         )
+        return [TextQuestion(asked.format(text), text, {"source": text}) for text in records.sentences(source)]
 
     def parts(self, text: str, meta: dict[str, Any]) -> dict[str, float]:
         """Distance from the source's wording, similarity to the source, and their product."""
@@ -108,17 +102,12 @@ class Summarise:
 
     def questions(self, source: str) -> list[TextQuestion]:
         """A dialogue and its summary a line."""
-        return [
-            TextQuestion(self._prompt(dialogue), summary, {"summary": summary})
-            for dialogue, summary in records.dialogues(source)
-        ]
-
-    @staticmethod
-    def _prompt(dialogue: str) -> str:
-        return (
+        asked = (
             "Summarise the dialogue below in one sentence.\n"
-            f"Return only the summary, nothing else.\nDialogue:\n{dialogue}\nSummary:"
+            "Return only the summary, nothing else.\nDialogue:\n{}\nSummary:"
         )
+        pairs = records.dialogues(source)
+        return [TextQuestion(asked.format(text), summary, {"summary": summary}) for text, summary in pairs]
 
     def parts(self, text: str, meta: dict[str, Any]) -> dict[str, float]:
         """ROUGE against the reference."""

@@ -1,0 +1,78 @@
+"""ReMDM: a fixed budget with a pause in which the least certain tokens get another chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dlm.engine.interfaces import Budget, Reviser
+from dlm.engine.step import BlockState, StepView, rank
+from dlm.errors import SettingsError
+from samplers.settings import at_least, within
+
+
+@dataclass(frozen=True)
+class RemaskingLoop(Budget):
+    """``tokens_per_step`` positions a step, and at ``start`` of a block's steps ``cycles`` extra steps of ``number``
+    positions, which refill what :class:`samplers.RemaskLowest` with the same settings takes back (ReMDM on LLaDA,
+    arXiv 2503.00307). ``cycles=None``: 32, or the block's open positions where those are fewer.
+
+    Raises:
+        SettingsError: a value below 1, start outside (0, 1), or more cycles than three times the block's positions.
+    """
+
+    tokens_per_step: int = 1
+    cycles: int | None = None
+    number: int = 1
+    start: float = 0.875
+
+    def __post_init__(self) -> None:
+        at_least(1, tokens_per_step=self.tokens_per_step, cycles=self.cycles, number=self.number)
+        within("(0, 1)", start=self.start)
+
+    def check(self, region: int, block: int) -> None:
+        if self.cycles is not None and self.cycles > 3 * block:
+            raise SettingsError(
+                f"{self.cycles} remasking cycles in a block of {block} positions pass the bound of 4 forwards per"
+                f" position: use at most {3 * block} cycles or longer blocks"
+            )
+
+    def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
+        looping = in_extra_cycles(self, view.blocks, view.blocks.block_step)
+        return torch.where(looping, self.number, self.tokens_per_step), state
+
+
+def in_extra_cycles(loop: RemaskingLoop, blocks: BlockState, step: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
+    """Whether ``step`` of the block is one of the extra cycles."""
+    steps = -(-blocks.block_masks // loop.tokens_per_step)
+    wanted = (steps.double() * loop.start).floor().long()
+    first = torch.minimum(wanted, steps - 1).clamp_min(1)
+    cycles = blocks.block_masks.clamp_max(32) if loop.cycles is None else loop.cycles
+    return (step >= first) & (step < first + cycles)
+
+
+@dataclass(frozen=True)
+class RemaskLowest(Reviser):
+    """Before every extra cycle of ``loop`` remask the tokens of the block that were committed with the lowest
+    confidence, as many as the cycle commits again (ReMDM on LLaDA, arXiv 2503.00307)."""
+
+    loop: RemaskingLoop
+
+    partners = (RemaskingLoop,)
+
+    def fits(self, budget: RemaskingLoop) -> str | None:
+        """Why the two would not come to an end together."""
+        return None if budget == self.loop else f"the loop is {self.loop} here and {budget} there, give both the same"
+
+    def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
+        canvas, blocks = view.canvas, view.blocks
+        committed = blocks.block & canvas.writable & ~canvas.masked & (canvas.commit_step >= 0)
+        next_is_extra = in_extra_cycles(self.loop, blocks, blocks.block_step + 1)
+        confidence = canvas.commit_confidence.nan_to_num(nan=1.0)
+        lowest = rank((-confidence).masked_fill(~committed, -torch.inf)) < self.loop.number
+        # A block that is full has no step left to refill it.
+        open_ = (blocks.block & canvas.masked).any(dim=1)
+        return lowest & committed & (next_is_extra & open_)[:, None], state

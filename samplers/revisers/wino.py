@@ -1,0 +1,96 @@
+"""WINO: commit boldly, and take back what the rest of the row does not support."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import Reviser, Selector
+from dlm.engine.proposal import Statistic
+from dlm.engine.step import StepView, rank
+from dlm.errors import SettingsError
+from samplers.settings import within
+
+
+@dataclass(frozen=True)
+class WideIn(Selector):
+    """Commit the positions with score > ``threshold``, but no more than a ``share`` of the open ones, and that at least
+    ``least`` and at most ``most``; the best position always (WINO, arXiv 2507.18578; the cap is in its code only).
+
+    Raises:
+        SettingsError: threshold or share outside [0, 1], or least above most.
+    """
+
+    threshold: float = 0.6
+    share: float = 0.7
+    least: int = 5
+    most: int = 20
+
+    def __post_init__(self) -> None:
+        within("[0, 1]", threshold=self.threshold, share=self.share)
+        if not 1 <= self.least <= self.most:
+            raise SettingsError(f"least and most must satisfy 1 <= least <= most, got {self.least} and {self.most}")
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        assert view.scores is not None
+        open_ = view.eligible.sum(dim=1, keepdim=True)
+        cap = (open_ * self.share + 1e-9).long().clamp(self.least, self.most)
+        return (view.scores > self.threshold) & (rank(view.scores) < cap), state
+
+
+# The published loop starts every block as if so many tokens had just been accepted.
+_ACCEPTED_AT_START = 30
+
+
+class Accepted(NamedTuple):
+    """What WINO remembers of the active block.
+
+    Attributes:
+        kept: positions committed in earlier steps and not taken back. ``[B, W]``
+        last: how many the step before committed. ``[B]``
+    """
+
+    kept: Bool[Tensor, "B W"]
+    last: Int[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class NarrowOut(Reviser):
+    """Remask tokens committed in earlier steps of the block whose probability, in the shadow block that does not see
+    them, is < ``threshold`` (WINO, arXiv 2507.18578). Only after a step that committed more than one token, and always
+    fewer than the step before committed, so that the row gains at least one token a step on average.
+
+    Raises:
+        SettingsError: threshold outside [0, 1].
+    """
+
+    threshold: float = 0.9
+
+    partners = (WideIn,)
+    needs = frozenset[Statistic]({"shadow"})
+
+    def __post_init__(self) -> None:
+        within("[0, 1]", threshold=self.threshold)
+
+    def init(self, canvas: Canvas) -> Accepted:
+        return Accepted(torch.zeros_like(canvas.writable), torch.full_like(canvas.start, _ACCEPTED_AT_START))
+
+    def step(
+        self, view: StepView, chosen: Bool[Tensor, "B N"], state: Accepted
+    ) -> tuple[Bool[Tensor, "B W"], Accepted]:
+        assert view.shadow is not None
+        fresh = view.blocks.block_step == 0
+        kept = state.kept & ~fresh[:, None]
+        last = state.last.masked_fill(fresh, _ACCEPTED_AT_START)
+        accepted = chosen.sum(dim=1)
+        doubted = kept & (view.shadow < self.threshold)
+        lowest = rank((-view.shadow).masked_fill(~doubted, -torch.inf))
+        allowed = torch.where(doubted.sum(dim=1) >= last, last - 1, doubted.sum(dim=1))
+        again = doubted & (lowest < allowed[:, None]) & (accepted > 1)[:, None]
+        now = view.on_canvas(chosen.float()) > 0
+        return again, Accepted((kept & ~again) | now, accepted)

@@ -1,1 +1,0 @@
-"""When a row is finished before its canvas is full."""
