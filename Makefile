@@ -16,12 +16,11 @@ test: $(VENV)/.ready  ## the test suite, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2
 
 # The shapes in the signatures, checked at run time by jaxtyping and beartype.
-SHAPED := dlm.engine.canvas,dlm.engine.proposal,dlm.engine.noise,dlm.engine.step,dlm.engine.forward,dlm.engine.batch,dlm.engine.loop,dlm.engine.sampler_run,dlm.engine.early_exit,dlm.engine.shadow
-SHAPED := $(SHAPED),dlm.speculation.lookahead,dlm.engine.branches,dlm.speculation,samplers,cache
+SHAPED := dlm.engine,dlm.speculation,samplers,cache
 test-shapes: $(VENV)/.ready  ## a part of the suite with every annotated shape checked
 	$(BIN)/python -m pytest --jaxtyping-packages=$(SHAPED),beartype.beartype \
 		tests/samplers tests/test_hooks.py tests/test_trace.py tests/test_noise.py tests/cache/test_block_causal.py \
-		tests/cache/test_counts.py --ignore=tests/samplers/test_bad_input.py
+		tests/cache/test_counts.py tests/speculation/test_probes.py --ignore=tests/samplers/test_bad_input.py
 
 test-slow: $(VENV)/.ready  ## the long tests
 	$(BIN)/python -m pytest -m slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -102,6 +102,7 @@ class PackedBranches(NamedTuple):
         return mask.view(own, each * length, each * length)
 
 
+@runtime_checkable
 class FeedMemory(Memory, Protocol):
     """What one forward reads and writes beside the positions it is fed, as the engine lays feeds out."""
 

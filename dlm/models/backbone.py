@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 from dlm.errors import SettingsError
 
 
+@runtime_checkable
 class Memory(Protocol):
     """Keys and values beside the positions that a forward is fed."""
 
