@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from dlm.choices import chosen, labels
-from dlm.commands.common import answered_help, shown_with, split_texts
+from dlm.commands.common import answered_help, asks_help, split_texts
 from dlm.configuration import build, compose_config
 from dlm.errors import SettingsError
 
@@ -25,17 +25,13 @@ HELP = """measurements (dlm bench WORD --help explains one):
 
 
 def run(overrides: list[str]) -> int:
-    """Run the measurement that the first word names; returns the exit status.
-
-    Raises:
-        SettingsError: an unknown word; the known ones are listed.
-    """
+    """Run the measurement that the first word names; returns the exit status. Raises SettingsError: an unknown word."""
     named = bool(overrides) and overrides[0].isidentifier()  # neither key=value nor an option
     word = overrides[0] if named else "decode"
     if word not in BENCHES:
         raise SettingsError(f"unknown bench {word!r}; known are {', '.join(BENCHES)}")
     status: int = import_module(BENCHES[word][0]).run(overrides[1:] if named else overrides)
-    if not named and any(o in ("-h", "--help") for o in overrides):
+    if not named and asks_help(overrides):
         width = max(map(len, BENCHES))
         lines = [f"  {name:<{width}}  {line}" for name, (_, line) in BENCHES.items()]
         print("\n" + HELP.format(benches="\n".join(lines)), end="")
@@ -61,7 +57,7 @@ class Request:
         self._name, self._several = name, several
         self._texts, self._overrides = split_texts(overrides, [f"{group}s" for group in several])
 
-        self.help = answered_help(self._overrides, text, name, shown_with(self._texts))
+        self.help = answered_help(self._overrides, text, name, self._texts)
         if self.help:
             return
         for override in self._overrides:

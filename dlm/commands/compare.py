@@ -16,17 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dlm.choices import chosen, labels, listed
-from dlm.commands.common import (
-    answered_help,
-    check_counts,
-    check_switches,
-    folder_of,
-    progress_bar,
-    shown_with,
-    split_texts,
-)
-from dlm.configuration import Composer, compose_config, plain_of, quoted
+from dlm.commands.common import command, folder_of
+from dlm.configuration import Composer, check_counts, check_switches, compose_config, plain_of, quoted
 from dlm.errors import SettingsError
+from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
 
 if TYPE_CHECKING:
@@ -85,11 +78,9 @@ class Comparison:
     record: dict[str, Any]
 
 
-def run(overrides: list[str]) -> int:
+@command("compare", HELP, TEXT_KEYS)
+def run(texts: dict[str, str], overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    texts, overrides = split_texts(overrides, TEXT_KEYS)
-    if answered_help(overrides, HELP, "compare", shown_with(texts)):
-        return 0
     with TemporaryDirectory(prefix="dlm-compare-") as store:
         comparison = _prepare(texts, overrides, store)
         report = _Report(comparison, Console(file=sys.stdout))
@@ -104,11 +95,7 @@ def run(overrides: list[str]) -> int:
 
 
 def _prepare(texts: dict[str, str], overrides: list[str], store: str) -> Comparison:
-    """Check and build everything, then load the model.
-
-    Raises:
-        SettingsError: unknown names, settings out of range, no matplotlib where pictures are wanted.
-    """
+    """Check and build everything, then load the model."""
     from dlm import tasks
     from dlm.evaluation.runner import Models, prepare
 

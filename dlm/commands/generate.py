@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dlm.commands.common import answered_help, progress_bar, split_texts, yaml_of
-from dlm.configuration import compose_config, parts_of
+from dlm.commands.common import command
+from dlm.configuration import check_choice, compose_config, parts_of
 from dlm.errors import PromptError, SettingsError
+from dlm.evaluation.progress import progress_bar
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
@@ -58,23 +59,18 @@ examples:
   dlm generate model=llada-8b-instruct chat=true 'prompt=Why is the sky blue?'
   dlm generate model=local model.path=DIR sampler=dream_entropy sampler.steps=64 'prompt=...'
 """
-TEXT_KEYS = ("prompt", "system", "prompts_file", "output", "trace")
-FORMATS = ("auto", "live", "text", "json")
 
 
-def run(overrides: list[str]) -> int:
+@command("generate", HELP, ("prompt", "system", "prompts_file", "output", "trace"))
+def run(texts: dict[str, str], overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    if answered_help(overrides, HELP, "generate", yaml_of):
-        return 0
     from dlm.api import stream
     from dlm.display import card, one_line, watch
 
-    texts, overrides = split_texts(overrides, TEXT_KEYS)
     config = compose_config("generate", overrides)
     parts = parts_of(config)
     settings = {**parts.config, **texts}
-    if settings["format"] not in FORMATS:
-        raise SettingsError(f"format must be one of {', '.join(FORMATS)}, got {settings['format']!r}")
+    check_choice("format", settings["format"], ("auto", "live", "text", "json"))
     prompts = read_prompts(settings)
     for key in ("output", "trace"):
         if settings[key] is not None:
@@ -272,8 +268,7 @@ def _write_traces(
 
     names: dict[str, Any] = {"model": model.name, "sampler": parts.sampler.name, "seed": parts.seed}
     for key in ("cache", "drafting"):
-        target = str(parts.config[key].get("_target_", "none")).rpartition(".")[2]
-        names |= {key: target.lower()} if target != "none" else {}
+        names |= {key: name.lower()} if (name := parts.name(key)) != "none" else {}
     traces = []
     for index, answer in sorted(done.items()):
         trace, counts = answer.trace, answer.counts

@@ -126,8 +126,8 @@ def measure(
     sampler = sampler.bind(model.tokenizer, model.description.valid_vocab)
     policy, replay = NoCache() if cache is None else cache, Replay()
     beside = Decoder(model.backbone, model.description, sampler, Beside(policy), replay)
-    exact = _History.of(beside, jobs, model, batch_size)
-    cached = _History.of(Decoder(model.backbone, model.description, sampler, cache), jobs, model, batch_size)
+    exact = _history(beside, jobs, model, batch_size)
+    cached = _history(Decoder(model.backbone, model.description, sampler, cache), jobs, model, batch_size)
     return Drift(
         steps=tuple(step for _, step in sorted(replay.steps.items())),
         keys=tuple(line for _, lines in sorted(replay.keys.items()) for line in lines),
@@ -135,36 +135,27 @@ def measure(
     )
 
 
-@dataclass(frozen=True)
-class _History:
-    """A decode to look back on.
+# The tokens of a prompt's row after a step, by (prompt, step), and the results by prompt.
+_History = tuple[dict[tuple[int, int], list[int]], dict[int, RowResult]]
 
-    Attributes:
-        canvases: the tokens of a prompt's row after a step, by (prompt, step).
-        results: by prompt.
-    """
 
-    canvases: dict[tuple[int, int], list[int]]
-    results: dict[int, RowResult]
-
-    @classmethod
-    def of(cls, decoder: Decoder, jobs: Sequence[Job], model: LanguageModel, batch_size: int) -> _History:
-        """Decode ``jobs`` to the end."""
-        history = cls({}, {})
-        for event in decoder.run(jobs, batch_size, model.device):
-            if isinstance(event, RowResult):
-                history.results[event.index] = event
-                continue
-            assert isinstance(event, StepEvent)
-            for row, tokens in zip(event.rows, event.view.canvas.tokens.tolist(), strict=True):
-                history.canvases[row.job.index, row.steps - 1] = tokens[: row.job.end]
-        return history
+def _history(decoder: Decoder, jobs: Sequence[Job], model: LanguageModel, batch_size: int) -> _History:
+    """Decode ``jobs`` to the end, to look back on it."""
+    canvases, results = dict[tuple[int, int], list[int]](), dict[int, RowResult]()
+    for event in decoder.run(jobs, batch_size, model.device):
+        if isinstance(event, RowResult):
+            results[event.index] = event
+            continue
+        assert isinstance(event, StepEvent)
+        for row, tokens in zip(event.rows, event.view.canvas.tokens.tolist(), strict=True):
+            canvases[row.job.index, row.steps - 1] = tokens[: row.job.end]
+    return canvases, results
 
 
 def _output(exact: _History, cached: _History, prompt: int) -> OutputDrift:
-    ours, theirs = exact.results[prompt], cached.results[prompt]
+    ours, theirs = exact[1][prompt], cached[1][prompt]
     last = max(ours.counts.forwards, theirs.counts.forwards)
-    parted = (s for s in range(last) if exact.canvases.get((prompt, s)) != cached.canvases.get((prompt, s)))
+    parted = (s for s in range(last) if exact[0].get((prompt, s)) != cached[0].get((prompt, s)))
     return OutputDrift(
         prompt=prompt,
         positions=len(ours.tokens),

@@ -1,7 +1,8 @@
 """One point: what is still to be asked is asked, judged and kept.
 
-:func:`prepare` reads a configuration and checks it, without loading anything; :func:`dlm.evaluation.session.run_point` does the rest. A point
-that is done loads nothing; one that was killed goes on where it was.
+:func:`prepare` reads a configuration and checks it, without loading anything;
+:func:`dlm.evaluation.session.run_point` does the rest. A point that is done loads nothing; one that was killed goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlm.configuration import Composed, build, choices, parts_of, plain_of
+from dlm.configuration import Composed, build, check_choice, check_counts, check_switches, choices, parts_of, plain_of
 from dlm.errors import SettingsError
 from dlm.evaluation import store as files
 from dlm.evaluation.identity import EVALUATION_KEYS, Questions, point_config
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Busy", "Models", "Outcome", "Ready", "Wanted", "prepare", "progress_of"]
 
-FORMS = ("auto", "chat", "text", "infill")
 DEFAULT_LIMIT = 100
 
 
@@ -152,8 +152,7 @@ def prepare(config: DictConfig) -> Ready:
     if plain.get("task") is None:
         raise SettingsError(f"task is not chosen: add task=NAME, one of {', '.join(choices('task'))}")
     form = plain["task"].get("form", "auto")
-    if form not in FORMS:
-        raise SettingsError(f"task.form must be one of {', '.join(FORMS)}, got {form!r}")
+    check_choice("task.form", form, ("auto", "chat", "text", "infill"))
     questions = _open(plain["task"])
     task = questions.task
     asked_for = plain["max_new_tokens"]
@@ -163,7 +162,7 @@ def prepare(config: DictConfig) -> Ready:
         if task.instance(0).template is None:
             raise SettingsError(f"{task.name} has no infill form: take task.form=auto")
     elif asked_for is not None:
-        _at_least("max_new_tokens", asked_for, 1)
+        check_counts(plain, "max_new_tokens")
     canvas = int(asked_for or task.canvas)
     wanted = _wanted(plain, task)
     config = config.copy()
@@ -211,10 +210,9 @@ def _opened(node: str) -> Questions:
 
 
 def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:
-    for key, least in (("batch_size", 1), ("retries", 0)):
-        _at_least(key, plain[key], least)
-    if not isinstance(plain["overwrite"], bool):
-        raise SettingsError(f"overwrite must be true or false, got {plain['overwrite']!r}")
+    check_counts(plain, "batch_size")
+    check_counts(plain, "retries", least=0)
+    check_switches(plain, "overwrite")
     seeds = [plain["seed"]] if plain.get("seeds") is None else plain["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise SettingsError(f"seeds is a list of whole numbers, as seeds=[0,1,2], got {seeds!r}")
@@ -233,10 +231,10 @@ def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:
 
 def _limit(asked: Any, task: Task) -> int:
     if asked is not None:
-        _at_least("task.limit", asked, 1)
+        check_counts({"task.limit": asked}, "task.limit")
     elif task.size is None:
         raise SettingsError(f"{task.name} has no end: give task.limit=N")
-    limit = asked if task.size is None else min(task.size, asked if asked is not None else task.size)
+    limit = min(size for size in (asked, task.size) if size is not None)
     if limit < 1:
         raise SettingsError(f"{task.name} has no instances: give a task, or a file of one, that has some")
     return int(limit)
@@ -250,11 +248,6 @@ def _recorded(record: Any) -> tuple[str, ...]:
         raise SettingsError(f"record is a name or a list of names, got {record!r}")
     Recorder(wanted)
     return tuple(wanted)
-
-
-def _at_least(key: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise SettingsError(f"{key} must be a whole number of at least {least}, got {value!r}")
 
 
 def _hydra_choices() -> dict[str, Any]:

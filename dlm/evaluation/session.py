@@ -355,23 +355,17 @@ def run_point(ready: Ready, models: Models, quiet: bool = False) -> Outcome:
         DlmError: an error that no question survives.
     """
     processes = group()
-    store = processes.together(lambda: _open_store(ready, processes) if processes.rank == 0 else None)
+    opened = partial(Store, ready.point, ready.folder, processes.rank, processes.world)
+    store = processes.together(lambda: opened() if processes.rank == 0 else None)
     try:
         pending = processes.together(lambda: _pending(ready, store) if store is not None else None)
         plan = processes.gather(pending)[0]
         assert plan is not None
-        if store is None:
-            store = processes.together(lambda: Store(ready.point, ready.folder, processes.rank, processes.world))
-        else:
-            processes.together(lambda: None)
+        store = processes.together(lambda: opened() if store is None else store)
         return Session(ready, store, processes, plan).run(models, quiet)
     finally:
         if store is not None:
             store.close()
-
-
-def _open_store(ready: Ready, processes: Group) -> Store:
-    return Store(ready.point, ready.folder, 0, processes.world)
 
 
 def _pending(ready: Ready, store: Store) -> Pending:

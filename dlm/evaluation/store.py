@@ -14,7 +14,7 @@ from dlm.errors import SettingsError, StorageError
 from dlm.evaluation.lines import LineFile, Torn, read_lines
 from dlm.evaluation.point import Point, canonical, differing
 from dlm.evaluation.sample import Sample
-from dlm.files import write_whole
+from dlm.files import write_json
 
 Key = tuple[str, int]  # instance id, seed
 KEYS = ("instance_id", "seed")
@@ -179,7 +179,7 @@ class Store:
     def write(self, name: str, values: dict[str, Any]) -> None:
         """Write a JSON file whole."""
         try:
-            write_whole(self.folder / name, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+            write_json(self.folder / name, values)
         except OSError as error:
             raise StorageError(
                 f"{self.folder / name} cannot be written ({error.strerror}): make room and run the same command again"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.errors import StorageError
-from dlm.files import write_whole
+from dlm.files import write_json
 
 WAIT = 1.0  # seconds between two looks at points that others hold
 
@@ -185,8 +185,7 @@ def work(
 
 def save_plan(path: Path, entries: Sequence[Entry], settings: dict[str, Any]) -> None:
     """Write a plan for workers to read; the file appears whole or not at all."""
-    whole = {"settings": settings, "entries": [asdict(entry) for entry in entries]}
-    write_whole(path, json.dumps(whole, indent=1) + "\n")
+    write_json(path, {"settings": settings, "entries": [asdict(entry) for entry in entries]})
 
 
 def load_plan(path: Path) -> tuple[list[Entry], dict[str, Any]]:

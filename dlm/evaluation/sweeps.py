@@ -173,14 +173,12 @@ def sweep(
     if not skip_refused:
         found.check_refused()
     events = found.run(found.begin(workers, launcher), workers, launcher) if found.cost().answers else {}
-    return [_swept(entry, events.get(entry.key)) for entry in found.entries]
-
-
-def _swept(entry: Entry, event: Event | None) -> Swept:
-    figures = read_json(Path(entry.folder) / METRICS)
-    if event is not None:
-        return Swept(entry, event.state, event.message, figures)
-    return Swept(entry, None if entry.left else State.DONE, "", figures)
+    swept = []
+    for entry in found.entries:
+        event, there = events.get(entry.key), None if entry.left else State.DONE
+        state, message = (there, "") if event is None else (event.state, event.message)
+        swept.append(Swept(entry, state, message, read_json(Path(entry.folder) / METRICS)))
+    return swept
 
 
 def _entry(overrides: list[str], composer: Composer) -> Entry:

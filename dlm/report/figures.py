@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def figures_of(folders: Sequence[Path]) -> list[Figures]:
 
 
 def _figures(result: Result, place: Place, orders: tuple[Order, Order]) -> Figures:
-    columns = result.columns
+    columns, (whole, content) = result.columns, orders
     interval = interval_of(columns["score"], columns.instance)
     together = histogram(columns.commit_step)
     row = Row(
@@ -142,7 +142,10 @@ def _figures(result: Result, place: Place, orders: tuple[Order, Order]) -> Figur
         questions=len(np.unique(columns.instance)), failures=result.failed,
         score=interval.mean, score_low=interval.low, score_high=interval.high, interval=interval.kind,
         score_strict=_mean(columns.strict),
-        **_speed(columns), **_steps(together), **_order(*orders),
+        **_speed(columns), steps=_mean(np.count_nonzero(together, axis=1)),
+        tokens_per_step_max=_mean(together.max(axis=1, initial=0)),
+        **{f.name: _mean(getattr(content, f.name)) for f in fields(Order)},
+        kendall_canvas=_mean(whole.kendall), spearman_canvas=_mean(whole.spearman),
         accepted_drafts=_mean(columns["accepted_drafts"]), positions_cut=_mean(columns["positions_cut"]),
         errors=_listed(dict(columns.errors.most_common())), parts=_listed(columns.parts),
         parameters=_listed(place.values), folder=str(result.folder), hash=result.point.hash,
@@ -163,31 +166,12 @@ def _speed(c: Columns) -> dict[str, float]:
         "tokens_per_forward_summed": _sums(c["tokens"], c["content_forwards"]),
         "canvas_tokens_per_forward": _mean(ratio(c["canvas"], forwards)),
         "canvas_tokens_per_forward_summed": _sums(c["canvas"], forwards),
-        "forwards": _mean(forwards),
+        **{name: _mean(c[name]) for name in ("forwards", "content_forwards", "token_forwards")},
+        **{name: _mean(c[name]) for name in ("tokens", "canvas", "prompt_tokens")},
         **_quantiles("forwards", forwards),
-        **{name: _mean(c[name]) for name in ("content_forwards", "token_forwards", "tokens", "canvas")},
-        "prompt_tokens": _mean(c["prompt_tokens"]),
         "tokens_per_second": _sums(c["tokens"], seconds),
         **_quantiles("seconds", seconds),
         "outside_model": 1 - _sums(c["seconds_model"], seconds),
-    }
-
-
-def _steps(together: NDArray[np.int64]) -> dict[str, float]:
-    return {
-        "steps": _mean(np.count_nonzero(together, axis=1)),
-        "tokens_per_step_max": _mean(together.max(axis=1, initial=0)),
-    }
-
-
-def _order(whole: Order, content: Order) -> dict[str, float]:
-    return {
-        "kendall": _mean(content.kendall),
-        "spearman": _mean(content.spearman),
-        "kendall_canvas": _mean(whole.kendall),
-        "spearman_canvas": _mean(whole.spearman),
-        "ar_ness": _mean(content.ar_ness),
-        "left_to_right": _mean(content.left_to_right),
     }
 
 

@@ -122,7 +122,9 @@ def _task_labels(points: Sequence[Point]) -> list[str]:
         by_name.setdefault(point.task, []).append(i)
     labels = [point.task for point in points]
     for members in by_name.values():
-        keys = [key for key in _keys(flats[i] for i in members) if len({_said(flats[i].get(key)) for i in members}) > 1]
+        keys = [
+            key for key in _keys(flats[i] for i in members) if len({canonical(flats[i].get(key)) for i in members}) > 1
+        ]
         for i in members:
             options = " ".join(_told(key, flats[i].get(key)) for key in keys)
             labels[i] = f"{labels[i]} ({options})" if options else labels[i]
@@ -146,17 +148,13 @@ def _keys(flats: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for flat in flats for key in flat))
 
 
-def _said(value: Any) -> str:
-    return canonical(value)
-
-
 def _differing(flats: list[dict[str, Any]], tasks: list[str]) -> list[str]:
     """Keys with several values on one and the same task: what differs only from task to task is not swept."""
     found = []
     for key in _keys(flats):
         seen: dict[str, set[str]] = {}
         for flat, task in zip(flats, tasks, strict=True):
-            seen.setdefault(task, set()).add(_said(flat.get(key)))
+            seen.setdefault(task, set()).add(canonical(flat.get(key)))
         if any(len(values) > 1 for values in seen.values()):
             found.append(key)
     return found
@@ -173,7 +171,7 @@ def _main_and_others(keys: list[str], flats: list[dict[str, Any]]) -> tuple[str 
 
     def worth(key: str) -> tuple[bool, bool, int, int]:
         values = [flat.get(key) for flat in flats]
-        distinct = {_said(value) for value in values}
+        distinct = {canonical(value) for value in values}
         numbers = sum(numeric(value) is not None for value in values)
         return key.startswith("sampler."), 2 * numbers > len(values), len(distinct), -keys.index(key)
 
@@ -182,8 +180,8 @@ def _main_and_others(keys: list[str], flats: list[dict[str, Any]]) -> tuple[str 
     for key in keys:
         if key == main:
             continue
-        seen = {tuple(_said(flat.get(k)) for k in chosen) for flat in flats}
-        if len({tuple(_said(flat.get(k)) for k in [*chosen, key]) for flat in flats}) > len(seen):
+        seen = {tuple(canonical(flat.get(k)) for k in chosen) for flat in flats}
+        if len({tuple(canonical(flat.get(k)) for k in [*chosen, key]) for flat in flats}) > len(seen):
             chosen.append(key)
             others.append(key)
     return main, others

@@ -10,7 +10,6 @@ import numpy as np
 
 from dlm.errors import SettingsError
 from dlm.report.figures import Figures
-from dlm.report.reader import Floats, Ints
 from dlm.report.statistics import Paired, paired
 
 
@@ -43,18 +42,14 @@ def compare(figures: Sequence[Figures], names: Sequence[str]) -> list[PairLine]:
         shared, i, j = np.intersect1d(left.keys, right.keys, return_indices=True)
         if len(shared):
             columns = (left["score"][i], right["score"][j], left.instance[i], left["forwards"][i], right["forwards"][j])
-            lines.append(PairLine(names[0], names[1], task, _tested(*columns)))
+            lines.append(PairLine(names[0], names[1], task, paired(*columns[:3], columns[3:])))
             pools.append(columns)
     if not lines:
         raise SettingsError(f"{names[0]} and {names[1]} have no question in common: name runs of the same task")
     if len(lines) > 1:
-        pooled = (np.concatenate(columns) for columns in zip(*pools, strict=True))
-        lines.append(PairLine(names[0], names[1], "all", _tested(*pooled)))
+        a_, b_, questions, *forwards = (np.concatenate(columns) for columns in zip(*pools, strict=True))
+        lines.append(PairLine(names[0], names[1], "all", paired(a_, b_, questions, (forwards[0], forwards[1]))))
     return lines
-
-
-def _tested(a: Floats, b: Floats, questions: Ints, forwards_a: Floats, forwards_b: Floats) -> Paired:
-    return paired(a, b, questions, (forwards_a, forwards_b))
 
 
 def _chosen(figures: Sequence[Figures], name: str) -> dict[str, Figures]:

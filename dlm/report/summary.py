@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import log2
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -221,10 +222,8 @@ def _natural(name: str) -> list[tuple[float, str]]:
 def _filled(head: Mean, members: Sequence[Figures]) -> Mean:
     score, low, high = mean_interval([f.interval for f in members])
     names = ("tokens_per_forward", "canvas_tokens_per_forward", "forwards", "tokens_per_second")
-    figures = {name: fmean(getattr(f.row, name) for f in members) for name in names}
-    return Mean(
-        head.method, head.setting, head.kind, head.tasks, head.missing, head.marks, score, low, high, **figures
-    )  # fmt: skip
+    figures: dict[str, Any] = {name: fmean(getattr(f.row, name) for f in members) for name in names}
+    return replace(head, score=score, score_low=low, score_high=high, **figures)
 
 
 def _speed(mean: Mean, options: Options) -> float:
@@ -331,8 +330,10 @@ def _map(figures: Sequence[Figures], tasks: Sequence[str], lengths: Sequence[Lin
         own = [f.row for f in figures if f.row.task == task and f.row.method == method and f.row.samples]
         right = sum(row.score for row in own)
         weighed = sum(row.canvas_tokens_per_forward * row.score for row in own) / right if right else NAN
-        slopes = [_slope(line.points) for line in chosen if (line.task, line.method) == (task, order_method)]
-        mapped.append(Mapped(task, weighed, 100 * slopes[0] if slopes else NAN, method, order_method))
+        points = next((line.points for line in chosen if (line.task, line.method) == (task, order_method)), None)
+        # Least squares of score against log2 of the length.
+        slope = NAN if points is None else float(np.polyfit([log2(p[0]) for p in points], [p[1] for p in points], 1)[0])
+        mapped.append(Mapped(task, weighed, 100 * slope, method, order_method))
     return mapped
 
 
@@ -345,11 +346,6 @@ def _reference_method(figures: Sequence[Figures]) -> str:
         return own[0].kind == "static" and len(own) > 1, len({row.task for row in own}), len(own)
 
     return max(names, key=worth, default="")
-
-
-def _slope(points: Sequence[tuple[float, ...]]) -> float:
-    """Least squares of score against log2 of the length."""
-    return float(np.polyfit([log2(p[0]) for p in points], [p[1] for p in points], 1)[0])
 
 
 def _curves(figures: Iterable[Figures]) -> dict[tuple[str, str], list[tuple[float, float]]]:

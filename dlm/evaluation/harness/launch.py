@@ -52,7 +52,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 raise SettingsError(f"{name} is said with {OURS[name]} here")
             flags.append(argument)
             left = 0 if "=" in argument else _wanted(name, takes)
-        elif left in (1, "first") or (left in ("?", "+") and not _is_override(argument)):
+        elif left in (1, "first") or (left in ("?", "+") and "=" not in argument and not argument.startswith("~")):
             flags.append(argument)
             left = "+" if left in ("first", "+") else 0
         else:
@@ -68,10 +68,6 @@ def _wanted(name: str, takes: dict[str, Any]) -> Any:
         name = found[0] if len(found) == 1 else name
     nargs = takes.get(name, 0)
     return {None: 1, "+": "first"}.get(nargs, nargs)
-
-
-def _is_override(argument: str) -> bool:
-    return "=" in argument or argument.startswith("~")
 
 
 def read_flags(flags: list[str]) -> Any:
@@ -101,11 +97,8 @@ def samples_file(given: str | None, wanted: Any) -> Path | None:
         return Path(given).expanduser()
     if wanted.use_cache:
         return Path(f"{wanted.use_cache}.samples.jsonl").expanduser()
-    return Path(wanted.output_path).expanduser() / "dlm_samples.jsonl" if _is_folder(wanted.output_path) else None
-
-
-def _is_folder(path: str | None) -> bool:
-    return bool(path) and Path(str(path)).suffix != ".json"
+    folder = Path(wanted.output_path).expanduser() if wanted.output_path else None
+    return folder / "dlm_samples.jsonl" if folder is not None and folder.suffix != ".json" else None
 
 
 def resolve_tasks(wanted: Any, path: str | None, shots_path: str | None) -> tuple[list[Any], Any]:

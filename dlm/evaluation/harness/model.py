@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
+from rich.progress import TimeRemainingColumn
 from torch import Tensor
 
 from dlm.api import Run
@@ -28,6 +29,7 @@ from dlm.evaluation.harness.identity import decode_digest, describe_settings
 from dlm.evaluation.harness.likelihood import Estimator, Likelihood, Pair
 from dlm.evaluation.harness.requests import HarnessRequest, Key, Wish, cut, numbered, stops
 from dlm.evaluation.harness.settings import from_model_args, whole
+from dlm.evaluation.progress import progress_bar
 from dlm.evaluation.shards import group
 from dlm.models import LanguageModel
 
@@ -271,14 +273,7 @@ class HarnessModel(LM):
 
     def _tokens_of(self, tokens: list[int], length: int) -> int:
         """How many of the tokens it takes for a text of ``length`` characters."""
-        low, high = 0, len(tokens)
-        while low < high:
-            middle = (low + high) // 2
-            if len(self.model.decode(tokens[:middle])) >= length:
-                high = middle
-            else:
-                low = middle + 1
-        return low
+        return bisect_left(range(len(tokens)), length, key=lambda n: len(self.model.decode(tokens[:n])))
 
     def _ends(self, stop_strings: tuple[str, ...]) -> tuple[int, ...]:
         """End ids, and stop strings that are special tokens, which texts leave out."""
@@ -362,11 +357,6 @@ class HarnessModel(LM):
     @contextmanager
     def _progress(self, what: str, total: int, quiet: bool) -> Iterator[Any]:
         """A bar on a terminal, on the first process."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        off = quiet or self._rank > 0 or not sys.stderr.isatty()
-        with Progress(*columns, console=Console(stderr=True), transient=True, disable=off) as bar:
+        with progress_bar(TimeRemainingColumn(), quiet=quiet or self._rank > 0) as bar:
             task = bar.add_task(what, total=total)
             yield lambda: bar.advance(task)
