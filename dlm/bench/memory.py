@@ -25,14 +25,10 @@ WARM_UP, WATCHED = 2, 6
 
 @dataclass
 class Watching:
-    """A cache that keeps hold of the run it opens, so that its buffers can be measured. All else is the cache's own.
+    """A cache that keeps hold of the run it opens, so that its buffers can be measured. All else is the cache's own."""
 
-    Attributes:
-        inner: the cache.
-        run, layout: the last run it opened and for what; None before the first.
-    """
-
-    inner: Cache
+    inner: Cache  # the cache
+    # run, layout: the last run it opened and for what; None before the first
     run: CacheRun | None = None
     layout: Layout | None = None
 
@@ -47,20 +43,15 @@ class Watching:
 
 @dataclass(frozen=True)
 class Held:
-    """Memory during the first forwards of one decode, in bytes.
+    """Memory during the first forwards of one decode, in bytes."""
 
-    Attributes:
-        keys_values: the buffers of keys and values.
-        other: everything else the cache's run holds (stamps, features, masks).
-        formula: 2 x layers x key/value heads x head width x capacity x rows x bytes per number, where capacity is the
-            canvas with its trash column.
-        peak: the most beyond what was held before. On a GPU it is what torch allocates, on a CPU the growth of resident
-            memory (Linux), which is exact to some megabytes.
-    """
-
-    keys_values: int
-    other: int
+    keys_values: int  # the buffers of keys and values
+    other: int  # everything else the cache's run holds (stamps, features, masks)
+    # 2 x layers x key/value heads x head width x capacity x rows x bytes per number, where capacity is the canvas with
+    # its trash column
     formula: int
+    # the most beyond what was held before. On a GPU it is what torch allocates, on a CPU the growth of resident memory
+    # (Linux), which is exact to some megabytes.
     peak: int
 
 

@@ -15,19 +15,15 @@ LOGIT_SPREAD = 12.0
 
 @dataclass(frozen=True)
 class Shape:
-    """One model shape.
+    """One model shape."""
 
-    Attributes:
-        width, layers, heads, mlp_width, vocab: of a LLaDA-layout model.
-        note: what the shape stands for.
-    """
-
+    # width, layers, heads, mlp_width, vocab: of a LLaDA-layout model
     width: int
     layers: int
     heads: int
     mlp_width: int
     vocab: int
-    note: str
+    note: str  # what the shape stands for
 
     def config(self) -> LLaDAConfig:
         """The configuration, with the mask and end ids at the end of the vocabulary."""

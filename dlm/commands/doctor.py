@@ -69,21 +69,13 @@ NAMED = 4  # tasks that are named when answers do not fit
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table.
+    """One line of the table."""
 
-    Attributes:
-        area: what it belongs to.
-        name: what was looked at.
-        state: ``yes``, ``no``, or ``look``: with a restriction.
-        found: what was found.
-        use: what needs it, or what to do.
-    """
-
-    area: str
-    name: str
-    state: State
-    found: str
-    use: str = ""
+    area: str  # what it belongs to
+    name: str  # what was looked at
+    state: State  # ``yes``, ``no``, or ``look``: with a restriction
+    found: str  # what was found
+    use: str = ""  # what needs it, or what to do
 
 
 def run(overrides: list[str]) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +91,9 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         finished = (event for event in events if isinstance(event, tuple))
     done: dict[int, Generation] = {}
     try:
-        _collect(finished, done, len(prompts), progress=shape != "live" and len(prompts) > 1)
+        with progress_bar(quiet=shape == "live" or len(prompts) == 1) as bar:
+            for index, answer in bar.track(finished, len(prompts), description="decoding"):
+                done[index] = answer
     except BaseException:
         _salvage(done, prompts, settings["output"])
         if settings["trace"] is not None and done:
@@ -119,11 +119,8 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
 
 def _pinned(value: Any) -> dict[int, int | str] | None:
     """``pinned`` as generated position -> id or text."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(
-        isinstance(k, int) and isinstance(v, int | str) for k, v in value.items()
-    ):
+    pairs = value.items() if isinstance(value, dict) else [(None, None)]
+    if value is not None and not all(isinstance(k, int) and isinstance(v, int | str) for k, v in pairs):
         raise SettingsError(f"pinned is {{generated position: token id or text}}, got {value!r}")
     return value
 
@@ -180,12 +177,8 @@ def _read_file(path: Path) -> list[Prompt]:
             prompts.append(_ids(entry["ids"], where))
         elif isinstance(entry.get("prompt"), str):
             prompts.append(entry["prompt"])
-        elif (
-            isinstance(entry.get("messages"), list)
-            and entry["messages"]
-            and all(isinstance(m, dict) for m in entry["messages"])
-        ):
-            prompts.append(entry["messages"])
+        elif isinstance(chat := entry.get("messages"), list) and chat and all(isinstance(m, dict) for m in chat):
+            prompts.append(chat)
         else:
             raise PromptError(f"{where}: a prompt is a string, a chat a list of messages")
     if not prompts:
@@ -204,18 +197,6 @@ def _chat(prompt: Prompt, system: str | None) -> Prompt:
         return prompt
     messages = [{"role": "user", "content": prompt}]
     return [{"role": "system", "content": system}, *messages] if system is not None else messages
-
-
-def _collect(
-    finished: Iterator[tuple[int, Generation]], done: dict[int, Generation], total: int, progress: bool
-) -> None:
-    """Take the answers in as they are finished, with a progress bar on stderr."""
-    with progress_bar() if progress else nullcontext() as bar:
-        task = bar.add_task("decoding", total=total) if bar is not None else None
-        for index, answer in finished:
-            done[index] = answer
-            if bar is not None and task is not None:
-                bar.advance(task)
 
 
 def _salvage(done: dict[int, Generation], prompts: list[Prompt], output: str | None) -> None:

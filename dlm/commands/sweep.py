@@ -66,23 +66,14 @@ SHOWN = 5  # refusals that are printed
 
 @dataclass(frozen=True)
 class Order:
-    """What a sweep's command line asks for.
+    """What a sweep's command line asks for."""
 
-    Attributes:
-        choices: the points, as the command line would say them.
-        launcher: what goes to Hydra: the launcher and its settings.
-        workers: how many go through the points at once.
-        dry: whether to say what there is to do, and no more.
-        skip_refused: whether points with settings that do not fit are left out; otherwise nothing is run.
-        as_json: whether to print figures as JSON.
-    """
-
-    choices: list[Choice]
-    launcher: list[str]
-    workers: int
-    dry: bool
-    skip_refused: bool
-    as_json: bool
+    choices: list[Choice]  # the points, as the command line would say them
+    launcher: list[str]  # what goes to Hydra: the launcher and its settings
+    workers: int  # how many go through the points at once
+    dry: bool  # whether to say what there is to do, and no more
+    skip_refused: bool  # whether points with settings that do not fit are left out; otherwise nothing is run
+    as_json: bool  # whether to print figures as JSON
 
 
 def asked_for(overrides: Sequence[str]) -> bool:

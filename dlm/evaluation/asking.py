@@ -27,19 +27,12 @@ SYSTEMATIC = 4
 
 @dataclass(frozen=True)
 class Query:
-    """An instance, asked with one seed.
+    """An instance, asked with one seed."""
 
-    Attributes:
-        instance: what is asked.
-        index: its place in the task.
-        seed: of the noise.
-        attempt: 1, or more after failures.
-    """
-
-    instance: Instance
-    index: int
-    seed: int
-    attempt: int = 1
+    instance: Instance  # what is asked
+    index: int  # its place in the task
+    seed: int  # of the noise
+    attempt: int = 1  # 1, or more after failures
 
 
 class Asker:

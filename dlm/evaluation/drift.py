@@ -22,21 +22,12 @@ __all__ = ["KINDS", "Drift", "KeyDrift", "OutputDrift", "StepDrift", "measure"]
 
 @dataclass(frozen=True)
 class OutputDrift:
-    """One prompt decoded twice, without the cache and with it.
+    """One prompt decoded twice, without the cache and with it (``cached_``)."""
 
-    Attributes:
-        prompt: its place in the list of prompts.
-        positions: generated positions.
-        hamming: how many of them hold another token.
-        first_divergence: 0-based step after which the canvases differ for the first time; None: they never do.
-        forwards, token_forwards: of the uncached run.
-        cached_forwards, cached_token_forwards: of the other one.
-    """
-
-    prompt: int
-    positions: int
-    hamming: int
-    first_divergence: int | None
+    prompt: int  # its place in the list of prompts
+    positions: int  # generated positions
+    hamming: int  # how many of them hold another token
+    first_divergence: int | None  # 0-based step after which the canvases differ for the first time; None: they never do
     forwards: int
     cached_forwards: int
     token_forwards: int
@@ -45,17 +36,12 @@ class OutputDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """What a cache changes; KL in nats.
+    """What a cache changes; KL in nats."""
 
-    Attributes:
-        steps: the teacher-forced replay, by prompt and step.
-        keys: the keys and values it attended to, by prompt, step, layer and kind; empty when the policy keeps none.
-        outputs: the free runs, by prompt.
-    """
-
-    steps: tuple[StepDrift, ...]
+    steps: tuple[StepDrift, ...]  # the teacher-forced replay, by prompt and step
+    # the keys and values it attended to, by prompt, step, layer and kind; empty when the policy keeps none
     keys: tuple[KeyDrift, ...]
-    outputs: tuple[OutputDrift, ...]
+    outputs: tuple[OutputDrift, ...]  # the free runs, by prompt
 
     @property
     def mean_kl(self) -> float:

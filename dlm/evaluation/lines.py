@@ -99,17 +99,11 @@ class LineFile:
 
 @dataclass(frozen=True)
 class Torn:
-    """The end of a file whose last line was cut off.
+    """The end of a file whose last line was cut off."""
 
-    Attributes:
-        path: the file.
-        whole: bytes of whole lines before it.
-        lost: bytes of the rest.
-    """
-
-    path: Path
-    whole: int
-    lost: int
+    path: Path  # the file
+    whole: int  # bytes of whole lines before it
+    lost: int  # bytes of the rest
 
     def mend(self) -> str:
         """Cut the rest off (the caller holds the file); returns a sentence about it."""

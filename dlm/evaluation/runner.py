@@ -34,46 +34,27 @@ DEFAULT_LIMIT = 100
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for beside the point itself; nothing of it changes an answer.
+    """What is asked for beside the point itself; nothing of it changes an answer."""
 
-    Attributes:
-        limit: questions of the task.
-        seeds: each question is asked once with every one of them.
-        out: results go to ``out/<task>/<sampler>-<hash>``.
-        batch_size: most rows decoded together.
-        retries: how often later runs ask a question again that failed.
-        record: what ``traces.jsonl`` keeps; empty: there is none.
-        overwrite: begin again.
-    """
-
-    limit: int
-    seeds: tuple[int, ...]
-    out: Path
-    batch_size: int = 32
-    retries: int = 2
-    record: tuple[str, ...] = ()
-    overwrite: bool = False
+    limit: int  # questions of the task
+    seeds: tuple[int, ...]  # each question is asked once with every one of them
+    out: Path  # results go to ``out/<task>/<sampler>-<hash>``
+    batch_size: int = 32  # most rows decoded together
+    retries: int = 2  # how often later runs ask a question again that failed
+    record: tuple[str, ...] = ()  # what ``traces.jsonl`` keeps; empty: there is none
+    overwrite: bool = False  # begin again
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A point that is resolved and checked; no model is loaded.
+    """A point that is resolved and checked; no model is loaded."""
 
-    Attributes:
-        point: the configuration and its identity.
-        questions: the task, opened, and its instances.
-        parts: sampler, cache, drafter, and the way to the model.
-        form: ``auto``, ``chat``, ``text`` or ``infill``.
-        canvas: positions to fill; of an infill, the task's own figure.
-        wanted: how much of it, and where to.
-    """
-
-    point: Point
-    questions: Questions
-    parts: Composed
-    form: str
-    canvas: int
-    wanted: Wanted
+    point: Point  # the configuration and its identity
+    questions: Questions  # the task, opened, and its instances
+    parts: Composed  # sampler, cache, drafter, and the way to the model
+    form: str  # ``auto``, ``chat``, ``text`` or ``infill``
+    canvas: int  # positions to fill; of an infill, the task's own figure
+    wanted: Wanted  # how much of it, and where to
 
     @property
     def folder(self) -> Path:
@@ -92,31 +73,19 @@ class Ready:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a point.
+    """What became of a point."""
 
-    Attributes:
-        point: which one.
-        folder: where its results are.
-        asked: answers that were wanted.
-        answers: those of them that are there now.
-        decoded: those that this run made.
-        failures: asked and without an answer.
-        given_up: those of them that failed too often to be asked again.
-        figures: what ``metrics.json`` holds; empty in processes other than the first.
-        outside: seconds of this run beside decoding / seconds of decoding; None when nothing was decoded.
-        notes: sentences for the user.
-    """
-
-    point: Point
-    folder: Path
-    asked: int
-    answers: int
-    decoded: int
-    failures: int
-    given_up: int
-    figures: dict[str, Any]
+    point: Point  # which one
+    folder: Path  # where its results are
+    asked: int  # answers that were wanted
+    answers: int  # those of them that are there now
+    decoded: int  # those that this run made
+    failures: int  # asked and without an answer
+    given_up: int  # those of them that failed too often to be asked again
+    figures: dict[str, Any]  # what ``metrics.json`` holds; empty in processes other than the first
+    # seconds of this run beside decoding / seconds of decoding; None when nothing was decoded
     outside: float | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences for the user
 
 
 class Models:
@@ -182,19 +151,12 @@ def progress_of(ready: Ready) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Pending:
-    """What is left of a point, as the first process found it.
+    """What is left of a point, as the first process found it."""
 
-    Attributes:
-        first: whether there is no answer yet.
-        left: seed, place in the task, and attempt of every question to ask.
-        given_up: questions that have failed too often.
-        notes: sentences for the user.
-    """
-
-    first: bool
-    left: tuple[tuple[int, int, int], ...]
-    given_up: int
-    notes: tuple[str, ...]
+    first: bool  # whether there is no answer yet
+    left: tuple[tuple[int, int, int], ...]  # seed, place in the task, and attempt of every question to ask
+    given_up: int  # questions that have failed too often
+    notes: tuple[str, ...]  # sentences for the user
 
 
 def _open(node: Mapping[str, Any]) -> Questions:

@@ -23,16 +23,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run.
+    """The processes of a run."""
 
-    Attributes:
-        rank, world: which one this is, counted from 0, and how many there are.
-        device: where its model goes; None: wherever a single process would put it.
-    """
-
+    # rank, world: which one this is, counted from 0, and how many there are
     rank: int = 0
     world: int = 1
-    device: str | None = None
+    device: str | None = None  # where its model goes; None: wherever a single process would put it
 
     def gather(self, value: T) -> list[T]:
         """The value of every process, in order; all must call it.

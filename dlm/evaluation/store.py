@@ -25,25 +25,17 @@ OUTPUT = 20_000  # and of an answer that no scorer could judge
 
 @dataclass(frozen=True)
 class Failure:
-    """A question that got no answer: a line of ``failures.jsonl``.
+    """A question that got no answer: a line of ``failures.jsonl``."""
 
-    Attributes:
-        instance_id, index, seed: which question.
-        attempt: how often it has been asked by then.
-        kind: the error's class.
-        message: what it said.
-        rank: the process it happened in.
-        output_text: the answer, where there is one and its scorer raised; None otherwise.
-    """
-
+    # instance_id, index, seed: which question
     instance_id: str
     index: int
     seed: int
-    attempt: int
-    kind: str
-    message: str
-    rank: int = 0
-    output_text: str | None = None
+    attempt: int  # how often it has been asked by then
+    kind: str  # the error's class
+    message: str  # what it said
+    rank: int = 0  # the process it happened in
+    output_text: str | None = None  # the answer, where there is one and its scorer raised; None otherwise
 
     def line(self) -> str:
         """The failure as one line of JSON, its newline included."""
@@ -107,17 +99,11 @@ def _keys(folder: Path, kind: str, torn: list[Torn] | None) -> Iterator[Key]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder held when it was opened.
+    """What a folder held when it was opened."""
 
-    Attributes:
-        answered: the questions that have an answer.
-        failed: how often each question has failed.
-        notes: sentences about what was mended.
-    """
-
-    answered: set[Key]
-    failed: Counter[Key]
-    notes: tuple[str, ...]
+    answered: set[Key]  # the questions that have an answer
+    failed: Counter[Key]  # how often each question has failed
+    notes: tuple[str, ...]  # sentences about what was mended
 
 
 class Store:

@@ -55,15 +55,10 @@ class Swept:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Points that are resolved and checked; nothing is loaded or written.
+    """Points that are resolved and checked; nothing is loaded or written."""
 
-    Attributes:
-        entries: in the order in which they are run.
-        refused: those whose settings do not fit, with the reason.
-    """
-
-    entries: list[Entry]
-    refused: list[tuple[Choice, str]]
+    entries: list[Entry]  # in the order in which they are run
+    refused: list[tuple[Choice, str]]  # those whose settings do not fit, with the reason
 
     @classmethod
     def of(cls, choices: Iterable[Choice]) -> Sweep:

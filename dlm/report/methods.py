@@ -15,28 +15,18 @@ BUDGET = ("tokens_per_step", "steps")  # what a sampler with a fixed number of t
 
 @dataclass(frozen=True)
 class Place:
-    """Where a point stands among the others.
+    """Where a point stands among the others."""
 
-    Attributes:
-        task: the task's name, with options in which tasks of that name differ here.
-        model: the model's choice.
-        method: sampler, cache, drafter and blocks, and the values of what is swept beside the main parameter.
-        setting: ``key=value`` of the main parameter; empty where a method has one setting.
-        values: everything swept within points of these parts, by key.
-        main: the key of the main parameter; None: nothing is swept.
-        kind: ``static``: the sampler is set by tokens per step or by steps, and in every point of its parts all answers
-            of one canvas took equally many forwards; else ``adaptive``.
-        parts: what the method has in common whatever is swept.
-    """
-
-    task: str
-    model: str
-    method: str
-    setting: str
-    values: dict[str, Any] = field(hash=False)
-    main: str | None
+    task: str  # the task's name, with options in which tasks of that name differ here
+    model: str  # the model's choice
+    method: str  # sampler, cache, drafter and blocks, and the values of what is swept beside the main parameter
+    setting: str  # ``key=value`` of the main parameter; empty where a method has one setting
+    values: dict[str, Any] = field(hash=False)  # everything swept within points of these parts, by key
+    main: str | None  # the key of the main parameter; None: nothing is swept
+    # ``static``: the sampler is set by tokens per step or by steps, and in every point of its parts all answers of one
+    # canvas took equally many forwards; else ``adaptive``
     kind: str
-    parts: str
+    parts: str  # what the method has in common whatever is swept
 
     @property
     def label(self) -> str:

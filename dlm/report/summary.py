@@ -26,26 +26,20 @@ SPEEDS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 @dataclass(frozen=True)
 class Mean:
-    """A setting of a method over all tasks; the figures are NaN unless it was measured on every one of them.
+    """A setting of a method over all tasks; the figures are NaN unless it was measured on every one of them."""
 
-    Attributes:
-        method, setting, kind: as in :class:`dlm.report.figures.Row`.
-        tasks: tasks with samples.
-        missing: names of those without.
-        marks: ``unfinished`` and ``failures`` among its points, with how many.
-        score, score_low, score_high: unweighted mean over tasks, with its 95 % interval.
-        tokens_per_forward, canvas_tokens_per_forward, forwards, tokens_per_second: unweighted means over tasks.
-    """
-
+    # method, setting, kind: as in :class:`dlm.report.figures.Row`
     method: str
     setting: str
     kind: str
-    tasks: int
-    missing: tuple[str, ...]
-    marks: str
+    tasks: int  # tasks with samples
+    missing: tuple[str, ...]  # names of those without
+    marks: str  # ``unfinished`` and ``failures`` among its points, with how many
+    # score, score_low, score_high: unweighted mean over tasks, with its 95 % interval
     score: float = NAN
     score_low: float = NAN
     score_high: float = NAN
+    # tokens_per_forward, canvas_tokens_per_forward, forwards, tokens_per_second: unweighted means over tasks
     tokens_per_forward: float = NAN
     canvas_tokens_per_forward: float = NAN
     forwards: float = NAN
@@ -59,69 +53,53 @@ class Mean:
 
 @dataclass(frozen=True)
 class Standing:
-    """A method over all its settings that were measured on every task.
+    """A method over all its settings that were measured on every task."""
 
-    Attributes:
-        method, kind: names.
-        settings, complete: how many settings there are, and how many of them on every task.
-        best: the highest mean score, NaN without a complete setting.
-        best_speed: tokens per forward there.
-        area: mean score over log2 tokens per forward in the report's range; NaN where that is a single speed.
-        pbx: per x the measured and the interpolated value, or the published rule's alone.
-        oracle_score, oracle_speed: the best setting picked for every sample; means over tasks.
-    """
-
+    # method, kind: names
     method: str
     kind: str
+    # settings, complete: how many settings there are, and how many of them on every task
     settings: int
     complete: int
-    best: float
-    best_speed: float
-    area: float
-    pbx: dict[float, tuple[float, ...]]
+    best: float  # the highest mean score, NaN without a complete setting
+    best_speed: float  # tokens per forward there
+    area: float  # mean score over log2 tokens per forward in the report's range; NaN where that is a single speed
+    pbx: dict[float, tuple[float, ...]]  # per x the measured and the interpolated value, or the published rule's alone
+    # oracle_score, oracle_speed: the best setting picked for every sample; means over tasks
     oracle_score: float = NAN
     oracle_speed: float = NAN
 
 
 @dataclass(frozen=True)
 class BestPerSample:
-    """Per sample the best score any setting of a method reached, and of those the one with the fewest forwards.
+    """Per sample the best score any setting of a method reached, and of those the one with the fewest forwards."""
 
-    Attributes:
-        method, task: names.
-        settings: how many there are to pick from.
-        samples: answers that every one of them has.
-        score, forwards, tokens_per_forward: means over these.
-        best_setting, best_score: the setting that is best for all of these samples together.
-    """
-
+    # method, task: names
     method: str
     task: str
-    settings: int
-    samples: int
+    settings: int  # how many there are to pick from
+    samples: int  # answers that every one of them has
+    # score, forwards, tokens_per_forward: means over these
     score: float
     forwards: float
     tokens_per_forward: float
+    # best_setting, best_score: the setting that is best for all of these samples together
     best_setting: str
     best_score: float
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """Where a task lies on the map (after arXiv 2510.04767).
+    """Where a task lies on the map (after arXiv 2510.04767)."""
 
-    Attributes:
-        task: its name.
-        parallelisability: sum of k x score / sum of scores over the budgets k of ``method``; lower is harder to decode
-            in parallel. NaN: nothing was right.
-        order: slope of the score in points per doubling of the block length; positive: larger blocks (a free order)
-            are better, negative: smaller ones (left to right). NaN: block lengths were not swept.
-        method, order_method: whose scores they are.
-    """
-
-    task: str
+    task: str  # its name
+    # sum of k x score / sum of scores over the budgets k of ``method``; lower is harder to decode in parallel. NaN:
+    # nothing was right.
     parallelisability: float
+    # slope of the score in points per doubling of the block length; positive: larger blocks (a free order) are better,
+    # negative: smaller ones (left to right). NaN: block lengths were not swept.
     order: float
+    # method, order_method: whose scores they are
     method: str
     order_method: str
 
@@ -139,20 +117,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Options:
-    """What the report is asked for.
+    """What the report is asked for."""
 
-    Attributes:
-        x: scores of PBx, in percent.
-        rule: ``ours`` or ``upstream``.
-        low, high: range of the area; None: from the slowest to the fastest point of any method.
-        at: tokens per forward of the heat map; None: where most methods were measured.
-    """
-
-    x: tuple[float, ...] = (70.0, 75.0, 80.0, 90.0)
-    rule: pbx.Rule = "ours"
+    x: tuple[float, ...] = (70.0, 75.0, 80.0, 90.0)  # scores of PBx, in percent
+    rule: pbx.Rule = "ours"  # ``ours`` or ``upstream``
+    # low, high: range of the area; None: from the slowest to the fastest point of any method
     low: float | None = None
     high: float | None = None
-    at: float | None = None
+    at: float | None = None  # tokens per forward of the heat map; None: where most methods were measured
 
 
 @dataclass(frozen=True)

@@ -24,21 +24,13 @@ DASH = "-"
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table before it is laid out.
+    """A table before it is laid out."""
 
-    Attributes:
-        title: one line.
-        heads: column headings.
-        rows: texts, one per column.
-        names: how many columns from the left hold names (the others hold numbers).
-        note: one line below it.
-    """
-
-    title: str
-    heads: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    names: int = 1
-    note: str = ""
+    title: str  # one line
+    heads: tuple[str, ...]  # column headings
+    rows: Sequence[tuple[str, ...]]  # texts, one per column
+    names: int = 1  # how many columns from the left hold names (the others hold numbers)
+    note: str = ""  # one line below it
 
 
 def sheets_of(summary: Summary, pairs: Sequence[PairLine] = (), longest: int | None = None) -> list[Sheet]:

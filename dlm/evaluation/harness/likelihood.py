@@ -85,23 +85,17 @@ class Likelihood:
 
 @dataclass
 class Pair:
-    """A context, an answer and what is known of its likelihood.
+    """A context, an answer and what is known of its likelihood."""
 
-    Attributes:
-        context, answer: token ids.
-        value: the log-likelihood so far.
-        greedy: whether the model's own answer is this one.
-        forwards, token_forwards: what it took.
-        left: masks that are still to be evaluated; None before the first.
-    """
-
+    # context, answer: token ids
     context: tuple[int, ...]
     answer: tuple[int, ...]
-    value: float = 0.0
-    greedy: bool = False
+    value: float = 0.0  # the log-likelihood so far
+    greedy: bool = False  # whether the model's own answer is this one
+    # forwards, token_forwards: what it took
     forwards: int = 0
     token_forwards: int = 0
-    left: int | None = None
+    left: int | None = None  # masks that are still to be evaluated; None before the first
 
 
 @dataclass(frozen=True)

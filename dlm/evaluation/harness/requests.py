@@ -22,16 +22,11 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class Wish:
-    """How one request wants to be decoded.
+    """How one request wants to be decoded."""
 
-    Attributes:
-        budget: positions to fill.
-        temperature: None leaves the sampler's own.
-        top_p, top_k: likewise.
-    """
-
-    budget: int
-    temperature: float | None = None
+    budget: int  # positions to fill
+    temperature: float | None = None  # None leaves the sampler's own
+    # top_p, top_k: likewise
     top_p: float | None = None
     top_k: int | None = None
 
@@ -93,18 +88,13 @@ def _warn(text: str) -> None:
 
 @dataclass(frozen=True)
 class HarnessRequest:
-    """A request and its names.
+    """A request and its names."""
 
-    Attributes:
-        request: the harness's ``Instance``.
-        key: hash of what is asked, and which of its repetitions this is. Equal keys have equal answers, whatever
-            else is asked in the run, so that an answer can be kept, and a copy made to fill up a rank is no new one.
-        draws: whether repetitions may differ.
-    """
-
-    request: Any
+    request: Any  # the harness's ``Instance``
+    # hash of what is asked, and which of its repetitions this is. Equal keys have equal answers, whatever else is asked
+    # in the run, so that an answer can be kept, and a copy made to fill up a rank is no new one.
     key: Key
-    draws: bool = False
+    draws: bool = False  # whether repetitions may differ
 
     @property
     def place(self) -> str:
