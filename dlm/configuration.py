@@ -98,11 +98,8 @@ def quoted(text: str) -> str:
 
 
 def plain_of(config: DictConfig) -> dict[str, Any]:
-    """A composed configuration with everything resolved, as plain values.
-
-    Raises:
-        SettingsError: a value that must be given is missing, or refers to nothing.
-    """
+    """A composed configuration with everything resolved, as plain values. Raises SettingsError: a value that must be
+    given is missing, or refers to nothing."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -118,9 +115,7 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
     """The composed configuration ``conf/<name>.yaml``; usable inside another Hydra application.
 
     With ``chosen`` its key ``choices`` says what each group was set to (None: a part was given in place of a choice).
-
-    Raises:
-        SettingsError: what :func:`compose` refuses, or a module of the user's hides a package of ours.
+    Raises SettingsError: what :func:`compose` refuses, or a module of the user's hides a package of ours.
     """
     check_packages()
     import hydra
@@ -142,11 +137,8 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
 
 
 def check_packages() -> None:
-    """See to it that ``samplers`` and ``cache``, which configurations name, are ours.
-
-    Raises:
-        SettingsError: a file or folder of that name comes first on Python's search path.
-    """
+    """See to it that ``samplers`` and ``cache``, which configurations name, are ours. Raises SettingsError: a file or
+    folder of that name comes first on Python's search path."""
     for name in ("samplers", "cache"):
         found = sys.modules[name].__file__ if name in sys.modules else getattr(find_spec(name), "origin", None)
         ours = Path(__file__).resolve().parent.parent / name / "__init__.py"

@@ -205,11 +205,8 @@ class Decode:
 
     @classmethod
     def of(cls, cell: Cell, contender: Contender, jobs: Sequence[Job], most: int | None = None) -> Decode:
-        """All jobs, ``cell.batch`` at a time.
-
-        Raises:
-            SettingsError: model, sampler, cache and drafter do not go together.
-        """
+        """All jobs, ``cell.batch`` at a time. Raises SettingsError: model, sampler, cache and drafter do not go
+        together."""
         model = cell.model
         decoder = Decoder(model.backbone, model.description, contender.sampler, contender.cache, contender.drafter)
         events: Any = decoder.run(jobs, cell.batch, model.device)
@@ -316,11 +313,8 @@ def paired(rounds: Sequence[Round], contender: Contender) -> list[tuple[Decode, 
 def tried(
     contenders: Sequence[Contender], look: Callable[[Contender], Found]
 ) -> tuple[dict[str, Found], dict[str, str]]:
-    """What is found at each, by label, and why others would not decode this.
-
-    Raises:
-        SettingsError: a baseline would not.
-    """
+    """What is found at each, by label, and why others would not decode this. Raises SettingsError: a baseline would
+    not."""
     found: dict[str, Found] = {}
     refused: dict[str, str] = {}
     for contender in contenders:

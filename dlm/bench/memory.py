@@ -56,11 +56,8 @@ class Held:
 
 
 def held(cell: Cell, contender: Contender, jobs: Sequence[Job]) -> Held:
-    """Decode the first forwards and look at what is held after each.
-
-    Raises:
-        SettingsError: model, sampler, cache and drafter do not go together.
-    """
+    """Decode the first forwards and look at what is held after each. Raises SettingsError: model, sampler, cache and
+    drafter do not go together."""
     Decode.of(cell, contender, jobs, WARM_UP).advance()
     device = cell.model.device
     _trim(device)

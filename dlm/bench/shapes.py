@@ -44,11 +44,7 @@ SHAPES: dict[str, Shape] = {
 
 def build(name: str, device: torch.device, dtype: torch.dtype) -> LanguageModel:
     """The model of a shape: ``tiny`` is the packaged one, ``llada-8b`` and ``dream-7b`` are the public shapes, the
-    others are in :data:`SHAPES`.
-
-    Raises:
-        SettingsError: an unknown name.
-    """
+    others are in :data:`SHAPES`. Raises SettingsError: an unknown name."""
     if name == "tiny":
         return load("tiny", device=device, dtype=dtype)
     if name in ("llada-8b", "dream-7b"):

@@ -73,11 +73,8 @@ def switch(texts: Mapping[str, str], key: str) -> bool:
 
 
 def folder_of(text: Any, pictures: bool = False) -> Path | None:
-    """The folder that ``out=`` names; None where it names none. ``pictures``: whether some will be drawn there.
-
-    Raises:
-        SettingsError: it is a file, or matplotlib is missing.
-    """
+    """The folder that ``out=`` names; None where it names none. ``pictures``: whether some will be drawn there. Raises
+    SettingsError: it is a file, or matplotlib is missing."""
     if not text or text == "null":
         return None
     folder = Path(str(text)).expanduser()

@@ -126,11 +126,8 @@ def _pinned(value: Any) -> dict[int, int | str] | None:
 
 
 def read_prompts(settings: dict[str, Any]) -> list[Prompt]:
-    """The prompts of the one source that is given.
-
-    Raises:
-        PromptError: no source, several, or a file that does not hold prompts.
-    """
+    """The prompts of the one source that is given. Raises PromptError: no source, several, or a file that does not hold
+    prompts."""
     given = [key for key in ("prompt", "prompt_ids", "prompts_file") if settings[key] is not None]
     if len(given) != 1:
         found = f"{' and '.join(given)} are" if given else "none is"

@@ -116,11 +116,7 @@ def run(overrides: list[str]) -> int:
 
 
 def _order(overrides: Sequence[str]) -> Order:
-    """Read the command line.
-
-    Raises:
-        SettingsError: a value that cannot be read, an unknown grid.
-    """
+    """Read the command line. Raises SettingsError: a value that cannot be read, an unknown grid."""
     texts, rest = split_texts([o for o in overrides if o not in SWITCHES], (*OWN, "json", "out"))
     launcher = [o for o in rest if o.startswith("hydra")]
     mine = [o for o in rest if not o.startswith("hydra")]

@@ -84,11 +84,8 @@ def _settings(overrides: list[str]) -> dict[str, str]:
 
 
 def opened(overrides: list[str]) -> Task:
-    """The task that a configuration names (``task=NAME``, ``task.KEY=VALUE``), as ``dlm eval`` would open it.
-
-    Raises:
-        SettingsError: an unknown task or option, or a value that the task refuses.
-    """
+    """The task that a configuration names (``task=NAME``, ``task.KEY=VALUE``), as ``dlm eval`` would open it. Raises
+    SettingsError: an unknown task or option, or a value that the task refuses."""
     from dlm import tasks
 
     node = plain_of(compose_config("eval", overrides))["task"]

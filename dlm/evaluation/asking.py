@@ -51,11 +51,7 @@ class Asker:
         self._rows: dict[int, Job] = {}
 
     def job(self, number: int, query: Query) -> Job:
-        """The row of a question, under a number of its own.
-
-        Raises:
-            PromptError: it does not fit the model.
-        """
+        """The row of a question, under a number of its own. Raises PromptError: it does not fit the model."""
         if query.index not in self._rows:  # several seeds ask the same
             self._rows[query.index] = self._row(query)
         key = instance_key(query.seed, query.instance.instance_id)
@@ -76,11 +72,7 @@ class Asker:
         return replace(job, tokens=tokens, writable=tuple(job.start + place for place in open_))
 
     def decoder(self, sampler: Sampler, cache: Cache | None = None, drafter: Any = None) -> Decoder:
-        """What answers the rows.
-
-        Raises:
-            SettingsError: the sampler does not fit the model.
-        """
+        """What answers the rows. Raises SettingsError: the sampler does not fit the model."""
         bound = sampler.bind(self.model.tokenizer, self.model.description.valid_vocab)
         return Decoder(self.model.backbone, self.model.description, bound, cache, drafter)
 
@@ -90,11 +82,7 @@ class Asker:
         return self.model.decode(row.tokens[:useful]) if self.model.tokenizer is not None else ""
 
     def sample(self, query: Query, row: RowResult, text: str, verdict: Verdict) -> Sample:
-        """What is kept of an answer.
-
-        Raises:
-            ValueError: a score outside [0, 1].
-        """
+        """What is kept of an answer. Raises ValueError: a score outside [0, 1]."""
         instance, counts = query.instance, row.counts
         prompt = str(row.prompt)[1:-1].replace(" ", "")  # ids with commas between
         if not 0.0 <= verdict.score <= 1.0:

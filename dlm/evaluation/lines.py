@@ -53,11 +53,8 @@ class LineFile:
         self._synced, self._dirty = time.monotonic(), False
 
     def append(self, line: str) -> None:
-        """Add a line, its newline included.
-
-        Raises:
-            StorageError: it cannot be written (a full disk). The file is as it was before.
-        """
+        """Add a line, its newline included. Raises StorageError: it cannot be written (a full disk). The file is as it
+        was before."""
         data, before = line.encode(), os.fstat(self._file).st_size
         try:
             if os.write(self._file, data) != len(data):  # what is left of the disk took a part of it

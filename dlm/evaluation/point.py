@@ -53,11 +53,8 @@ class Point:
 
 
 def canonical(values: Any) -> str:
-    """One spelling of plain values: keys sorted, no blanks, 1.0 and 1 told apart.
-
-    Raises:
-        TypeError: something JSON has no word for.
-    """
+    """One spelling of plain values: keys sorted, no blanks, 1.0 and 1 told apart. Raises TypeError: something JSON has
+    no word for."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 

@@ -63,11 +63,8 @@ class Sample:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sample:
-        """The inverse of :meth:`line` after ``json.loads``; keys that a later version added are passed over.
-
-        Raises:
-            KeyError: a value without a default is missing.
-        """
+        """The inverse of :meth:`line` after ``json.loads``; keys that a later version added are passed over. Raises
+        KeyError: a value without a default is missing."""
         if not values.keys() >= _REQUIRED:
             raise KeyError(next(f.name for f in fields(cls) if f.name in _REQUIRED and f.name not in values))
         if not values.keys() <= _KNOWN:

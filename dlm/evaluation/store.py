@@ -61,11 +61,8 @@ def shards_of(folder: Path, kind: str) -> list[Path]:
 
 
 def read_samples(folder: Path) -> Iterator[Sample]:
-    """The answers of a point, each once; a last line that is cut short is passed over.
-
-    Raises:
-        SettingsError: a broken line before the last; file and line are named.
-    """
+    """The answers of a point, each once; a last line that is cut short is passed over. Raises SettingsError: a broken
+    line before the last; file and line are named."""
     seen: set[Key] = set()
     for path in shards_of(folder, "samples"):
         for values in read_lines(path, KEYS):
@@ -189,11 +186,8 @@ class Store:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty when there is no such file, or nothing in it (a power cut leaves such files).
-
-    Raises:
-        SettingsError: the file holds something else.
-    """
+    """A JSON object; empty when there is no such file, or nothing in it (a power cut leaves such files). Raises
+    SettingsError: the file holds something else."""
     if not path.is_file() or not path.stat().st_size:
         return {}
     try:
@@ -206,12 +200,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_folder(point: Point, folder: Path) -> None:
-    """Refuse a folder that holds something else.
-
-    Raises:
-        SettingsError: ``out`` is itself the folder of a point, or the folder is of another configuration; the keys that
-            differ are named.
-    """
+    """Refuse a folder that holds something else. Raises SettingsError: ``out`` is itself the folder of a point, or the
+    folder is of another configuration; the keys that differ are named."""
     above = folder.parent.parent
     for place in (above, folder.parent):
         if (place / CONFIG).is_file() and (place / "samples.jsonl").is_file():

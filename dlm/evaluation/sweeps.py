@@ -62,11 +62,7 @@ class Sweep:
 
     @classmethod
     def of(cls, choices: Iterable[Choice]) -> Sweep:
-        """Resolve points.
-
-        Raises:
-            SettingsError: this is one of several processes of a launcher.
-        """
+        """Resolve points. Raises SettingsError: this is one of several processes of a launcher."""
         check_alone("a sweep shares its points by workers=N: start it once, without accelerate launch or torchrun")
         composer, entries, refused = Composer("eval"), [], []
         for choice in choices:
@@ -79,11 +75,7 @@ class Sweep:
 
     @property
     def out(self) -> Path:
-        """Where results go.
-
-        Raises:
-            SettingsError: there are no points.
-        """
+        """Where results go. Raises SettingsError: there are no points."""
         if not self.entries:
             raise SettingsError("the sweep has no points: the grid is empty, or its conditions leave none")
         return Path(self.entries[0].folder).parent.parent
@@ -102,11 +94,7 @@ class Sweep:
             )
 
     def begin(self, workers: int, launcher: Sequence[str]) -> Path:
-        """Write the plan; returns its folder, which no other sweep has.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
+        """Write the plan; returns its folder, which no other sweep has. Raises StorageError: it cannot be written."""
         above, name, number = self.out / "sweeps", time.strftime("%Y%m%d-%H%M%S"), 1
         try:
             while True:
@@ -124,11 +112,8 @@ class Sweep:
         return folder
 
     def run(self, folder: Path, workers: int = 1, launcher: Sequence[str] = ()) -> dict[str, Event]:
-        """Work the plan of a folder off; returns what became of the points, by key.
-
-        Raises:
-            StorageError: a worker was ended from outside; what was answered is kept.
-        """
+        """Work the plan of a folder off; returns what became of the points, by key. Raises StorageError: a worker was
+        ended from outside; what was answered is kept."""
         if workers == 1 and not launcher:
             go_through(folder / PLAN, 0)
         else:

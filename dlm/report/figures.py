@@ -98,11 +98,8 @@ class Figures:
 
 
 def figures_of(folders: Sequence[Path]) -> list[Figures]:
-    """Everything counted, for every point below some folders.
-
-    Raises:
-        SettingsError: as :func:`dlm.report.reader.read_store`.
-    """
+    """Everything counted, for every point below some folders. Raises SettingsError: as
+    :func:`dlm.report.reader.read_store`."""
     results = read_store(folders).results
     places = places_of([result.point for result in results], [result.columns.steady for result in results])
     tables = [result.columns.commit_step for result in results]

@@ -30,11 +30,8 @@ FRONT, REST = "tab:red", "tab:blue"
 
 
 def check_matplotlib() -> None:
-    """Refuse to go on without matplotlib.
-
-    Raises:
-        SettingsError: it is not installed; the message says how to install it.
-    """
+    """Refuse to go on without matplotlib. Raises SettingsError: it is not installed; the message says how to install
+    it."""
     if find_spec("matplotlib") is None:
         raise SettingsError("the pictures need matplotlib: pip install 'dlm[plot]' (or pictures=false)")
 

@@ -105,11 +105,8 @@ class LoadedStore:
 
 
 def read_store(folders: Sequence[Path]) -> LoadedStore:
-    """Read every point below ``folders``.
-
-    Raises:
-        SettingsError: no such folder, no results in it, results of something else, a line that is no sample.
-    """
+    """Read every point below ``folders``. Raises SettingsError: no such folder, no results in it, results of something
+    else, a line that is no sample."""
     found: dict[str, list[tuple[Point, Path]]] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -141,11 +138,8 @@ def _without_collector() -> Iterator[None]:
 
 
 def _point(path: Path) -> Point | None:
-    """The point a ``config.json`` describes; None for a file of something else.
-
-    Raises:
-        SettingsError: samples lie beside a file that describes no point.
-    """
+    """The point a ``config.json`` describes; None for a file of something else. Raises SettingsError: samples lie
+    beside a file that describes no point."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in PARTS):

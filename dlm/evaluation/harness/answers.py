@@ -75,11 +75,8 @@ class AnswerFile:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Hold the file while answers are added.
-
-        Raises:
-            StorageError: it cannot be written, or another process writes it.
-        """
+        """Hold the file while answers are added. Raises StorageError: it cannot be written, or another process writes
+        it."""
         if self.path is None:
             yield
             return

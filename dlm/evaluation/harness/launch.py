@@ -35,10 +35,8 @@ def flag_parser() -> argparse.ArgumentParser:
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The harness's flags with their values, and our overrides.
 
-    Every ``key=value`` is ours but the one right behind a flag that wants a value: ``--gen_kwargs a=1,b=2``.
-
-    Raises:
-        SettingsError: a flag for what is said with an override here.
+    Every ``key=value`` is ours but the one right behind a flag that wants a value: ``--gen_kwargs a=1,b=2``. Raises
+    SettingsError: a flag for what is said with an override here.
     """
     takes = {name: action.nargs for action in flag_parser()._actions for name in action.option_strings}
     flags: list[str] = []
@@ -71,11 +69,8 @@ def _wanted(name: str, takes: dict[str, Any]) -> Any:
 
 
 def read_flags(flags: list[str]) -> Any:
-    """The harness's configuration from its flags.
-
-    Raises:
-        SettingsError: what the harness refuses; no task; loggers that need a network.
-    """
+    """The harness's configuration from its flags. Raises SettingsError: what the harness refuses; no task; loggers that
+    need a network."""
     from lm_eval.config.evaluate_config import EvaluatorConfig
 
     try:
@@ -102,11 +97,7 @@ def samples_file(given: str | None, wanted: Any) -> Path | None:
 
 
 def resolve_tasks(wanted: Any, path: str | None, shots_path: str | None) -> tuple[list[Any], Any]:
-    """The tasks and the harness's task manager.
-
-    Raises:
-        SettingsError: unknown tasks; local data that does not fit.
-    """
+    """The tasks and the harness's task manager. Raises SettingsError: unknown tasks; local data that does not fit."""
     from dlm.evaluation.harness.local_data import with_local_data
 
     try:
@@ -121,11 +112,8 @@ def resolve_tasks(wanted: Any, path: str | None, shots_path: str | None) -> tupl
 
 
 def run_harness(wanted: Any, model: Any, tasks: list[Any], manager: Any) -> dict[str, Any] | None:
-    """Evaluate and write what ``--output_path`` asks for; None on all processes but the first.
-
-    Raises:
-        SettingsError: data that cannot be had, with what to do instead; tasks that run programs without leave.
-    """
+    """Evaluate and write what ``--output_path`` asks for; None on all processes but the first. Raises SettingsError:
+    data that cannot be had, with what to do instead; tasks that run programs without leave."""
     from lm_eval.loggers import EvaluationTracker
 
     from dlm.evaluation.harness.summary import evaluate

@@ -35,10 +35,8 @@ class Wish:
         """Read a request's ``gen_kwargs`` as the harness means them (docs/lm_eval.md).
 
         ``do_sample: false`` is temperature 0, whatever temperature stands beside it. ``do_sample: true`` without a
-        temperature takes the sampler's, or 1 where that is 0. Without either the sampler stays as it is.
-
-        Raises:
-            SettingsError: a budget or a temperature that is no number.
+        temperature takes the sampler's, or 1 where that is 0. Without either the sampler stays as it is. Raises
+        SettingsError: a budget or a temperature that is no number.
         """
         if unread := sorted(set(settings) - {*READ, *BUDGETS}):
             _warn(f"settings of the task that are not used here: {', '.join(unread)}")
