@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import asks_help, switch
+from dlm.commands.common import asks_help, split_texts, switch
 from dlm.configuration import compose_config, plain_of
 from dlm.errors import DlmError, SettingsError
 
@@ -83,30 +83,20 @@ def run(overrides: list[str]) -> int:
     if asks_help(overrides):
         print(HELP, end="")
         return 0
-    settings, model = _settings(overrides)
-    checks = [*_machine(), *_storage(Path(settings["out"]).expanduser()), *_extras(), _sandbox()]
+    settings, rest = split_texts(overrides, ("out", "json"))
+    model = [o for o in rest if o.partition("=")[0] == "model" or o.startswith("model.")]
+    if unknown := [o for o in rest if o not in model and o.partition("=")[0] != "debug"]:
+        raise SettingsError(f"unknown setting {unknown[0]!r}; dlm doctor knows out, model, json")
+    model = [o for o in model if o != "model=null"]
+    as_json = switch(settings, "json")
+    checks = [*_machine(), *_storage(Path(settings.get("out", ".")).expanduser()), *_extras(), _sandbox()]
     if model:
         checks += _model(model)
-    if switch(settings, "json"):
+    if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}, indent=1, ensure_ascii=False))
     else:
         Console(file=sys.stdout).print(_table(checks))
     return 0
-
-
-def _settings(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The command's own settings, and the overrides that choose a model."""
-    settings, model = {"out": ".", "json": "false"}, []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if key == "model" or key.startswith("model."):
-            model += [] if override == "model=null" else [override]
-        elif equals and key in settings:
-            settings[key] = value
-        elif key != "debug":
-            raise SettingsError(f"unknown setting {override!r}; dlm doctor knows out, model, json")
-    switch(settings, "json")
-    return settings, model
 
 
 def _machine() -> Iterator[Check]:

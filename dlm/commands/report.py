@@ -73,9 +73,9 @@ def run(overrides: list[str]) -> int:
         _print_curves(curves, options.x, config.format)
         return 0
     from dlm.report.figures import figures_of
+    from dlm.report.page import write_report
     from dlm.report.pairs import compare
     from dlm.report.summary import summary_of
-    from dlm.report.written import write_report
 
     figures = figures_of(folders)
     pair = names(texts["pair"]) if texts.get("pair", "null") != "null" else []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlm.api import prompt_job
@@ -35,20 +35,16 @@ class Query:
     attempt: int = 1  # 1, or more after failures
 
 
+@dataclass
 class Asker:
-    """Makes rows of questions, for one model and form.
+    """Makes rows of questions, for one model and form."""
 
-    Args:
-        model: answers them.
-        task: asks them.
-        form: ``chat``, ``text`` or ``infill``.
-        canvas: positions to fill; without meaning in infill form.
-        rank: the process this is.
-    """
-
-    def __init__(self, model: LanguageModel, task: Task, form: str, canvas: int, rank: int = 0) -> None:
-        self.model, self.task, self.form, self.canvas, self.rank = model, task, form, canvas, rank
-        self._rows: dict[int, Job] = {}
+    model: LanguageModel  # answers them
+    task: Task  # asks them
+    form: str  # ``chat``, ``text`` or ``infill``
+    canvas: int  # positions to fill; without meaning in infill form
+    rank: int = 0  # the process this is
+    _rows: dict[int, Job] = field(default_factory=dict)
 
     def job(self, number: int, query: Query) -> Job:
         """The row of a question, under a number of its own. Raises PromptError: it does not fit the model."""
@@ -205,15 +201,12 @@ def decoded(
         except (SettingsError, StorageError):
             raise
         except Exception:
-            yield from _one_by_one(rows, _live(left, batch_size), suspects)
+            # The rows that were in the batch: the decoder takes the longest first.
+            live = sorted(left.values(), key=lambda job: (-job.end, job.index))[:batch_size]
+            yield from _one_by_one(rows, live, suspects)
             for number, _ in suspects:
                 left.pop(number, None)
     _tell(suspects, failed)
-
-
-def _live(left: Mapping[int, Job], batch_size: int) -> list[Job]:
-    """The rows that were in the batch: the decoder takes the longest first."""
-    return sorted(left.values(), key=lambda job: (-job.end, job.index))[:batch_size]
 
 
 def _one_by_one(

@@ -108,14 +108,9 @@ class Models:
 
 
 def prepare(config: DictConfig) -> Ready:
-    """Check a composed ``eval`` configuration and build its parts; nothing is loaded or written.
-
-    Args:
-        config: of :func:`dlm.configuration.compose_config` with ``chosen``, or of a Hydra application.
-
-    Raises:
-        SettingsError: an unknown task or option, a value out of range, a task without instances.
-    """
+    """Check a composed ``eval`` configuration and build its parts; nothing is loaded or written. ``config``: of
+    :func:`dlm.configuration.compose_config` with ``chosen``, or of a Hydra application. Raises SettingsError: an
+    unknown task or option, a value out of range, a task without instances."""
     plain = plain_of(config)
     chosen = plain.get("choices") or _hydra_choices()
     if plain.get("task") is None:

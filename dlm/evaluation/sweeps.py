@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +97,13 @@ class Sweep:
 
     def begin(self, workers: int, launcher: Sequence[str]) -> Path:
         """Write the plan; returns its folder, which no other sweep has. Raises StorageError: it cannot be written."""
-        above, name, number = self.out / "sweeps", time.strftime("%Y%m%d-%H%M%S"), 1
+        above, name = self.out / "sweeps", time.strftime("%Y%m%d-%H%M%S")
         try:
-            while True:
+            for number in count(1):
                 folder = above / (name if number == 1 else f"{name}-{number}")
-                try:
+                with suppress(FileExistsError):
                     folder.mkdir(parents=True)
                     break
-                except FileExistsError:
-                    number += 1
             settings = {"workers": workers, "launcher": list(launcher), "process": os.getpid()}
             save_plan(folder / PLAN, self.entries, settings)
         except OSError as error:

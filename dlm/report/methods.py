@@ -35,11 +35,8 @@ class Place:
 
 
 def places_of(points: Sequence[Point], steady: Sequence[bool] | None = None) -> list[Place]:
-    """The place of every point, in the order of ``points``.
-
-    Args:
-        steady: per point whether all its answers of one canvas took equally many forwards; None: all.
-    """
+    """The place of every point, in the order of ``points``. ``steady``: per point whether all its answers of one canvas
+    took equally many forwards; None: all."""
     tasks = _task_labels(points)
     flats = [_flat(point) for point in points]
     groups: dict[tuple[str, ...], list[int]] = {}

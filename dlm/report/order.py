@@ -31,11 +31,8 @@ class Order:
 
 
 def order_of(steps: Steps, first: NDArray[np.int64] | None = None) -> Order:
-    """Order statistics of [N, M] commit steps, positions of step -1 left out.
-
-    Args:
-        first: [N] keep only so many committed positions, from the left: the content without its filler.
-    """
+    """Order statistics of [N, M] commit steps, positions of step -1 left out. ``first``: [N] keep only so many
+    committed positions, from the left: the content without its filler."""
     steps, count = packed(steps)
     if first is not None:
         count = np.minimum(count, first)

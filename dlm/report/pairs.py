@@ -24,15 +24,9 @@ class PairLine:
 
 
 def compare(figures: Sequence[Figures], names: Sequence[str]) -> list[PairLine]:
-    """Test two of the report's points or settings against each other, task by task and pooled.
-
-    Args:
-        names: two of: a folder of results, its name, a hash, ``method setting`` as the tables print it, or a method
-            that has one setting.
-
-    Raises:
-        SettingsError: not two names, a name that fits nothing or several settings, no question in common.
-    """
+    """Test two of the report's points or settings against each other, task by task and pooled. ``names``: two of: a
+    folder of results, its name, a hash, ``method setting`` as the tables print it, or a method that has one setting.
+    Raises SettingsError: not two names, a name that fits nothing or several settings, no question in common."""
     if len(names) != 2:
         raise SettingsError(f"pair takes two names, as pair=[A,B]; got {len(names)}")
     a, b = (_chosen(figures, name) for name in names)

@@ -167,14 +167,9 @@ def thin(line: bytes) -> bytes:
 
 
 def read_lines(path: Path, shorten: Callable[[bytes], bytes] = bytes) -> tuple[list[dict[str, Any]], bool]:
-    """The objects of a JSONL file, and whether its last line was torn (it is passed over).
-
-    Args:
-        shorten: cuts what is not needed out of a line before it is parsed.
-
-    Raises:
-        SettingsError: a line that is no JSON object; file and number are named.
-    """
+    """The objects of a JSONL file, and whether its last line was torn (it is passed over). ``shorten``: cuts what is
+    not needed out of a line before it is parsed. Raises SettingsError: a line that is no JSON object; file and number
+    are named."""
     pieces = path.read_bytes().split(b"\n")
     tail = pieces.pop()
     torn = False

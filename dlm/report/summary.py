@@ -141,7 +141,7 @@ class Summary:
     lengths: list[Line]
     range: tuple[float, float]
     at: float
-    heat: dict[tuple[str, str], float] = field(default_factory=dict)
+    heat: dict[tuple[str, str], float] = field(default_factory=dict)  # (method, task) -> score at `at`, interpolated
 
     @property
     def methods(self) -> list[str]:
@@ -164,10 +164,11 @@ def summary_of(figures: Sequence[Figures], options: Options) -> Summary:
     standings.sort(key=lambda s: (-_or(s.area, -1.0), -_or(s.best, -1.0), s.method))
     lengths = lengths_of(figures)
     at = options.at or _usual_speed(figures)
-    return Summary(
-        options, figures, tasks, means, standings, bests, _map(figures, tasks, lengths), lengths, ends, at,
-        heat_of(figures, at),
-    )  # fmt: skip
+    # What was not measured on both sides of the speed is left out.
+    scores = {key: pbx.score_at(curve, at) for key, curve in _curves(figures).items()}
+    heat = {key: score for key, score in scores.items() if score is not None}
+    mapped = _map(figures, tasks, lengths)
+    return Summary(options, figures, tasks, means, standings, bests, mapped, lengths, ends, at, heat)
 
 
 def means_of(figures: Sequence[Figures], tasks: Sequence[str]) -> list[Mean]:
@@ -337,12 +338,6 @@ def _usual_speed(figures: Sequence[Figures]) -> float:
         return sum(pbx.score_at(c, speed) is not None for c in curves), -abs(log2(speed / USUAL_BUDGET))
 
     return max(SPEEDS, key=worth)
-
-
-def heat_of(figures: Sequence[Figures], at: float) -> dict[tuple[str, str], float]:
-    """(method, task) -> score at a speed, interpolated; what was not measured on both sides of it is left out."""
-    found = {key: pbx.score_at(curve, at) for key, curve in _curves(figures).items()}
-    return {key: score for key, score in found.items() if score is not None}
 
 
 def _or(value: float, other: float) -> float:

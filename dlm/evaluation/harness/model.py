@@ -25,9 +25,17 @@ from dlm.engine.result import RowResult, first_end
 from dlm.engine.sampler import Sampler
 from dlm.errors import NumericsError, PromptError, SettingsError
 from dlm.evaluation.harness.answers import AnswerFile, Counters
-from dlm.evaluation.harness.identity import decode_digest, describe_settings
 from dlm.evaluation.harness.likelihood import Estimator, Likelihood, Pair
-from dlm.evaluation.harness.requests import HarnessRequest, Key, Wish, cut, numbered, stops
+from dlm.evaluation.harness.requests import (
+    HarnessRequest,
+    Key,
+    Wish,
+    cut,
+    decode_digest,
+    describe_settings,
+    numbered,
+    stops,
+)
 from dlm.evaluation.harness.settings import from_model_args, whole
 from dlm.evaluation.progress import progress_bar
 from dlm.evaluation.shards import group
@@ -258,7 +266,9 @@ class HarnessModel(LM):
         stop_strings = stops(one.request.args[1])
         useful = row.tokens[: first_end(row.tokens, self._ends(stop_strings))]
         text = cut(full := self.model.decode(useful), stop_strings)
-        kept = len(useful) if text == full else self._tokens_of(useful, len(text))
+        kept = len(useful)
+        if text != full:  # how many of the tokens it takes for a text of this length
+            kept = bisect_left(range(kept), len(text), key=lambda n: len(self.model.decode(useful[:n])))
         needed = max((step for step in row.commit_step[:kept] if step >= 0), default=-1) + 1
         counts = row.counts
         tokens = sum(step >= 0 for step in row.commit_step[:kept])
@@ -270,10 +280,6 @@ class HarnessModel(LM):
         }  # fmt: skip
         self._keep(one, counters, details, text)
         return text
-
-    def _tokens_of(self, tokens: list[int], length: int) -> int:
-        """How many of the tokens it takes for a text of ``length`` characters."""
-        return bisect_left(range(len(tokens)), length, key=lambda n: len(self.model.decode(tokens[:n])))
 
     def _ends(self, stop_strings: tuple[str, ...]) -> tuple[int, ...]:
         """End ids, and stop strings that are special tokens, which texts leave out."""
