@@ -41,6 +41,10 @@ class Composed:
     batch_size: int
     config: dict[str, Any]
 
+    def name(self, part: str) -> str:
+        """What was chosen for a part, by the name of its class or preset; ``none`` for nothing."""
+        return str(self.config[part].get("_target_", "none")).rpartition(".")[2]
+
     @property
     def model_config(self) -> dict[str, Any]:
         """What :meth:`load_model` would load, as plain values."""
@@ -76,17 +80,14 @@ def parts_of(config: DictConfig) -> Composed:
     for group in GROUPS:
         if plain.get(group) is None:
             raise SettingsError(f"{group} is not chosen: add {group}=NAME, one of {', '.join(choices(group))}")
-    switches = {"chat": plain.get("chat"), "debug": plain.get("debug")}
-    for key, value in {**switches, "runtime.compile": plain.get("runtime", {}).get("compile")}.items():
-        if not isinstance(value, bool | None):
-            raise SettingsError(f"{key} must be true or false, got {value!r}")
+    switches = {**plain, "runtime.compile": plain.get("runtime", {}).get("compile")}
+    check_switches(switches, *(key for key in ("chat", "debug", "runtime.compile") if switches.get(key) is not None))
+    check_counts(plain, *(numbers := ("max_new_tokens", "seed", "batch_size")), least=None)
     return Composed(
         sampler=build(instantiate, config.sampler, _convert_="all"),
         cache=build(instantiate, config.cache),
         drafter=build(instantiate, config.drafting) if "_target_" in plain["drafting"] else None,
-        max_new_tokens=_integer(plain, "max_new_tokens"),
-        seed=_integer(plain, "seed"),
-        batch_size=_integer(plain, "batch_size"),
+        **{key: plain[key] for key in numbers},
         config={str(key): value for key, value in plain.items() if key != "hydra"},
     )
 
@@ -97,11 +98,8 @@ def quoted(text: str) -> str:
 
 
 def plain_of(config: DictConfig) -> dict[str, Any]:
-    """A composed configuration with everything resolved, as plain values.
-
-    Raises:
-        SettingsError: a value that must be given is missing, or refers to nothing.
-    """
+    """A composed configuration with everything resolved, as plain values. Raises SettingsError: a value that must be
+    given is missing, or refers to nothing."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -117,9 +115,7 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
     """The composed configuration ``conf/<name>.yaml``; usable inside another Hydra application.
 
     With ``chosen`` its key ``choices`` says what each group was set to (None: a part was given in place of a choice).
-
-    Raises:
-        SettingsError: what :func:`compose` refuses, or a module of the user's hides a package of ours.
+    Raises SettingsError: what :func:`compose` refuses, or a module of the user's hides a package of ours.
     """
     check_packages()
     import hydra
@@ -141,11 +137,8 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
 
 
 def check_packages() -> None:
-    """See to it that ``samplers`` and ``cache``, which configurations name, are ours.
-
-    Raises:
-        SettingsError: a file or folder of that name comes first on Python's search path.
-    """
+    """See to it that ``samplers`` and ``cache``, which configurations name, are ours. Raises SettingsError: a file or
+    folder of that name comes first on Python's search path."""
     for name in ("samplers", "cache"):
         found = sys.modules[name].__file__ if name in sys.modules else getattr(find_spec(name), "origin", None)
         ours = Path(__file__).resolve().parent.parent / name / "__init__.py"
@@ -357,10 +350,25 @@ def _unknown_key(name: str, overrides: list[str], key: str) -> str:
     return f"unknown setting {key!r}; {parent or 'the command'} knows {', '.join(known) or 'no settings'}"
 
 
-def _integer(values: dict, key: str) -> int:
-    if not isinstance(values[key], int) or isinstance(values[key], bool):
-        raise SettingsError(f"{key} must be a whole number, got {values[key]!r}")
-    return int(values[key])
+def check_counts(values: Any, *keys: str, least: int | None = 1) -> None:
+    """Refuse what is not a whole number of at least ``least`` (None: any). Raises SettingsError."""
+    at_least = "" if least is None else f" of at least {least}"
+    for key in keys:
+        if type(values[key]) is not int or (least is not None and values[key] < least):
+            raise SettingsError(f"{key} must be a whole number{at_least}, got {values[key]!r}")
+
+
+def check_switches(values: Any, *keys: str) -> None:
+    """Refuse what is neither true nor false. Raises SettingsError."""
+    for key in keys:
+        if not isinstance(values[key], bool):
+            raise SettingsError(f"{key} must be true or false, got {values[key]!r}")
+
+
+def check_choice(key: str, value: Any, known: Sequence[str]) -> None:
+    """Refuse what is not among the ``known``. Raises SettingsError."""
+    if value not in known:
+        raise SettingsError(f"{key} must be one of {', '.join(known)}, got {value!r}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -138,11 +138,8 @@ def bench_drafting(
 def contenders_of(
     layouts: Sequence[str], lengths: Sequence[int | str], sampler: Sampler, cache: Cache | None = None
 ) -> list[Contender]:
-    """Nothing drafted, then every layout at every length.
-
-    Raises:
-        SettingsError: a layout or a length that FreeDave does not know.
-    """
+    """Nothing drafted, then every layout at every length. Raises SettingsError: a layout or a length that FreeDave does
+    not know."""
     policy = NoCache() if cache is None else cache
     drafted: list[Contender] = []
     for layout in layouts:

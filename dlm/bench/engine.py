@@ -136,35 +136,25 @@ class Bench(Generic[Own]):
 
 @dataclass(frozen=True)
 class Contender:
-    """One line of a table.
+    """One line of a table."""
 
-    Attributes:
-        label: how it is called.
-        sampler, cache, drafter: what decodes; no drafter: nothing drafts.
-        baseline: label of the line it is divided by; empty: it is a baseline itself.
-    """
-
-    label: str
+    label: str  # how it is called
+    # sampler, cache, drafter: what decodes; no drafter: nothing drafts
     sampler: Sampler
     cache: Cache = field(default_factory=NoCache)
     drafter: FreeDave | None = None
-    baseline: str = ""
+    baseline: str = ""  # label of the line it is divided by; empty: it is a baseline itself
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What the contenders of a table share.
+    """What the contenders of a table share."""
 
-    Attributes:
-        model, name: the model, and what it is called.
-        batch: most rows decoded together.
-        limits: what the machine can do; None where nobody asks.
-    """
-
+    # model, name: the model, and what it is called
     model: LanguageModel
     name: str
-    batch: int
-    limits: Limits | None = None
+    batch: int  # most rows decoded together
+    limits: Limits | None = None  # what the machine can do; None where nobody asks
 
     def least(self, row: int, fed: float, scored: float) -> tuple[float, float]:
         """Seconds that arithmetic alone, and reading the weights alone, would take for a forward of ``fed`` positions
@@ -175,26 +165,19 @@ class Cell:
 
 
 class Step(NamedTuple):
-    """One forward of the whole batch.
+    """One forward of the whole batch."""
 
-    Attributes:
-        fed: positions pushed through the body, all rows together.
-        positions: width of the step's view: positions per row, fillers included.
-        scored: positions that the head was evaluated at, all rows together, fillers included.
-        drafts, versions: drafts evaluated beside the rows, and the least number of versions of a row.
-        refresh, forward, sampler: seconds in recomputing whole rows, in other forwards, and outside the model.
-        wall: seconds from the end of the step before to the end of this one.
-    """
-
-    fed: int
-    positions: int
-    scored: int
+    fed: int  # positions pushed through the body, all rows together
+    positions: int  # width of the step's view: positions per row, fillers included
+    scored: int  # positions that the head was evaluated at, all rows together, fillers included
+    # drafts, versions: drafts evaluated beside the rows, and the least number of versions of a row
     drafts: int
     versions: int
+    # refresh, forward, sampler: seconds in recomputing whole rows, in other forwards, and outside the model
     refresh: float
     forward: float
     sampler: float
-    wall: float
+    wall: float  # seconds from the end of the step before to the end of this one
 
     @property
     def inside(self) -> float:
@@ -209,33 +192,21 @@ class Step(NamedTuple):
 
 @dataclass
 class Decode:
-    """A decode that goes on when it is told to.
+    """A decode that goes on when it is told to."""
 
-    Attributes:
-        events: what the decoder yields.
-        most: forwards after which it is broken off; None: it goes on to the end.
-        steps: the forwards so far.
-        results: the finished rows, by their job's number.
-        seconds: wall time of all turns.
-        done: whether every row is finished, or the decode broken off.
-    """
-
-    events: Generator[StepEvent | RowResult, None, None]
-    most: int | None = None
-    steps: list[Step] = field(default_factory=list)
-    results: dict[int, RowResult] = field(default_factory=dict)
-    seconds: float = 0.0
-    done: bool = False
+    events: Generator[StepEvent | RowResult, None, None]  # what the decoder yields
+    most: int | None = None  # forwards after which it is broken off; None: it goes on to the end
+    steps: list[Step] = field(default_factory=list)  # the forwards so far
+    results: dict[int, RowResult] = field(default_factory=dict)  # the finished rows, by their job's number
+    seconds: float = 0.0  # wall time of all turns
+    done: bool = False  # whether every row is finished, or the decode broken off
     _booked: dict[int, tuple[float, ...]] = field(default_factory=dict)
     _open: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cell: Cell, contender: Contender, jobs: Sequence[Job], most: int | None = None) -> Decode:
-        """All jobs, ``cell.batch`` at a time.
-
-        Raises:
-            SettingsError: model, sampler, cache and drafter do not go together.
-        """
+        """All jobs, ``cell.batch`` at a time. Raises SettingsError: model, sampler, cache and drafter do not go
+        together."""
         model = cell.model
         decoder = Decoder(model.backbone, model.description, contender.sampler, contender.cache, contender.drafter)
         events: Any = decoder.run(jobs, cell.batch, model.device)
@@ -279,20 +250,15 @@ class Decode:
 
 
 class Turns(NamedTuple):
-    """What is decoded, and how contenders take turns.
+    """What is decoded, and how contenders take turns."""
 
-    Attributes:
-        rounds: the jobs of every round.
-        turn: forwards after which the next one has its turn; None: the whole decode at once (the contenders are not all
-            in memory then).
-        most: forwards of each decode; None: all.
-        between: the baseline comes first in a round and again after so many others, and the middle one of its decodes
-            counts; None: it comes once, anywhere.
-    """
-
-    rounds: Sequence[Sequence[Job]]
+    rounds: Sequence[Sequence[Job]]  # the jobs of every round
+    # forwards after which the next one has its turn; None: the whole decode at once (the contenders are not all in
+    # memory then)
     turn: int | None = None
-    most: int | None = None
+    most: int | None = None  # forwards of each decode; None: all
+    # the baseline comes first in a round and again after so many others, and the middle one of its decodes counts;
+    # None: it comes once, anywhere
     between: int | None = None
 
 
@@ -347,11 +313,8 @@ def paired(rounds: Sequence[Round], contender: Contender) -> list[tuple[Decode, 
 def tried(
     contenders: Sequence[Contender], look: Callable[[Contender], Found]
 ) -> tuple[dict[str, Found], dict[str, str]]:
-    """What is found at each, by label, and why others would not decode this.
-
-    Raises:
-        SettingsError: a baseline would not.
-    """
+    """What is found at each, by label, and why others would not decode this. Raises SettingsError: a baseline would
+    not."""
     found: dict[str, Found] = {}
     refused: dict[str, str] = {}
     for contender in contenders:

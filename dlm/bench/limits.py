@@ -13,15 +13,10 @@ from dlm.models import LanguageModel
 
 @dataclass(frozen=True)
 class Limits:
-    """Arithmetic and memory speed of the device in the dtype of the run.
+    """Arithmetic and memory speed of the device in the dtype of the run."""
 
-    Attributes:
-        flops: multiply-adds counted as two, per second, of a large matrix product.
-        bandwidth: bytes read per second when weights are streamed through a matrix-vector product.
-    """
-
-    flops: float
-    bandwidth: float
+    flops: float  # multiply-adds counted as two, per second, of a large matrix product
+    bandwidth: float  # bytes read per second when weights are streamed through a matrix-vector product
 
     def seconds(self, flops: float, weight_bytes: float) -> float:
         """The time arithmetic or weight reading alone would take, whichever is longer."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import ctypes
 import resource
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlm.bench.engine import Cell, Contender, Decode
 from dlm.engine.canvas import Job
-from dlm.engine.interfaces import Cache, CacheRun
+from dlm.engine.interfaces import CacheRun
+from dlm.engine.no_cache import CacheAround
 from dlm.engine.plan import Layout
 from dlm.models import LanguageModel
 
@@ -23,67 +24,49 @@ from dlm.models import LanguageModel
 WARM_UP, WATCHED = 2, 6
 
 
-@dataclass
-class Watching:
-    """A cache that keeps hold of the run it opens, so that its buffers can be measured. All else is the cache's own.
+@dataclass(frozen=True)
+class Watching(CacheAround):
+    """A cache that keeps hold of the runs it opens, and for what, so that their buffers can be measured."""
 
-    Attributes:
-        inner: the cache.
-        run, layout: the last run it opened and for what; None before the first.
-    """
-
-    inner: Cache
-    run: CacheRun | None = None
-    layout: Layout | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
+    opened: list[tuple[CacheRun, Layout]] = field(default_factory=list)
 
     def open(self, layout: Layout) -> CacheRun:
         """The cache at work, and what is kept of it."""
-        self.run, self.layout = self.inner.open(layout), layout
-        return self.run
+        self.opened.append((super().open(layout), layout))
+        return self.opened[-1][0]
 
 
 @dataclass(frozen=True)
 class Held:
-    """Memory during the first forwards of one decode, in bytes.
+    """Memory during the first forwards of one decode, in bytes."""
 
-    Attributes:
-        keys_values: the buffers of keys and values.
-        other: everything else the cache's run holds (stamps, features, masks).
-        formula: 2 x layers x key/value heads x head width x capacity x rows x bytes per number, where capacity is the
-            canvas with its trash column.
-        peak: the most beyond what was held before. On a GPU it is what torch allocates, on a CPU the growth of resident
-            memory (Linux), which is exact to some megabytes.
-    """
-
-    keys_values: int
-    other: int
+    keys_values: int  # the buffers of keys and values
+    other: int  # everything else the cache's run holds (stamps, features, masks)
+    # 2 x layers x key/value heads x head width x capacity x rows x bytes per number, where capacity is the canvas with
+    # its trash column
     formula: int
+    # the most beyond what was held before. On a GPU it is what torch allocates, on a CPU the growth of resident memory
+    # (Linux), which is exact to some megabytes.
     peak: int
 
 
 def held(cell: Cell, contender: Contender, jobs: Sequence[Job]) -> Held:
-    """Decode the first forwards and look at what is held after each.
-
-    Raises:
-        SettingsError: model, sampler, cache and drafter do not go together.
-    """
+    """Decode the first forwards and look at what is held after each. Raises SettingsError: model, sampler, cache and
+    drafter do not go together."""
     Decode.of(cell, contender, jobs, WARM_UP).advance()
     device = cell.model.device
     _trim(device)
     reset_peak(device)
     before = peak_bytes(device)
     watching = Watching(contender.cache)
-    decode = Decode.of(cell, replace(contender, cache=cast(Cache, watching)), jobs, WATCHED)
+    decode = Decode.of(cell, replace(contender, cache=watching), jobs, WATCHED)
     keys_values = everything = 0
     while not decode.advance(1).done:  # a row that leaves takes its buffers with it
-        keys_values = max(keys_values, getattr(getattr(watching.run, "store", None), "nbytes", 0))
-        everything = max(everything, reachable_bytes(watching.run))
-    assert watching.layout is not None
+        run, layout = watching.opened[-1]
+        keys_values = max(keys_values, getattr(getattr(run, "store", None), "nbytes", 0))
+        everything = max(everything, reachable_bytes(run))
     peak = max(0, peak_bytes(device) - before)
-    return Held(keys_values, max(0, everything - keys_values), buffer_formula(cell.model, watching.layout), peak)
+    return Held(keys_values, max(0, everything - keys_values), buffer_formula(cell.model, layout), peak)
 
 
 def buffer_formula(model: LanguageModel, layout: Layout) -> int:

@@ -92,12 +92,10 @@ COLUMNS = (
     Column("limit", lambda f: f"{f.limit / f.forward:.0%}"),
     Column("step\nms", lambda f: f"{f.step * 1000:.3g}"),
     Column("x", "step_ratio", ".2f"),
-    Column("pays\nfrom", lambda f: _pays_from(f)),
+    Column(
+        "pays\nfrom", lambda f: "-" if f.break_even is None else "never" if f.break_even > 1 else f"{f.break_even:.0%}"
+    ),
 )
-
-
-def _pays_from(f: Measured) -> str:
-    return "-" if f.break_even is None else "never" if f.break_even > 1 else f"{f.break_even:.0%}"
 
 
 def saturation_lines(figures: Sequence[Measured]) -> Iterator[str]:

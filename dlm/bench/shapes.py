@@ -15,19 +15,15 @@ LOGIT_SPREAD = 12.0
 
 @dataclass(frozen=True)
 class Shape:
-    """One model shape.
+    """One model shape."""
 
-    Attributes:
-        width, layers, heads, mlp_width, vocab: of a LLaDA-layout model.
-        note: what the shape stands for.
-    """
-
+    # width, layers, heads, mlp_width, vocab: of a LLaDA-layout model
     width: int
     layers: int
     heads: int
     mlp_width: int
     vocab: int
-    note: str
+    note: str  # what the shape stands for
 
     def config(self) -> LLaDAConfig:
         """The configuration, with the mask and end ids at the end of the vocabulary."""
@@ -48,11 +44,7 @@ SHAPES: dict[str, Shape] = {
 
 def build(name: str, device: torch.device, dtype: torch.dtype) -> LanguageModel:
     """The model of a shape: ``tiny`` is the packaged one, ``llada-8b`` and ``dream-7b`` are the public shapes, the
-    others are in :data:`SHAPES`.
-
-    Raises:
-        SettingsError: an unknown name.
-    """
+    others are in :data:`SHAPES`. Raises SettingsError: an unknown name."""
     if name == "tiny":
         return load("tiny", device=device, dtype=dtype)
     if name in ("llada-8b", "dream-7b"):

@@ -14,21 +14,13 @@ from dlm.bench.engine import Measured
 
 
 class Column(NamedTuple):
-    """A column.
+    """A column."""
 
-    Attributes:
-        heading: its lines.
-        cell: name of a figure, or what stands in the column for a line's figures.
-        form: how the figure is formatted; a dash stands for one that there is none of.
-        words: whether it holds words, which stand on the left, and not numbers.
-        width: least width of words that may be wrapped; None: nothing is wrapped.
-    """
-
-    heading: str
-    cell: str | Callable[[Any], str]
-    form: str = ""
-    words: bool = False
-    width: int | None = None
+    heading: str  # its lines
+    cell: str | Callable[[Any], str]  # name of a figure, or what stands in the column for a line's figures
+    form: str = ""  # how the figure is formatted; a dash stands for one that there is none of
+    words: bool = False  # whether it holds words, which stand on the left, and not numbers
+    width: int | None = None  # least width of words that may be wrapped; None: nothing is wrapped
 
     def text(self, line: Any) -> str:
         """The cell of a line."""

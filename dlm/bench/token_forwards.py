@@ -9,16 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Paper:
-    """One row that commits one position per step, in blocks from left to right.
+    """One row that commits one position per step, in blocks from left to right."""
 
-    Attributes:
-        prompt, generation: positions given, and positions to fill.
-        block: positions of a block.
-    """
-
+    # prompt, generation: positions given, and positions to fill
     prompt: int
     generation: int
-    block: int
+    block: int  # positions of a block
 
     @property
     def row(self) -> int:

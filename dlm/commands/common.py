@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
-
-from dlm.configuration import choices, compose_config
+from dlm.configuration import GROUPS, choices, compose_config
 from dlm.errors import SettingsError
+
+Run = Callable[[dict[str, str], list[str]], int]
 
 
 def split_texts(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -26,65 +25,56 @@ def split_texts(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str
     return texts, rest
 
 
-def answered_help(overrides: Sequence[str], text: str, config: str, show: Callable[[Any], str]) -> bool:
-    """Print the help (``--help``) or the composed configuration (``--cfg``) when asked to; True if so."""
-    if any(o in ("-h", "--help") for o in overrides):
-        print(text.format(groups=group_listing()))
-        return True
-    if "--cfg" in overrides:
-        rest = [o for o in overrides if o not in ("--cfg", "job")]
-        print(show(compose_config(config, rest)), end="")
-        return True
-    return False
+def command(name: str, text: str, keys: Sequence[str] = ()) -> Callable[[Run], Callable[[list[str]], int]]:
+    """Make a command, ``run(overrides)``, of a function that is given what :func:`split_texts` finds.
+
+    Args:
+        name: of the configuration.
+        text: the help.
+        keys: whose values are texts.
+    """
+
+    def made(run: Run) -> Callable[[list[str]], int]:
+        @wraps(run)
+        def command(overrides: list[str]) -> int:
+            texts, rest = split_texts(overrides, keys)
+            return 0 if answered_help(rest, text, name, texts) else run(texts, rest)
+
+        return command
+
+    return made
 
 
-def group_listing() -> str:
-    """The configuration groups and what each can be set to."""
-    lines = [f"  {group}={'|'.join(choices(group))}" for group in ("model", "sampler", "blocks", "cache", "drafting")]
-    return "\n".join(lines)
+def asks_help(overrides: Sequence[str]) -> bool:
+    """Whether a command line asks for help."""
+    return "-h" in overrides or "--help" in overrides
 
 
-def yaml_of(config: Any) -> str:
-    """A composed configuration as YAML, Hydra's own part left out."""
-    from omegaconf import OmegaConf
+def answered_help(overrides: Sequence[str], text: str, name: str, texts: Mapping[str, str] | None = None) -> bool:
+    """Print the help (``--help``) or the composed configuration with texts (``--cfg``), if asked to; True if so."""
+    if asks_help(overrides):
+        print(text.format(groups="\n".join(f"  {group}={'|'.join(choices(group))}" for group in GROUPS)))
+    elif "--cfg" in overrides:
+        from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]))
-
-
-def shown_with(texts: Mapping[str, str]) -> Callable[[Any], str]:
-    """:func:`yaml_of` with what :func:`split_texts` took away put back."""
-
-    def shown(config: Any) -> str:
-        config.merge_with(texts)
-        return yaml_of(config)
-
-    return shown
+        config = compose_config(name, [o for o in overrides if o not in ("--cfg", "job")])
+        config.merge_with(texts or {})
+        print(OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])), end="")
+    else:
+        return False
+    return True
 
 
-def check_counts(config: Any, *keys: str) -> None:
-    """Refuse what is not a whole number of at least 1. Raises SettingsError."""
-    for key in keys:
-        if type(config[key]) is not int or config[key] < 1:
-            raise SettingsError(f"{key} must be a whole number of at least 1, got {config[key]!r}")
-
-
-def check_switches(config: Any, *keys: str) -> None:
-    """Refuse what is neither true nor false. Raises SettingsError."""
-    for key in keys:
-        if not isinstance(config[key], bool):
-            raise SettingsError(f"{key} must be true or false, got {config[key]!r}")
+def switch(texts: Mapping[str, str], key: str) -> bool:
+    """Whether a setting that Hydra does not read is ``true``; absent: it is not. Raises SettingsError: another word."""
+    if (said := texts.get(key, "false")) not in ("true", "false"):
+        raise SettingsError(f"{key} must be true or false, got {said!r}")
+    return said == "true"
 
 
 def folder_of(text: Any, pictures: bool = False) -> Path | None:
-    """The folder that ``out=`` names; None where it names none.
-
-    Args:
-        text: the name.
-        pictures: whether pictures will be drawn there.
-
-    Raises:
-        SettingsError: it is a file, or matplotlib is missing.
-    """
+    """The folder that ``out=`` names; None where it names none. ``pictures``: whether some will be drawn there. Raises
+    SettingsError: it is a file, or matplotlib is missing."""
     if not text or text == "null":
         return None
     folder = Path(str(text)).expanduser()
@@ -95,9 +85,3 @@ def folder_of(text: Any, pictures: bool = False) -> Path | None:
 
         check_matplotlib()
     return folder
-
-
-def progress_bar(*columns: ProgressColumn) -> Progress:
-    """A bar on stderr, where that is a terminal; by default with a description and the time gone."""
-    shown = columns or (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*shown, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,22 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from dlm.choices import chosen, labels, listed
-from dlm.commands.common import (
-    answered_help,
-    check_counts,
-    check_switches,
-    folder_of,
-    progress_bar,
-    shown_with,
-    split_texts,
-)
-from dlm.configuration import Composer, compose_config, plain_of, quoted
+from dlm.commands.common import command, folder_of
+from dlm.configuration import Composer, check_counts, check_switches, compose_config, plain_of, quoted
 from dlm.errors import SettingsError
+from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
 
 if TYPE_CHECKING:
     from dlm.evaluation.runner import Models, Ready
     from dlm.report.comparison import Line, Refused
+
+    # Per task, and there per label, the point in a temporary store, or why its settings were refused.
+    Points = dict[str, dict[str, Ready | str]]
 
 HELP = """dlm compare: samplers side by side on the same held-out questions.
 
@@ -66,35 +62,13 @@ TEXT_KEYS = ("task", "samplers", "caches", "out")
 OWN = ("n", "pictures")  # what `dlm eval` has other words for
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What is asked for, checked and built.
-
-    Attributes:
-        points: per task, and there per label, the point in a temporary store, or why its settings were refused.
-        models: holds the model.
-        out: where files go; None for none.
-        pictures: whether pictures are among them.
-        record: all settings as plain values, for ``compare.json``.
-    """
-
-    points: dict[str, dict[str, Ready | str]]
-    models: Models
-    out: Path | None
-    pictures: bool
-    record: dict[str, Any]
-
-
-def run(overrides: list[str]) -> int:
+@command("compare", HELP, TEXT_KEYS)
+def run(texts: dict[str, str], overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    texts, overrides = split_texts(overrides, TEXT_KEYS)
-    if answered_help(overrides, HELP, "compare", shown_with(texts)):
-        return 0
     with TemporaryDirectory(prefix="dlm-compare-") as store:
-        comparison = _prepare(texts, overrides, store)
-        report = _Report(comparison, Console(file=sys.stdout))
+        points, models, report = _prepare(texts, overrides, store)
         try:
-            _measure_all(comparison, report)
+            _measure_all(points, models, report)
         except BaseException:
             report.rescue()
             raise
@@ -103,12 +77,8 @@ def run(overrides: list[str]) -> int:
     return 0
 
 
-def _prepare(texts: dict[str, str], overrides: list[str], store: str) -> Comparison:
-    """Check and build everything, then load the model.
-
-    Raises:
-        SettingsError: unknown names, settings out of range, no matplotlib where pictures are wanted.
-    """
+def _prepare(texts: dict[str, str], overrides: list[str], store: str) -> tuple[Points, Models, _Report]:
+    """Check and build everything, then load the model."""
     from dlm import tasks
     from dlm.evaluation.runner import Models, prepare
 
@@ -151,26 +121,27 @@ def _prepare(texts: dict[str, str], overrides: list[str], store: str) -> Compari
     device = str(models.get(shared[0].parts).device)
     lists = {"task": asked, "samplers": names, "caches": [cache for cache in caches if cache]}
     rest = {k: v for k, v in plain_of(config).items() if k not in ("sampler", *TEXT_KEYS, "debug", "hydra")}
-    return Comparison(points, models, out, config.pictures, {**lists, **rest, "overrides": overrides, "device": device})
+    record = {**lists, **rest, "overrides": overrides, "device": device}
+    return points, models, _Report(out, config.pictures, record)
 
 
-def _measure_all(comparison: Comparison, report: _Report) -> None:
+def _measure_all(tasks: Points, models: Models, report: _Report) -> None:
     """Every sampler on every task; the report takes each result in as it comes."""
     from dlm.report.comparison import Refused, measure, warm_up
 
     with progress_bar() as bar:
-        cell = bar.add_task("", total=sum(map(len, comparison.points.values())))
+        cell = bar.add_task("", total=sum(map(len, tasks.values())))
         warm = False
-        for task, points in comparison.points.items():
+        for task, points in tasks.items():
             for label, ready in points.items():
                 bar.update(cell, description=escape(f"{task} {label}"))
                 try:
                     if isinstance(ready, str):
                         raise SettingsError(ready)
                     if not warm:
-                        warm_up(ready, comparison.models)
+                        warm_up(ready, models)
                         warm = True
-                    report.take(measure(ready, label, comparison.models))
+                    report.take(measure(ready, label, models))
                 except SettingsError as error:
                     report.refuse(Refused(task, label, str(error)))
                 bar.advance(cell)
@@ -178,10 +149,11 @@ def _measure_all(comparison: Comparison, report: _Report) -> None:
 
 
 class _Report:
-    """What has been measured so far: tables on the console, files in the folder."""
+    """What has been measured so far: tables on the console, files in the folder ``out`` if there is one, among them
+    ``pictures`` if so, and all settings as plain values (``record``) in ``compare.json``."""
 
-    def __init__(self, comparison: Comparison, console: Console) -> None:
-        self.comparison, self.console = comparison, console
+    def __init__(self, out: Path | None, pictures: bool, record: dict[str, Any]) -> None:
+        self.out, self.pictures, self.record, self.console = out, pictures, record, Console(file=sys.stdout)
         self.lines: list[Line] = []
         self.refused: list[Refused] = []
         self.shown: set[str] = set()
@@ -202,17 +174,17 @@ class _Report:
         lines = self._print([line for line in self.lines if line.task == task])
         for refused in (r for r in self.refused if r.task == task):
             self.console.print(Text(f"refused: {refused.sampler}: {refused.reason}"), soft_wrap=True)
-        if lines and self.comparison.out is not None and self.comparison.pictures:
+        if lines and self.out is not None and self.pictures:
             from dlm.report.plots_points import draw
 
-            draw(lines, self.comparison.out / f"{task.replace('/', '-')}.png")
+            draw(lines, self.out / f"{task.replace('/', '-')}.png")
 
     def rescue(self) -> None:
         """After an error or an interrupt: show the lines of a task that was not finished."""
         self._print([line for line in self.lines if line.task not in self.shown])
-        if self.lines and self.comparison.out is not None:
+        if self.lines and self.out is not None:
             count = "1 line was" if len(self.lines) == 1 else f"{len(self.lines)} lines were"
-            print(f"dlm: {count} measured; see {self.comparison.out}/compare.csv", file=sys.stderr)
+            print(f"dlm: {count} measured; see {self.out}/compare.csv", file=sys.stderr)
 
     def _print(self, lines: Sequence[Line]) -> list[Line]:
         from dlm.report.comparison import ranked
@@ -223,16 +195,16 @@ class _Report:
         return best
 
     def _write(self) -> None:
-        if self.comparison.out is None:
+        if self.out is None:
             return
         from dlm import __version__
         from dlm.report.comparison import Line
 
         lines = [asdict(line) for line in self.lines]
-        write_csv(self.comparison.out / "compare.csv", [f.name for f in fields(Line)], lines)
+        write_csv(self.out / "compare.csv", [f.name for f in fields(Line)], lines)
         refused = [asdict(refused) for refused in self.refused]
-        record = {"dlm": __version__, "settings": self.comparison.record, "lines": lines, "refused": refused}
-        write_json(self.comparison.out / "compare.json", record)
+        record = {"dlm": __version__, "settings": self.record, "lines": lines, "refused": refused}
+        write_json(self.out / "compare.json", record)
 
 
 def _table(lines: Sequence[Line]) -> Table:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlm.commands.common import asks_help, split_texts, switch
 from dlm.configuration import compose_config, plain_of
 from dlm.errors import DlmError, SettingsError
 
@@ -68,57 +69,34 @@ NAMED = 4  # tasks that are named when answers do not fit
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table.
+    """One line of the table."""
 
-    Attributes:
-        area: what it belongs to.
-        name: what was looked at.
-        state: ``yes``, ``no``, or ``look``: with a restriction.
-        found: what was found.
-        use: what needs it, or what to do.
-    """
-
-    area: str
-    name: str
-    state: State
-    found: str
-    use: str = ""
+    area: str  # what it belongs to
+    name: str  # what was looked at
+    state: State  # ``yes``, ``no``, or ``look``: with a restriction
+    found: str  # what was found
+    use: str = ""  # what needs it, or what to do
 
 
 def run(overrides: list[str]) -> int:
-    """Run the command; returns the exit status.
-
-    Raises:
-        SettingsError: an unknown setting or model.
-    """
-    if any(o in ("-h", "--help") for o in overrides):
+    """Run the command; returns the exit status. Raises SettingsError: an unknown setting or model."""
+    if asks_help(overrides):
         print(HELP, end="")
         return 0
-    settings, model = _settings(overrides)
-    checks = [*_machine(), *_storage(Path(settings["out"]).expanduser()), *_extras(), _sandbox()]
+    settings, rest = split_texts(overrides, ("out", "json"))
+    model = [o for o in rest if o.partition("=")[0] == "model" or o.startswith("model.")]
+    if unknown := [o for o in rest if o not in model and o.partition("=")[0] != "debug"]:
+        raise SettingsError(f"unknown setting {unknown[0]!r}; dlm doctor knows out, model, json")
+    model = [o for o in model if o != "model=null"]
+    as_json = switch(settings, "json")
+    checks = [*_machine(), *_storage(Path(settings.get("out", ".")).expanduser()), *_extras(), _sandbox()]
     if model:
         checks += _model(model)
-    if settings["json"] == "true":
+    if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}, indent=1, ensure_ascii=False))
     else:
         Console(file=sys.stdout).print(_table(checks))
     return 0
-
-
-def _settings(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The command's own settings, and the overrides that choose a model."""
-    settings, model = {"out": ".", "json": "false"}, []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if key == "model" or key.startswith("model."):
-            model += [] if override == "model=null" else [override]
-        elif equals and key in settings:
-            settings[key] = value
-        elif key != "debug":
-            raise SettingsError(f"unknown setting {override!r}; dlm doctor knows out, model, json")
-    if settings["json"] not in ("true", "false"):
-        raise SettingsError(f"json must be true or false, got {settings['json']!r}")
-    return settings, model
 
 
 def _machine() -> Iterator[Check]:
@@ -145,11 +123,11 @@ def _storage(out: Path) -> Iterator[Check]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     yield _room("models and data sets", Path(HF_HUB_CACHE), "HF_HOME")
-    for switch in SWITCHES:
-        value = os.environ.get(switch)
+    for name in SWITCHES:
+        value = os.environ.get(name)
         on = value is not None and value.upper() in ("1", "ON", "YES", "TRUE")
         found = "not set" if value is None else f"{value}: {'offline' if on else 'online'}"
-        yield Check("storage", switch, "look" if on else "yes", found, "nothing is fetched from the hub" if on else "")
+        yield Check("storage", name, "look" if on else "yes", found, "nothing is fetched from the hub" if on else "")
 
 
 def _room(name: str, folder: Path, setting: str) -> Check:
@@ -200,11 +178,7 @@ def _sandbox() -> Check:
 
 
 def _model(overrides: list[str]) -> Iterator[Check]:
-    """Look at a model's tokenizer.
-
-    Raises:
-        SettingsError: unknown model or setting of it.
-    """
+    """Look at a model's tokenizer. Raises SettingsError: unknown model or setting of it."""
     name = plain_of(compose_config("eval", overrides))["model"].get("name_or_path")
     if name is None:
         yield Check("model", "tokenizer", "look", "a model of your own", "only models of dlm.load are looked at")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dlm.choices import listed
-from dlm.commands.common import answered_help, check_counts, check_switches, folder_of, shown_with, split_texts
-from dlm.configuration import Composed, compose_config, parts_of
+from dlm.commands.common import command, folder_of
+from dlm.configuration import Composed, check_counts, check_switches, compose_config, parts_of
 from dlm.errors import SettingsError
 from dlm.files import write_csv, write_json
 
@@ -48,67 +48,35 @@ examples:
   dlm drift cache=dkv_greedy sampler=random
   dlm drift model=llada-8b-instruct cache=vicinity task=math/word_problem max_new_tokens=128 out=drift
 """
-TEXT_KEYS = ("prompt", "task", "out")
 LONGEST_TABLE = 32  # lines; of a longer run several steps share one
 TOLD = {"prompt": "prompt", "decided_before": "decided\nbefore", "decided_since": "decided\nsince", "masks": "masks"}
 
 
-@dataclass(frozen=True)
-class DriftSettings:
-    """What is asked for, checked and built, before a model is loaded.
-
-    Attributes:
-        parts: sampler, cache and numbers.
-        prompts: what is decoded.
-        cache, sampler: their names.
-        out: where files go; None for none.
-        pictures: whether a picture is among them.
-    """
-
-    parts: Composed
-    prompts: list[Prompt]
-    cache: str
-    sampler: str
-    out: Path | None
-    pictures: bool
-
-    @property
-    def title(self) -> str:
-        """One line that says what was measured."""
-        count = "1 prompt" if len(self.prompts) == 1 else f"{len(self.prompts)} prompts"
-        return f"{self.cache} beside no cache: {count}, {self.parts.max_new_tokens} positions, sampler {self.sampler}"
-
-
-def run(overrides: list[str]) -> int:
+@command("drift", HELP, ("prompt", "task", "out"))
+def run(texts: dict[str, str], overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    texts, overrides = split_texts(overrides, TEXT_KEYS)
-
-    if answered_help(overrides, HELP, "drift", shown_with(texts)):
-        return 0
-    asked = _prepare(texts, overrides)
+    parts, prompts, out = _prepare(texts, overrides)
     from dlm.evaluation.drift import measure
 
-    parts, console = asked.parts, Console(file=sys.stdout)
+    cache, count = parts.name("cache"), "1 prompt" if len(prompts) == 1 else f"{len(prompts)} prompts"
+    title = f"{cache} beside no cache: {count}, {parts.max_new_tokens} positions, sampler {parts.sampler.name}"
     drift = measure(
-        parts.load_model(), asked.prompts, parts.sampler, parts.cache,
+        parts.load_model(), prompts, parts.sampler, parts.cache,
         max_new_tokens=parts.max_new_tokens, batch_size=parts.batch_size, seed=parts.seed,
     )  # fmt: skip
-    console.print(_step_table(drift, asked.title))
+    console = Console(file=sys.stdout)
+    console.print(_step_table(drift, title))
     if drift.keys:
         console.print(_layer_table(drift))
     for line in _summary(drift):
         console.print(Text(line), soft_wrap=True)
-    if asked.out is not None:
-        _write(drift, asked, asked.out)
+    if out is not None:
+        _write(drift, parts, prompts, title, out)
     return 0
 
 
-def _prepare(texts: dict[str, str], overrides: list[str]) -> DriftSettings:
-    """Check and build everything but the model.
-
-    Raises:
-        SettingsError: unknown names, settings out of range, no matplotlib where a picture is wanted.
-    """
+def _prepare(texts: dict[str, str], overrides: list[str]) -> tuple[Composed, list[Prompt], Path | None]:
+    """Check and build everything but the model: the parts, what is decoded, and where files go."""
     from dlm import tasks
 
     config = compose_config("drift", overrides)
@@ -127,12 +95,7 @@ def _prepare(texts: dict[str, str], overrides: list[str]) -> DriftSettings:
     parts = parts_of(config)
     if parts.drafter is not None:
         raise SettingsError("drift is measured without a drafter: leave drafting=none")
-    return DriftSettings(parts, prompts, _name(config.cache), parts.sampler.name, out, config.pictures)
-
-
-def _name(node: Any) -> str:
-    """The preset a configuration node builds."""
-    return str(node.get("_target_", "none")).rpartition(".")[2]
+    return parts, prompts, out
 
 
 def _step_table(drift: Drift, title: str) -> Table:
@@ -203,7 +166,7 @@ def _small(kl: float) -> str:
     return "0" if kl == 0 else f"{kl:.1e}"
 
 
-def _write(drift: Drift, asked: DriftSettings, folder: Path) -> None:
+def _write(drift: Drift, parts: Composed, prompts: list[Prompt], title: str, folder: Path) -> None:
     """All files, each whole."""
     from dlm import __version__
     from dlm.evaluation.drift import KeyDrift, OutputDrift, StepDrift
@@ -213,15 +176,15 @@ def _write(drift: Drift, asked: DriftSettings, folder: Path) -> None:
         ("steps", StepDrift, drift.steps), ("keys", KeyDrift, drift.keys), ("outputs", OutputDrift, drift.outputs),
     ):  # fmt: skip
         write_csv(folder / f"drift_{name}.csv", [f.name for f in fields(kind)], map(asdict, lines))
-    config = {k: v for k, v in asked.parts.config.items() if k not in ("out", "debug", "pictures")}
+    config = {k: v for k, v in parts.config.items() if k not in ("out", "debug", "pictures")}
     figures = (
         "mean_kl", "median_kl", "max_kl", "agreement", "same_choice", "hamming", "first_divergence",
         "token_forwards_ratio",
     )  # fmt: skip
-    record = {"dlm": __version__, "settings": config, "prompts": asked.prompts}
+    record = {"dlm": __version__, "settings": config, "prompts": prompts}
     record |= {"summary": {name: getattr(drift, name) for name in figures}}
     write_json(folder / "drift.json", record)
-    if asked.pictures:
+    if parts.config["pictures"]:
         from dlm.evaluation.drift_pictures import draw
 
-        draw(drift, asked.title, folder / "drift.png")
+        draw(drift, title, folder / "drift.png")

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, check_switches, shown_with, split_texts
-from dlm.configuration import compose_config
+from dlm.commands.common import answered_help, split_texts
+from dlm.configuration import check_switches, compose_config
 
 if TYPE_CHECKING:
     from dlm.evaluation.runner import Outcome
@@ -54,7 +54,6 @@ examples:
   dlm eval task=puzzle/sudoku sampler=topk sampler.tokens_per_step=2 cache=dual blocks.length=16 json=true
   dlm eval task=waiting_line/copy task.form=infill record=[order,confidence]
 """
-TEXT_KEYS = ("out",)
 
 
 def run(overrides: list[str]) -> int:
@@ -63,9 +62,8 @@ def run(overrides: list[str]) -> int:
 
     if sweep.asked_for(overrides):
         return sweep.run(overrides)
-    texts, overrides = split_texts(overrides, TEXT_KEYS)
-
-    if answered_help(overrides, HELP, "eval", shown_with(texts)):
+    texts, overrides = split_texts(overrides, ("out",))
+    if answered_help(overrides, HELP, "eval", texts):
         return 0
     from dlm.evaluation.runner import Models, prepare
     from dlm.evaluation.session import run_point

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dlm.commands.common import answered_help, progress_bar, split_texts, yaml_of
-from dlm.configuration import compose_config, parts_of
+from dlm.commands.common import command
+from dlm.configuration import check_choice, compose_config, parts_of
 from dlm.errors import PromptError, SettingsError
+from dlm.evaluation.progress import progress_bar
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
@@ -58,23 +57,18 @@ examples:
   dlm generate model=llada-8b-instruct chat=true 'prompt=Why is the sky blue?'
   dlm generate model=local model.path=DIR sampler=dream_entropy sampler.steps=64 'prompt=...'
 """
-TEXT_KEYS = ("prompt", "system", "prompts_file", "output", "trace")
-FORMATS = ("auto", "live", "text", "json")
 
 
-def run(overrides: list[str]) -> int:
+@command("generate", HELP, ("prompt", "system", "prompts_file", "output", "trace"))
+def run(texts: dict[str, str], overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    if answered_help(overrides, HELP, "generate", yaml_of):
-        return 0
     from dlm.api import stream
     from dlm.display import card, one_line, watch
 
-    texts, overrides = split_texts(overrides, TEXT_KEYS)
     config = compose_config("generate", overrides)
     parts = parts_of(config)
     settings = {**parts.config, **texts}
-    if settings["format"] not in FORMATS:
-        raise SettingsError(f"format must be one of {', '.join(FORMATS)}, got {settings['format']!r}")
+    check_choice("format", settings["format"], ("auto", "live", "text", "json"))
     prompts = read_prompts(settings)
     for key in ("output", "trace"):
         if settings[key] is not None:
@@ -97,7 +91,9 @@ def run(overrides: list[str]) -> int:
         finished = (event for event in events if isinstance(event, tuple))
     done: dict[int, Generation] = {}
     try:
-        _collect(finished, done, len(prompts), progress=shape != "live" and len(prompts) > 1)
+        with progress_bar(quiet=shape == "live" or len(prompts) == 1) as bar:
+            for index, answer in bar.track(finished, len(prompts), description="decoding"):
+                done[index] = answer
     except BaseException:
         _salvage(done, prompts, settings["output"])
         if settings["trace"] is not None and done:
@@ -123,21 +119,15 @@ def run(overrides: list[str]) -> int:
 
 def _pinned(value: Any) -> dict[int, int | str] | None:
     """``pinned`` as generated position -> id or text."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(
-        isinstance(k, int) and isinstance(v, int | str) for k, v in value.items()
-    ):
+    pairs = value.items() if isinstance(value, dict) else [(None, None)]
+    if value is not None and not all(isinstance(k, int) and isinstance(v, int | str) for k, v in pairs):
         raise SettingsError(f"pinned is {{generated position: token id or text}}, got {value!r}")
     return value
 
 
 def read_prompts(settings: dict[str, Any]) -> list[Prompt]:
-    """The prompts of the one source that is given.
-
-    Raises:
-        PromptError: no source, several, or a file that does not hold prompts.
-    """
+    """The prompts of the one source that is given. Raises PromptError: no source, several, or a file that does not hold
+    prompts."""
     given = [key for key in ("prompt", "prompt_ids", "prompts_file") if settings[key] is not None]
     if len(given) != 1:
         found = f"{' and '.join(given)} are" if given else "none is"
@@ -184,12 +174,8 @@ def _read_file(path: Path) -> list[Prompt]:
             prompts.append(_ids(entry["ids"], where))
         elif isinstance(entry.get("prompt"), str):
             prompts.append(entry["prompt"])
-        elif (
-            isinstance(entry.get("messages"), list)
-            and entry["messages"]
-            and all(isinstance(m, dict) for m in entry["messages"])
-        ):
-            prompts.append(entry["messages"])
+        elif isinstance(chat := entry.get("messages"), list) and chat and all(isinstance(m, dict) for m in chat):
+            prompts.append(chat)
         else:
             raise PromptError(f"{where}: a prompt is a string, a chat a list of messages")
     if not prompts:
@@ -208,18 +194,6 @@ def _chat(prompt: Prompt, system: str | None) -> Prompt:
         return prompt
     messages = [{"role": "user", "content": prompt}]
     return [{"role": "system", "content": system}, *messages] if system is not None else messages
-
-
-def _collect(
-    finished: Iterator[tuple[int, Generation]], done: dict[int, Generation], total: int, progress: bool
-) -> None:
-    """Take the answers in as they are finished, with a progress bar on stderr."""
-    with progress_bar() if progress else nullcontext() as bar:
-        task = bar.add_task("decoding", total=total) if bar is not None else None
-        for index, answer in finished:
-            done[index] = answer
-            if bar is not None and task is not None:
-                bar.advance(task)
 
 
 def _salvage(done: dict[int, Generation], prompts: list[Prompt], output: str | None) -> None:
@@ -272,8 +246,7 @@ def _write_traces(
 
     names: dict[str, Any] = {"model": model.name, "sampler": parts.sampler.name, "seed": parts.seed}
     for key in ("cache", "drafting"):
-        target = str(parts.config[key].get("_target_", "none")).rpartition(".")[2]
-        names |= {key: target.lower()} if target != "none" else {}
+        names |= {key: name.lower()} if (name := parts.name(key)) != "none" else {}
     traces = []
     for index, answer in sorted(done.items()):
         trace, counts = answer.trace, answer.counts

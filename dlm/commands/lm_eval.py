@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from importlib.util import find_spec
 from typing import Any
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
+from dlm.commands.common import answered_help, split_texts
 from dlm.configuration import compose_config, parts_of
-from dlm.errors import SettingsError
 
 HELP = """dlm lm-eval: tasks of lm-evaluation-harness, answered with any model, sampler, cache and drafter.
 
@@ -54,10 +52,8 @@ def run(overrides: list[str]) -> int:
     asked = [argument for argument in overrides if argument in ("-h", "--help", "--cfg")]
     if asked:
         rest = [o for o in overrides if "=" in o and not o.startswith("-")]
-        answered_help([asked[0], *split_texts(rest, TEXT_KEYS)[1]], HELP, "lm_eval", yaml_of)
+        answered_help([asked[0], *split_texts(rest, TEXT_KEYS)[1]], HELP, "lm_eval")
         return 0
-    if find_spec("lm_eval") is None:
-        raise SettingsError("lm-evaluation-harness is not installed: pip install 'dlm[eval]'")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.getLogger("lm_eval").setLevel(os.environ.get("LMEVAL_LOG_LEVEL", "WARNING").upper())
     from dlm.evaluation.harness import launch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dlm.choices import listed
-from dlm.commands.common import (
-    answered_help,
-    check_counts,
-    check_switches,
-    folder_of,
-    progress_bar,
-    shown_with,
-    split_texts,
-)
-from dlm.configuration import GROUPS, build, compose_config
+from dlm.commands.common import answered_help, folder_of, split_texts
+from dlm.configuration import GROUPS, build, check_counts, check_switches, compose_config
 from dlm.errors import SettingsError
+from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
 
 if TYPE_CHECKING:
@@ -63,38 +56,19 @@ examples:
 TEXT_KEYS = ("task", "out")
 
 
-@dataclass(frozen=True)
-class OracleSettings:
-    """What is asked for, checked, before anything is decoded.
-
-    Attributes:
-        cells: what is decoded, each with its sampler.
-        rollouts, seed, batch_size: how.
-        json: whether the table is JSON.
-        out: where files go; None for none.
-    """
-
-    cells: list[tuple[Cell, Sampler]]
-    rollouts: int
-    seed: int
-    batch_size: int
-    json: bool
-    out: Path | None
-
-
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status: 1 when a cell is not what it must be."""
     from dlm.exact_model.cells import TASKS
 
     texts, overrides = split_texts(overrides, TEXT_KEYS)
-
-    if answered_help(overrides, HELP.replace("{tasks}", ", ".join(TASKS)), "oracle", shown_with(texts)):
+    if answered_help(overrides, HELP.replace("{tasks}", ", ".join(TASKS)), "oracle", texts):
         return 0
-    plan = _prepare(texts, overrides)
-    checked = list(_checked(plan))
-    if plan.out is not None:
-        _write(checked, plan.out)
-    if plan.json:
+    config, planned = _prepare(texts, overrides)
+    out = folder_of(texts.get("out"))
+    checked = list(_checked(with_samplers(planned), config.rollouts, config.seed, config.batch_size))
+    if out is not None:
+        _write(checked, out)
+    if config.json:
         print(json.dumps([one.record for one in checked], indent=1))
     else:
         console = Console(file=sys.stdout)
@@ -103,12 +77,8 @@ def run(overrides: list[str]) -> int:
     return 0 if all(one.ok for one in checked) else 1
 
 
-def _prepare(texts: dict[str, str], overrides: list[str]) -> OracleSettings:
-    """Check everything and build the samplers.
-
-    Raises:
-        SettingsError: unknown tasks, numbers out of range, a file where a folder should be.
-    """
+def _prepare(texts: dict[str, str], overrides: list[str]) -> tuple[Any, list[Cell]]:
+    """The configuration, checked, and what is decoded."""
     from omegaconf import OmegaConf
 
     from dlm.exact_model.cells import TASKS, cells
@@ -118,17 +88,13 @@ def _prepare(texts: dict[str, str], overrides: list[str]) -> OracleSettings:
         raise SettingsError(f"oracle brings its own model and a sampler for each cell: leave {group} out")
     config = compose_config("oracle", overrides)
     check_counts(config, "rollouts", "batch_size")
-    if type(config.seed) is not int:
-        raise SettingsError(f"seed must be a whole number, got {config.seed!r}")
+    check_counts(config, "seed", least=None)
     check_switches(config, "json")
     names = listed(texts.get("task", str(config.task)))
     if not names:
         raise SettingsError(f"task names none: all, or some of {', '.join(TASKS)}")
     lengths: list[Any] = list(config.n) if OmegaConf.is_list(config.n) else [config.n]
-    found = cells(TASKS if names == ["all"] else names, lengths)
-    out = folder_of(texts.get("out"))
-    cells_ = with_samplers(found)
-    return OracleSettings(cells_, config.rollouts, config.seed, config.batch_size, config.json, out)
+    return config, cells(TASKS if names == ["all"] else names, lengths)
 
 
 def with_samplers(found: Sequence[Cell]) -> list[tuple[Cell, Sampler]]:
@@ -152,15 +118,15 @@ def _composed(groups: tuple[str, ...]) -> Any:
     return compose_config("oracle", groups)
 
 
-def _checked(plan: OracleSettings) -> Iterator[Checked]:
+def _checked(planned: list[tuple[Cell, Sampler]], *how: int) -> Iterator[Checked]:
     """Decode cell after cell."""
     from dlm.exact_model.check import check
 
     with progress_bar() as bar:
-        progress = bar.add_task("", total=len(plan.cells))
-        for cell, sampler in plan.cells:
+        progress = bar.add_task("", total=len(planned))
+        for cell, sampler in planned:
             bar.update(progress, description=escape(f"{cell.group.task} n={cell.group.n} {cell.way}"))
-            yield check(cell, sampler, plan.rollouts, plan.seed, plan.batch_size)
+            yield check(cell, sampler, *how)
             bar.advance(progress)
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from dlm.choices import names
-from dlm.commands.common import answered_help, check_switches, folder_of, shown_with, split_texts
-from dlm.configuration import compose_config
+from dlm.commands.common import answered_help, folder_of, split_texts
+from dlm.configuration import check_choice, check_switches, compose_config
 from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -51,70 +50,16 @@ examples:
   dlm report runs/a runs/b out=report 'pair=[threshold threshold=0.9,factor factor=1.0]'
   dlm report runs rule=upstream pbx=[70,80]
 """
-TEXT_KEYS = ("dir", "out", "pair", "curves")
-FORMATS = ("table", "csv", "markdown", "json")
 WIDTH = 150  # of the tables where there is no terminal
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """What is asked for, checked before anything is read.
-
-    Attributes:
-        folders: where results are.
-        out: where files go.
-        pair: names of two runs to test, or none.
-        format: what is printed.
-        pictures: whether pictures are drawn.
-        options: what is computed.
-        curves: published curves, instead of folders; None: none.
-    """
-
-    folders: list[Path]
-    out: Path
-    pair: list[str]
-    format: str
-    pictures: bool
-    options: Options
-    curves: Path | None = None
 
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
     named = [o for o in overrides if not o.startswith("-") and ("=" not in o or Path(o).is_dir())]
-    texts, rest = split_texts([o for o in overrides if o not in named], TEXT_KEYS)
-
-    if answered_help(rest, HELP, "report", shown_with(texts)):
+    texts, rest = split_texts([o for o in overrides if o not in named], ("dir", "out", "pair", "curves"))
+    if answered_help(rest, HELP, "report", texts):
         return 0
-    asked = _prepare(named, texts, rest)
-    if asked.curves is not None:
-        _print_curves(asked.curves, asked.options.x, asked.format)
-        return 0
-    from dlm.report.figures import figures_of
-    from dlm.report.pairs import compare
-    from dlm.report.summary import summary_of
-    from dlm.report.written import write_report
-
-    figures = figures_of(asked.folders)
-    pairs = compare(figures, asked.pair) if asked.pair else []
-    summary = summary_of(figures, asked.options)
-    # First: `| less` may end before all is printed.
-    write_report(summary, pairs, asked.out, asked.folders if asked.pictures else None)
-    _print(summary, pairs, asked.format)
-    count = "1 point" if len(figures) == 1 else f"{len(figures)} points"
-    print(f"dlm: {count}; see {asked.out}/report.html", file=sys.stderr)
-    return 0
-
-
-def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) -> ReportSettings:
-    """Check everything that can be checked before results are read.
-
-    Raises:
-        SettingsError: no folder, settings out of range, no matplotlib where pictures are wanted.
-    """
-    from dlm.report.summary import Options
-
-    config = compose_config("report", overrides)
+    config = compose_config("report", rest)
     folders = [Path(name).expanduser() for name in [*named, *names(texts.get("dir", ""))]]
     curves = Path(texts["curves"]).expanduser() if texts.get("curves", "null") != "null" else None
     if bool(folders) == (curves is not None):
@@ -123,8 +68,32 @@ def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) 
     drawn = config.pictures and bool(folders)
     out = folder_of(texts.get("out"), drawn) or folder_of(Path(*folders[:1]) / "report", drawn)
     assert out is not None
-    if config.format not in FORMATS:
-        raise SettingsError(f"format must be one of {', '.join(FORMATS)}, got {config.format!r}")
+    options = _options(config)
+    if curves is not None:
+        _print_curves(curves, options.x, config.format)
+        return 0
+    from dlm.report.figures import figures_of
+    from dlm.report.page import write_report
+    from dlm.report.pairs import compare
+    from dlm.report.summary import summary_of
+
+    figures = figures_of(folders)
+    pair = names(texts["pair"]) if texts.get("pair", "null") != "null" else []
+    pairs = compare(figures, pair) if pair else []
+    summary = summary_of(figures, options)
+    # First: `| less` may end before all is printed.
+    write_report(summary, pairs, out, folders if config.pictures else None)
+    _print(summary, pairs, config.format)
+    count = "1 point" if len(figures) == 1 else f"{len(figures)} points"
+    print(f"dlm: {count}; see {out}/report.html", file=sys.stderr)
+    return 0
+
+
+def _options(config: Any) -> Options:
+    """What is computed, and how it is printed, checked."""
+    from dlm.report.summary import Options
+
+    check_choice("format", config.format, ("table", "csv", "markdown", "json"))
     if config.rule not in ("ours", "upstream"):
         raise SettingsError(f"rule must be ours or upstream, got {config.rule!r}")
     x = _numbers("pbx", config.pbx, "a list of percentages, as pbx=[70,80]")
@@ -137,9 +106,7 @@ def _prepare(named: Sequence[str], texts: dict[str, str], overrides: list[str]) 
     at = config.at
     if at is not None and (isinstance(at, bool) or not isinstance(at, int | float) or at <= 0):
         raise SettingsError(f"at must be a number of tokens per forward above 0, got {at!r}")
-    pair = names(texts["pair"]) if texts.get("pair", "null") != "null" else []
-    options = Options(tuple(x), config.rule, low, high, None if at is None else float(at))
-    return ReportSettings(folders, out, pair, config.format, config.pictures, options, curves)
+    return Options(x, config.rule, low, high, None if at is None else float(at))
 
 
 def _numbers(key: str, values: Any, wanted: str) -> tuple[float, ...]:

@@ -14,14 +14,15 @@ from shlex import quote
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import progress_bar, split_texts
+from dlm.commands.common import asks_help, split_texts, switch
 from dlm.configuration import config_dir, quoted
 from dlm.errors import SettingsError
 from dlm.evaluation.grid import Choice, combined, load_grid, overrides_of
+from dlm.evaluation.progress import progress_bar
 from dlm.evaluation.sweep_plan import Cost, Entry, Event, Log, State, cost_of
 from dlm.evaluation.sweeps import Sweep
 from dlm.evaluation.workers import check_launcher
@@ -65,23 +66,14 @@ SHOWN = 5  # refusals that are printed
 
 @dataclass(frozen=True)
 class Order:
-    """What a sweep's command line asks for.
+    """What a sweep's command line asks for."""
 
-    Attributes:
-        choices: the points, as the command line would say them.
-        launcher: what goes to Hydra: the launcher and its settings.
-        workers: how many go through the points at once.
-        dry: whether to say what there is to do, and no more.
-        skip_refused: whether points with settings that do not fit are left out; otherwise nothing is run.
-        as_json: whether to print figures as JSON.
-    """
-
-    choices: list[Choice]
-    launcher: list[str]
-    workers: int
-    dry: bool
-    skip_refused: bool
-    as_json: bool
+    choices: list[Choice]  # the points, as the command line would say them
+    launcher: list[str]  # what goes to Hydra: the launcher and its settings
+    workers: int  # how many go through the points at once
+    dry: bool  # whether to say what there is to do, and no more
+    skip_refused: bool  # whether points with settings that do not fit are left out; otherwise nothing is run
+    as_json: bool  # whether to print figures as JSON
 
 
 def asked_for(overrides: Sequence[str]) -> bool:
@@ -91,14 +83,14 @@ def asked_for(overrides: Sequence[str]) -> bool:
 
 def run(overrides: list[str]) -> int:
     """Run a sweep; 1 when a point has failures, else 0."""
-    if any(o in ("-h", "--help", "--help-sweep") for o in overrides):
+    if asks_help(overrides) or "--help-sweep" in overrides:
         print(HELP.format(grids=", ".join(sorted(p.stem for p in (config_dir() / "grid").glob("*.yaml")))), end="")
         return 0
     order, console = _order(overrides), Console(file=sys.stdout)
     if order.launcher:
         check_launcher(order.launcher)
-    with progress_bar(TextColumn("reading the points"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
-        sweep = Sweep.of(bar.track(order.choices))
+    with progress_bar() as bar:
+        sweep = Sweep.of(bar.track(order.choices, description="reading the points"))
     for choice, reason in sweep.refused[:SHOWN]:
         print(f"dlm: refused: {' '.join(overrides_of(choice))}: {reason}", file=sys.stderr)
     if len(sweep.refused) > SHOWN:
@@ -124,11 +116,7 @@ def run(overrides: list[str]) -> int:
 
 
 def _order(overrides: Sequence[str]) -> Order:
-    """Read the command line.
-
-    Raises:
-        SettingsError: a value that cannot be read, an unknown grid.
-    """
+    """Read the command line. Raises SettingsError: a value that cannot be read, an unknown grid."""
     texts, rest = split_texts([o for o in overrides if o not in SWITCHES], (*OWN, "json", "out"))
     launcher = [o for o in rest if o.startswith("hydra")]
     mine = [o for o in rest if not o.startswith("hydra")]
@@ -138,9 +126,6 @@ def _order(overrides: Sequence[str]) -> Order:
     workers = texts.get("workers", "1")
     if not workers.isdecimal() or int(workers) < 1:
         raise SettingsError(f"workers must be a whole number of at least 1, got {workers!r}")
-    for key in ("skip_refused", "json"):
-        if texts.get(key, "false") not in ("true", "false"):
-            raise SettingsError(f"{key} must be true or false, got {texts[key]!r}")
     if int(workers) > 1 and not launcher:
         launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}"]
     return Order(
@@ -148,8 +133,8 @@ def _order(overrides: Sequence[str]) -> Order:
         launcher=launcher,
         workers=int(workers),
         dry="--dry-run" in overrides,
-        skip_refused=texts.get("skip_refused") == "true",
-        as_json=texts.get("json") == "true",
+        skip_refused=switch(texts, "skip_refused"),
+        as_json=switch(texts, "json"),
     )
 
 
@@ -158,9 +143,8 @@ def _watched(entries: Sequence[Entry], folder: Path) -> Iterator[None]:
     """A progress bar over the points, fed by the workers' logs."""
     by_key = {entry.key: entry for entry in entries}
     seen, over = set[str](), threading.Event()
-    columns = (TextColumn("points"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with progress_bar(*columns) as bar:
-        task = bar.add_task("", total=len(entries))
+    with progress_bar(TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("points", total=len(entries))
 
         def look() -> None:
             for key, event in Log.read(folder).items():

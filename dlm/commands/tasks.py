@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from dlm.commands.common import asks_help, switch
 from dlm.configuration import compose_config, plain_of
 from dlm.errors import SettingsError
 from dlm.tasks import Instance, Task
@@ -36,21 +37,23 @@ NOT_OPTIONS = ("_target_", "name", "limit", "form")  # keys of conf/task that th
 
 
 def run(overrides: list[str]) -> int:
-    """Run the command; returns the exit status.
-
-    Raises:
-        SettingsError: an unknown task or setting, an index that the task does not have.
-    """
-    if any(o in ("-h", "--help") for o in overrides):
+    """Run the command; returns the exit status. Raises SettingsError: an unknown task, setting or index."""
+    if asks_help(overrides):
         print(HELP, end="")
         return 0
+    from dlm import tasks
+
     settings = _settings(overrides)
-    as_json = _json(settings.pop("json", "false"))
-    index = _index(settings.pop("index", "0"))
+    as_json = switch(settings, "json")
+    settings.pop("json", None)
+    text = settings.pop("index", "0")
+    if not (text.isascii() and text.isdigit()):
+        raise SettingsError(f"index must be a whole number of at least 0, got {text!r}")
+    index = int(text)
     if "task" not in settings:
         if settings or any(o.startswith("index=") for o in overrides):
             raise SettingsError("which task? add its name: dlm tasks waiting_line/copy")
-        lines = listing()
+        lines = [asdict(tasks.outline(name)) for name in tasks.every()]
         print(json.dumps(lines, indent=1)) if as_json else _print_table(lines)
         return 0
     task = opened([f"{key}={value}" for key, value in settings.items()])
@@ -65,11 +68,7 @@ def run(overrides: list[str]) -> int:
 
 
 def _settings(overrides: list[str]) -> dict[str, str]:
-    """Settings by key; a word alone is the task's name.
-
-    Raises:
-        SettingsError: an option or a key that there is none.
-    """
+    """Settings by key; a word alone is the task's name."""
     settings = {}
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -84,35 +83,13 @@ def _settings(overrides: list[str]) -> dict[str, str]:
     return settings
 
 
-def _json(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise SettingsError(f"json must be true or false, got {text!r}")
-    return text == "true"
-
-
-def _index(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise SettingsError(f"index must be a whole number of at least 0, got {text!r}")
-    return int(text)
-
-
 def opened(overrides: list[str]) -> Task:
-    """The task that a configuration names (``task=NAME``, ``task.KEY=VALUE``), as ``dlm eval`` would open it.
-
-    Raises:
-        SettingsError: an unknown task or option, or a value that the task refuses.
-    """
+    """The task that a configuration names (``task=NAME``, ``task.KEY=VALUE``), as ``dlm eval`` would open it. Raises
+    SettingsError: an unknown task or option, or a value that the task refuses."""
     from dlm import tasks
 
     node = plain_of(compose_config("eval", overrides))["task"]
     return tasks.open(node["name"], **{key: value for key, value in node.items() if key not in NOT_OPTIONS})
-
-
-def listing() -> list[dict[str, Any]]:
-    """Every task as in :class:`dlm.tasks.Outline`."""
-    from dlm import tasks
-
-    return [asdict(tasks.outline(name)) for name in tasks.every()]
 
 
 def _print_table(lines: list[dict[str, Any]]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dlm.commands.common import answered_help, split_texts, yaml_of
-from dlm.configuration import compose_config
+from dlm.commands.common import answered_help, folder_of, split_texts
+from dlm.configuration import check_counts, compose_config
 from dlm.errors import SettingsError
 from dlm.files import write_whole
 
@@ -44,47 +44,35 @@ examples:
   dlm trace html run.jsonl out=run.html
   dlm trace plot run.jsonl
 """
-TEXT_KEYS = ("file", "out")
 ACTIONS = ("show", "html", "plot")
 
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    if answered_help(overrides, HELP, "trace", yaml_of):
+    if answered_help(overrides, HELP, "trace"):
         return 0
     action, path, settings = _asked(overrides)
-    if action == "show":
-        _show(path, settings)
-    elif action == "html":
-        _html(path, settings)
-    else:
-        _plot(path, settings)
+    {"show": _show, "html": _html, "plot": _plot}[action](path, settings)
     return 0
 
 
 def _asked(overrides: list[str]) -> tuple[str, Path, dict[str, Any]]:
-    """The action, the file and the settings, checked.
-
-    Raises:
-        SettingsError: an unknown action or key, no file, a value out of range.
-    """
+    """The action, the file and the settings, checked."""
     action = overrides[0] if overrides else ""
     if action not in ACTIONS:
         raise SettingsError(f"dlm trace needs one of {', '.join(ACTIONS)} first, for example: dlm trace show run.jsonl")
     rest = list(overrides[1:])
     # A name may hold an equals sign, as the folders of a sweep do.
     named = [rest.pop(0)] if rest and ("=" not in rest[0] or Path(rest[0]).exists()) else []
-    texts, rest = split_texts(rest, TEXT_KEYS)
+    texts, rest = split_texts(rest, ("file", "out"))
     named += [texts["file"]] if "file" in texts else []
     if len(named) != 1:
         raise SettingsError(f"dlm trace {action} needs one file of traces, for example: dlm trace {action} run.jsonl")
     config = compose_config("trace", rest)
     settings: dict[str, Any] = {str(key): config[key] for key in config}
     settings["out"] = texts.get("out")
-    for key, least in (("index", 0), ("step", 0), ("limit", 1)):
-        value = settings[key]
-        if not (key == "step" and value is None) and (type(value) is not int or value < least):
-            raise SettingsError(f"{key} must be a whole number of at least {least}, got {value!r}")
+    check_counts(settings, "index", *(["step"] if settings["step"] is not None else []), least=0)
+    check_counts(settings, "limit")
     speed = settings["speed"]
     if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed < float("inf"):
         raise SettingsError(f"speed must be above 0 (forwards a second), got {speed!r}")
@@ -92,9 +80,11 @@ def _asked(overrides: list[str]) -> tuple[str, Path, dict[str, Any]]:
 
 
 def _show(path: Path, settings: dict[str, Any]) -> None:
+    from dlm.trace import read_traces
     from dlm.trace.terminal import show
 
-    trace, step = _row(path, settings["index"]), settings["step"]
+    index, step = settings["index"], settings["step"]
+    trace = _at(path, list(itertools.islice(read_traces(path), index + 1)), index)
     if step is not None and step > len(trace.steps):
         raise SettingsError(f"step={step}: the row has {len(trace.steps)} forwards; give 0 to {len(trace.steps)}")
     show(trace, Console(file=sys.stdout), settings["speed"], step, animate=sys.stdout.isatty())
@@ -127,18 +117,10 @@ def _plot(path: Path, settings: dict[str, Any]) -> None:
     index = settings["index"]
     traces = list(itertools.islice(read_traces(path), max(settings["limit"], index + 1)))
     trace = _at(path, traces, index)
-    folder = Path(settings["out"]).expanduser() if settings["out"] else path if path.is_dir() else path.parent
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"out={folder} is a file: name a folder")
+    folder = folder_of(settings["out"]) or (path if path.is_dir() else path.parent)
     folder.mkdir(parents=True, exist_ok=True)
     for file in draw(trace, traces[: settings["limit"]], folder / (_beside(path, "").name + f"-{index}")):
         print(file)
-
-
-def _row(path: Path, index: int) -> Any:
-    from dlm.trace import read_traces
-
-    return _at(path, list(itertools.islice(read_traces(path), index + 1)), index)
 
 
 def _at(path: Path, traces: list[Any], index: int) -> Any:

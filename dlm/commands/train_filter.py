@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from dlm.choices import listed
-from dlm.commands.common import answered_help, check_counts, check_switches, folder_of, shown_with, split_texts
-from dlm.configuration import build, compose_config
+from dlm.commands.common import command, folder_of
+from dlm.configuration import build, check_counts, check_switches, compose_config
 from dlm.errors import SettingsError
+from dlm.evaluation.progress import progress_bar
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
@@ -52,15 +52,11 @@ examples:
   dlm train-filter model=llada-8b-instruct data=prompts.jsonl max_new_tokens=256 out=filters/llada
   dlm generate 'prompt=47+85=' sampler=learn2pd sampler.filter=filters/tiny/filter.safetensors
 """
-TEXT_KEYS = ("data", "out")
 
 
-def run(overrides: list[str]) -> int:
+@command("train_filter", HELP, ("data", "out"))
+def run(texts: dict[str, str], overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
-    texts, overrides = split_texts(overrides, TEXT_KEYS)
-
-    if answered_help(overrides, HELP, "train_filter", shown_with(texts)):
-        return 0
     config = compose_config("train_filter", overrides)
     config.merge_with(texts)
     out, portions, training = _prepare(config)
@@ -69,11 +65,9 @@ def run(overrides: list[str]) -> int:
     from dlm.training.filter_data import Records, collect
 
     files = len(portions) * (1 + len(walk.shorter))
-    made = collect(walk, portions, out / "records")
-    bar = track(
-        made, "collecting", total=files, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    )
-    records = Records.cat(list(bar))
+    with progress_bar() as bar:
+        made = bar.track(collect(walk, portions, out / "records"), files, description="collecting")
+        records = Records.cat(list(made))
     filter, judgement = train(records, training, walk.inputs, out / "training.safetensors")
     told = _told(config, walk, records, training)
     _write(out, filter, judgement, told, config.pictures)
@@ -82,11 +76,7 @@ def run(overrides: list[str]) -> int:
 
 
 def _prepare(config: Any) -> tuple[Path, list[Portion], FilterTraining]:
-    """Check everything that needs no model.
-
-    Raises:
-        SettingsError: no folder, settings out of range, unknown tasks, a file without prompts.
-    """
+    """Check everything that needs no model."""
     from hydra.utils import instantiate
 
     check_switches(config, "pictures")

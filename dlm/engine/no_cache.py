@@ -1,8 +1,9 @@
-"""No cache: every position of a row at every step."""
+"""Caches that keep nothing of their own: none, which feeds every position at every step; and one around another."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from dlm.engine.interfaces import Cache, CacheRun
 from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, ForwardPlan, Layout, sees
+from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
 from dlm.engine.step import StepView
 
@@ -29,6 +31,41 @@ class NoCache(Cache):
     def open(self, layout: Layout) -> NoCacheRun:
         """Nothing is remembered but the masks of the present row lengths."""
         return NoCacheRun(WholeRows(layout.attention_block))
+
+
+@dataclass(frozen=True)
+class CacheAround(Cache):
+    """Says of itself what another cache says; who listens to that one extends it."""
+
+    inner: Cache
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        return self.inner.needs
+
+    @property
+    def stores(self) -> bool:
+        return self.inner.stores
+
+    @property
+    def asks_ahead(self) -> bool:
+        return self.inner.asks_ahead
+
+    @property
+    def schedule_known(self) -> bool:
+        return self.inner.schedule_known
+
+    @property
+    def spans_blocks(self) -> bool:
+        return self.inner.spans_blocks
+
+    def check(self, sampler: Any, description: Any) -> None:
+        """What the other one refuses."""
+        self.inner.check(sampler, description)
+
+    def open(self, layout: Layout) -> CacheRun:
+        """The other one at work."""
+        return self.inner.open(layout)
 
 
 @dataclass

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlm.api import prompt_job
@@ -27,42 +27,27 @@ SYSTEMATIC = 4
 
 @dataclass(frozen=True)
 class Query:
-    """An instance, asked with one seed.
+    """An instance, asked with one seed."""
 
-    Attributes:
-        instance: what is asked.
-        index: its place in the task.
-        seed: of the noise.
-        attempt: 1, or more after failures.
-    """
-
-    instance: Instance
-    index: int
-    seed: int
-    attempt: int = 1
+    instance: Instance  # what is asked
+    index: int  # its place in the task
+    seed: int  # of the noise
+    attempt: int = 1  # 1, or more after failures
 
 
+@dataclass
 class Asker:
-    """Makes rows of questions, for one model and form.
+    """Makes rows of questions, for one model and form."""
 
-    Args:
-        model: answers them.
-        task: asks them.
-        form: ``chat``, ``text`` or ``infill``.
-        canvas: positions to fill; without meaning in infill form.
-        rank: the process this is.
-    """
-
-    def __init__(self, model: LanguageModel, task: Task, form: str, canvas: int, rank: int = 0) -> None:
-        self.model, self.task, self.form, self.canvas, self.rank = model, task, form, canvas, rank
-        self._rows: dict[int, Job] = {}
+    model: LanguageModel  # answers them
+    task: Task  # asks them
+    form: str  # ``chat``, ``text`` or ``infill``
+    canvas: int  # positions to fill; without meaning in infill form
+    rank: int = 0  # the process this is
+    _rows: dict[int, Job] = field(default_factory=dict)
 
     def job(self, number: int, query: Query) -> Job:
-        """The row of a question, under a number of its own.
-
-        Raises:
-            PromptError: it does not fit the model.
-        """
+        """The row of a question, under a number of its own. Raises PromptError: it does not fit the model."""
         if query.index not in self._rows:  # several seeds ask the same
             self._rows[query.index] = self._row(query)
         key = instance_key(query.seed, query.instance.instance_id)
@@ -83,11 +68,7 @@ class Asker:
         return replace(job, tokens=tokens, writable=tuple(job.start + place for place in open_))
 
     def decoder(self, sampler: Sampler, cache: Cache | None = None, drafter: Any = None) -> Decoder:
-        """What answers the rows.
-
-        Raises:
-            SettingsError: the sampler does not fit the model.
-        """
+        """What answers the rows. Raises SettingsError: the sampler does not fit the model."""
         bound = sampler.bind(self.model.tokenizer, self.model.description.valid_vocab)
         return Decoder(self.model.backbone, self.model.description, bound, cache, drafter)
 
@@ -97,11 +78,7 @@ class Asker:
         return self.model.decode(row.tokens[:useful]) if self.model.tokenizer is not None else ""
 
     def sample(self, query: Query, row: RowResult, text: str, verdict: Verdict) -> Sample:
-        """What is kept of an answer.
-
-        Raises:
-            ValueError: a score outside [0, 1].
-        """
+        """What is kept of an answer. Raises ValueError: a score outside [0, 1]."""
         instance, counts = query.instance, row.counts
         prompt = str(row.prompt)[1:-1].replace(" ", "")  # ids with commas between
         if not 0.0 <= verdict.score <= 1.0:
@@ -224,15 +201,12 @@ def decoded(
         except (SettingsError, StorageError):
             raise
         except Exception:
-            yield from _one_by_one(rows, _live(left, batch_size), suspects)
+            # The rows that were in the batch: the decoder takes the longest first.
+            live = sorted(left.values(), key=lambda job: (-job.end, job.index))[:batch_size]
+            yield from _one_by_one(rows, live, suspects)
             for number, _ in suspects:
                 left.pop(number, None)
     _tell(suspects, failed)
-
-
-def _live(left: Mapping[int, Job], batch_size: int) -> list[Job]:
-    """The rows that were in the batch: the decoder takes the longest first."""
-    return sorted(left.values(), key=lambda job: (-job.end, job.index))[:batch_size]
 
 
 def _one_by_one(

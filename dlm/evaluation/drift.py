@@ -22,21 +22,12 @@ __all__ = ["KINDS", "Drift", "KeyDrift", "OutputDrift", "StepDrift", "measure"]
 
 @dataclass(frozen=True)
 class OutputDrift:
-    """One prompt decoded twice, without the cache and with it.
+    """One prompt decoded twice, without the cache and with it (``cached_``)."""
 
-    Attributes:
-        prompt: its place in the list of prompts.
-        positions: generated positions.
-        hamming: how many of them hold another token.
-        first_divergence: 0-based step after which the canvases differ for the first time; None: they never do.
-        forwards, token_forwards: of the uncached run.
-        cached_forwards, cached_token_forwards: of the other one.
-    """
-
-    prompt: int
-    positions: int
-    hamming: int
-    first_divergence: int | None
+    prompt: int  # its place in the list of prompts
+    positions: int  # generated positions
+    hamming: int  # how many of them hold another token
+    first_divergence: int | None  # 0-based step after which the canvases differ for the first time; None: they never do
     forwards: int
     cached_forwards: int
     token_forwards: int
@@ -45,17 +36,12 @@ class OutputDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """What a cache changes; KL in nats.
+    """What a cache changes; KL in nats."""
 
-    Attributes:
-        steps: the teacher-forced replay, by prompt and step.
-        keys: the keys and values it attended to, by prompt, step, layer and kind; empty when the policy keeps none.
-        outputs: the free runs, by prompt.
-    """
-
-    steps: tuple[StepDrift, ...]
+    steps: tuple[StepDrift, ...]  # the teacher-forced replay, by prompt and step
+    # the keys and values it attended to, by prompt, step, layer and kind; empty when the policy keeps none
     keys: tuple[KeyDrift, ...]
-    outputs: tuple[OutputDrift, ...]
+    outputs: tuple[OutputDrift, ...]  # the free runs, by prompt
 
     @property
     def mean_kl(self) -> float:
@@ -126,8 +112,8 @@ def measure(
     sampler = sampler.bind(model.tokenizer, model.description.valid_vocab)
     policy, replay = NoCache() if cache is None else cache, Replay()
     beside = Decoder(model.backbone, model.description, sampler, Beside(policy), replay)
-    exact = _History.of(beside, jobs, model, batch_size)
-    cached = _History.of(Decoder(model.backbone, model.description, sampler, cache), jobs, model, batch_size)
+    exact = _history(beside, jobs, model, batch_size)
+    cached = _history(Decoder(model.backbone, model.description, sampler, cache), jobs, model, batch_size)
     return Drift(
         steps=tuple(step for _, step in sorted(replay.steps.items())),
         keys=tuple(line for _, lines in sorted(replay.keys.items()) for line in lines),
@@ -135,36 +121,27 @@ def measure(
     )
 
 
-@dataclass(frozen=True)
-class _History:
-    """A decode to look back on.
+# The tokens of a prompt's row after a step, by (prompt, step), and the results by prompt.
+_History = tuple[dict[tuple[int, int], list[int]], dict[int, RowResult]]
 
-    Attributes:
-        canvases: the tokens of a prompt's row after a step, by (prompt, step).
-        results: by prompt.
-    """
 
-    canvases: dict[tuple[int, int], list[int]]
-    results: dict[int, RowResult]
-
-    @classmethod
-    def of(cls, decoder: Decoder, jobs: Sequence[Job], model: LanguageModel, batch_size: int) -> _History:
-        """Decode ``jobs`` to the end."""
-        history = cls({}, {})
-        for event in decoder.run(jobs, batch_size, model.device):
-            if isinstance(event, RowResult):
-                history.results[event.index] = event
-                continue
-            assert isinstance(event, StepEvent)
-            for row, tokens in zip(event.rows, event.view.canvas.tokens.tolist(), strict=True):
-                history.canvases[row.job.index, row.steps - 1] = tokens[: row.job.end]
-        return history
+def _history(decoder: Decoder, jobs: Sequence[Job], model: LanguageModel, batch_size: int) -> _History:
+    """Decode ``jobs`` to the end, to look back on it."""
+    canvases, results = dict[tuple[int, int], list[int]](), dict[int, RowResult]()
+    for event in decoder.run(jobs, batch_size, model.device):
+        if isinstance(event, RowResult):
+            results[event.index] = event
+            continue
+        assert isinstance(event, StepEvent)
+        for row, tokens in zip(event.rows, event.view.canvas.tokens.tolist(), strict=True):
+            canvases[row.job.index, row.steps - 1] = tokens[: row.job.end]
+    return canvases, results
 
 
 def _output(exact: _History, cached: _History, prompt: int) -> OutputDrift:
-    ours, theirs = exact.results[prompt], cached.results[prompt]
+    ours, theirs = exact[1][prompt], cached[1][prompt]
     last = max(ours.counts.forwards, theirs.counts.forwards)
-    parted = (s for s in range(last) if exact.canvases.get((prompt, s)) != cached.canvases.get((prompt, s)))
+    parted = (s for s in range(last) if exact[0].get((prompt, s)) != cached[0].get((prompt, s)))
     return OutputDrift(
         prompt=prompt,
         positions=len(ours.tokens),

@@ -18,9 +18,8 @@ from torch import Tensor
 from dlm.engine.canvas import Canvas
 from dlm.engine.forward import Forward, Seen
 from dlm.engine.interfaces import Cache, CacheRun, Speculator
-from dlm.engine.no_cache import NoCacheRun, WholeRows
+from dlm.engine.no_cache import CacheAround, NoCacheRun, WholeRows
 from dlm.engine.plan import CacheQuery, ForwardPlan, Layout
-from dlm.engine.proposal import Statistic
 from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import SamplerState
 from dlm.engine.step import StepView, rank
@@ -37,37 +36,24 @@ CHUNK_ELEMENTS = 2**23
 
 @dataclass(frozen=True)
 class StepDrift:
-    """How far the cache's answers were from the exact ones at one step of one row.
+    """How far the cache's answers were from the exact ones at one step of one row."""
 
-    Attributes:
-        prompt: the row's place in the list of prompts.
-        step: 0-based forward of the row.
-        age: steps since the row was last recomputed whole; 0: at this one.
-        fed: positions the policy recomputed.
-        candidates: masked positions of the block that the policy lets the step commit; all figures are over them.
-        kl_mean, kl_median, kl_max: KL(exact || cached) of the whole distributions, in nats.
-        agreement: share of candidates whose most probable token is the same.
-        prob_gap: mean absolute difference of the largest probability.
-        entropy_gap: mean absolute difference of the entropies, in nats.
-        committed: positions the exact step committed.
-        same_choice: whether the sampler would have committed just these positions from the cached answers.
-        worst_place: the last place (1 is best) a committed position has among the scores from the cached answers;
-            None when the policy did not let it be committed.
-    """
-
-    prompt: int
-    step: int
-    age: int
-    fed: int
-    candidates: int
+    prompt: int  # the row's place in the list of prompts
+    step: int  # 0-based forward of the row
+    age: int  # steps since the row was last recomputed whole; 0: at this one
+    fed: int  # positions the policy recomputed
+    candidates: int  # masked positions of the block that the policy lets the step commit; all figures are over them
+    # kl_mean, kl_median, kl_max: KL(exact || cached) of the whole distributions, in nats
     kl_mean: float
     kl_median: float
     kl_max: float
-    agreement: float
-    prob_gap: float
-    entropy_gap: float
-    committed: int
-    same_choice: bool
+    agreement: float  # share of candidates whose most probable token is the same
+    prob_gap: float  # mean absolute difference of the largest probability
+    entropy_gap: float  # mean absolute difference of the entropies, in nats
+    committed: int  # positions the exact step committed
+    same_choice: bool  # whether the sampler would have committed just these positions from the cached answers
+    # the last place (1 is best) a committed position has among the scores from the cached answers; None when the policy
+    # did not let it be committed
     worst_place: int | None
 
 
@@ -75,21 +61,17 @@ class StepDrift:
 class KeyDrift:
     """How far the keys and values that one step of one row attended to were from those of a full forward.
 
-    Attributes:
-        prompt, step, age: as in :class:`StepDrift`.
-        layer: 0-based.
-        kind: one of :data:`KINDS`.
-        positions: how many of the kind are visible.
-        key_distance, value_distance: ``||stored - fresh|| / ||fresh||`` over all of them.
-        key_cosine, value_cosine: mean over them of the cosine of stored and fresh, all heads of a position end to end.
+    A distance is ``||stored - fresh|| / ||fresh||`` over all visible positions of the kind; a cosine is the mean over
+    them of that of stored and fresh, all heads of a position end to end.
     """
 
+    # prompt, step, age: as in :class:`StepDrift`
     prompt: int
     step: int
     age: int
-    layer: int
-    kind: str
-    positions: int
+    layer: int  # 0-based
+    kind: str  # one of :data:`KINDS`
+    positions: int  # how many of the kind are visible
     key_distance: float
     key_cosine: float
     value_distance: float
@@ -97,53 +79,27 @@ class KeyDrift:
 
 
 @dataclass(frozen=True)
-class Beside(Cache):
+class Beside(CacheAround):
     """No cache for the decoder, and a policy at work beside it on the same rows."""
-
-    policy: Cache
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        return self.policy.needs
-
-    @property
-    def stores(self) -> bool:
-        return self.policy.stores
-
-    @property
-    def asks_ahead(self) -> bool:
-        return self.policy.asks_ahead
-
-    def check(self, sampler: Sampler, description: ModelDescription) -> None:
-        """What the policy refuses."""
-        self.policy.check(sampler, description)
 
     def open(self, layout: Layout) -> BesideRun:
         """Both at work."""
         whole = NoCacheRun(WholeRows(layout.attention_block))
-        return BesideRun(self.policy.open(layout), whole, [0] * layout.rows)
+        return BesideRun(self.inner.open(layout), whole, [0] * layout.rows)
 
 
 @dataclass
 class BesideRun(CacheRun):
-    """:class:`Beside` at work.
+    """:class:`Beside` at work."""
 
-    Attributes:
-        policy: its run.
-        whole: the uncached run.
-        refreshed_at: per slot the step of the row's last refresh.
-        query, answer: the decoder's question of this step, and the policy's answer.
-        fresh: keys and values of the uncached forward.
-        cached: what the sampler would have been shown under the policy; set by the step.
-    """
-
-    policy: CacheRun
-    whole: NoCacheRun
-    refreshed_at: list[int]
+    policy: CacheRun  # its run
+    whole: NoCacheRun  # the uncached run
+    refreshed_at: list[int]  # per slot the step of the row's last refresh
+    # query, answer: the decoder's question of this step, and the policy's answer
     query: CacheQuery = field(init=False)
     answer: ForwardPlan = field(init=False)
-    fresh: Fresh = field(init=False)
-    cached: StepView | None = None
+    fresh: Fresh = field(init=False)  # keys and values of the uncached forward
+    cached: StepView | None = None  # what the sampler would have been shown under the policy; set by the step
 
     def plan(self, query: CacheQuery) -> ForwardPlan:
         self.query, self.answer, self.fresh = query, self.policy.plan(query), Fresh()
@@ -302,11 +258,9 @@ def _stale_keys(beside: BesideRun, canvas: Canvas) -> list[list[tuple[Any, ...]]
 class Fresh:
     """A memory (:class:`dlm.engine.plan.FeedMemory`) that changes nothing and takes down the keys and values of a
     forward.
-
-    Attributes:
-        keys, values: per layer. ``[R, T, K, h]`` each, a second stream and entries that are not kept at the end
     """
 
+    # keys, values: per layer. ``[R, T, K, h]`` each, a second stream and entries that are not kept at the end
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 

@@ -108,10 +108,7 @@ def _zipped(columns: Mapping[str, Any], name: str) -> list[Choice]:
 
 def holds(condition: str, choice: Choice) -> bool:
     """Whether a condition holds for a point: comparisons, arithmetic, ``and``/``or``/``not``, over the point's keys.
-
-    Raises:
-        SettingsError: it cannot be read, or names a key the point does not set.
-    """
+    Raises SettingsError: it cannot be read, or names a key the point does not set."""
     try:
         return bool(_value(ast.parse(condition, mode="eval").body, choice))
     except SyntaxError as error:
@@ -149,11 +146,8 @@ def _value(node: ast.expr, choice: Choice) -> Any:
 
 
 def load_grid(name: str, folder: Path) -> dict[str, Any]:
-    """Read a grid: a name in ``folder``, or the path of a YAML file.
-
-    Raises:
-        SettingsError: there is no such grid (the known ones are listed), or the file is no mapping.
-    """
+    """Read a grid: a name in ``folder``, or the path of a YAML file. Raises SettingsError: there is no such grid (the
+    known ones are listed), or the file is no mapping."""
     import yaml
 
     own = folder / f"{name}.yaml"

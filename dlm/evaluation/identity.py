@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -133,10 +134,8 @@ def machine() -> dict[str, Any]:
 
     versions = {"dlm": dlm.__version__, "python": platform.python_version()}
     for package in ("torch", "transformers"):
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {"versions": versions, "git": _commit(), "machine": f"{socket.gethostname()} {platform.platform()}"}
 
 

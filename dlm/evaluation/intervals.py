@@ -8,11 +8,8 @@ Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
 def wilson(right: float, n: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a share: ``right`` successes among ``n`` trials, both ends in [0, 1].
-
-    Raises:
-        ValueError: ``n`` below 1, or ``right`` outside [0, n].
-    """
+    """Wilson's score interval of a share: ``right`` successes among ``n`` trials, both ends in [0, 1]. Raises
+    ValueError: ``n`` below 1, or ``right`` outside [0, n]."""
     if n < 1 or not 0 <= right <= n:
         raise ValueError(f"a share needs 0 <= right <= n and n >= 1, got right={right}, n={n}")
     share, weight = right / n, z * z / n

@@ -53,11 +53,8 @@ class LineFile:
         self._synced, self._dirty = time.monotonic(), False
 
     def append(self, line: str) -> None:
-        """Add a line, its newline included.
-
-        Raises:
-            StorageError: it cannot be written (a full disk). The file is as it was before.
-        """
+        """Add a line, its newline included. Raises StorageError: it cannot be written (a full disk). The file is as it
+        was before."""
         data, before = line.encode(), os.fstat(self._file).st_size
         try:
             if os.write(self._file, data) != len(data):  # what is left of the disk took a part of it
@@ -99,17 +96,11 @@ class LineFile:
 
 @dataclass(frozen=True)
 class Torn:
-    """The end of a file whose last line was cut off.
+    """The end of a file whose last line was cut off."""
 
-    Attributes:
-        path: the file.
-        whole: bytes of whole lines before it.
-        lost: bytes of the rest.
-    """
-
-    path: Path
-    whole: int
-    lost: int
+    path: Path  # the file
+    whole: int  # bytes of whole lines before it
+    lost: int  # bytes of the rest
 
     def mend(self) -> str:
         """Cut the rest off (the caller holds the file); returns a sentence about it."""

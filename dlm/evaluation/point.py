@@ -18,14 +18,11 @@ IDENTITY_VERSION = 1
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration: everything that answers, scores and forwards depend on.
+    """One configuration: everything that answers, scores and forwards depend on."""
 
-    Attributes:
-        config: plain values: the parts ``model``, ``task``, ``sampler``, ``blocks``, ``cache``, ``drafting``, each with
-            the ``choice`` its group was set to; ``max_new_tokens`` (None: the template says it); ``form``; and
-            ``identity``, what the task says of its data and scorers.
-    """
-
+    # plain values: the parts ``model``, ``task``, ``sampler``, ``blocks``, ``cache``, ``drafting``, each with the
+    # ``choice`` its group was set to; ``max_new_tokens`` (None: the template says it); ``form``; and ``identity``, what
+    # the task says of its data and scorers
     config: dict[str, Any]
     hash: str = field(init=False)
 
@@ -56,11 +53,8 @@ class Point:
 
 
 def canonical(values: Any) -> str:
-    """One spelling of plain values: keys sorted, no blanks, 1.0 and 1 told apart.
-
-    Raises:
-        TypeError: something JSON has no word for.
-    """
+    """One spelling of plain values: keys sorted, no blanks, 1.0 and 1 told apart. Raises TypeError: something JSON has
+    no word for."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 

@@ -8,13 +8,27 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from dlm.evaluation.sample import Sample
 from dlm.evaluation.tally import effective
 
 LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
 DRAW_EVERY = 0.5  # and between two pictures of the bar, which take a millisecond each
+
+
+def progress_bar(*times: ProgressColumn, quiet: bool = False) -> Progress:
+    """A bar on stderr, where that is a terminal, with a description; ``times``: instead of the time gone."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *(times or [TimeElapsedColumn()]))
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet or not sys.stderr.isatty())
 
 
 class Board:
@@ -31,18 +45,13 @@ class Board:
         self.done = self.failures = 0
         self._score = self._effective = 0.0
         self._started = self._shown = time.monotonic()
-        console = Console(stderr=True)
         # Not console.is_terminal: FORCE_COLOR makes that true for a pipe.
         self._bar = None
         if not quiet and sys.stderr.isatty():
             # The title has a line of its own: 80 columns hold no more than the rest.
-            columns = (
-                BarColumn(bar_width=14),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(elapsed_when_finished=True),
-                TextColumn("{task.fields[figures]}", markup=False),
-            )
-            self._bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+            figures = TextColumn("{task.fields[figures]}", markup=False)
+            columns = (BarColumn(bar_width=14), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
+            self._bar = Progress(*columns, figures, console=Console(stderr=True), transient=True, auto_refresh=False)
             self._task = self._bar.add_task("", total=total, figures="")
 
     def __enter__(self) -> Self:
@@ -73,25 +82,16 @@ class Board:
         if self.quiet or now - self._shown < (DRAW_EVERY if self._bar is not None else LINE_EVERY):
             return
         self._shown = now
+        over = self.done + self.failures
+        rate = over / (now - self._started)
+        figures = f"{rate:.1f}/s"
+        if n := self.done:
+            figures += f", score {self._score / n:.3f}, {self._effective / n:.2f} tokens per forward"
+            figures += f", {self.failures} failed" if self.failures else ""
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done + self.failures, figures=self._figures(now))
+            self._bar.update(self._task, completed=over, figures=figures)
             self._bar.refresh()
         else:
-            rate = (self.done + self.failures) / (now - self._started)
-            left = (self.total - self.done - self.failures) / rate if rate else 0.0
-            print(
-                f"dlm: {self.title}: {self.done + self.failures} of {self.total}, {left:.0f} s left,"
-                f" {self._figures(now)}",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def _figures(self, now: float) -> str:
-        rate = (self.done + self.failures) / (now - self._started)
-        if not self.done:
-            return f"{rate:.1f}/s"
-        failures = f", {self.failures} failed" if self.failures else ""
-        return (
-            f"{rate:.1f}/s, score {self._score / self.done:.3f}, {self._effective / self.done:.2f} tokens per forward"
-            f"{failures}"
-        )
+            left = (self.total - over) / rate if rate else 0.0
+            told = f"dlm: {self.title}: {over} of {self.total}, {left:.0f} s left, {figures}"
+            print(told, file=sys.stderr, flush=True)

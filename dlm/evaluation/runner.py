@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlm.configuration import Composed, build, choices, parts_of, plain_of
+from dlm.configuration import Composed, build, check_choice, check_counts, check_switches, choices, parts_of, plain_of
 from dlm.errors import SettingsError
 from dlm.evaluation import store as files
 from dlm.evaluation.identity import EVALUATION_KEYS, Questions, point_config
@@ -28,52 +28,32 @@ if TYPE_CHECKING:
 
 __all__ = ["Busy", "Models", "Outcome", "Ready", "Wanted", "prepare", "progress_of"]
 
-FORMS = ("auto", "chat", "text", "infill")
 DEFAULT_LIMIT = 100
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for beside the point itself; nothing of it changes an answer.
+    """What is asked for beside the point itself; nothing of it changes an answer."""
 
-    Attributes:
-        limit: questions of the task.
-        seeds: each question is asked once with every one of them.
-        out: results go to ``out/<task>/<sampler>-<hash>``.
-        batch_size: most rows decoded together.
-        retries: how often later runs ask a question again that failed.
-        record: what ``traces.jsonl`` keeps; empty: there is none.
-        overwrite: begin again.
-    """
-
-    limit: int
-    seeds: tuple[int, ...]
-    out: Path
-    batch_size: int = 32
-    retries: int = 2
-    record: tuple[str, ...] = ()
-    overwrite: bool = False
+    limit: int  # questions of the task
+    seeds: tuple[int, ...]  # each question is asked once with every one of them
+    out: Path  # results go to ``out/<task>/<sampler>-<hash>``
+    batch_size: int = 32  # most rows decoded together
+    retries: int = 2  # how often later runs ask a question again that failed
+    record: tuple[str, ...] = ()  # what ``traces.jsonl`` keeps; empty: there is none
+    overwrite: bool = False  # begin again
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A point that is resolved and checked; no model is loaded.
+    """A point that is resolved and checked; no model is loaded."""
 
-    Attributes:
-        point: the configuration and its identity.
-        questions: the task, opened, and its instances.
-        parts: sampler, cache, drafter, and the way to the model.
-        form: ``auto``, ``chat``, ``text`` or ``infill``.
-        canvas: positions to fill; of an infill, the task's own figure.
-        wanted: how much of it, and where to.
-    """
-
-    point: Point
-    questions: Questions
-    parts: Composed
-    form: str
-    canvas: int
-    wanted: Wanted
+    point: Point  # the configuration and its identity
+    questions: Questions  # the task, opened, and its instances
+    parts: Composed  # sampler, cache, drafter, and the way to the model
+    form: str  # ``auto``, ``chat``, ``text`` or ``infill``
+    canvas: int  # positions to fill; of an infill, the task's own figure
+    wanted: Wanted  # how much of it, and where to
 
     @property
     def folder(self) -> Path:
@@ -92,31 +72,19 @@ class Ready:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a point.
+    """What became of a point."""
 
-    Attributes:
-        point: which one.
-        folder: where its results are.
-        asked: answers that were wanted.
-        answers: those of them that are there now.
-        decoded: those that this run made.
-        failures: asked and without an answer.
-        given_up: those of them that failed too often to be asked again.
-        figures: what ``metrics.json`` holds; empty in processes other than the first.
-        outside: seconds of this run beside decoding / seconds of decoding; None when nothing was decoded.
-        notes: sentences for the user.
-    """
-
-    point: Point
-    folder: Path
-    asked: int
-    answers: int
-    decoded: int
-    failures: int
-    given_up: int
-    figures: dict[str, Any]
+    point: Point  # which one
+    folder: Path  # where its results are
+    asked: int  # answers that were wanted
+    answers: int  # those of them that are there now
+    decoded: int  # those that this run made
+    failures: int  # asked and without an answer
+    given_up: int  # those of them that failed too often to be asked again
+    figures: dict[str, Any]  # what ``metrics.json`` holds; empty in processes other than the first
+    # seconds of this run beside decoding / seconds of decoding; None when nothing was decoded
     outside: float | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences for the user
 
 
 class Models:
@@ -139,21 +107,15 @@ class Models:
 
 
 def prepare(config: DictConfig) -> Ready:
-    """Check a composed ``eval`` configuration and build its parts; nothing is loaded or written.
-
-    Args:
-        config: of :func:`dlm.configuration.compose_config` with ``chosen``, or of a Hydra application.
-
-    Raises:
-        SettingsError: an unknown task or option, a value out of range, a task without instances.
-    """
+    """Check a composed ``eval`` configuration and build its parts; nothing is loaded or written. ``config``: of
+    :func:`dlm.configuration.compose_config` with ``chosen``, or of a Hydra application. Raises SettingsError: an
+    unknown task or option, a value out of range, a task without instances."""
     plain = plain_of(config)
     chosen = plain.get("choices") or _hydra_choices()
     if plain.get("task") is None:
         raise SettingsError(f"task is not chosen: add task=NAME, one of {', '.join(choices('task'))}")
     form = plain["task"].get("form", "auto")
-    if form not in FORMS:
-        raise SettingsError(f"task.form must be one of {', '.join(FORMS)}, got {form!r}")
+    check_choice("task.form", form, ("auto", "chat", "text", "infill"))
     questions = _open(plain["task"])
     task = questions.task
     asked_for = plain["max_new_tokens"]
@@ -163,7 +125,7 @@ def prepare(config: DictConfig) -> Ready:
         if task.instance(0).template is None:
             raise SettingsError(f"{task.name} has no infill form: take task.form=auto")
     elif asked_for is not None:
-        _at_least("max_new_tokens", asked_for, 1)
+        check_counts(plain, "max_new_tokens")
     canvas = int(asked_for or task.canvas)
     wanted = _wanted(plain, task)
     config = config.copy()
@@ -183,19 +145,12 @@ def progress_of(ready: Ready) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Pending:
-    """What is left of a point, as the first process found it.
+    """What is left of a point, as the first process found it."""
 
-    Attributes:
-        first: whether there is no answer yet.
-        left: seed, place in the task, and attempt of every question to ask.
-        given_up: questions that have failed too often.
-        notes: sentences for the user.
-    """
-
-    first: bool
-    left: tuple[tuple[int, int, int], ...]
-    given_up: int
-    notes: tuple[str, ...]
+    first: bool  # whether there is no answer yet
+    left: tuple[tuple[int, int, int], ...]  # seed, place in the task, and attempt of every question to ask
+    given_up: int  # questions that have failed too often
+    notes: tuple[str, ...]  # sentences for the user
 
 
 def _open(node: Mapping[str, Any]) -> Questions:
@@ -211,10 +166,9 @@ def _opened(node: str) -> Questions:
 
 
 def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:
-    for key, least in (("batch_size", 1), ("retries", 0)):
-        _at_least(key, plain[key], least)
-    if not isinstance(plain["overwrite"], bool):
-        raise SettingsError(f"overwrite must be true or false, got {plain['overwrite']!r}")
+    check_counts(plain, "batch_size")
+    check_counts(plain, "retries", least=0)
+    check_switches(plain, "overwrite")
     seeds = [plain["seed"]] if plain.get("seeds") is None else plain["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise SettingsError(f"seeds is a list of whole numbers, as seeds=[0,1,2], got {seeds!r}")
@@ -233,10 +187,10 @@ def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:
 
 def _limit(asked: Any, task: Task) -> int:
     if asked is not None:
-        _at_least("task.limit", asked, 1)
+        check_counts({"task.limit": asked}, "task.limit")
     elif task.size is None:
         raise SettingsError(f"{task.name} has no end: give task.limit=N")
-    limit = asked if task.size is None else min(task.size, asked if asked is not None else task.size)
+    limit = min(size for size in (asked, task.size) if size is not None)
     if limit < 1:
         raise SettingsError(f"{task.name} has no instances: give a task, or a file of one, that has some")
     return int(limit)
@@ -250,11 +204,6 @@ def _recorded(record: Any) -> tuple[str, ...]:
         raise SettingsError(f"record is a name or a list of names, got {record!r}")
     Recorder(wanted)
     return tuple(wanted)
-
-
-def _at_least(key: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise SettingsError(f"{key} must be a whole number of at least {least}, got {value!r}")
 
 
 def _hydra_choices() -> dict[str, Any]:

@@ -16,66 +16,39 @@ class Sample:
 
     All but the times, ``attempt`` and ``rank`` depend on the configuration, the instance and the seed alone, so that
     an interrupted run, a sharded one and a plain one write the same values.
-
-    Attributes:
-        instance_id: hash of the question and what is right.
-        index: the instance's place in its task.
-        task: the task's name.
-        seed: the seed of the noise.
-        prompt_sha256: of the prompt's token ids, the conversation around the question included.
-        prompt_tokens: how many they are.
-        output_text: the answer up to its first end token; in infill form the filled template.
-        output_ids: the whole generated region, filler included.
-        target: one right answer.
-        parsed: what the task read out of the answer.
-        score: the headline, in [0, 1].
-        score_strict: with the strict parser; None where the task has one only.
-        parts: further scores by name.
-        error_type: in one word what is wrong; None: nothing.
-        canvas: positions that were to be filled (M).
-        forwards: model evaluations (NFE); a guidance pair counts 2.
-        content_forwards: those until the last token before the first end token was fixed (S_e).
-        token_forwards: positions pushed through the transformer.
-        tokens: generated tokens before the first end token (e).
-        commit_step: per generated position the 0-based step that fixed it; -1 where the sampler did not. The decoding
-            order.
-        confidence: per generated position the probability at which it was committed, 4 digits; None where it was not.
-        accepted_drafts, positions_cut: as in :class:`dlm.engine.result.Counts`.
-        stop: why the row ended: ``filled``, ``end_token`` or ``early_exit``.
-        seconds: wall time of its steps, shared equally among the rows of a batch.
-        seconds_model: the part of it inside forwards.
-        attempt: 1, or more after failures.
-        rank: the process that decoded it.
     """
 
-    instance_id: str
-    index: int
-    task: str
-    seed: int
-    prompt_sha256: str
-    prompt_tokens: int
-    output_text: str
-    output_ids: list[int]
-    target: str
-    parsed: Any
-    score: float
-    score_strict: float | None
-    parts: dict[str, float]
-    error_type: str | None
-    canvas: int
-    forwards: int
-    content_forwards: int
-    token_forwards: int
-    tokens: int
+    instance_id: str  # hash of the question and what is right
+    index: int  # the instance's place in its task
+    task: str  # the task's name
+    seed: int  # the seed of the noise
+    prompt_sha256: str  # of the prompt's token ids, the conversation around the question included
+    prompt_tokens: int  # how many they are
+    output_text: str  # the answer up to its first end token; in infill form the filled template
+    output_ids: list[int]  # the whole generated region, filler included
+    target: str  # one right answer
+    parsed: Any  # what the task read out of the answer
+    score: float  # the headline, in [0, 1]
+    score_strict: float | None  # with the strict parser; None where the task has one only
+    parts: dict[str, float]  # further scores by name
+    error_type: str | None  # in one word what is wrong; None: nothing
+    canvas: int  # positions that were to be filled (M)
+    forwards: int  # model evaluations (NFE); a guidance pair counts 2
+    content_forwards: int  # those until the last token before the first end token was fixed (S_e)
+    token_forwards: int  # positions pushed through the transformer
+    tokens: int  # generated tokens before the first end token (e)
+    # per generated position the 0-based step that fixed it; -1 where the sampler did not. The decoding order.
     commit_step: list[int]
+    # per generated position the probability at which it was committed, 4 digits; None where it was not
     confidence: list[float | None]
+    # accepted_drafts, positions_cut: as in :class:`dlm.engine.result.Counts`
     accepted_drafts: int
     positions_cut: int
-    stop: str
-    seconds: float
-    seconds_model: float
-    attempt: int = 1
-    rank: int = 0
+    stop: str  # why the row ended: ``filled``, ``end_token`` or ``early_exit``
+    seconds: float  # wall time of its steps, shared equally among the rows of a batch
+    seconds_model: float  # the part of it inside forwards
+    attempt: int = 1  # 1, or more after failures
+    rank: int = 0  # the process that decoded it
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -90,11 +63,8 @@ class Sample:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sample:
-        """The inverse of :meth:`line` after ``json.loads``; keys that a later version added are passed over.
-
-        Raises:
-            KeyError: a value without a default is missing.
-        """
+        """The inverse of :meth:`line` after ``json.loads``; keys that a later version added are passed over. Raises
+        KeyError: a value without a default is missing."""
         if not values.keys() >= _REQUIRED:
             raise KeyError(next(f.name for f in fields(cls) if f.name in _REQUIRED and f.name not in values))
         if not values.keys() <= _KNOWN:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -33,25 +34,22 @@ LOOKED_AT = 8  # right answers, the longest, that are compared with the canvas
 AHEAD = 64  # answers a slow judge may be behind, per thread
 
 
+@dataclass
 class Session:
-    """Asks what is left of a point and keeps the answers.
+    """Asks what is left of a point and keeps the answers."""
 
-    Args:
-        ready: the point.
-        store: its folder, held by this process.
-        processes: this process and its like.
-        plan: what is left for all of them.
-    """
+    ready: Ready  # the point
+    store: Store  # its folder, held by this process
+    processes: Group  # this process and its like
+    plan: Pending  # what is left for all of them
+    decoded: int = 0
+    entry: dict[str, Any] = field(default_factory=dict)
+    model_files: str | None = None
 
-    def __init__(self, ready: Ready, store: Store, processes: Group, plan: Pending) -> None:
-        self.ready, self.store, self.processes, self.plan = ready, store, processes, plan
-        self.decoded = 0
-        self.seconds = {"all": 0.0, "decoding": 0.0}
-        self.entry: dict[str, Any] = {}
-        self.model_files: str | None = None
-        self.notes = list(plan.notes)
+    def __post_init__(self) -> None:
+        self.seconds, self.notes = {"all": 0.0, "decoding": 0.0}, list(self.plan.notes)
         # Every answer of a folder that this process alone fills passes through here: no need to read them again.
-        self.answers: list[Sample] | None = [] if plan.first and processes.world == 1 else None
+        self.answers: list[Sample] | None = [] if self.plan.first and self.processes.world == 1 else None
 
     def run(self, models: Models, quiet: bool) -> Outcome:
         """Ask everything; returns what became of the point."""
@@ -212,23 +210,19 @@ class Session:
         )
 
 
+@dataclass
 class _Work:
     """From questions to lines of the store."""
 
-    def __init__(
-        self,
-        store: Store,
-        asker: Asker,
-        board: Board,
-        answers: list[Sample] | None,
-        recorder: Recorder,
-        writer: TraceWriter | None,
-    ) -> None:
-        self.store, self.asker, self.board, self.answers = store, asker, board, answers
-        self.recorder, self.writer = recorder, writer
-        self.kept = 0
-        self.queries: list[Query] = []
-        self.judging: deque[tuple[RowResult, str, Future[Verdict]]] = deque()
+    store: Store
+    asker: Asker
+    board: Board
+    answers: list[Sample] | None
+    recorder: Recorder
+    writer: TraceWriter | None
+    kept: int = 0
+    queries: list[Query] = field(default_factory=list)
+    judging: deque[tuple[RowResult, str, Future[Verdict]]] = field(default_factory=deque)
 
     def go(self, decoder: Decoder, mine: list[Query], batch_size: int, seconds: dict[str, float]) -> None:
         """Decode all questions, and judge and keep each answer as it comes."""
@@ -355,23 +349,17 @@ def run_point(ready: Ready, models: Models, quiet: bool = False) -> Outcome:
         DlmError: an error that no question survives.
     """
     processes = group()
-    store = processes.together(lambda: _open_store(ready, processes) if processes.rank == 0 else None)
+    opened = partial(Store, ready.point, ready.folder, processes.rank, processes.world)
+    store = processes.together(lambda: opened() if processes.rank == 0 else None)
     try:
         pending = processes.together(lambda: _pending(ready, store) if store is not None else None)
         plan = processes.gather(pending)[0]
         assert plan is not None
-        if store is None:
-            store = processes.together(lambda: Store(ready.point, ready.folder, processes.rank, processes.world))
-        else:
-            processes.together(lambda: None)
+        store = processes.together(lambda: opened() if store is None else store)
         return Session(ready, store, processes, plan).run(models, quiet)
     finally:
         if store is not None:
             store.close()
-
-
-def _open_store(ready: Ready, processes: Group) -> Store:
-    return Store(ready.point, ready.folder, 0, processes.world)
 
 
 def _pending(ready: Ready, store: Store) -> Pending:

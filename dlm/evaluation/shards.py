@@ -23,23 +23,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run.
+    """The processes of a run."""
 
-    Attributes:
-        rank, world: which one this is, counted from 0, and how many there are.
-        device: where its model goes; None: wherever a single process would put it.
-    """
-
+    # rank, world: which one this is, counted from 0, and how many there are
     rank: int = 0
     world: int = 1
-    device: str | None = None
+    device: str | None = None  # where its model goes; None: wherever a single process would put it
 
     def gather(self, value: T) -> list[T]:
-        """The value of every process, in order; all must call it.
-
-        Raises:
-            DlmError: another process has died.
-        """
+        """The value of every process, in order; all must call it. Raises DlmError: another process has died."""
         if self.world == 1:
             return [value]
         import torch.distributed as dist
@@ -55,11 +47,8 @@ class Group:
         return values
 
     def together(self, act: Callable[[], T]) -> T:
-        """Do something in every process; if it fails in one, all raise.
-
-        Raises:
-            DlmError: what ``act`` raised here or elsewhere.
-        """
+        """Do something in every process; if it fails in one, all raise. Raises DlmError: what ``act`` raised here or
+        elsewhere."""
         value, fault = None, None
         try:
             value = act()
@@ -86,11 +75,8 @@ def _world() -> str:
 
 
 def group() -> Group:
-    """The processes that a launcher has started, or this one alone.
-
-    Raises:
-        SettingsError: the launcher's variables contradict each other.
-    """
+    """The processes that a launcher has started, or this one alone. Raises SettingsError: the launcher's variables
+    contradict each other."""
     return Group() if _world() == "1" else _joined()
 
 

@@ -14,7 +14,7 @@ from dlm.errors import SettingsError, StorageError
 from dlm.evaluation.lines import LineFile, Torn, read_lines
 from dlm.evaluation.point import Point, canonical, differing
 from dlm.evaluation.sample import Sample
-from dlm.files import write_whole
+from dlm.files import write_json
 
 Key = tuple[str, int]  # instance id, seed
 KEYS = ("instance_id", "seed")
@@ -25,25 +25,17 @@ OUTPUT = 20_000  # and of an answer that no scorer could judge
 
 @dataclass(frozen=True)
 class Failure:
-    """A question that got no answer: a line of ``failures.jsonl``.
+    """A question that got no answer: a line of ``failures.jsonl``."""
 
-    Attributes:
-        instance_id, index, seed: which question.
-        attempt: how often it has been asked by then.
-        kind: the error's class.
-        message: what it said.
-        rank: the process it happened in.
-        output_text: the answer, where there is one and its scorer raised; None otherwise.
-    """
-
+    # instance_id, index, seed: which question
     instance_id: str
     index: int
     seed: int
-    attempt: int
-    kind: str
-    message: str
-    rank: int = 0
-    output_text: str | None = None
+    attempt: int  # how often it has been asked by then
+    kind: str  # the error's class
+    message: str  # what it said
+    rank: int = 0  # the process it happened in
+    output_text: str | None = None  # the answer, where there is one and its scorer raised; None otherwise
 
     def line(self) -> str:
         """The failure as one line of JSON, its newline included."""
@@ -69,11 +61,8 @@ def shards_of(folder: Path, kind: str) -> list[Path]:
 
 
 def read_samples(folder: Path) -> Iterator[Sample]:
-    """The answers of a point, each once; a last line that is cut short is passed over.
-
-    Raises:
-        SettingsError: a broken line before the last; file and line are named.
-    """
+    """The answers of a point, each once; a last line that is cut short is passed over. Raises SettingsError: a broken
+    line before the last; file and line are named."""
     seen: set[Key] = set()
     for path in shards_of(folder, "samples"):
         for values in read_lines(path, KEYS):
@@ -107,17 +96,11 @@ def _keys(folder: Path, kind: str, torn: list[Torn] | None) -> Iterator[Key]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder held when it was opened.
+    """What a folder held when it was opened."""
 
-    Attributes:
-        answered: the questions that have an answer.
-        failed: how often each question has failed.
-        notes: sentences about what was mended.
-    """
-
-    answered: set[Key]
-    failed: Counter[Key]
-    notes: tuple[str, ...]
+    answered: set[Key]  # the questions that have an answer
+    failed: Counter[Key]  # how often each question has failed
+    notes: tuple[str, ...]  # sentences about what was mended
 
 
 class Store:
@@ -179,7 +162,7 @@ class Store:
     def write(self, name: str, values: dict[str, Any]) -> None:
         """Write a JSON file whole."""
         try:
-            write_whole(self.folder / name, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+            write_json(self.folder / name, values)
         except OSError as error:
             raise StorageError(
                 f"{self.folder / name} cannot be written ({error.strerror}): make room and run the same command again"
@@ -203,11 +186,8 @@ class Store:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty when there is no such file, or nothing in it (a power cut leaves such files).
-
-    Raises:
-        SettingsError: the file holds something else.
-    """
+    """A JSON object; empty when there is no such file, or nothing in it (a power cut leaves such files). Raises
+    SettingsError: the file holds something else."""
     if not path.is_file() or not path.stat().st_size:
         return {}
     try:
@@ -220,12 +200,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_folder(point: Point, folder: Path) -> None:
-    """Refuse a folder that holds something else.
-
-    Raises:
-        SettingsError: ``out`` is itself the folder of a point, or the folder is of another configuration; the keys that
-            differ are named.
-    """
+    """Refuse a folder that holds something else. Raises SettingsError: ``out`` is itself the folder of a point, or the
+    folder is of another configuration; the keys that differ are named."""
     above = folder.parent.parent
     for place in (above, folder.parent):
         if (place / CONFIG).is_file() and (place / "samples.jsonl").is_file():

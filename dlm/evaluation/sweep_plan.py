@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.errors import StorageError
-from dlm.files import write_whole
+from dlm.files import write_json
 
 WAIT = 1.0  # seconds between two looks at points that others hold
 
@@ -32,28 +32,19 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """A point of a sweep, as it stands in the plan.
+    """A point of a sweep, as it stands in the plan."""
 
-    Attributes:
-        overrides: what the command line would say to get it.
-        hash, task, method, folder: of its :class:`~dlm.evaluation.point.Point`.
-        model: one spelling of the model's settings: points of one model are neighbours in the plan.
-        asked: answers that are wanted, instances times seeds.
-        done: those that were there when the plan was made.
-        most: forwards an answer takes at most.
-        wanted: one spelling of what is asked of the point: how many questions, with which seeds.
-    """
-
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # what the command line would say to get it
+    # hash, task, method, folder: of its :class:`~dlm.evaluation.point.Point`
     hash: str
     task: str
     method: str
     folder: str
-    model: str
-    asked: int
-    done: int
-    most: int
-    wanted: str = ""
+    model: str  # one spelling of the model's settings: points of one model are neighbours in the plan
+    asked: int  # answers that are wanted, instances times seeds
+    done: int  # those that were there when the plan was made
+    most: int  # forwards an answer takes at most
+    wanted: str = ""  # one spelling of what is asked of the point: how many questions, with which seeds
 
     @property
     def key(self) -> str:
@@ -68,39 +59,25 @@ class Entry:
 
 @dataclass(frozen=True)
 class Event:
-    """A line of a worker's log.
+    """A line of a worker's log."""
 
-    Attributes:
-        key: the entry.
-        state: what became of it.
-        message: why it failed; empty otherwise.
-        answers: how many it has now.
-        seconds: how long it took.
-    """
-
-    key: str
-    state: State
-    message: str = ""
-    answers: int = 0
-    seconds: float = 0.0
+    key: str  # the entry
+    state: State  # what became of it
+    message: str = ""  # why it failed; empty otherwise
+    answers: int = 0  # how many it has now
+    seconds: float = 0.0  # how long it took
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a sweep asks for.
+    """What a sweep asks for."""
 
-    Attributes:
-        points, done: how many there are, and how many of them are finished.
-        answers: those still wanted.
-        forwards: what they take at most.
-        seconds: an estimate from the finished points of the same folder; None where there are none.
-    """
-
+    # points, done: how many there are, and how many of them are finished
     points: int
     done: int
-    answers: int
-    forwards: int
-    seconds: float | None
+    answers: int  # those still wanted
+    forwards: int  # what they take at most
+    seconds: float | None  # an estimate from the finished points of the same folder; None where there are none
 
 
 def cost_of(entries: Sequence[Entry], pace: Callable[[Entry], float | None] = lambda entry: None) -> Cost:
@@ -185,8 +162,7 @@ def work(
 
 def save_plan(path: Path, entries: Sequence[Entry], settings: dict[str, Any]) -> None:
     """Write a plan for workers to read; the file appears whole or not at all."""
-    whole = {"settings": settings, "entries": [asdict(entry) for entry in entries]}
-    write_whole(path, json.dumps(whole, indent=1) + "\n")
+    write_json(path, {"settings": settings, "entries": [asdict(entry) for entry in entries]})
 
 
 def load_plan(path: Path) -> tuple[list[Entry], dict[str, Any]]:

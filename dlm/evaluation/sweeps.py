@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +57,14 @@ class Swept:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Points that are resolved and checked; nothing is loaded or written.
+    """Points that are resolved and checked; nothing is loaded or written."""
 
-    Attributes:
-        entries: in the order in which they are run.
-        refused: those whose settings do not fit, with the reason.
-    """
-
-    entries: list[Entry]
-    refused: list[tuple[Choice, str]]
+    entries: list[Entry]  # in the order in which they are run
+    refused: list[tuple[Choice, str]]  # those whose settings do not fit, with the reason
 
     @classmethod
     def of(cls, choices: Iterable[Choice]) -> Sweep:
-        """Resolve points.
-
-        Raises:
-            SettingsError: this is one of several processes of a launcher.
-        """
+        """Resolve points. Raises SettingsError: this is one of several processes of a launcher."""
         check_alone("a sweep shares its points by workers=N: start it once, without accelerate launch or torchrun")
         composer, entries, refused = Composer("eval"), [], []
         for choice in choices:
@@ -84,11 +77,7 @@ class Sweep:
 
     @property
     def out(self) -> Path:
-        """Where results go.
-
-        Raises:
-            SettingsError: there are no points.
-        """
+        """Where results go. Raises SettingsError: there are no points."""
         if not self.entries:
             raise SettingsError("the sweep has no points: the grid is empty, or its conditions leave none")
         return Path(self.entries[0].folder).parent.parent
@@ -107,20 +96,14 @@ class Sweep:
             )
 
     def begin(self, workers: int, launcher: Sequence[str]) -> Path:
-        """Write the plan; returns its folder, which no other sweep has.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        above, name, number = self.out / "sweeps", time.strftime("%Y%m%d-%H%M%S"), 1
+        """Write the plan; returns its folder, which no other sweep has. Raises StorageError: it cannot be written."""
+        above, name = self.out / "sweeps", time.strftime("%Y%m%d-%H%M%S")
         try:
-            while True:
+            for number in count(1):
                 folder = above / (name if number == 1 else f"{name}-{number}")
-                try:
+                with suppress(FileExistsError):
                     folder.mkdir(parents=True)
                     break
-                except FileExistsError:
-                    number += 1
             settings = {"workers": workers, "launcher": list(launcher), "process": os.getpid()}
             save_plan(folder / PLAN, self.entries, settings)
         except OSError as error:
@@ -129,11 +112,8 @@ class Sweep:
         return folder
 
     def run(self, folder: Path, workers: int = 1, launcher: Sequence[str] = ()) -> dict[str, Event]:
-        """Work the plan of a folder off; returns what became of the points, by key.
-
-        Raises:
-            StorageError: a worker was ended from outside; what was answered is kept.
-        """
+        """Work the plan of a folder off; returns what became of the points, by key. Raises StorageError: a worker was
+        ended from outside; what was answered is kept."""
         if workers == 1 and not launcher:
             go_through(folder / PLAN, 0)
         else:
@@ -173,14 +153,12 @@ def sweep(
     if not skip_refused:
         found.check_refused()
     events = found.run(found.begin(workers, launcher), workers, launcher) if found.cost().answers else {}
-    return [_swept(entry, events.get(entry.key)) for entry in found.entries]
-
-
-def _swept(entry: Entry, event: Event | None) -> Swept:
-    figures = read_json(Path(entry.folder) / METRICS)
-    if event is not None:
-        return Swept(entry, event.state, event.message, figures)
-    return Swept(entry, None if entry.left else State.DONE, "", figures)
+    swept = []
+    for entry in found.entries:
+        event, there = events.get(entry.key), None if entry.left else State.DONE
+        state, message = (there, "") if event is None else (event.state, event.message)
+        swept.append(Swept(entry, state, message, read_json(Path(entry.folder) / METRICS)))
+    return swept
 
 
 def _entry(overrides: list[str], composer: Composer) -> Entry:

@@ -17,11 +17,8 @@ LOOK = 1.0  # seconds between two looks at whether the sweep's own process is st
 
 
 def check_launcher(launcher: Sequence[str]) -> None:
-    """Refuse a launcher that is not there, and settings that it does not know.
-
-    Raises:
-        SettingsError: with what can be done about it.
-    """
+    """Refuse a launcher that is not there, and settings that it does not know. Raises SettingsError: with what can be
+    done about it."""
     try:
         compose_config("worker", ["plan=''", *launcher], chosen=True)
     except SettingsError as error:
@@ -35,11 +32,8 @@ def check_launcher(launcher: Sequence[str]) -> None:
 
 
 def launch(plan: Path, workers: int, launcher: Sequence[str], work: Callable[[Any], None]) -> None:
-    """Start the workers of a plan by Hydra's launcher, each with ``work`` as its job, and wait for them.
-
-    Raises:
-        StorageError: a worker was ended from outside, or could not begin; what was answered is kept.
-    """
+    """Start the workers of a plan by Hydra's launcher, each with ``work`` as its job, and wait for them. Raises
+    StorageError: a worker was ended from outside, or could not begin; what was answered is kept."""
     import hydra
 
     app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="worker")(work)

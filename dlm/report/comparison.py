@@ -17,51 +17,39 @@ WARM_UP = 4  # questions decoded before anything is timed
 
 @dataclass(frozen=True)
 class Line:
-    """Figures of one sampler on one task; means are over questions.
+    """Figures of one sampler on one task; means are over questions."""
 
-    Attributes:
-        task, sampler: names; the sampler's with the settings it was asked for.
-        n: number of questions.
-        max_new_tokens: positions that were filled per question.
-        accuracy, accuracy_low, accuracy_high: share of right answers, and its 95 % interval.
-        forwards, token_forwards, tokens, tokens_per_forward, canvas_tokens_per_forward, positions_cut: means of
-            :class:`dlm.engine.result.Counts`.
-        overhead_ms_per_step: milliseconds outside the forward, summed / forwards, summed. A row bears its share of
-            the time of its batch, so this falls as batches grow.
-        outside_share: seconds outside the forward / all seconds.
-        seconds: wall time of all steps.
-    """
-
+    # task, sampler: names; the sampler's with the settings it was asked for
     task: str
     sampler: str
-    n: int
-    max_new_tokens: int
+    n: int  # number of questions
+    max_new_tokens: int  # positions that were filled per question
+    # accuracy, accuracy_low, accuracy_high: share of right answers, and its 95 % interval
     accuracy: float
     accuracy_low: float
     accuracy_high: float
+    # forwards to canvas_tokens_per_forward, positions_cut: means of :class:`dlm.engine.result.Counts`
     forwards: float
     token_forwards: float
     tokens: float
     tokens_per_forward: float
     canvas_tokens_per_forward: float
+    # milliseconds outside the forward, summed / forwards, summed. A row bears its share of the time of its batch, so
+    # this falls as batches grow.
     overhead_ms_per_step: float
-    outside_share: float
-    seconds: float
+    outside_share: float  # seconds outside the forward / all seconds
+    seconds: float  # wall time of all steps
     positions_cut: float = 0.0
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A sampler that could not run on a task.
+    """A sampler that could not run on a task."""
 
-    Attributes:
-        task, sampler: names.
-        reason: what its error said.
-    """
-
+    # task, sampler: names
     task: str
     sampler: str
-    reason: str
+    reason: str  # what its error said
 
 
 def measure(ready: Ready, label: str, models: Models) -> Line:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,111 +20,86 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration on one task; a line of ``points.csv``. Figures without a sample behind them are NaN.
+    """One configuration on one task; a line of ``points.csv``. Figures without a sample behind them are NaN."""
 
-    Attributes:
-        task, model, method, setting: names; ``setting`` is what is swept within the method, as ``key=value``.
-        kind: ``static`` (a fixed number of tokens per forward) or ``adaptive``.
-        status: ``done``, ``unfinished`` or ``failures``.
-        asked, samples, questions, failures: how many were wanted (None: unknown), answered, over how many different
-            questions, and how many failed for good.
-        score, score_low, score_high, interval: mean in [0, 1], its 95 % interval, and how that was found.
-        score_strict: with the strict parser; over the samples that have one.
-        tokens_per_forward: the headline: mean over samples of tokens before the first end token / forwards until the
-            last of them was fixed.
-        tokens_per_forward_summed: the same as a ratio of sums.
-        canvas_tokens_per_forward, canvas_tokens_per_forward_summed: positions / forwards, padding included: the papers'
-            figure, as a mean of ratios and as a ratio of sums.
-        forwards, forwards_p50, forwards_p95: model evaluations a sample.
-        content_forwards: of these, until the last content token was fixed.
-        token_forwards, tokens, canvas, prompt_tokens: means.
-        tokens_per_second: content tokens, summed / seconds, summed.
-        seconds_p50, seconds_p95: latency of a sample; rows of a batch share its time equally.
-        outside_model: share of the seconds spent outside forwards.
-        steps, tokens_per_step_max: steps that fixed something, and the most positions one of them fixed, means.
-        kendall, spearman: correlation of step and position over the content, means over samples.
-        kendall_canvas, spearman_canvas: the same with the filler behind the content.
-        ar_ness, left_to_right: over the content; see :class:`dlm.report.order.Order`.
-        accepted_drafts, positions_cut: means.
-        errors: ``name=count`` of the error types, most frequent first.
-        parts: ``name=mean`` of further scores.
-        parameters: everything that was swept in the method, ``key=value``.
-        folder, hash: where the point is.
-    """
-
+    # task, model, method, setting: names; ``setting`` is what is swept within the method, as ``key=value``
     task: str
     model: str
     method: str
     setting: str
-    kind: str
-    status: str
+    kind: str  # ``static`` (a fixed number of tokens per forward) or ``adaptive``
+    status: str  # ``done``, ``unfinished`` or ``failures``
+    # asked, samples, questions, failures: how many were wanted (None: unknown), answered, over how many different
+    # questions, and how many failed for good
     asked: int | None
     samples: int
     questions: int
     failures: int
+    # score, score_low, score_high, interval: mean in [0, 1], its 95 % interval, and how that was found
     score: float
     score_low: float
     score_high: float
     interval: str
-    score_strict: float
+    score_strict: float  # with the strict parser; over the samples that have one
+    # the headline: mean over samples of tokens before the first end token / forwards until the last of them was fixed
     tokens_per_forward: float
-    tokens_per_forward_summed: float
+    tokens_per_forward_summed: float  # the same as a ratio of sums
+    # canvas_tokens_per_forward, canvas_tokens_per_forward_summed: positions / forwards, padding included: the papers'
+    # figure, as a mean of ratios and as a ratio of sums
     canvas_tokens_per_forward: float
     canvas_tokens_per_forward_summed: float
+    # forwards, forwards_p50, forwards_p95: model evaluations a sample
     forwards: float
     forwards_p50: float
     forwards_p95: float
-    content_forwards: float
+    content_forwards: float  # of these, until the last content token was fixed
+    # token_forwards, tokens, canvas, prompt_tokens: means
     token_forwards: float
     tokens: float
     canvas: float
     prompt_tokens: float
-    tokens_per_second: float
+    tokens_per_second: float  # content tokens, summed / seconds, summed
+    # seconds_p50, seconds_p95: latency of a sample; rows of a batch share its time equally
     seconds_p50: float
     seconds_p95: float
-    outside_model: float
+    outside_model: float  # share of the seconds spent outside forwards
+    # steps, tokens_per_step_max: steps that fixed something, and the most positions one of them fixed, means
     steps: float
     tokens_per_step_max: float
+    # kendall, spearman: correlation of step and position over the content, means over samples
     kendall: float
     spearman: float
+    # kendall_canvas, spearman_canvas: the same with the filler behind the content
     kendall_canvas: float
     spearman_canvas: float
+    # ar_ness, left_to_right: over the content; see :class:`dlm.report.order.Order`
     ar_ness: float
     left_to_right: float
+    # accepted_drafts, positions_cut: means
     accepted_drafts: float
     positions_cut: float
-    errors: str
-    parts: str
-    parameters: str
+    errors: str  # ``name=count`` of the error types, most frequent first
+    parts: str  # ``name=mean`` of further scores
+    parameters: str  # everything that was swept in the method, ``key=value``
+    # folder, hash: where the point is
     folder: str
     hash: str
 
 
 @dataclass(frozen=True)
 class Figures:
-    """A point with its figures.
+    """A point with its figures."""
 
-    Attributes:
-        result: what was read.
-        place: method and setting.
-        row: the figures.
-        interval: of the score.
-        per_step: [steps] tokens fixed at each step, mean over all samples.
-    """
-
-    result: Result
-    place: Place
-    row: Row
-    interval: Interval
-    per_step: NDArray[np.float64] = field(repr=False)
+    result: Result  # what was read
+    place: Place  # method and setting
+    row: Row  # the figures
+    interval: Interval  # of the score
+    per_step: NDArray[np.float64] = field(repr=False)  # [steps] tokens fixed at each step, mean over all samples
 
 
 def figures_of(folders: Sequence[Path]) -> list[Figures]:
-    """Everything counted, for every point below some folders.
-
-    Raises:
-        SettingsError: as :func:`dlm.report.reader.read_store`.
-    """
+    """Everything counted, for every point below some folders. Raises SettingsError: as
+    :func:`dlm.report.reader.read_store`."""
     results = read_store(folders).results
     places = places_of([result.point for result in results], [result.columns.steady for result in results])
     tables = [result.columns.commit_step for result in results]
@@ -133,7 +108,7 @@ def figures_of(folders: Sequence[Path]) -> list[Figures]:
 
 
 def _figures(result: Result, place: Place, orders: tuple[Order, Order]) -> Figures:
-    columns = result.columns
+    columns, (whole, content) = result.columns, orders
     interval = interval_of(columns["score"], columns.instance)
     together = histogram(columns.commit_step)
     row = Row(
@@ -142,7 +117,10 @@ def _figures(result: Result, place: Place, orders: tuple[Order, Order]) -> Figur
         questions=len(np.unique(columns.instance)), failures=result.failed,
         score=interval.mean, score_low=interval.low, score_high=interval.high, interval=interval.kind,
         score_strict=_mean(columns.strict),
-        **_speed(columns), **_steps(together), **_order(*orders),
+        **_speed(columns), steps=_mean(np.count_nonzero(together, axis=1)),
+        tokens_per_step_max=_mean(together.max(axis=1, initial=0)),
+        **{f.name: _mean(getattr(content, f.name)) for f in fields(Order)},
+        kendall_canvas=_mean(whole.kendall), spearman_canvas=_mean(whole.spearman),
         accepted_drafts=_mean(columns["accepted_drafts"]), positions_cut=_mean(columns["positions_cut"]),
         errors=_listed(dict(columns.errors.most_common())), parts=_listed(columns.parts),
         parameters=_listed(place.values), folder=str(result.folder), hash=result.point.hash,
@@ -163,31 +141,12 @@ def _speed(c: Columns) -> dict[str, float]:
         "tokens_per_forward_summed": _sums(c["tokens"], c["content_forwards"]),
         "canvas_tokens_per_forward": _mean(ratio(c["canvas"], forwards)),
         "canvas_tokens_per_forward_summed": _sums(c["canvas"], forwards),
-        "forwards": _mean(forwards),
+        **{name: _mean(c[name]) for name in ("forwards", "content_forwards", "token_forwards")},
+        **{name: _mean(c[name]) for name in ("tokens", "canvas", "prompt_tokens")},
         **_quantiles("forwards", forwards),
-        **{name: _mean(c[name]) for name in ("content_forwards", "token_forwards", "tokens", "canvas")},
-        "prompt_tokens": _mean(c["prompt_tokens"]),
         "tokens_per_second": _sums(c["tokens"], seconds),
         **_quantiles("seconds", seconds),
         "outside_model": 1 - _sums(c["seconds_model"], seconds),
-    }
-
-
-def _steps(together: NDArray[np.int64]) -> dict[str, float]:
-    return {
-        "steps": _mean(np.count_nonzero(together, axis=1)),
-        "tokens_per_step_max": _mean(together.max(axis=1, initial=0)),
-    }
-
-
-def _order(whole: Order, content: Order) -> dict[str, float]:
-    return {
-        "kendall": _mean(content.kendall),
-        "spearman": _mean(content.spearman),
-        "kendall_canvas": _mean(whole.kendall),
-        "spearman_canvas": _mean(whole.spearman),
-        "ar_ness": _mean(content.ar_ness),
-        "left_to_right": _mean(content.left_to_right),
     }
 
 

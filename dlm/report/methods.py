@@ -15,28 +15,18 @@ BUDGET = ("tokens_per_step", "steps")  # what a sampler with a fixed number of t
 
 @dataclass(frozen=True)
 class Place:
-    """Where a point stands among the others.
+    """Where a point stands among the others."""
 
-    Attributes:
-        task: the task's name, with options in which tasks of that name differ here.
-        model: the model's choice.
-        method: sampler, cache, drafter and blocks, and the values of what is swept beside the main parameter.
-        setting: ``key=value`` of the main parameter; empty where a method has one setting.
-        values: everything swept within points of these parts, by key.
-        main: the key of the main parameter; None: nothing is swept.
-        kind: ``static``: the sampler is set by tokens per step or by steps, and in every point of its parts all answers
-            of one canvas took equally many forwards; else ``adaptive``.
-        parts: what the method has in common whatever is swept.
-    """
-
-    task: str
-    model: str
-    method: str
-    setting: str
-    values: dict[str, Any] = field(hash=False)
-    main: str | None
+    task: str  # the task's name, with options in which tasks of that name differ here
+    model: str  # the model's choice
+    method: str  # sampler, cache, drafter and blocks, and the values of what is swept beside the main parameter
+    setting: str  # ``key=value`` of the main parameter; empty where a method has one setting
+    values: dict[str, Any] = field(hash=False)  # everything swept within points of these parts, by key
+    main: str | None  # the key of the main parameter; None: nothing is swept
+    # ``static``: the sampler is set by tokens per step or by steps, and in every point of its parts all answers of one
+    # canvas took equally many forwards; else ``adaptive``
     kind: str
-    parts: str
+    parts: str  # what the method has in common whatever is swept
 
     @property
     def label(self) -> str:
@@ -45,11 +35,8 @@ class Place:
 
 
 def places_of(points: Sequence[Point], steady: Sequence[bool] | None = None) -> list[Place]:
-    """The place of every point, in the order of ``points``.
-
-    Args:
-        steady: per point whether all its answers of one canvas took equally many forwards; None: all.
-    """
+    """The place of every point, in the order of ``points``. ``steady``: per point whether all its answers of one canvas
+    took equally many forwards; None: all."""
     tasks = _task_labels(points)
     flats = [_flat(point) for point in points]
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -122,7 +109,9 @@ def _task_labels(points: Sequence[Point]) -> list[str]:
         by_name.setdefault(point.task, []).append(i)
     labels = [point.task for point in points]
     for members in by_name.values():
-        keys = [key for key in _keys(flats[i] for i in members) if len({_said(flats[i].get(key)) for i in members}) > 1]
+        keys = [
+            key for key in _keys(flats[i] for i in members) if len({canonical(flats[i].get(key)) for i in members}) > 1
+        ]
         for i in members:
             options = " ".join(_told(key, flats[i].get(key)) for key in keys)
             labels[i] = f"{labels[i]} ({options})" if options else labels[i]
@@ -146,17 +135,13 @@ def _keys(flats: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for flat in flats for key in flat))
 
 
-def _said(value: Any) -> str:
-    return canonical(value)
-
-
 def _differing(flats: list[dict[str, Any]], tasks: list[str]) -> list[str]:
     """Keys with several values on one and the same task: what differs only from task to task is not swept."""
     found = []
     for key in _keys(flats):
         seen: dict[str, set[str]] = {}
         for flat, task in zip(flats, tasks, strict=True):
-            seen.setdefault(task, set()).add(_said(flat.get(key)))
+            seen.setdefault(task, set()).add(canonical(flat.get(key)))
         if any(len(values) > 1 for values in seen.values()):
             found.append(key)
     return found
@@ -173,7 +158,7 @@ def _main_and_others(keys: list[str], flats: list[dict[str, Any]]) -> tuple[str 
 
     def worth(key: str) -> tuple[bool, bool, int, int]:
         values = [flat.get(key) for flat in flats]
-        distinct = {_said(value) for value in values}
+        distinct = {canonical(value) for value in values}
         numbers = sum(numeric(value) is not None for value in values)
         return key.startswith("sampler."), 2 * numbers > len(values), len(distinct), -keys.index(key)
 
@@ -182,8 +167,8 @@ def _main_and_others(keys: list[str], flats: list[dict[str, Any]]) -> tuple[str 
     for key in keys:
         if key == main:
             continue
-        seen = {tuple(_said(flat.get(k)) for k in chosen) for flat in flats}
-        if len({tuple(_said(flat.get(k)) for k in [*chosen, key]) for flat in flats}) > len(seen):
+        seen = {tuple(canonical(flat.get(k)) for k in chosen) for flat in flats}
+        if len({tuple(canonical(flat.get(k)) for k in [*chosen, key]) for flat in flats}) > len(seen):
             chosen.append(key)
             others.append(key)
     return main, others

@@ -18,29 +18,21 @@ NOTHING = -1  # no step fixed the position
 
 @dataclass(frozen=True)
 class Order:
-    """Order statistics, one value a sample; NaN where they are undefined (fewer than two steps).
+    """Order statistics, one value a sample; NaN where they are undefined (fewer than two steps)."""
 
-    Attributes:
-        kendall: [N] Kendall's tau-b of step against position. 1: left to right, -1: right to left.
-        spearman: [N] Spearman's rho of the same, ties by their mean rank.
-        ar_ness: [N] share of commits that were the leftmost open position when their step began. A step can commit
-            one such position, so k positions a step give at most 1/k.
-        left_to_right: [N] share of commits that left nothing open on their left when their step ended. 1 for any
-            number of positions a step, if taken from the left.
-    """
-
-    kendall: Floats
-    spearman: Floats
+    kendall: Floats  # [N] Kendall's tau-b of step against position. 1: left to right, -1: right to left.
+    spearman: Floats  # [N] Spearman's rho of the same, ties by their mean rank
+    # [N] share of commits that were the leftmost open position when their step began. A step can commit one such
+    # position, so k positions a step give at most 1/k.
     ar_ness: Floats
+    # [N] share of commits that left nothing open on their left when their step ended. 1 for any number of positions a
+    # step, if taken from the left.
     left_to_right: Floats
 
 
 def order_of(steps: Steps, first: NDArray[np.int64] | None = None) -> Order:
-    """Order statistics of [N, M] commit steps, positions of step -1 left out.
-
-    Args:
-        first: [N] keep only so many committed positions, from the left: the content without its filler.
-    """
+    """Order statistics of [N, M] commit steps, positions of step -1 left out. ``first``: [N] keep only so many
+    committed positions, from the left: the content without its filler."""
     steps, count = packed(steps)
     if first is not None:
         count = np.minimum(count, first)

@@ -1,13 +1,19 @@
-"""One page with all of a report: no request leaves it, pictures and script are inside."""
+"""The files of a report, each whole; one of them is a page with all of it: no request leaves it, pictures and script
+are inside."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dlm import __version__
+from dlm.errors import StorageError
+from dlm.files import write_whole
 from dlm.pages import rendered
-from dlm.report.pictures import Picture
-from dlm.report.summary import Summary
+from dlm.report import tables
+from dlm.report.pairs import PairLine
+from dlm.report.pictures import Picture, draw_all
+from dlm.report.summary import BestPerSample, Summary
 from dlm.report.tables import DASH, Sheet, between, number, share
 
 FILTER_FROM = 12  # lines of a table that gets a filter
@@ -64,3 +70,36 @@ def _points(summary: Summary) -> Sheet:
             )
         )  # fmt: skip
     return Sheet("all points", POINT_HEADS, rows, 4, "more figures of each are in points.csv")
+
+
+def write_report(
+    summary: Summary, pairs: Sequence[PairLine], out: Path, drawn_from: Sequence[Path] | None = None
+) -> None:
+    """Write tables, page and pictures.
+
+    Args:
+        out: the folder; made where it is not there.
+        drawn_from: folders of the results, for the pictures; None: there are none.
+
+    Raises:
+        StorageError: the folder cannot be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        pictures = []
+        if drawn_from is not None:
+            pictures = draw_all(summary, drawn_from, out)
+        heads, rows = tables.standing_lines(summary)
+        sheets = tables.sheets_of(summary, pairs)
+        for name, text in (
+            ("points.csv", tables.csv_of([f.row for f in summary.figures])),
+            ("settings.csv", tables.csv_of(summary.means)),
+            ("methods.csv", tables.csv_of(rows, heads)),
+            ("oracle.csv", tables.csv_of(summary.best, tables.columns_of(BestPerSample))),
+            ("tasks.csv", tables.csv_of(summary.mapped)),
+            ("report.md", tables.markdown(sheets, [(p.title, p.file) for p in pictures])),
+            ("report.html", page(summary, sheets, pictures)),
+        ):
+            write_whole(out / name, text)
+    except OSError as error:
+        raise StorageError(f"{out} cannot be written ({error.strerror}): give another out=") from error

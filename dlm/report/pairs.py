@@ -10,7 +10,6 @@ import numpy as np
 
 from dlm.errors import SettingsError
 from dlm.report.figures import Figures
-from dlm.report.reader import Floats, Ints
 from dlm.report.statistics import Paired, paired
 
 
@@ -25,15 +24,9 @@ class PairLine:
 
 
 def compare(figures: Sequence[Figures], names: Sequence[str]) -> list[PairLine]:
-    """Test two of the report's points or settings against each other, task by task and pooled.
-
-    Args:
-        names: two of: a folder of results, its name, a hash, ``method setting`` as the tables print it, or a method
-            that has one setting.
-
-    Raises:
-        SettingsError: not two names, a name that fits nothing or several settings, no question in common.
-    """
+    """Test two of the report's points or settings against each other, task by task and pooled. ``names``: two of: a
+    folder of results, its name, a hash, ``method setting`` as the tables print it, or a method that has one setting.
+    Raises SettingsError: not two names, a name that fits nothing or several settings, no question in common."""
     if len(names) != 2:
         raise SettingsError(f"pair takes two names, as pair=[A,B]; got {len(names)}")
     a, b = (_chosen(figures, name) for name in names)
@@ -43,18 +36,14 @@ def compare(figures: Sequence[Figures], names: Sequence[str]) -> list[PairLine]:
         shared, i, j = np.intersect1d(left.keys, right.keys, return_indices=True)
         if len(shared):
             columns = (left["score"][i], right["score"][j], left.instance[i], left["forwards"][i], right["forwards"][j])
-            lines.append(PairLine(names[0], names[1], task, _tested(*columns)))
+            lines.append(PairLine(names[0], names[1], task, paired(*columns[:3], columns[3:])))
             pools.append(columns)
     if not lines:
         raise SettingsError(f"{names[0]} and {names[1]} have no question in common: name runs of the same task")
     if len(lines) > 1:
-        pooled = (np.concatenate(columns) for columns in zip(*pools, strict=True))
-        lines.append(PairLine(names[0], names[1], "all", _tested(*pooled)))
+        a_, b_, questions, *forwards = (np.concatenate(columns) for columns in zip(*pools, strict=True))
+        lines.append(PairLine(names[0], names[1], "all", paired(a_, b_, questions, (forwards[0], forwards[1]))))
     return lines
-
-
-def _tested(a: Floats, b: Floats, questions: Ints, forwards_a: Floats, forwards_b: Floats) -> Paired:
-    return paired(a, b, questions, (forwards_a, forwards_b))
 
 
 def _chosen(figures: Sequence[Figures], name: str) -> dict[str, Figures]:

@@ -20,17 +20,11 @@ from dlm.report.tables import csv_of
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was drawn.
+    """A picture that was drawn."""
 
-    Attributes:
-        name: of its files, without ending.
-        title: what it shows, one line.
-        svg: the drawing, to be put into a page.
-    """
-
-    name: str
-    title: str
-    svg: str
+    name: str  # of its files, without ending
+    title: str  # what it shows, one line
+    svg: str  # the drawing, to be put into a page
 
     @property
     def file(self) -> str:

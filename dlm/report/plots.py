@@ -66,12 +66,12 @@ def styles_of(methods: Iterable[str]) -> dict[str, Style]:
     return styles
 
 
-def new_figure(width: float, height: float, layout: Layout | None = "constrained") -> Figure:
+def new_figure(width: float, height: float, layout: Layout | None = "constrained", dpi: int = DPI) -> Figure:
     """An empty figure, inches; no window system is asked."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlm.errors import SettingsError
+from dlm.report.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,11 +30,8 @@ FRONT, REST = "tab:red", "tab:blue"
 
 
 def check_matplotlib() -> None:
-    """Refuse to go on without matplotlib.
-
-    Raises:
-        SettingsError: it is not installed; the message says how to install it.
-    """
+    """Refuse to go on without matplotlib. Raises SettingsError: it is not installed; the message says how to install
+    it."""
     if find_spec("matplotlib") is None:
         raise SettingsError("the pictures need matplotlib: pip install 'dlm[plot]' (or pictures=false)")
 
@@ -52,14 +50,10 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 
 def draw(lines: Sequence[Line], path: Path) -> None:
     """Write the picture of one task's lines (at least one) as PNG; the file appears whole or not at all."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     # A logarithmic axis has no 0: a sampler without any answer stands at the left edge.
     floor = min((x for line in lines if (x := line.tokens_per_forward) > 0), default=1.0) / 2
     points = [(max(line.tokens_per_forward, floor), 100 * line.accuracy) for line in lines]
-    figure = Figure(figsize=(9.0, 6.0 + 0.08 * max(0, len(lines) - 12)), dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(9.0, 6.0 + 0.08 * max(0, len(lines) - 12), None, DPI)
     axes = figure.add_axes((0.08, 0.09, 0.89, 0.84))
     _frame(axes, lines, points)
     front = pareto_front(points)

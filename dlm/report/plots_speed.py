@@ -179,11 +179,8 @@ class Form:
 
 
 def read_forms(path: Path) -> list[Form]:
-    """The curves of a file, in rising order; nothing where there is no file.
-
-    Raises:
-        SettingsError: a file with other columns.
-    """
+    """The curves of a file, in rising order; nothing where there is no file. Raises SettingsError: a file with other
+    columns."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:

@@ -30,28 +30,18 @@ NEEDED = ("instance_id", "seed", "task", "commit_step", *NUMBERS)
 
 @dataclass(frozen=True)
 class Columns:
-    """The samples of one point, a column a figure; N samples of at most M positions.
+    """The samples of one point, a column a figure; N samples of at most M positions."""
 
-    Attributes:
-        instance: [N] a number per question, the same in all points of one :class:`LoadedStore`.
-        seed: [N].
-        seed_place: [N] a number per seed, the same in all points of one store.
-        numbers: the columns of :data:`NUMBERS`, [N] each; their meanings are those of
-            :class:`dlm.evaluation.sample.Sample`.
-        strict: [N] the strict score, NaN where there is none.
-        commit_step: [N, M] step that fixed a position; -1 where the sampler did not, and behind a shorter canvas.
-        errors: how many samples have each error type.
-        parts: mean of each further score.
-    """
-
-    instance: Ints
-    seed: Ints
-    seed_place: Ints
+    instance: Ints  # [N] a number per question, the same in all points of one :class:`LoadedStore`
+    seed: Ints  # [N]
+    seed_place: Ints  # [N] a number per seed, the same in all points of one store
+    # the columns of :data:`NUMBERS`, [N] each; their meanings are those of :class:`dlm.evaluation.sample.Sample`
     numbers: dict[str, Floats]
-    strict: Floats
+    strict: Floats  # [N] the strict score, NaN where there is none
+    # [N, M] step that fixed a position; -1 where the sampler did not, and behind a shorter canvas
     commit_step: NDArray[np.int32]
-    errors: Counter[str]
-    parts: dict[str, float]
+    errors: Counter[str]  # how many samples have each error type
+    parts: dict[str, float]  # mean of each further score
 
     def __len__(self) -> int:
         return len(self.seed)
@@ -74,23 +64,15 @@ class Columns:
 
 @dataclass(frozen=True)
 class Result:
-    """One point as it lies on the disk.
+    """One point as it lies on the disk."""
 
-    Attributes:
-        point: its configuration.
-        folder: where it was found; of several, the first.
-        columns: its samples.
-        manifest: what the runs wrote down beside them, and ``asked`` of ``metrics.json``; empty: nothing was.
-        failed: questions that failed and have no sample.
-        torn: files whose last line was not whole.
-    """
-
-    point: Point
-    folder: Path
-    columns: Columns
+    point: Point  # its configuration
+    folder: Path  # where it was found; of several, the first
+    columns: Columns  # its samples
+    # what the runs wrote down beside them, and ``asked`` of ``metrics.json``; empty: nothing was
     manifest: dict[str, Any]
-    failed: int
-    torn: tuple[str, ...]
+    failed: int  # questions that failed and have no sample
+    torn: tuple[str, ...]  # files whose last line was not whole
 
     @property
     def asked(self) -> int | None:
@@ -123,11 +105,8 @@ class LoadedStore:
 
 
 def read_store(folders: Sequence[Path]) -> LoadedStore:
-    """Read every point below ``folders``.
-
-    Raises:
-        SettingsError: no such folder, no results in it, results of something else, a line that is no sample.
-    """
+    """Read every point below ``folders``. Raises SettingsError: no such folder, no results in it, results of something
+    else, a line that is no sample."""
     found: dict[str, list[tuple[Point, Path]]] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -159,11 +138,8 @@ def _without_collector() -> Iterator[None]:
 
 
 def _point(path: Path) -> Point | None:
-    """The point a ``config.json`` describes; None for a file of something else.
-
-    Raises:
-        SettingsError: samples lie beside a file that describes no point.
-    """
+    """The point a ``config.json`` describes; None for a file of something else. Raises SettingsError: samples lie
+    beside a file that describes no point."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in PARTS):
@@ -191,14 +167,9 @@ def thin(line: bytes) -> bytes:
 
 
 def read_lines(path: Path, shorten: Callable[[bytes], bytes] = bytes) -> tuple[list[dict[str, Any]], bool]:
-    """The objects of a JSONL file, and whether its last line was torn (it is passed over).
-
-    Args:
-        shorten: cuts what is not needed out of a line before it is parsed.
-
-    Raises:
-        SettingsError: a line that is no JSON object; file and number are named.
-    """
+    """The objects of a JSONL file, and whether its last line was torn (it is passed over). ``shorten``: cuts what is
+    not needed out of a line before it is parsed. Raises SettingsError: a line that is no JSON object; file and number
+    are named."""
     pieces = path.read_bytes().split(b"\n")
     tail = pieces.pop()
     torn = False

@@ -21,17 +21,14 @@ CELLS = 4_000_000  # of a matrix of resampled indices that is kept
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval.
+    """A mean with its 95 % interval."""
 
-    Attributes:
-        mean, low, high: in the unit of the values.
-        kind: ``wilson`` (independent answers, each right or wrong), ``bootstrap`` (over questions) or
-            ``wilson over questions`` (several seeds a question, all of which agree).
-    """
-
+    # mean, low, high: in the unit of the values
     mean: float
     low: float
     high: float
+    # ``wilson`` (independent answers, each right or wrong), ``bootstrap`` (over questions) or ``wilson over questions``
+    # (several seeds a question, all of which agree)
     kind: str
 
 
@@ -102,30 +99,23 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two runs on the same questions.
+    """Two runs on the same questions."""
 
-    Attributes:
-        n: answers in both (question and seed).
-        questions: how many questions they belong to.
-        a, b: mean scores over these answers.
-        difference, low, high: ``b - a`` with its 95 % interval (paired bootstrap over questions).
-        only_a, only_b: answers that one alone has right; None where scores are not just right or wrong.
-        p: two-sided: McNemar's exact test for right or wrong with one seed, else the bootstrap's.
-        test: ``mcnemar`` or ``bootstrap``.
-        forwards_a, forwards_b: mean forwards.
-    """
-
-    n: int
-    questions: int
+    n: int  # answers in both (question and seed)
+    questions: int  # how many questions they belong to
+    # a, b: mean scores over these answers
     a: float
     b: float
+    # difference, low, high: ``b - a`` with its 95 % interval (paired bootstrap over questions)
     difference: float
     low: float
     high: float
+    # only_a, only_b: answers that one alone has right; None where scores are not just right or wrong
     only_a: int | None
     only_b: int | None
-    p: float
-    test: str
+    p: float  # two-sided: McNemar's exact test for right or wrong with one seed, else the bootstrap's
+    test: str  # ``mcnemar`` or ``bootstrap``
+    # forwards_a, forwards_b: mean forwards
     forwards_a: float
     forwards_b: float
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import log2
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -25,26 +26,20 @@ SPEEDS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 @dataclass(frozen=True)
 class Mean:
-    """A setting of a method over all tasks; the figures are NaN unless it was measured on every one of them.
+    """A setting of a method over all tasks; the figures are NaN unless it was measured on every one of them."""
 
-    Attributes:
-        method, setting, kind: as in :class:`dlm.report.figures.Row`.
-        tasks: tasks with samples.
-        missing: names of those without.
-        marks: ``unfinished`` and ``failures`` among its points, with how many.
-        score, score_low, score_high: unweighted mean over tasks, with its 95 % interval.
-        tokens_per_forward, canvas_tokens_per_forward, forwards, tokens_per_second: unweighted means over tasks.
-    """
-
+    # method, setting, kind: as in :class:`dlm.report.figures.Row`
     method: str
     setting: str
     kind: str
-    tasks: int
-    missing: tuple[str, ...]
-    marks: str
+    tasks: int  # tasks with samples
+    missing: tuple[str, ...]  # names of those without
+    marks: str  # ``unfinished`` and ``failures`` among its points, with how many
+    # score, score_low, score_high: unweighted mean over tasks, with its 95 % interval
     score: float = NAN
     score_low: float = NAN
     score_high: float = NAN
+    # tokens_per_forward, canvas_tokens_per_forward, forwards, tokens_per_second: unweighted means over tasks
     tokens_per_forward: float = NAN
     canvas_tokens_per_forward: float = NAN
     forwards: float = NAN
@@ -58,69 +53,53 @@ class Mean:
 
 @dataclass(frozen=True)
 class Standing:
-    """A method over all its settings that were measured on every task.
+    """A method over all its settings that were measured on every task."""
 
-    Attributes:
-        method, kind: names.
-        settings, complete: how many settings there are, and how many of them on every task.
-        best: the highest mean score, NaN without a complete setting.
-        best_speed: tokens per forward there.
-        area: mean score over log2 tokens per forward in the report's range; NaN where that is a single speed.
-        pbx: per x the measured and the interpolated value, or the published rule's alone.
-        oracle_score, oracle_speed: the best setting picked for every sample; means over tasks.
-    """
-
+    # method, kind: names
     method: str
     kind: str
+    # settings, complete: how many settings there are, and how many of them on every task
     settings: int
     complete: int
-    best: float
-    best_speed: float
-    area: float
-    pbx: dict[float, tuple[float, ...]]
+    best: float  # the highest mean score, NaN without a complete setting
+    best_speed: float  # tokens per forward there
+    area: float  # mean score over log2 tokens per forward in the report's range; NaN where that is a single speed
+    pbx: dict[float, tuple[float, ...]]  # per x the measured and the interpolated value, or the published rule's alone
+    # oracle_score, oracle_speed: the best setting picked for every sample; means over tasks
     oracle_score: float = NAN
     oracle_speed: float = NAN
 
 
 @dataclass(frozen=True)
 class BestPerSample:
-    """Per sample the best score any setting of a method reached, and of those the one with the fewest forwards.
+    """Per sample the best score any setting of a method reached, and of those the one with the fewest forwards."""
 
-    Attributes:
-        method, task: names.
-        settings: how many there are to pick from.
-        samples: answers that every one of them has.
-        score, forwards, tokens_per_forward: means over these.
-        best_setting, best_score: the setting that is best for all of these samples together.
-    """
-
+    # method, task: names
     method: str
     task: str
-    settings: int
-    samples: int
+    settings: int  # how many there are to pick from
+    samples: int  # answers that every one of them has
+    # score, forwards, tokens_per_forward: means over these
     score: float
     forwards: float
     tokens_per_forward: float
+    # best_setting, best_score: the setting that is best for all of these samples together
     best_setting: str
     best_score: float
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """Where a task lies on the map (after arXiv 2510.04767).
+    """Where a task lies on the map (after arXiv 2510.04767)."""
 
-    Attributes:
-        task: its name.
-        parallelisability: sum of k x score / sum of scores over the budgets k of ``method``; lower is harder to decode
-            in parallel. NaN: nothing was right.
-        order: slope of the score in points per doubling of the block length; positive: larger blocks (a free order)
-            are better, negative: smaller ones (left to right). NaN: block lengths were not swept.
-        method, order_method: whose scores they are.
-    """
-
-    task: str
+    task: str  # its name
+    # sum of k x score / sum of scores over the budgets k of ``method``; lower is harder to decode in parallel. NaN:
+    # nothing was right.
     parallelisability: float
+    # slope of the score in points per doubling of the block length; positive: larger blocks (a free order) are better,
+    # negative: smaller ones (left to right). NaN: block lengths were not swept.
     order: float
+    # method, order_method: whose scores they are
     method: str
     order_method: str
 
@@ -138,20 +117,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Options:
-    """What the report is asked for.
+    """What the report is asked for."""
 
-    Attributes:
-        x: scores of PBx, in percent.
-        rule: ``ours`` or ``upstream``.
-        low, high: range of the area; None: from the slowest to the fastest point of any method.
-        at: tokens per forward of the heat map; None: where most methods were measured.
-    """
-
-    x: tuple[float, ...] = (70.0, 75.0, 80.0, 90.0)
-    rule: pbx.Rule = "ours"
+    x: tuple[float, ...] = (70.0, 75.0, 80.0, 90.0)  # scores of PBx, in percent
+    rule: pbx.Rule = "ours"  # ``ours`` or ``upstream``
+    # low, high: range of the area; None: from the slowest to the fastest point of any method
     low: float | None = None
     high: float | None = None
-    at: float | None = None
+    at: float | None = None  # tokens per forward of the heat map; None: where most methods were measured
 
 
 @dataclass(frozen=True)
@@ -168,7 +141,7 @@ class Summary:
     lengths: list[Line]
     range: tuple[float, float]
     at: float
-    heat: dict[tuple[str, str], float] = field(default_factory=dict)
+    heat: dict[tuple[str, str], float] = field(default_factory=dict)  # (method, task) -> score at `at`, interpolated
 
     @property
     def methods(self) -> list[str]:
@@ -191,10 +164,11 @@ def summary_of(figures: Sequence[Figures], options: Options) -> Summary:
     standings.sort(key=lambda s: (-_or(s.area, -1.0), -_or(s.best, -1.0), s.method))
     lengths = lengths_of(figures)
     at = options.at or _usual_speed(figures)
-    return Summary(
-        options, figures, tasks, means, standings, bests, _map(figures, tasks, lengths), lengths, ends, at,
-        heat_of(figures, at),
-    )  # fmt: skip
+    # What was not measured on both sides of the speed is left out.
+    scores = {key: pbx.score_at(curve, at) for key, curve in _curves(figures).items()}
+    heat = {key: score for key, score in scores.items() if score is not None}
+    mapped = _map(figures, tasks, lengths)
+    return Summary(options, figures, tasks, means, standings, bests, mapped, lengths, ends, at, heat)
 
 
 def means_of(figures: Sequence[Figures], tasks: Sequence[str]) -> list[Mean]:
@@ -221,10 +195,8 @@ def _natural(name: str) -> list[tuple[float, str]]:
 def _filled(head: Mean, members: Sequence[Figures]) -> Mean:
     score, low, high = mean_interval([f.interval for f in members])
     names = ("tokens_per_forward", "canvas_tokens_per_forward", "forwards", "tokens_per_second")
-    figures = {name: fmean(getattr(f.row, name) for f in members) for name in names}
-    return Mean(
-        head.method, head.setting, head.kind, head.tasks, head.missing, head.marks, score, low, high, **figures
-    )  # fmt: skip
+    figures: dict[str, Any] = {name: fmean(getattr(f.row, name) for f in members) for name in names}
+    return replace(head, score=score, score_low=low, score_high=high, **figures)
 
 
 def _speed(mean: Mean, options: Options) -> float:
@@ -331,8 +303,10 @@ def _map(figures: Sequence[Figures], tasks: Sequence[str], lengths: Sequence[Lin
         own = [f.row for f in figures if f.row.task == task and f.row.method == method and f.row.samples]
         right = sum(row.score for row in own)
         weighed = sum(row.canvas_tokens_per_forward * row.score for row in own) / right if right else NAN
-        slopes = [_slope(line.points) for line in chosen if (line.task, line.method) == (task, order_method)]
-        mapped.append(Mapped(task, weighed, 100 * slopes[0] if slopes else NAN, method, order_method))
+        points = next((line.points for line in chosen if (line.task, line.method) == (task, order_method)), None)
+        # Least squares of score against log2 of the length.
+        slope = NAN if points is None else float(np.polyfit([log2(p[0]) for p in points], [p[1] for p in points], 1)[0])
+        mapped.append(Mapped(task, weighed, 100 * slope, method, order_method))
     return mapped
 
 
@@ -345,11 +319,6 @@ def _reference_method(figures: Sequence[Figures]) -> str:
         return own[0].kind == "static" and len(own) > 1, len({row.task for row in own}), len(own)
 
     return max(names, key=worth, default="")
-
-
-def _slope(points: Sequence[tuple[float, ...]]) -> float:
-    """Least squares of score against log2 of the length."""
-    return float(np.polyfit([log2(p[0]) for p in points], [p[1] for p in points], 1)[0])
 
 
 def _curves(figures: Iterable[Figures]) -> dict[tuple[str, str], list[tuple[float, float]]]:
@@ -369,12 +338,6 @@ def _usual_speed(figures: Sequence[Figures]) -> float:
         return sum(pbx.score_at(c, speed) is not None for c in curves), -abs(log2(speed / USUAL_BUDGET))
 
     return max(SPEEDS, key=worth)
-
-
-def heat_of(figures: Sequence[Figures], at: float) -> dict[tuple[str, str], float]:
-    """(method, task) -> score at a speed, interpolated; what was not measured on both sides of it is left out."""
-    found = {key: pbx.score_at(curve, at) for key, curve in _curves(figures).items()}
-    return {key: score for key, score in found.items() if score is not None}
 
 
 def _or(value: float, other: float) -> float:

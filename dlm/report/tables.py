@@ -24,21 +24,13 @@ DASH = "-"
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table before it is laid out.
+    """A table before it is laid out."""
 
-    Attributes:
-        title: one line.
-        heads: column headings.
-        rows: texts, one per column.
-        names: how many columns from the left hold names (the others hold numbers).
-        note: one line below it.
-    """
-
-    title: str
-    heads: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    names: int = 1
-    note: str = ""
+    title: str  # one line
+    heads: tuple[str, ...]  # column headings
+    rows: Sequence[tuple[str, ...]]  # texts, one per column
+    names: int = 1  # how many columns from the left hold names (the others hold numbers)
+    note: str = ""  # one line below it
 
 
 def sheets_of(summary: Summary, pairs: Sequence[PairLine] = (), longest: int | None = None) -> list[Sheet]:
@@ -114,27 +106,23 @@ def _points(summary: Summary) -> Sheet:
 def _methods(summary: Summary) -> Sheet:
     """Every method over its settings."""
     upstream = summary.options.rule == "upstream"
-    heads = ["method", "kind", "settings", "best score %", "at tokens / forward", "area %"]
-    for x in summary.options.x:
-        heads += [f"PB{x:g}"] if upstream else [f"PB{x:g} measured", f"PB{x:g} between"]
-    heads += ["oracle score %", "oracle tokens / forward"]
-    rows = [_method_cells(s, summary) for s in summary.standings]
+    kinds = ("",) if upstream else (" measured", " between")
+    heads = (
+        "method", "kind", "settings", "best score %", "at tokens / forward", "area %",
+        *(f"PB{x:g}{kind}" for x in summary.options.x for kind in kinds), "oracle score %", "oracle tokens / forward",
+    )  # fmt: skip
+    rows = []
+    for s in summary.standings:
+        pbx = [number(v) for x in summary.options.x for v in s.pbx.get(x, (float("nan"),) * len(kinds))]
+        rows.append((s.method, s.kind, f"{s.complete}/{s.settings}", share(s.best), number(s.best_speed),
+                     share(s.area), *pbx, share(s.oracle_score), number(s.oracle_speed)))  # fmt: skip
     low, high = summary.range
     speed = "canvas tokens per forward" if upstream else "tokens per forward"
     note = (
         f"area: mean score over log2 of {speed} from {low:.3g} to {high:.3g}; PBx: largest {speed} at a mean score of"
         " x % or more, 0 where it is never reached"
     )
-    return Sheet("methods", tuple(heads), rows, 2, note + (" (published rule)" if upstream else ""))
-
-
-def _method_cells(s: Standing, summary: Summary) -> tuple[str, ...]:
-    width = 1 if summary.options.rule == "upstream" else 2
-    pbx = [number(v) for x in summary.options.x for v in s.pbx.get(x, (float("nan"),) * width)]
-    return (
-        s.method, s.kind, f"{s.complete}/{s.settings}", share(s.best), number(s.best_speed), share(s.area), *pbx,
-        share(s.oracle_score), number(s.oracle_speed),
-    )  # fmt: skip
+    return Sheet("methods", heads, rows, 2, note + (" (published rule)" if upstream else ""))
 
 
 def _best_per_sample(summary: Summary) -> Sheet:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from cache.dllm import Chosen, Whole
-from dlm.engine.interfaces import Cache, CacheRun
+from dlm.engine.interfaces import CacheRun
+from dlm.engine.no_cache import CacheAround
 from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, ForwardPlan, Layout
-from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
 from dlm.engine.step import StepView
 
@@ -34,45 +33,14 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Listening(Cache):
-    """A cache that does what ``inner`` does.
+class Listening(CacheAround):
+    """A cache that does what another one does.
 
     Attributes:
-        inner: the cache at work.
         heard: filled during the run: job index -> its forwards.
     """
 
-    inner: Cache
     heard: dict[int, list[Call]] = field(default_factory=dict)
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        """See :class:`dlm.engine.interfaces.Cache`."""
-        return self.inner.needs
-
-    @property
-    def stores(self) -> bool:
-        """See :class:`dlm.engine.interfaces.Cache`."""
-        return self.inner.stores
-
-    @property
-    def asks_ahead(self) -> bool:
-        """See :class:`dlm.engine.interfaces.Cache`."""
-        return self.inner.asks_ahead
-
-    @property
-    def schedule_known(self) -> bool:
-        """See :class:`dlm.engine.interfaces.Cache`."""
-        return self.inner.schedule_known
-
-    @property
-    def spans_blocks(self) -> bool:
-        """See :class:`dlm.engine.interfaces.Cache`."""
-        return self.inner.spans_blocks
-
-    def check(self, sampler: Any, description: Any) -> None:
-        """See :class:`dlm.engine.interfaces.Cache`."""
-        self.inner.check(sampler, description)
 
     def open(self, layout: Layout) -> CacheRun:
         """See :class:`dlm.engine.interfaces.Cache`."""

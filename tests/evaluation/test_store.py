@@ -184,7 +184,7 @@ def test_what_is_written_whole_does_not_fit_either(tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     with open_store(tmp_path) as store:
-        monkeypatch.setattr("dlm.evaluation.store.write_whole", full)
+        monkeypatch.setattr("dlm.evaluation.store.write_json", full)
         with pytest.raises(StorageError, match=r"config\.json cannot be written \(No space left"):
             store.begin()
 

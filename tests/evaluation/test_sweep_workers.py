@@ -51,6 +51,7 @@ def test_a_launcher_that_is_not_there_is_refused_first(
 def test_workers_that_die_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hydra
 
+    from dlm.evaluation.sweeps import run_worker
     from dlm.evaluation.workers import launch
 
     def died() -> None:
@@ -65,7 +66,7 @@ def test_workers_that_die_are_one_sentence(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(
         StorageError, match=r"ended early \(RuntimeError: a worker was killed\): what was answered is kept"
     ):
-        launch(tmp_path / "plan.json", 2, ["hydra/launcher=joblib"], print)
+        launch(tmp_path / "plan.json", 2, ["hydra/launcher=joblib"], run_worker)
     assert sys.argv == arguments
     assert "HYDRA_FULL_ERROR" not in os.environ
 

@@ -18,22 +18,15 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Counters:
-    """The figures of one request.
+    """The figures of one request."""
 
-    Attributes:
-        forwards: model evaluations; a guidance pair counts 2.
-        content_forwards: those until the last kept token was fixed.
-        token_forwards: positions pushed through the transformer.
-        tokens: generated tokens that were kept: before the first end token and before the stop string; None where
-            nothing was generated (likelihoods).
-        seconds: wall time of the row's steps, shared equally among the rows of a batch.
-    """
-
-    forwards: int
-    content_forwards: int
-    token_forwards: int
+    forwards: int  # model evaluations; a guidance pair counts 2
+    content_forwards: int  # those until the last kept token was fixed
+    token_forwards: int  # positions pushed through the transformer
+    # generated tokens that were kept: before the first end token and before the stop string; None where nothing was
+    # generated (likelihoods)
     tokens: int | None
-    seconds: float
+    seconds: float  # wall time of the row's steps, shared equally among the rows of a batch
 
     @property
     def tokens_per_forward(self) -> float:
@@ -82,11 +75,8 @@ class AnswerFile:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Hold the file while answers are added.
-
-        Raises:
-            StorageError: it cannot be written, or another process writes it.
-        """
+        """Hold the file while answers are added. Raises StorageError: it cannot be written, or another process writes
+        it."""
         if self.path is None:
             yield
             return

@@ -35,10 +35,8 @@ def flag_parser() -> argparse.ArgumentParser:
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The harness's flags with their values, and our overrides.
 
-    Every ``key=value`` is ours but the one right behind a flag that wants a value: ``--gen_kwargs a=1,b=2``.
-
-    Raises:
-        SettingsError: a flag for what is said with an override here.
+    Every ``key=value`` is ours but the one right behind a flag that wants a value: ``--gen_kwargs a=1,b=2``. Raises
+    SettingsError: a flag for what is said with an override here.
     """
     takes = {name: action.nargs for action in flag_parser()._actions for name in action.option_strings}
     flags: list[str] = []
@@ -52,7 +50,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 raise SettingsError(f"{name} is said with {OURS[name]} here")
             flags.append(argument)
             left = 0 if "=" in argument else _wanted(name, takes)
-        elif left in (1, "first") or (left in ("?", "+") and not _is_override(argument)):
+        elif left in (1, "first") or (left in ("?", "+") and "=" not in argument and not argument.startswith("~")):
             flags.append(argument)
             left = "+" if left in ("first", "+") else 0
         else:
@@ -70,16 +68,9 @@ def _wanted(name: str, takes: dict[str, Any]) -> Any:
     return {None: 1, "+": "first"}.get(nargs, nargs)
 
 
-def _is_override(argument: str) -> bool:
-    return "=" in argument or argument.startswith("~")
-
-
 def read_flags(flags: list[str]) -> Any:
-    """The harness's configuration from its flags.
-
-    Raises:
-        SettingsError: what the harness refuses; no task; loggers that need a network.
-    """
+    """The harness's configuration from its flags. Raises SettingsError: what the harness refuses; no task; loggers that
+    need a network."""
     from lm_eval.config.evaluate_config import EvaluatorConfig
 
     try:
@@ -101,19 +92,12 @@ def samples_file(given: str | None, wanted: Any) -> Path | None:
         return Path(given).expanduser()
     if wanted.use_cache:
         return Path(f"{wanted.use_cache}.samples.jsonl").expanduser()
-    return Path(wanted.output_path).expanduser() / "dlm_samples.jsonl" if _is_folder(wanted.output_path) else None
-
-
-def _is_folder(path: str | None) -> bool:
-    return bool(path) and Path(str(path)).suffix != ".json"
+    folder = Path(wanted.output_path).expanduser() if wanted.output_path else None
+    return folder / "dlm_samples.jsonl" if folder is not None and folder.suffix != ".json" else None
 
 
 def resolve_tasks(wanted: Any, path: str | None, shots_path: str | None) -> tuple[list[Any], Any]:
-    """The tasks and the harness's task manager.
-
-    Raises:
-        SettingsError: unknown tasks; local data that does not fit.
-    """
+    """The tasks and the harness's task manager. Raises SettingsError: unknown tasks; local data that does not fit."""
     from dlm.evaluation.harness.local_data import with_local_data
 
     try:
@@ -128,11 +112,8 @@ def resolve_tasks(wanted: Any, path: str | None, shots_path: str | None) -> tupl
 
 
 def run_harness(wanted: Any, model: Any, tasks: list[Any], manager: Any) -> dict[str, Any] | None:
-    """Evaluate and write what ``--output_path`` asks for; None on all processes but the first.
-
-    Raises:
-        SettingsError: data that cannot be had, with what to do instead; tasks that run programs without leave.
-    """
+    """Evaluate and write what ``--output_path`` asks for; None on all processes but the first. Raises SettingsError:
+    data that cannot be had, with what to do instead; tasks that run programs without leave."""
     from lm_eval.loggers import EvaluationTracker
 
     from dlm.evaluation.harness.summary import evaluate

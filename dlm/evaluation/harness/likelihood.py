@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain, combinations
+from itertools import chain, combinations, islice
 from math import comb
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlm.api import Run
-from dlm.configuration import build, compose_config
+from dlm.configuration import build, check_counts, check_switches, compose_config
 from dlm.engine.canvas import Job
 from dlm.engine.forward import CHUNK_ELEMENTS
 from dlm.engine.no_cache import WholeRows
@@ -47,15 +47,11 @@ class Likelihood:
     stratum: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("mc_num", "stratum"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise SettingsError(
-                    f"likelihood.{name} must be a whole number of at least 1, got {getattr(self, name)!r}"
-                )
+        given = {f"likelihood.{name}": value for name, value in vars(self).items()}
+        check_counts(given, "likelihood.mc_num", "likelihood.stratum")
         if self.compat not in ("clean", "reference"):
             raise SettingsError(f"likelihood.compat must be clean or reference, got {self.compat!r}")
-        if not isinstance(self.check_greedy, bool):
-            raise SettingsError(f"likelihood.check_greedy must be true or false, got {self.check_greedy!r}")
+        check_switches(given, "likelihood.check_greedy")
         if self.compat == "reference" and self.mc_num % self.stratum:
             raise SettingsError(
                 f"likelihood.stratum must divide likelihood.mc_num, got {self.stratum} and {self.mc_num}"
@@ -89,23 +85,17 @@ class Likelihood:
 
 @dataclass
 class Pair:
-    """A context, an answer and what is known of its likelihood.
+    """A context, an answer and what is known of its likelihood."""
 
-    Attributes:
-        context, answer: token ids.
-        value: the log-likelihood so far.
-        greedy: whether the model's own answer is this one.
-        forwards, token_forwards: what it took.
-        left: masks that are still to be evaluated; None before the first.
-    """
-
+    # context, answer: token ids
     context: tuple[int, ...]
     answer: tuple[int, ...]
-    value: float = 0.0
-    greedy: bool = False
+    value: float = 0.0  # the log-likelihood so far
+    greedy: bool = False  # whether the model's own answer is this one
+    # forwards, token_forwards: what it took
     forwards: int = 0
     token_forwards: int = 0
-    left: int | None = None
+    left: int | None = None  # masks that are still to be evaluated; None before the first
 
 
 @dataclass(frozen=True)
@@ -145,7 +135,7 @@ class Estimator:
         if self.settings.check_greedy:
             self._decode([pair for pair in pairs if pair.answer])
         lines = chain.from_iterable(map(self._lines, sorted(pairs, key=lambda p: -len(p.context) - len(p.answer))))
-        for batch in _batches(lines, self.batch_size):
+        for batch in iter(lambda: list(islice(lines, self.batch_size)), []):
             for line, entropy in zip(batch, self._cross_entropies(batch), strict=True):
                 line.pair.value -= line.weight * entropy
 
@@ -230,14 +220,3 @@ def one_by_one(guidance: float) -> Any:
 
     settings = ["sampler=topk", "sampler.tokens_per_step=1", "blocks=whole", f"sampler.guidance={guidance}"]
     return build(instantiate, compose_config("generate", settings).sampler, _convert_="all")
-
-
-def _batches(lines: Iterable[_Line], size: int) -> Iterator[list[_Line]]:
-    batch: list[_Line] = []
-    for line in lines:
-        batch.append(line)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

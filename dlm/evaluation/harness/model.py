@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
+from rich.progress import TimeRemainingColumn
 from torch import Tensor
 
 from dlm.api import Run
@@ -24,10 +25,19 @@ from dlm.engine.result import RowResult, first_end
 from dlm.engine.sampler import Sampler
 from dlm.errors import NumericsError, PromptError, SettingsError
 from dlm.evaluation.harness.answers import AnswerFile, Counters
-from dlm.evaluation.harness.identity import decode_digest, describe_settings
 from dlm.evaluation.harness.likelihood import Estimator, Likelihood, Pair
-from dlm.evaluation.harness.requests import HarnessRequest, Key, Wish, cut, numbered, stops
+from dlm.evaluation.harness.requests import (
+    HarnessRequest,
+    Key,
+    Wish,
+    cut,
+    decode_digest,
+    describe_settings,
+    numbered,
+    stops,
+)
 from dlm.evaluation.harness.settings import from_model_args, whole
+from dlm.evaluation.progress import progress_bar
 from dlm.evaluation.shards import group
 from dlm.models import LanguageModel
 
@@ -256,7 +266,9 @@ class HarnessModel(LM):
         stop_strings = stops(one.request.args[1])
         useful = row.tokens[: first_end(row.tokens, self._ends(stop_strings))]
         text = cut(full := self.model.decode(useful), stop_strings)
-        kept = len(useful) if text == full else self._tokens_of(useful, len(text))
+        kept = len(useful)
+        if text != full:  # how many of the tokens it takes for a text of this length
+            kept = bisect_left(range(kept), len(text), key=lambda n: len(self.model.decode(useful[:n])))
         needed = max((step for step in row.commit_step[:kept] if step >= 0), default=-1) + 1
         counts = row.counts
         tokens = sum(step >= 0 for step in row.commit_step[:kept])
@@ -268,17 +280,6 @@ class HarnessModel(LM):
         }  # fmt: skip
         self._keep(one, counters, details, text)
         return text
-
-    def _tokens_of(self, tokens: list[int], length: int) -> int:
-        """How many of the tokens it takes for a text of ``length`` characters."""
-        low, high = 0, len(tokens)
-        while low < high:
-            middle = (low + high) // 2
-            if len(self.model.decode(tokens[:middle])) >= length:
-                high = middle
-            else:
-                low = middle + 1
-        return low
 
     def _ends(self, stop_strings: tuple[str, ...]) -> tuple[int, ...]:
         """End ids, and stop strings that are special tokens, which texts leave out."""
@@ -362,11 +363,6 @@ class HarnessModel(LM):
     @contextmanager
     def _progress(self, what: str, total: int, quiet: bool) -> Iterator[Any]:
         """A bar on a terminal, on the first process."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        off = quiet or self._rank > 0 or not sys.stderr.isatty()
-        with Progress(*columns, console=Console(stderr=True), transient=True, disable=off) as bar:
+        with progress_bar(TimeRemainingColumn(), quiet=quiet or self._rank > 0) as bar:
             task = bar.add_task(what, total=total)
             yield lambda: bar.advance(task)

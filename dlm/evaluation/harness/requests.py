@@ -1,37 +1,38 @@
-"""What a request of the harness asks for, and which requests are the same."""
+"""What a request of the harness asks for, and which requests are the same: two configurations never share an answer."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import torch
+
+from dlm import __version__
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.evaluation.point import canonical
+from dlm.models import LanguageModel
 
 # Everything of `gen_kwargs` that is read; what else stands there is named once in a warning.
 READ = ("until", "do_sample", "temperature", "top_p", "top_k")
 BUDGETS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # by priority
 Key = tuple[str, int]
+_LOOKED_AT = 16  # values of each weight: enough to tell two checkpoints of one shape apart
 
 
 @dataclass(frozen=True)
 class Wish:
-    """How one request wants to be decoded.
+    """How one request wants to be decoded."""
 
-    Attributes:
-        budget: positions to fill.
-        temperature: None leaves the sampler's own.
-        top_p, top_k: likewise.
-    """
-
-    budget: int
-    temperature: float | None = None
+    budget: int  # positions to fill
+    temperature: float | None = None  # None leaves the sampler's own
+    # top_p, top_k: likewise
     top_p: float | None = None
     top_k: int | None = None
 
@@ -40,10 +41,8 @@ class Wish:
         """Read a request's ``gen_kwargs`` as the harness means them (docs/lm_eval.md).
 
         ``do_sample: false`` is temperature 0, whatever temperature stands beside it. ``do_sample: true`` without a
-        temperature takes the sampler's, or 1 where that is 0. Without either the sampler stays as it is.
-
-        Raises:
-            SettingsError: a budget or a temperature that is no number.
+        temperature takes the sampler's, or 1 where that is 0. Without either the sampler stays as it is. Raises
+        SettingsError: a budget or a temperature that is no number.
         """
         if unread := sorted(set(settings) - {*READ, *BUDGETS}):
             _warn(f"settings of the task that are not used here: {', '.join(unread)}")
@@ -93,18 +92,13 @@ def _warn(text: str) -> None:
 
 @dataclass(frozen=True)
 class HarnessRequest:
-    """A request and its names.
+    """A request and its names."""
 
-    Attributes:
-        request: the harness's ``Instance``.
-        key: hash of what is asked, and which of its repetitions this is. Equal keys have equal answers, whatever
-            else is asked in the run, so that an answer can be kept, and a copy made to fill up a rank is no new one.
-        draws: whether repetitions may differ.
-    """
-
-    request: Any
+    request: Any  # the harness's ``Instance``
+    # hash of what is asked, and which of its repetitions this is. Equal keys have equal answers, whatever else is asked
+    # in the run, so that an answer can be kept, and a copy made to fill up a rank is no new one.
     key: Key
-    draws: bool = False
+    draws: bool = False  # whether repetitions may differ
 
     @property
     def place(self) -> str:
@@ -160,3 +154,30 @@ def stops(settings: dict[str, Any]) -> tuple[str, ...]:
 def cut(text: str, stop_strings: Sequence[str]) -> str:
     """The text before the earliest stop string."""
     return text[: min((place for stop in stop_strings if (place := text.find(stop)) >= 0), default=len(text))]
+
+
+def decode_digest(model: LanguageModel, *settings: Any) -> str:
+    """16 hexadecimal digits that differ where the model, a setting or the version of this package does.
+
+    A part that does not say what it is made of (an object without a ``repr`` of its own) has another digest in every
+    process: its answers are then never taken from a cache, which is safe.
+    """
+    description = [__version__, model.name, repr(model.description), str(model.dtype), _weights(model), repr(settings)]
+    return hashlib.sha256("\n".join(description).encode()).hexdigest()[:16]
+
+
+def _weights(model: LanguageModel) -> str:
+    """Shapes and first values of all weights."""
+    named = getattr(model.backbone, "named_parameters", None)
+    if named is None:
+        return type(model.backbone).__name__
+    names, values = [], []
+    for name, weight in named():
+        names.append(f"{name} {tuple(weight.shape)}")
+        values.append(weight.detach().flatten()[:_LOOKED_AT].double().cpu())
+    return " ".join(names) + hashlib.sha256(torch.cat(values).numpy().tobytes()).hexdigest()
+
+
+def describe_settings(*settings: Any) -> list[str]:
+    """The settings as text for result files; addresses of objects left out."""
+    return [re.sub(r" at 0x[0-9a-f]+", "", repr(setting)) for setting in settings]

@@ -22,11 +22,7 @@ PASSED_OVER = ("max_batch_size", "trust_remote_code")
 
 def built(parts: Composed, cls: Callable[..., M], samples: str | Path | None) -> M:
     """The model of composed parts; everything is checked before it is loaded. Among several processes each takes the
-    GPU of its own.
-
-    Raises:
-        SettingsError: values out of range, ``samples`` that cannot be read.
-    """
+    GPU of its own. Raises SettingsError: values out of range, ``samples`` that cannot be read."""
     likelihood = Likelihood(**parts.config["likelihood"])
     tokens, rows = whole("max_new_tokens", parts.max_new_tokens), whole("batch_size", parts.batch_size)
     answers = AnswerFile(None if samples is None else Path(samples), group().rank)
@@ -39,11 +35,8 @@ def built(parts: Composed, cls: Callable[..., M], samples: str | Path | None) ->
 
 
 def from_model_args(arguments: dict[str, Any], cls: Callable[..., M]) -> M:
-    """See :meth:`dlm.evaluation.harness.model.HarnessModel.create_from_arg_obj`.
-
-    Raises:
-        SettingsError: no model, both names of it, unknown settings.
-    """
+    """See :meth:`dlm.evaluation.harness.model.HarnessModel.create_from_arg_obj`. Raises SettingsError: no model, both
+    names of it, unknown settings."""
     rest = {key: value for key, value in arguments.items() if key not in PASSED_OVER}
     names = [rest.pop(key) for key in ("pretrained", "path") if key in rest]
     if len(names) != 1:
@@ -64,11 +57,8 @@ def model_overrides(name: str) -> list[str]:
 
 
 def whole(name: str, value: int | str) -> int:
-    """A whole number of at least 1, also where it comes as text.
-
-    Raises:
-        SettingsError: it is none (``auto`` is none: how much fits into memory is found out while decoding).
-    """
+    """A whole number of at least 1, also where it comes as text. Raises SettingsError: it is none (``auto`` is none:
+    how much fits into memory is found out while decoding)."""
     number = int(value) if isinstance(value, str) and value.strip().isdigit() else value
     if type(number) is not int or number < 1:
         raise SettingsError(f"{name} must be a whole number of at least 1, got {value!r}")
