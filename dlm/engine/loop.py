@@ -174,7 +174,8 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         self._events = self._decode()
 
     def __next__(self) -> StepEvent | RowResult:
-        return next(self._events)
+        with torch.inference_mode():  # around each step, not around the generator: who listens stays outside
+            return next(self._events)
 
     def close(self) -> None:
         """End the run where it stands, and let go of its memory."""
@@ -182,7 +183,6 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         for name in ("batch", "stepper", "forward"):
             vars(self).pop(name, None)
 
-    @torch.inference_mode()
     def _decode(self) -> Iterator[StepEvent | RowResult]:
         batch = self.batch
         while batch.rows:

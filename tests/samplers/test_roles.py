@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-import torch
 
 import dlm
 import samplers
@@ -14,6 +13,7 @@ from dlm.engine.interfaces import BlockSchedule, LogitTransform, Selector
 from dlm.engine.sampler import undeclared
 from dlm.errors import SettingsError
 from tests.doubles import random_llada
+from tests.samplers.runs import blank_canvas, blocks_of
 
 MODEL = random_llada()
 
@@ -154,4 +154,5 @@ def test_an_ability_is_what_the_class_overrides() -> None:
     assert replace(plain, blocks=samplers.SlidingBlocks(3)).moves_blocks
     assert replace(plain, blocks=samplers.GrowingBlocks()).grows
     assert replace(plain, blocks=samplers.AdaptiveBlocks()).binds
-    assert BlockSchedule().move(torch.zeros(1), torch.zeros(1), None) is None  # type: ignore[arg-type]
+    canvas = blank_canvas(4)
+    assert BlockSchedule().move(canvas, blocks_of(canvas), None) is None
