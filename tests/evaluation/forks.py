@@ -21,7 +21,8 @@ class Fork:
         try:
             from dlm.errors import DlmError
 
-            os.environ.update(environment)
+            # Transformers loads weights in threads, and torch has no pool for threads that are new after a fork.
+            os.environ.update(environment | {"HF_DEACTIVATE_ASYNC_LOAD": "1"})
             try:
                 act()
                 status = 0
