@@ -180,3 +180,13 @@ def _peaked(model: torch.nn.Module) -> torch.nn.Module:
                 scale = 6.0 if name.endswith(("transformer.ff_out.weight", "lm_head.weight")) else 1.5
                 weight.normal_(0, scale / math.sqrt(weight.shape[1]))
     return model.eval()
+
+
+def one_layer() -> SimpleNamespace:
+    """A model whose keys depend on their token alone, so that a stored one can only be wrong by its token."""
+    torch.manual_seed(2)
+    config = LLaDAConfig(
+        d_model=32, n_layers=1, n_heads=4, mlp_hidden_size=48, vocab_size=40, embedding_size=40,
+        max_sequence_length=64, rope_theta=1000.0, mask_token_id=39, eos_token_id=38, pad_token_id=38,
+    )  # fmt: skip
+    return wrap(LLaDAModelLM(config).double().eval())

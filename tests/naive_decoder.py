@@ -13,6 +13,16 @@ def naive_logits(model, canvas: list[int]) -> torch.Tensor:
     return model.backbone.head(model.backbone.logit_rows(hidden, None, wanted))[0].double()
 
 
+def answers_of(model, canvas: list[int]) -> tuple[list[int], list[float]]:
+    """The likeliest token that is no mask, and its probability, at every position."""
+    with torch.no_grad():
+        logits = naive_logits(model, canvas)
+    probs = logits.softmax(-1)
+    logits[:, model.description.mask_id] = -torch.inf
+    tokens = logits.argmax(-1)
+    return tokens.tolist(), probs.gather(1, tokens[:, None]).squeeze(1).tolist()
+
+
 def naive_decode(model, prompt: list[int], new: int, block: int, rule) -> tuple[list[int], list[int], int]:
     """Decode one prompt; ``rule(scores: {position: confidence}, step_in_block) -> positions to commit``.
 

@@ -16,21 +16,11 @@ from dlm.engine.step import BlockState
 from dlm.errors import PromptError
 from dlm.models import LLaDAConfig, LLaDAModelLM
 from tests.doubles import random_dream, random_llada, wrap
-from tests.naive_decoder import naive_logits
+from tests.naive_decoder import answers_of
 
 MODELS = {"llada": random_llada(), "dream": random_dream()}
 MASK = MODELS["llada"].description.mask_id
 PROMPTS = st.lists(st.integers(0, MASK - 1), min_size=1, max_size=8)
-
-
-def best_tokens(model, canvas: list[int]) -> tuple[list[int], list[float]]:
-    """The best token that is not the mask, and its probability, at every position."""
-    with torch.no_grad():
-        logits = naive_logits(model, canvas)
-    probs = logits.softmax(-1)
-    logits[:, MASK] = -torch.inf
-    tokens = logits.argmax(-1)
-    return tokens.tolist(), probs.gather(1, tokens[:, None]).squeeze(1).tolist()
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -49,7 +39,7 @@ def test_an_early_exit_commits_everything_from_its_own_forward(
         model, [prompt], sampler=samplers.topk(blocks=samplers.Fixed(3), precision="float64"), max_new_tokens=new
     )
     canvas = prompt + [t if s < after - 1 else MASK for t, s in zip(plain.tokens, plain.commit_step, strict=True)]
-    tokens, _ = best_tokens(model, canvas)
+    tokens, _ = answers_of(model, canvas)
     expected = [t if c == MASK else c for c, t in zip(canvas, tokens, strict=True)]
     assert prompt + answer.tokens == expected
     assert (answer.counts.forwards, answer.stop) == (after, "early_exit")
@@ -133,7 +123,7 @@ def naive_lopa(model, prompt: list[int], new: int, block: int, threshold: float,
                 tried = list(canvas)
                 if extra is not None:
                     tried[extra[0]] = extra[1]
-                tokens, probs = best_tokens(model, tried)
+                tokens, probs = answers_of(model, tried)
                 open_ = [p for p in range(start, end) if tried[p] == MASK]
                 fed += len(canvas)
                 mean = sum(probs[p] for p in open_) / len(open_) if open_ else -1.0
@@ -201,5 +191,5 @@ def test_a_row_that_is_cut_off_does_not_exit(share: float) -> None:
         assert all((t, s) == (u, v) for t, u, s, v in pairs if min(s, v) < last)
         canvas = prompt + [t if s < last else MASK for t, s in zip(base.tokens, base.commit_step, strict=True)]
         assert prompt + answer.tokens == [
-            t if c == MASK else c for c, t in zip(canvas, best_tokens(MODELS["llada"], canvas)[0], strict=True)
+            t if c == MASK else c for c, t in zip(canvas, answers_of(MODELS["llada"], canvas)[0], strict=True)
         ]

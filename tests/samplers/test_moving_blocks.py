@@ -16,24 +16,14 @@ import samplers
 from dlm.engine.interfaces import BlockSchedule
 from dlm.engine.sampler_run import SamplerRun, SamplerState
 from dlm.errors import PromptError, SettingsError
-from tests.doubles import random_dream, random_llada, table_model, wrap
-from tests.naive_decoder import naive_logits
+from tests.doubles import one_layer, random_dream, random_llada, table_model
+from tests.naive_decoder import answers_of
 from tests.samplers.runs import blank_canvas, blocks_of, commits
 
 MODELS = {"llada": random_llada(), "dream": random_dream()}
 MASK = MODELS["llada"].description.mask_id
 END = MODELS["llada"].description.eos_ids[0]
 PROMPTS = st.lists(st.integers(0, MASK - 1), min_size=1, max_size=6)
-
-
-def answers_of(model: Any, canvas: list[int]) -> tuple[list[int], list[float]]:
-    """The likeliest token that is no mask, and its probability, at every position."""
-    with torch.no_grad():
-        logits = naive_logits(model, canvas)
-    probs = logits.softmax(-1)
-    logits[:, MASK] = -torch.inf
-    tokens = logits.argmax(-1)
-    return tokens.tolist(), probs.gather(1, tokens[:, None]).squeeze(1).tolist()
 
 
 def commit(canvas: list[int], window: list[int], tokens: list[int], probs: list[float], threshold: float) -> set[int]:
@@ -155,17 +145,6 @@ MOVED |= {
     "adaptive": cache.adaptive(before=2, after=2, threshold=None),
     "entropy": cache.entropy(threshold=None, every_tokens=3),
 }  # fmt: skip
-
-
-def one_layer() -> Any:
-    from dlm.models import LLaDAConfig, LLaDAModelLM
-
-    torch.manual_seed(2)
-    config = LLaDAConfig(
-        d_model=32, n_layers=1, n_heads=4, mlp_hidden_size=48, vocab_size=40, embedding_size=40,
-        max_sequence_length=64, rope_theta=1000.0, mask_token_id=39, eos_token_id=38, pad_token_id=38,
-    )  # fmt: skip
-    return wrap(LLaDAModelLM(config).double().eval())
 
 
 @pytest.mark.parametrize("name", MOVED)

@@ -16,10 +16,9 @@ import cache
 import dlm
 import samplers
 from dlm.errors import SettingsError
-from dlm.models import LLaDAConfig, LLaDAModelLM
 from dlm.speculation.probes import Choice, Edits, Probe
-from tests.doubles import random_dream, random_llada, wrap
-from tests.naive_decoder import naive_logits
+from tests.doubles import one_layer, random_dream, random_llada
+from tests.naive_decoder import answers_of
 
 MODELS = {"llada": random_llada(), "dream": random_dream()}
 MASK = MODELS["llada"].description.mask_id
@@ -73,16 +72,6 @@ class Trial(Probe):
         return position, view.proposal.token.gather(1, order), sure
 
 
-def look(model: Any, canvas: list[int]) -> tuple[list[int], list[float]]:
-    """The likeliest token that is no mask, and its probability, at every position."""
-    with torch.no_grad():
-        logits = naive_logits(model, canvas)
-    probs = logits.softmax(-1)
-    logits[:, MASK] = -torch.inf
-    tokens = logits.argmax(-1)
-    return tokens.tolist(), probs.gather(1, tokens[:, None]).squeeze(1).tolist()
-
-
 def naive_trial(model: Any, prompt: list[int], new: int, block: int, threshold: float) -> tuple[list[int], int, int]:
     """:class:`Trial` with Python lists: tokens, forwards and positions fed."""
     canvas, sureness, forwards, fed = prompt + [MASK] * new, {}, 0, 0
@@ -108,7 +97,7 @@ def naive_trial(model: Any, prompt: list[int], new: int, block: int, threshold: 
             best, score = 0, -2.0
             seen = []
             for k, version in enumerate(made[:asked]):
-                seen.append(None if version is None else look(model, version[0]))
+                seen.append(None if version is None else answers_of(model, version[0]))
                 if version is None or seen[k] is None or (k and version[0] == canvas):
                     continue
                 open_ = [p for p in places if version[0][p] == MASK]
@@ -155,15 +144,6 @@ SERVING = {
     "dkv_decode": cache.dkv_decode(interval=3), "dkv_prefill": cache.dkv_prefill(), "dkv_pd": cache.dkv_pd(interval=2),
     "freecache": cache.freecache(), "window": cache.window(ahead=8),
 }  # fmt: skip
-
-
-def one_layer() -> Any:
-    torch.manual_seed(2)
-    config = LLaDAConfig(
-        d_model=32, n_layers=1, n_heads=4, mlp_hidden_size=48, vocab_size=40, embedding_size=40,
-        max_sequence_length=64, rope_theta=1000.0, mask_token_id=39, eos_token_id=38, pad_token_id=38,
-    )  # fmt: skip
-    return wrap(LLaDAModelLM(config).double().eval())
 
 
 @pytest.mark.parametrize("name", SERVING)
