@@ -156,7 +156,7 @@ class DLLMRun(Run):
         return Whole(self.store, 0, self, slots)
 
     def _chosen(self, query: CacheQuery, slots: list[int]) -> Feed:
-        """The other rows: the whole stream, the trash column included, of which each layer recomputes a part."""
+        """The other rows: the whole stream, the scratch column included, of which each layer recomputes a part."""
         canvas, rows = query.canvas, [query.rows[slot] for slot in slots]
         index = None if len(slots) == len(query.rows) else torch.tensor(slots, device=canvas.start.device)
         picked = slice(None) if index is None else index
@@ -243,7 +243,7 @@ class Whole(Access):
 
 @dataclass(frozen=True)
 class Chosen(Whole):
-    """A part of every layer but the first is recomputed; the stream is the whole row and the trash column."""
+    """A part of every layer but the first is recomputed; the stream is the whole row and the scratch column."""
 
     choice: Choice | None = None
 

