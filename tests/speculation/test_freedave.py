@@ -484,4 +484,4 @@ def test_auto_on_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert main([*arguments, "drafting=freedave", "drafting.draft_length=auto", "drafting.layout=tree"]) == 0
     drafted = json.loads(capsys.readouterr().out)
     assert drafted["counts"]["forwards"] + drafted["counts"]["accepted_drafts"] == 32
-    assert list((tmp_path / "dlm").glob("machine-*.json"))
+    assert cost_model._known  # measured; written down only where nothing disturbed it (test_cost_model)
