@@ -141,8 +141,13 @@ class Choosing(Refreshing):
         lined = torch.nn.functional.max_pool1d(lined[:, None], policy.kernel, 1, pad)[:, 0]
         lined = lined.masked_fill(~real, -torch.inf)
         count = (policy.keep * real.sum(dim=1).double()).long()
-        best = (rank(lined) < count[:, None]) & real
+        best = self.kept(lined, count) & real
         return torch.zeros_like(self.outside).scatter(1, places, best)
+
+    @staticmethod
+    def kept(scores: Float[Tensor, "R T"], count: Int[Tensor, " R"]) -> Bool[Tensor, "R T"]:
+        """The ``count`` best of each row; equal ones: the lower place first."""
+        return rank(scores) < count[:, None]
 
     def doubled(self) -> Choosing:
         block, outside = self.block.repeat(2, 1), self.outside.repeat(2, 1)

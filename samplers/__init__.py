@@ -9,7 +9,7 @@ classes that can be combined at will, beside parts of your own that extend the s
 # fmt: off
 # isort: off
 from samplers.blocks.adaptive import AdaptiveBlocks
-from samplers.blocks.fixed import Fixed, Whole
+from samplers.blocks.fixed import Fixed, Whole, Widening
 from samplers.blocks.growing import GrowingBlocks
 from samplers.blocks.sliding import SlidingBlocks
 from samplers.budgets.ascending import Ascending, AscendingBlocks
@@ -32,7 +32,7 @@ from samplers.presets.prophet import prophet, sched
 from samplers.presets.revising import hierarchy, hierarchy_remask, rcr, remdm, saber, wino
 from samplers.probes.lookahead import Lookahead
 from samplers.revisers.hierarchy import Hierarchy, HierarchyRemask, RemaskDoubtful
-from samplers.revisers.rcr import RemaskOvertaken, RunningConfidence
+from samplers.revisers.rcr import FlooredShares, RemaskOvertaken, RunningConfidence
 from samplers.revisers.remdm import RemaskingLoop, RemaskLowest
 from samplers.revisers.saber import FallingConfidence, MeanThreshold
 from samplers.revisers.wino import NarrowOut, WideIn
@@ -58,12 +58,12 @@ PRESETS = (
 __all__ = [
     "PRESETS", "AdaptiveBlocks", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks", "BanEnd", "Bernoulli",
     "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "Credit", "Dawn", "Dimple", "EndBlock", "EndOfText",
-    "EndRejection", "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "Fixed", "Frechet",
+    "EndRejection", "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "Fixed", "FlooredShares", "Frechet",
     "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Intersect", "Klass", "Learn2PD", "LocalLeap", "Lookahead",
     "Margin", "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "Probability", "Random",
     "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence", "SlidingBlocks",
     "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union", "Whole",
-    "WideIn", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "credit", "dawn", "dimple", "dream_entropy",
+    "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "credit", "dawn", "dimple", "dream_entropy",
     "dream_margin", "dream_maskgit_plus", "dream_origin", "eb", "entropy", "entropy_threshold", "eoser", "eoser_ass",
     "factor", "frechet", "hierarchy", "hierarchy_remask", "klass", "learn2pd", "localleap", "lopa", "margin", "oracle",
     "pc", "prophet", "random", "rcr", "remdm", "saber", "sched", "slowfast", "threshold", "topk", "wino",

@@ -106,7 +106,7 @@ class Canvas:
             tokens=torch.zeros(shape, dtype=torch.long, device=device),
             writable=torch.zeros(shape, dtype=torch.bool, device=device),
             commit_step=torch.full(shape, -1, dtype=torch.long, device=device),
-            commit_confidence=torch.full(shape, torch.nan, dtype=torch.float32, device=device),
+            commit_confidence=torch.full(shape, torch.nan, dtype=torch.float64, device=device),
             start=per_row,
             end=per_row.clone(),
             asked=per_row.clone(),
@@ -177,7 +177,7 @@ class Canvas:
         target = positions.masked_fill(~chosen, self.scratch)
         self.tokens.scatter_(1, target, tokens)
         self.commit_step.scatter_(1, target, step[:, None].expand_as(target))
-        self.commit_confidence.scatter_(1, target, confidence.float())
+        self.commit_confidence.scatter_(1, target, confidence.double())
 
     def fill(self, where: Bool[Tensor, "B W"], token: int | Int[Tensor, " B"]) -> None:
         """A stop rule writes ``token`` into all of ``where``: no step has committed it."""

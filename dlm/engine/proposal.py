@@ -3,7 +3,8 @@
 Rules that hold for every sampler:
 
 * The mask id and ids the tokenizer does not define are never proposed. Their probability stays in the
-  normaliser, so that confidences equal the published ones (the references do not ban them).
+  normaliser, so that confidences equal the published ones (the references do not ban them); a distribution that is
+  truncated is that of the others alone.
 * Confidence is computed in float32, or in the precision the proposer asks for; float64 logits stay float64.
 * Equal logits: the lowest token id wins.
 * Temperature 0 draws nothing. Above 0 a token is the inverse of the cumulative distribution at one uniform per
@@ -29,6 +30,9 @@ Statistic = Literal["prob", "margin", "entropy", "gap", "kl", "shadow", "attenti
 
 # Low enough for exp() to give exactly 0, finite so that 0 * BANNED is 0 and not NaN.
 BANNED = -1e30
+
+# Temperatures in between divide any logit without leaving float32, and keep what is banned below what is not.
+COLDEST, HOTTEST = 1e-6, 1e6
 
 # How many candidates are told.
 CANDIDATES = 5
@@ -59,8 +63,10 @@ class Proposer:
     precision: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise SettingsError(f"temperature must be 0 or more, got {self.temperature}")
+        if self.temperature != 0 and not COLDEST <= self.temperature <= HOTTEST:
+            raise SettingsError(
+                f"temperature must be 0 (greedy) or from {COLDEST:g} to {HOTTEST:g}, got {self.temperature}"
+            )
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
             raise SettingsError(f"top_p must be in (0, 1], got {self.top_p}; use null to switch it off")
         if self.top_k is not None and self.top_k < 1:
@@ -177,7 +183,7 @@ def propose(
     if not proposer.filters:
         token = _choose(x, vocabulary, proposer.temperature, uniforms) if proposer.temperature > 0 else None
         return _measure(x, vocabulary, token, needs)
-    shaped = _filter(x, proposer)
+    shaped = _filter(x, vocabulary, proposer)
     token = _choose(shaped, vocabulary, 1.0 if proposer.temperature > 0 else 0.0, uniforms)
     return _measure(shaped if proposer.confidence == "filtered" else x, vocabulary, token, needs)
 
@@ -295,9 +301,12 @@ def _invert_cdf(weight: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"]) -> 
     return bucket * _BUCKET + torch.minimum(inside, last)
 
 
-def _filter(x: Float[Tensor, "R V"], proposer: Proposer) -> Float[Tensor, "R V"]:
-    """Temper, then keep the nucleus, then the top k (Dream's order); what is cut becomes :data:`BANNED`."""
+def _filter(x: Float[Tensor, "R V"], vocabulary: Vocabulary, proposer: Proposer) -> Float[Tensor, "R V"]:
+    """Ban what may not be proposed, temper, then keep the nucleus, then the top k (Dream's order); what is cut becomes
+    :data:`BANNED`. Banned ids take no part: truncation would otherwise spend the nucleus on them."""
     x = x / proposer.temperature if proposer.temperature > 0 else x.clone()
+    x[:, vocabulary.valid :] = BANNED
+    x[:, vocabulary.mask_id] = BANNED
     if proposer.top_p is not None and proposer.top_p < 1.0:
         ordered, order = x.sort(dim=1, descending=True, stable=True)
         mass = ordered.softmax(dim=1).cumsum(dim=1)

@@ -48,6 +48,19 @@ class Fixed(BlockSchedule):
 
 
 @dataclass(frozen=True)
+class Widening(Fixed):
+    """The same ends, but every block begins where the row does: what a reviser takes back of earlier blocks competes
+    with the present one (the published loops of Saber, arXiv 2510.18165, and of MDPO's RCR, arXiv 2508.13148)."""
+
+    def longest(self, region: int) -> int:
+        super().longest(region)
+        return region
+
+    def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
+        return canvas.start, super().step(canvas, state)[1], state
+
+
+@dataclass(frozen=True)
 class Whole(BlockSchedule):
     """The whole generated region is one block."""
 

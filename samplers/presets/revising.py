@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from dlm.engine.sampler import Sampler
-from samplers.blocks.fixed import Fixed, Whole
-from samplers.presets.budgeted import uniform
+from dlm.errors import SettingsError
+from samplers.blocks.fixed import Fixed, Whole, Widening
+from samplers.presets.budgeted import Compat, uniform
 from samplers.presets.options import preset
 from samplers.revisers.hierarchy import Hierarchy, HierarchyRemask, RemaskDoubtful
-from samplers.revisers.rcr import RemaskOvertaken, RunningConfidence
+from samplers.revisers.rcr import FlooredShares, RemaskOvertaken, RunningConfidence
 from samplers.revisers.remdm import RemaskingLoop, RemaskLowest
 from samplers.revisers.saber import FallingConfidence, MeanThreshold
 from samplers.revisers.wino import NarrowOut, WideIn
 from samplers.scores.confidence import Probability
 from samplers.selectors.top_k import TopK
+from samplers.settings import one_of
 
 
 def wino(wide: float = 0.6, narrow: float = 0.9, **options: Any) -> Sampler:
@@ -28,12 +30,26 @@ def wino(wide: float = 0.6, narrow: float = 0.9, **options: Any) -> Sampler:
     return preset("wino", options, Probability(), WideIn(wide), blocks, reviser=reviser)
 
 
-def saber(minimum: int = 2, **options: Any) -> Sampler:
+def _reopened(options: dict[str, Any], compat: Compat) -> dict[str, Any]:
+    """Options with which, under ``compat="reference"``, tokens of earlier blocks are taken back too."""
+    one_of("clean", "reference", compat=compat)
+    blocks = options.get("blocks")
+    if compat == "clean" or blocks is None or isinstance(blocks, Whole):
+        return options
+    if type(blocks) is not Fixed:
+        raise SettingsError(
+            f'compat="reference" takes back tokens of earlier blocks, which {type(blocks).__name__} does not let'
+            ' reopen: use blocks=fixed or whole, or compat="clean"'
+        )
+    return options | {"blocks": Widening(blocks.length, blocks.usual)}
+
+
+def saber(minimum: int = 2, *, compat: Compat = "clean", **options: Any) -> Sampler:
     """Adaptive acceleration with backtracking, made for code (Saber, arXiv 2510.18165): commit what is surer than the
     average token so far, at least ``minimum``; take back those that gained least. The whole canvas is one block by
-    default."""
+    default. In smaller ones ``compat="reference"`` takes back tokens of earlier blocks too, as published."""
     selector, reviser = MeanThreshold(minimum), FallingConfidence(minimum)
-    return preset("saber", options, Probability(), selector, Whole(), reviser=reviser)
+    return preset("saber", _reopened(options, compat), Probability(), selector, Whole(), reviser=reviser)
 
 
 def remdm(
@@ -46,10 +62,15 @@ def remdm(
     return preset("remdm", options, Probability(), TopK(), budget=loop, reviser=RemaskLowest(loop))
 
 
-def rcr(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:
-    """A fixed budget in which positions keep competing: a committed token is taken back when enough others have been
-    more confident at some time (RCR of MDPO, details UNVERIFIED)."""
-    budget, reviser = uniform(tokens_per_step, steps), RemaskOvertaken()
+def rcr(
+    *, tokens_per_step: int | None = None, steps: int | None = None, compat: Compat = "clean", **options: Any
+) -> Sampler:
+    """A fixed budget in which positions keep competing: a committed token is taken back when enough open ones are surer
+    than it was (running confidence remasking, RCR, of MDPO, arXiv 2508.13148). ``compat="reference"``: tokens of earlier
+    blocks compete too, and ``steps`` are rounded, as in the published code."""
+    options, reviser = _reopened(options, compat), RemaskOvertaken()
+    exact = compat == "clean" or steps is None
+    budget = uniform(tokens_per_step, steps) if exact else FlooredShares(steps)
     return preset("rcr", options, Probability(), RunningConfidence(), budget=budget, reviser=reviser)
 
 
@@ -59,7 +80,9 @@ def hierarchy(low: float = 0.3, high: float | None = 0.9, *, first: bool = False
     return preset("hierarchy", options, Probability(), Hierarchy(low, high, first))
 
 
-def hierarchy_remask(low: float = 0.4, high: float | None = 0.9, *, doubt: float = 0.4, **options: Any) -> Sampler:
+def hierarchy_remask(
+    low: float = 0.4, high: float | None = 0.9, *, doubt: float = 0.4, first: bool = False, **options: Any
+) -> Sampler:
     """The same; committed tokens whose position has become doubtful are written anew or masked again."""
-    selector, reviser = HierarchyRemask(low, high, doubt), RemaskDoubtful(doubt)
+    selector, reviser = HierarchyRemask(low, high, doubt, first), RemaskDoubtful(doubt)
     return preset("hierarchy_remask", options, Probability(), selector, reviser=reviser)

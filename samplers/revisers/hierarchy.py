@@ -52,7 +52,8 @@ class HierarchyRemask(Selector):
     token now has probability < ``doubt``. So many are chosen, best first where the rule gives fewer, that more
     positions are chosen than doubtful ones exist: with :class:`samplers.RemaskDoubtful`, which takes back the doubtful
     that were not chosen, every step leaves fewer masks than it found (dInfer, remasking variant). Chosen committed
-    positions get the present proposal.
+    positions get the present proposal. Equal best scores in a run: all of them, or with ``first=True``, as published, the
+    lowest position.
 
     Raises:
         SettingsError: levels out of range.
@@ -61,6 +62,7 @@ class HierarchyRemask(Selector):
     low: float = 0.4
     high: float | None = 0.9
     doubt: float = 0.4
+    first: bool = False
 
     rewrites = True
 
@@ -78,7 +80,7 @@ class HierarchyRemask(Selector):
         doubtful = doubted(view, self.doubt)
         candidates = view.eligible | doubtful
         scores = view.proposal.prob.masked_fill(~candidates, -torch.inf)
-        chosen = run_best(view, scores, candidates, False) & (scores > self.low)
+        chosen = run_best(view, scores, candidates, self.first) & (scores > self.low)
         if self.high is not None:
             chosen = chosen | (scores > self.high)
         # The best of all counts as chosen already, the others are filled up behind it.

@@ -47,8 +47,8 @@ class MeanThreshold(Selector):
 class FallingConfidence(Reviser):
     """After a step that committed F positions (at least ``minimum`` = n), remask min(max(floor(n / 2), ceil(F / 8)),
     F - 1) committed positions of the block: those whose probability of the best token has risen least since the
-    forward before (Saber, arXiv 2510.18165). Fewer than were committed, so every step makes progress. Nothing is
-    remasked once the row is full.
+    forward before; those that were behind the block then are spared (Saber, arXiv 2510.18165). Fewer than were
+    committed, so every step makes progress. Nothing is remasked once the block is full.
 
     Raises:
         SettingsError: a minimum below 1.
@@ -68,8 +68,8 @@ class FallingConfidence(Reviser):
         return f"minimum is {self.minimum} here and {selector.minimum} there, give both the same"
 
     def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
-        """Probability of the best token of each position at the forward before; 0 at first."""
-        return torch.zeros(canvas.tokens.shape, device=canvas.tokens.device)
+        """Probability of the best token of each position at the forward before; 0 at first, -inf behind the block."""
+        return torch.zeros(canvas.tokens.shape, dtype=torch.float64, device=canvas.tokens.device)
 
     def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
         return canvas.writable & (canvas.columns < blocks.block_end[:, None])
@@ -80,15 +80,18 @@ class FallingConfidence(Reviser):
     def step(
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: Float[Tensor, "B W"]
     ) -> tuple[Bool[Tensor, "B W"], Float[Tensor, "B W"]]:
-        prob = view.proposal.prob.float()
+        prob = view.proposal.prob.to(state.dtype)
         risen = prob - state.gather(1, view.positions)
+        beyond = view.canvas.columns >= view.blocks.block_end[:, None]
         state = torch.where(view.on_canvas(torch.ones_like(prob)) > 0, view.on_canvas(prob), state)
+        state = state.masked_fill(beyond, -torch.inf)
         committed = chosen.sum(dim=1).clamp_min(self.minimum)
         number = torch.minimum((committed + 7) // 8, committed - 1).clamp_min(0)
         number = torch.minimum(number.clamp_min(self.minimum // 2), committed - 1)
         # At most one less than really were committed: the end of a block may have fewer than the minimum.
         number = torch.minimum(number, (chosen.sum(dim=1) - 1).clamp_min(0))
-        open_ = view.canvas.masked.any(dim=1, keepdim=True)
-        candidates = view.here(view.blocks.block & view.canvas.writable & ~view.canvas.masked)
+        block = view.blocks.block & view.canvas.writable
+        open_ = (block & view.canvas.masked).any(dim=1, keepdim=True)
+        candidates = view.here(block & ~view.canvas.masked) & risen.isfinite()
         lowest = rank((-risen).masked_fill(~candidates, -torch.inf)) < number[:, None]
         return view.on_canvas((lowest & candidates & open_).float()) > 0, state

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlm.engine.interfaces import Selector
 from dlm.engine.noise import Purpose, gumbel
+from dlm.engine.proposal import COLDEST, HOTTEST
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Whole
@@ -24,7 +25,7 @@ class TopK(Selector):
     softmax(score / temperature) instead, by the Gumbel top-k trick (Kool et al., arXiv 1903.06059).
 
     Raises:
-        SettingsError: a negative temperature.
+        SettingsError: a temperature out of range.
     """
 
     temperature: float = 0.0
@@ -32,8 +33,10 @@ class TopK(Selector):
     uses_budget = True
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise SettingsError(f"alg_temp must be 0 (the best positions) or more, got {self.temperature}")
+        if self.temperature != 0 and not COLDEST <= self.temperature <= HOTTEST:
+            raise SettingsError(
+                f"alg_temp must be 0 (the best positions) or from {COLDEST:g} to {HOTTEST:g}, got {self.temperature}"
+            )
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None

@@ -32,6 +32,9 @@ class Case:
             recomputed in every layer; None where the record does not say.
         reported: what the reference itself returned beside the canvas.
         extra: what else was recorded (the random order of dKV-Cache-Greedy).
+        canvases: of a record of one row: the generated part after every call; None: not recorded.
+        folder: where the file lies.
+        unreadable: why the case could not be read; None: it could.
     """
 
     id: str
@@ -53,9 +56,12 @@ class Case:
     fed_per_call: list[Any] | None = None
     reported: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    canvases: list[list[int]] | None = None
+    folder: Path = Path()
+    unreadable: str | None = None
 
     @classmethod
-    def parse(cls, raw: dict[str, Any]) -> Case:
+    def parse(cls, raw: dict[str, Any], folder: Path = Path()) -> Case:
         """A case from its JSON object."""
         final, length = raw.get("final_ids") or [], raw["prompt_len"]
         return cls(
@@ -63,7 +69,7 @@ class Case:
             method=raw["method"],
             checkpoint=raw["checkpoint"],
             settings=raw["settings"],
-            reference=raw["reference"],
+            reference=_reference(raw["reference"]),
             mask_id=raw["mask_id"],
             prompt_ids=raw["prompt_ids"],
             gen_ids=raw.get("gen_ids") or [],
@@ -78,7 +84,15 @@ class Case:
             fed_per_call=raw.get("positions_per_call"),
             reported=raw.get("reported"),
             extra=raw.get("extra") or {},
+            canvases=raw.get("canvas_after_call"),
+            folder=folder,
         )
+
+    @classmethod
+    def broken(cls, name: str, method: str, reason: Exception) -> Case:
+        """Stands for a case that cannot be read."""
+        told = f"cannot be read: {type(reason).__name__}: {reason}"
+        return cls(name, method, "", {}, {}, -1, [], unreadable=told)
 
     @property
     def pads(self) -> list[int]:
@@ -92,6 +106,31 @@ class Case:
     def prompts(self) -> list[list[int]]:
         """The rows without their padding."""
         return [row[pad:] for row, pad in zip(self.prompt_ids, self.pads, strict=True)]
+
+
+def _read_file(file: Path) -> tuple[str, list[Case]]:
+    """The method of a file and its cases; what cannot be read is a case that says so."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        method, raws = str(content["method"]), list(content["cases"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return file.stem, [Case.broken(file.name, file.stem, error)]
+    cases = []
+    for number, raw in enumerate(raws):
+        try:
+            cases.append(Case.parse(raw, file.parent))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            name = raw.get("id") if isinstance(raw, dict) else None
+            cases.append(Case.broken(str(name or f"{file.name} {number}"), method, error))
+    return method, cases
+
+
+def _reference(said: str | dict[str, str]) -> dict[str, str]:
+    """Where the code lies; some records say it in a sentence that begins with the repository."""
+    if isinstance(said, dict):
+        return said
+    repo, _, rest = said.partition(" ")
+    return {"repo": repo, "file": rest}
 
 
 def read_cases(folder: Path, patterns: Sequence[str]) -> dict[str, list[Case]]:
@@ -109,9 +148,9 @@ def read_cases(folder: Path, patterns: Sequence[str]) -> dict[str, list[Case]]:
     found: dict[str, list[Case]] = {}
     names: dict[str, str] = {}
     for file in files:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        names[content["method"]] = file.stem
-        found[content["method"]] = [Case.parse(raw) for raw in content["cases"]]
+        method, cases = _read_file(file)
+        names[method] = file.stem
+        found[method] = cases
     if not patterns:
         return found
     chosen: dict[str, list[Case]] = {}

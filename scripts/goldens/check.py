@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from dlm.engine.interfaces import Part, offers
 from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.language_model import LanguageModel
-from scripts.goldens import drafted
+from scripts.goldens import drafted, stepwise
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Replay, Verdict
 from scripts.goldens.judge import judge
 from scripts.goldens.plan import Plan, UntranslatedError
 from scripts.goldens.translate import translate
+
+Judge = Callable[[Case, LanguageModel, Plan], Verdict]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +50,27 @@ class Checker:
     models: dict[str, LanguageModel] = field(default_factory=dict)
 
     def check(self, case: Case) -> Verdict:
-        """The verdict on one case."""
+        """The verdict on one case; one that the comparison itself trips over is unexplained."""
+        if case.unreadable is not None:
+            return Verdict("unexplained", details=(case.unreadable,))
         try:
-            plan = translate(case, self.extra)
+            return self._check(case)
         except UntranslatedError as error:
             return Verdict("skipped", details=(str(error),))
+        except Exception as error:  # whatever it is, the other cases are still to be compared
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            told = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
+            return Verdict("unexplained", details=(f"the comparison failed, {told}",))
+
+    def _check(self, case: Case) -> Verdict:
+        plan = translate(case, self.extra)
         model = self._model(case, plan)
+        if case.canvases is not None:
+            return _watched(case, model, plan, stepwise.judge)
         if plan.draft_length is not None and case.error is None:
             return drafted.judge(case, model, plan)
         if plan.cache is not None and case.error is None:
-            return _judge(case, model, plan)
+            return _watched(case, model, plan, judge)
         try:
             runs = decode(model, case.prompts, plan)
         except PromptError as error:
@@ -80,17 +94,18 @@ class Checker:
     def _model(self, case: Case, plan: Plan) -> LanguageModel:
         name = f"{case.checkpoint}:{plan.dtype}"
         if name not in self.models:
-            folder, dtype = self.checkpoints / case.checkpoint, getattr(torch, plan.dtype)
-            self.models[name] = dlm.load(folder, device="cpu", dtype=dtype)
+            packaged = case.checkpoint.removeprefix("packaged:")
+            folder = packaged if packaged != case.checkpoint else self.checkpoints / case.checkpoint
+            self.models[name] = dlm.load(folder, device="cpu", dtype=getattr(torch, plan.dtype))
         model = self.models[name]
         if plan.end_ids is None:
             return model
         return _OtherEnds(model.backbone, model.tokenizer, model.name, plan.end_ids)
 
 
-def _judge(case: Case, model: LanguageModel, plan: Plan) -> Verdict:
+def _watched(case: Case, model: LanguageModel, plan: Plan, how: Judge) -> Verdict:
     try:
-        return judge(case, model, plan)
+        return how(case, model, plan)
     except DlmError as error:
         return Verdict("unexplained", details=(f"{type(error).__name__}: {error}",))
 

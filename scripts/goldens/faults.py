@@ -6,20 +6,24 @@ a run with it can be compared with the record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cache.context import PolicyContext
 from cache.greedy import DKVGreedy, near
+from cache.kv_store import Access
 from cache.policy import Policy
 from cache.run import Run
-from dlm.engine.interfaces import Score
+from cache.sparse import Choosing, Sparse, SparseRun
+from dlm.engine.canvas import Canvas
+from dlm.engine.interfaces import Reviser, Score, Selector
 from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.row import Row
-from dlm.engine.step import State, StepView
+from dlm.engine.step import BlockState, RowSize, State, StepView
+from samplers.selectors.dawn import Dawn, independent
 
 
 class Unstamped(Run):
@@ -93,3 +97,95 @@ class InOrder(DKVGreedy):
                     free = masks[row : row + 1] & ~active[row : row + 1]
                     active[row] |= near(alone, free, self.window)[0]
         return active
+
+
+@dataclass(frozen=True)
+class AnyOfEqual(Sparse):
+    """Sparse-dLLM with the order that torch.topk happens to give equal scores, of which its maximum filter makes many;
+    ours keeps the lower position. For a single row."""
+
+    def open(self, layout: Layout) -> SparseRun:
+        return _AnyOfEqualRun(self, layout)
+
+
+class _AnyOfEqualRun(SparseRun):
+    def refreshing(self, query: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
+        found = super().refreshing(query, slots)
+        return _ChoosingAny(**{f.name: getattr(found, f.name) for f in fields(found)})
+
+
+class _ChoosingAny(Choosing):
+    @staticmethod
+    def kept(scores: Float[Tensor, "R T"], count: Int[Tensor, " R"]) -> Bool[Tensor, "R T"]:
+        real = int((scores > -torch.inf).sum())
+        best = scores[:, :real].topk(int(count[0]), dim=1).indices
+        return torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
+
+
+@dataclass(frozen=True)
+class PublishedDawn(Dawn):
+    """DAWN as published: what follows from a sure *and* induced position is left out of the graph, where the text
+    suggests "or"; and its greedy loop goes on when no node is left, at position 0, so that the prompt's first token is
+    overwritten. For a single row."""
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        assert view.scores is not None
+        depends = self._dependence(view)
+        visible = view.here(~view.canvas.masked) & (view.proposal.prob >= self.sure)
+        sure = (view.scores >= self.sure) & view.eligible
+        induced = (view.scores >= self.induced) & view.eligible & (depends & visible[:, None, :]).any(dim=2)
+        followed = (depends & (sure & induced)[:, None, :]).any(dim=2)
+        nodes = (view.scores >= self.low) & view.eligible & ~sure & ~induced & ~followed
+        free = independent(view.scores.masked_fill(~nodes, -torch.inf), nodes, depends, view.most)
+        if int(nodes.sum()) > int(free.sum()):
+            view.canvas.tokens[0, 0] = view.proposal.token[0, 0]
+        return sure | induced | free, state
+
+
+@dataclass(frozen=True)
+class PublishedRCR(Selector):
+    """RCR as published, whose choice of what to mask again runs over the whole row: a prompt token counts as sure as 1.0,
+    and where generated ones are as sure, torch.topk may take it, so that the prompt is masked and filled anew. For a
+    single row.
+
+    Attributes:
+        notes: filled at every step: the positions that are masked behind it, for :class:`MaskNoted`.
+    """
+
+    notes: dict[str, Tensor] = field(default_factory=dict, compare=False)
+
+    uses_budget = True
+
+    def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
+        """The confidence of every position when it was last filled."""
+        return torch.zeros_like(canvas.commit_confidence, dtype=torch.float32)
+
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        return (canvas.tokens == canvas.mask_id) & (canvas.columns < blocks.block_end[:, None])
+
+    def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
+        return size.row
+
+    def step(self, view: StepView, state: Float[Tensor, "B W"]) -> tuple[Bool[Tensor, "B N"], Float[Tensor, "B W"]]:
+        assert view.budget is not None
+        canvas, left = view.canvas, int(view.eligible.sum() - view.budget)
+        open_ = self.positions_to_score(canvas, view.blocks)
+        left += int((open_ & ~canvas.writable).sum())
+        state = torch.where(open_, view.on_canvas(view.proposal.prob.float()), state)
+        values = torch.where(state == 0.0, 1.0, state)[:, : canvas.scratch]
+        masked = torch.zeros_like(open_).scatter(1, values.topk(left, dim=1, largest=False).indices, True)
+        self.notes["masked"] = masked
+        prompt = canvas.columns < canvas.start[:, None]
+        filled = torch.where(open_, view.on_canvas(view.proposal.token), canvas.tokens).masked_fill(masked, canvas.mask_id)
+        canvas.tokens.copy_(torch.where(prompt, filled, canvas.tokens))
+        return view.eligible & ~view.here(masked), state
+
+
+@dataclass(frozen=True)
+class MaskNoted(Reviser):
+    """Takes back what :class:`PublishedRCR` has noted."""
+
+    notes: dict[str, Tensor] = field(default_factory=dict, compare=False)
+
+    def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
+        return self.notes["masked"], state

@@ -96,11 +96,12 @@ class Plan:
 class Settings:
     """A case's settings, with a note of what has been read.
 
-    ``extra`` is the folder of further inputs.
+    ``extra`` is the folder of further inputs, ``cases`` the one the case lies in.
     """
 
     values: dict[str, Any]
     extra: Path = Path()
+    cases: Path = Path()
     seen: set[str] = field(default_factory=lambda: {"attention_mask", "pad_id"})  # read by Case.pads
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -149,4 +149,25 @@ RULES: dict[str, str] = {
     "both refuse": (
         "The reference ended with an exception, and ours refuses the settings with an error that says what to change."
     ),
+    "calls without a commit": (
+        "The record shows the canvas after every call, and some calls leave it as it was: Slow-Fast goes on exploring "
+        "and filling a block that is full, dInfer's vicinity refresh is always followed by a forward of the window. "
+        "With those calls taken out the canvases are equal, one by one. Ours makes no such call."
+    ),
+    "law broken": (
+        "The record breaks a rule that ours keeps: a committed token becomes another one or a mask although the sampler "
+        "takes nothing back (KLASS's fallback, CCD-DS), a position behind the active block is filled (Saber's top-k "
+        "among fewer masks than it wants), or masks are left at the end (a step limit). Up to that call every canvas is "
+        "equal."
+    ),
+    "prompt overwritten": (
+        "The reference writes into the prompt. DAWN's greedy loop goes on when no node is left and takes position 0 (and "
+        'joins two conditions by "and" where its text suggests "or"): with both faults put in our run equals the '
+        "record. RCR masks the surest prompt tokens, counted as 1.0, where generated ones are as sure: with that fault "
+        "our run equals the record up to and including the first such call; records do not show the prompt behind it."
+    ),
+    "eviction tie": (
+        "Sparse-dLLM's maximum filter gives neighbours equal scores, and torch.topk's order decides which keys stay. With "
+        "torch.topk in place of our rule (the lower position first) our run equals the record."
+    ),
 }

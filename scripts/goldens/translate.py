@@ -16,7 +16,7 @@ from typing import Any
 import samplers
 from dlm.engine.proposal import Proposer
 from dlm.engine.sampler import Sampler
-from scripts.goldens import cached, learned, published
+from scripts.goldens import cached, learned, papers, published
 from scripts.goldens.cached import with_cache
 from scripts.goldens.cases import Case
 from scripts.goldens.plan import DREAM_TOP_K, Draw, Plan, Settings, UntranslatedError
@@ -158,6 +158,7 @@ Translation = Callable[[Case, Settings], Plan]
 # First match wins; patterns are shell style.
 TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     *published.TRANSLATIONS,
+    *papers.TRANSLATIONS,
     ("llada_*", _llada),
     ("eoserrepo_base", _llada),
     ("fastdllm_none", _fast_dllm),
@@ -221,7 +222,7 @@ def translate(case: Case, extra: Path = Path()) -> Plan:
     method = _method_of(case)
     for pattern, function in TRANSLATIONS:
         if fnmatchcase(method, pattern):
-            settings = Settings(case.settings, extra)
+            settings = Settings(case.settings, extra, case.folder)
             plan = function(case, settings)
             settings.close()
             return plan
