@@ -166,6 +166,8 @@ class EndOfText(StopRule):
         canvas = view.canvas
         if not self.asks_accepted:
             return self._written(view)
+        if self.rule == "reference" and view.accepted is None:
+            return self._foretold(view, chosen)
         accepted = chosen if view.accepted is None else chosen & view.accepted
         # A token that a reviser has just taken back, or another one has replaced, is no longer there.
         there = canvas.tokens.gather(1, view.positions) == canvas.end_ids[0]

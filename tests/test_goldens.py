@@ -25,7 +25,7 @@ from tests.models.checkpoints import SEEDS, write_checkpoint
 DATA = Path(__file__).parent / "data"
 CASES = DATA / "goldens"
 # What is known of the selection: these many agree in every token, step and forward.
-MATCHED = 105
+MATCHED = 146
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,8 @@ def test_selection_is_fully_accounted_for(checker: Checker) -> None:
     ends = {"end fill", "stops at end"}
     caches = {"idle block call", "last row stale", "window order", "first token forced", "grid per block"}
     caches |= {"dkv un", "dkv un_right", "dkv right", "stale suffix", "subset accepted"}
-    assert rules == {"prompt mask", "rows wait", "same draws", "reference raised"} | ends | caches
+    canvases = {"calls without a commit", "law broken", "prompt overwritten", "eviction tie", "score tie"}
+    assert rules == {"prompt mask", "rows wait", "same draws", "reference raised"} | ends | caches | canvases
     assert not [name for name, verdict in verdicts.items() if verdict.status == "skipped"]
 
 
@@ -286,3 +287,23 @@ def test_command_line_fails_on_what_it_cannot_explain(checkpoints: Path, tmp_pat
     assert check_goldens.main([*folders, "llada_cfg"]) == 1
     assert check_goldens.main([*folders, "fut*"]) == 0
     assert check_goldens.main([*folders, "future"]) == 1
+
+
+def test_what_cannot_be_read_or_compared_is_unexplained(checker: Checker, tmp_path: Path) -> None:
+    good = json.loads((CASES / "wino.json").read_text())
+    broken = [{"id": "half"}, 7, {**good["cases"][0], "id": "odd", "canvas_after_call": [[1, 2], 3]}, good["cases"][0]]
+    (tmp_path / "wino.json").write_text(json.dumps({"method": "wino", "cases": broken}))
+    (tmp_path / "torn.json").write_text('{"method": "torn", "cases": [')
+    verdicts = {case.id: checker.check(case) for cases in read_cases(tmp_path, []).values() for case in cases}
+    assert [verdict.status for verdict in verdicts.values()] == ["unexplained"] * 4 + ["matched"]
+    assert verdicts["half"].details == ("cannot be read: KeyError: 'prompt_len'",)
+
+
+@pytest.mark.parametrize("method", ["wino", "rcr", "saber", "vicinity", "hierarchy_remask"])
+def test_another_canvas_is_unexplained(checker: Checker, method: str) -> None:
+    case = next(case for case in read_cases(CASES, [method])[method] if checker.check(case).status == "matched")
+    assert case.canvases is not None
+    canvases = [list(canvas) for canvas in case.canvases]
+    middle = canvases[len(canvases) // 2 - 1]
+    middle[middle.index(case.mask_id)] = 7
+    assert checker.check(replace(case, canvases=canvases)).status == "unexplained"

@@ -136,3 +136,34 @@ def test_nan_logits_show_in_the_probability() -> None:
 def test_bad_settings_are_refused(settings_: dict) -> None:
     with pytest.raises(SettingsError):
         Proposer(**settings_)
+
+
+@given(
+    st.integers(0, 500),
+    st.sampled_from([{"top_k": 1}, {"top_k": 3}, {"top_p": 0.1}, {"top_p": 0.9}, {"top_p": 0.5, "top_k": 4}]),
+    st.sampled_from([0.0, 1e-6, 0.7, 1e6]),
+    st.sampled_from(["raw", "filtered"]),
+)
+def test_banned_ids_are_banned_before_the_distribution_is_cut(
+    seed: int, cut: dict, temperature: float, confidence: str
+) -> None:
+    """Mask and undefined ids have by far the best logits; the rest must be cut as if they were not there."""
+    x = logits_of(4, 12, seed)
+    x[:, 2], x[:, 10:] = 60.0, 50.0
+    proposer = Proposer(temperature=temperature, confidence=confidence, **cut)
+    uniforms = (torch.arange(4, dtype=torch.float64) + 0.5) / 4
+    got = propose(x.clone(), Vocabulary(2, 12, 10), proposer, uniforms=uniforms)
+    allowed = torch.tensor([i for i in range(10) if i != 2])
+    alone = torch.cat([x[:, allowed], torch.full((4, 1), -1e4, dtype=x.dtype)], dim=1)
+    want = propose(alone, Vocabulary(9, 10, 10), proposer, uniforms=uniforms)
+    assert torch.equal(got.token, allowed[want.token])
+    if confidence == "filtered":
+        torch.testing.assert_close(got.prob, want.prob)
+    if temperature == 0:
+        assert torch.equal(got.token, allowed[x[:, allowed].argmax(dim=1)])
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-7, 1e300, float("inf"), float("nan"), -1.0])
+def test_temperatures_beyond_arithmetic_are_refused(temperature: float) -> None:
+    with pytest.raises(SettingsError, match="must be 0 \\(greedy\\) or from 1e-06 to 1e\\+06"):
+        Proposer(temperature=temperature)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dlm.engine.interfaces import Budget
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Fixed, Whole, Widening
@@ -66,11 +67,12 @@ def rcr(
     *, tokens_per_step: int | None = None, steps: int | None = None, compat: Compat = "clean", **options: Any
 ) -> Sampler:
     """A fixed budget in which positions keep competing: a committed token is taken back when enough open ones are surer
-    than it was (running confidence remasking, RCR, of MDPO, arXiv 2508.13148). ``compat="reference"``: tokens of earlier
-    blocks compete too, and ``steps`` are rounded, as in the published code."""
+    than it was (running confidence remasking, RCR, of MDPO, arXiv 2508.13148). ``compat="reference"``: tokens of
+    earlier blocks compete too, and ``steps`` are rounded, as in the published code."""
     options, reviser = _reopened(options, compat), RemaskOvertaken()
-    exact = compat == "clean" or steps is None
-    budget = uniform(tokens_per_step, steps) if exact else FlooredShares(steps)
+    budget: Budget = uniform(tokens_per_step, steps)
+    if compat == "reference" and steps is not None:
+        budget = FlooredShares(steps)
     return preset("rcr", options, Probability(), RunningConfidence(), budget=budget, reviser=reviser)
 
 

@@ -52,8 +52,8 @@ class HierarchyRemask(Selector):
     token now has probability < ``doubt``. So many are chosen, best first where the rule gives fewer, that more
     positions are chosen than doubtful ones exist: with :class:`samplers.RemaskDoubtful`, which takes back the doubtful
     that were not chosen, every step leaves fewer masks than it found (dInfer, remasking variant). Chosen committed
-    positions get the present proposal. Equal best scores in a run: all of them, or with ``first=True``, as published, the
-    lowest position.
+    positions get the present proposal. Equal best scores in a run: all of them, or with ``first=True``, as published,
+    the lowest position.
 
     Raises:
         SettingsError: levels out of range.

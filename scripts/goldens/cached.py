@@ -103,9 +103,10 @@ def dkv_greedy(case: Case, s: Settings, plan: Plan) -> Plan:
     s.only("enable_cache", True)
     policy = cache.dkv_greedy(interval=s.get("cache_reloading_step"), window=s.get("window_size", 0))
     blocks = case.extra.get("denoising_order_per_block", [])
-    order = tuple(position for block in blocks for position in block[0])
-    ordered = Fault(("window order",), cache=InOrder(policy.interval, policy.window, order))
-    known = replace(plan.sampler, score=KnownOrder(order))
+    rows = range(len(case.prompts))
+    orders = tuple(tuple(position for block in blocks for position in block[row]) for row in rows)
+    ordered = Fault(("window order",), cache=InOrder(policy.interval, policy.window, orders))
+    known = replace(plan.sampler, score=KnownOrder(orders))
     return replace(plan, sampler=known, draws=(), cache=policy, faults=(ordered,))
 
 

@@ -61,16 +61,17 @@ class KnownOrder(Score):
     """Scores that make positions come in a recorded order, whatever the model says.
 
     Attributes:
-        order: absolute positions, first to last.
+        orders: absolute positions of each row of the batch, first to last.
     """
 
-    order: tuple[int, ...]
+    orders: tuple[tuple[int, ...], ...]
     non_negative = True
     order_known = True
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         places = torch.zeros_like(view.canvas.tokens, dtype=torch.float32)
-        places[:, list(self.order)] = torch.arange(len(self.order), 0, -1, dtype=torch.float32)
+        for row, order in enumerate(self.orders[: len(places)]):
+            places[row, list(order)] = torch.arange(len(order), 0, -1, dtype=torch.float32)
         return places.gather(1, view.positions), state
 
 
@@ -80,17 +81,17 @@ class InOrder(DKVGreedy):
     right, which gives another union where two windows meet.
 
     Attributes:
-        order: absolute positions, first to last.
+        orders: absolute positions of each row of the batch, first to last.
     """
 
-    order: tuple[int, ...] = ()
+    orders: tuple[tuple[int, ...], ...] = ()
 
     def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         upcoming, masks = context.query.upcoming, context.query.canvas.masked & context.live
         assert upcoming is not None
         active = upcoming.clone()
         for row in range(upcoming.shape[0]):
-            for position in self.order:
+            for position in self.orders[row]:
                 if upcoming[row, position]:
                     alone = torch.zeros_like(upcoming[row : row + 1])
                     alone[0, position] = True
@@ -144,9 +145,9 @@ class PublishedDawn(Dawn):
 
 @dataclass(frozen=True)
 class PublishedRCR(Selector):
-    """RCR as published, whose choice of what to mask again runs over the whole row: a prompt token counts as sure as 1.0,
-    and where generated ones are as sure, torch.topk may take it, so that the prompt is masked and filled anew. For a
-    single row.
+    """RCR as published, whose choice of what to mask again runs over the whole row: a prompt token counts as sure as
+    1.0, and where generated ones are as sure, torch.topk may take it, so that the prompt is masked and filled anew. For
+    a single row.
 
     Attributes:
         notes: filled at every step: the positions that are masked behind it, for :class:`MaskNoted`.
@@ -176,7 +177,9 @@ class PublishedRCR(Selector):
         masked = torch.zeros_like(open_).scatter(1, values.topk(left, dim=1, largest=False).indices, True)
         self.notes["masked"] = masked
         prompt = canvas.columns < canvas.start[:, None]
-        filled = torch.where(open_, view.on_canvas(view.proposal.token), canvas.tokens).masked_fill(masked, canvas.mask_id)
+        filled = torch.where(open_, view.on_canvas(view.proposal.token), canvas.tokens).masked_fill(
+            masked, canvas.mask_id
+        )
         canvas.tokens.copy_(torch.where(prompt, filled, canvas.tokens))
         return view.eligible & ~view.here(masked), state
 

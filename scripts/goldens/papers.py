@@ -59,9 +59,8 @@ def _frechet(case: Case, s: Settings) -> Sampler:
 
 def _hierarchy_remask(case: Case, s: Settings) -> Sampler:
     """inclusionAI/dInfer parallel_strategy.py ``get_transfer_index_hierarchy_remask``."""
-    levels = s.get("low_threshold"), s.get("threshold")
-    rule = {"doubt": s.get("remask_threshold"), "first": True}
-    return samplers.hierarchy_remask(*levels, **rule, **_blocks(s))
+    low, high, doubt = s.get("low_threshold"), s.get("threshold"), s.get("remask_threshold")
+    return samplers.hierarchy_remask(low, high, doubt=doubt, first=True, **_blocks(s))
 
 
 def _klass(case: Case, s: Settings) -> Sampler:
@@ -93,7 +92,8 @@ def _pc(case: Case, s: Settings) -> Sampler:
 def _rcr(case: Case, s: Settings) -> Plan:
     """autonomousvision/mdpo src/mdlm_generation_utils.py with ``rcr=True``."""
     new, block = s.layout()
-    sampler, notes = samplers.rcr(steps=s.get("steps"), compat="reference", **_blocks(s)), {}
+    sampler = samplers.rcr(steps=s.get("steps"), compat="reference", **_blocks(s))
+    notes: dict[str, Any] = {}
     over_prompt = replace(sampler, selector=PublishedRCR(notes), reviser=MaskNoted(notes))
     return Plan(sampler, new, block, faults=(Fault(("prompt overwritten",), over_prompt),))
 
@@ -121,12 +121,12 @@ def _wino(case: Case, s: Settings) -> Sampler:
     return samplers.wino(s.get("threshold"), s.get("threshold_back"), precision="float64", **_blocks(s))
 
 
-def _plain(translation: Callable[[Case, Settings], Sampler]) -> Translation:
+def _plain(translation: Callable[[Case, Settings], Sampler], *breaks: Any) -> Translation:
     """A sampler alone; the positions are those of ``gen_length`` or ``mask_length``."""
 
     def plan(case: Case, s: Settings) -> Plan:
         new = s.get("gen_length") or s.get("mask_length")
-        return Plan(translation(case, s), new, s.get("block_length") or s.get("block_size") or new)
+        return Plan(translation(case, s), new, s.get("block_length") or s.get("block_size") or new, breaks=breaks)
 
     return plan
 
@@ -156,7 +156,7 @@ def _vicinity(case: Case, s: Settings) -> Plan:
 
 TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("ccd", _plain(_ccd)),
-    ("ccd_ds", _plain(_ccd)),
+    ("ccd_ds", _plain(_ccd, "rewrites", "leaves masks")),
     ("credit_paper", _plain(_credit)),
     ("dawn", _dawn),
     ("dawn_union", _dawn),
@@ -164,13 +164,13 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("eb_pc", _plain(_entropy_bound)),
     ("frechet", _plain(_frechet)),
     ("hierarchy_remask", _plain(_hierarchy_remask)),
-    ("klass", _plain(_klass)),
+    ("klass", _plain(_klass, "rewrites", "leaves masks")),
     ("klass_dream", _plain(_klass)),
     ("localleap*", _plain(_localleap)),
     ("pc", _plain(_pc)),
     ("rcr", _rcr),
     ("remdm", _plain(_remdm)),
-    ("saber", _plain(_saber)),
+    ("saber", _plain(_saber, "overshoots")),
     ("slowfast", _plain(_slowfast)),
     ("sparse_dllm*", _sparse),
     ("vicinity", _vicinity),

@@ -60,7 +60,8 @@ class Plan:
         shortens: whether the reference returns rows that it has cut short.
         stops_at_end: whether the reference ends after a block with the end of the text, leaving masks behind it.
         cache: our cache; None: the reference has none, and feeds whole rows.
-        faults: what may explain a difference of a cached run, simplest first.
+        faults: what may explain a difference of a run that is compared as a whole, simplest first.
+        breaks: which rules of ours the reference is known to break, see :func:`scripts.goldens.stepwise.judge`.
     """
 
     sampler: Sampler
@@ -79,6 +80,7 @@ class Plan:
     draft_length: int | None = None
     cache: Cache | None = None
     faults: tuple[Fault, ...] = ()
+    breaks: tuple[Literal["rewrites", "leaves masks", "overshoots"], ...] = ()
 
     @property
     def blocks(self) -> int:

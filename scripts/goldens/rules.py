@@ -19,7 +19,8 @@ RULES: dict[str, str] = {
         "all others by as much, relative to 1, makes our selection take exactly those. The margin is the "
         "rounding error of a float32 softmax, up to 9e-7 on these canvases. The reference ranks by float32 "
         "probabilities and leaves equal ones to torch.topk, whose order is not specified; ours takes the "
-        "lowest position."
+        "lowest position. Runs with a cache or a memory are compared as a whole: with every score and confidence moved "
+        "by that much towards what the record does next, our run equals the record."
     ),
     "token tie": (
         "The recorded token and ours have logits within 2e-05 of each other at that position, so the two "
@@ -155,19 +156,20 @@ RULES: dict[str, str] = {
         "With those calls taken out the canvases are equal, one by one. Ours makes no such call."
     ),
     "law broken": (
-        "The record breaks a rule that ours keeps: a committed token becomes another one or a mask although the sampler "
-        "takes nothing back (KLASS's fallback, CCD-DS), a position behind the active block is filled (Saber's top-k "
-        "among fewer masks than it wants), or masks are left at the end (a step limit). Up to that call every canvas is "
-        "equal."
+        "The record breaks a rule that ours keeps, in a way its code is known for: a committed token becomes another "
+        "one or a mask although the sampler takes nothing back (KLASS's fallback, CCD-DS), fewer masks are in reach "
+        "than Saber's top-k wants and it goes beyond them, or a step limit leaves masks. Up to that call every canvas "
+        "is equal."
     ),
     "prompt overwritten": (
-        "The reference writes into the prompt. DAWN's greedy loop goes on when no node is left and takes position 0 (and "
-        'joins two conditions by "and" where its text suggests "or"): with both faults put in our run equals the '
-        "record. RCR masks the surest prompt tokens, counted as 1.0, where generated ones are as sure: with that fault "
-        "our run equals the record up to and including the first such call; records do not show the prompt behind it."
+        "The reference writes into the prompt. DAWN's greedy loop goes on when no node is left and takes position 0 "
+        '(and joins two conditions by "and" where its text suggests "or"): with both faults put in our run equals the '
+        "record. RCR masks the surest prompt tokens, counted as 1.0, where generated ones are as sure: with that "
+        "fault our run equals the record up to and including the first such call; records do not show the prompt "
+        "behind it."
     ),
     "eviction tie": (
-        "Sparse-dLLM's maximum filter gives neighbours equal scores, and torch.topk's order decides which keys stay. With "
-        "torch.topk in place of our rule (the lower position first) our run equals the record."
+        "Sparse-dLLM's maximum filter gives neighbours equal scores, and torch.topk's order decides which keys stay. "
+        "With torch.topk in place of our rule (the lower position first) our run equals the record."
     ),
 }

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import dlm
 from dlm.api import StreamStep
-from dlm.engine.interfaces import ScoreModifier, Speculator
-from dlm.engine.sampler_run import SamplerState
-from dlm.engine.step import StepView
-from dlm.engine.stepper import PlainStepper, StepInputs, StepTools
 from dlm.models.language_model import LanguageModel
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Verdict
+from scripts.goldens.leaning import Leaning, LeaningScore
 from scripts.goldens.plan import Plan
 from scripts.goldens.rules import TIE
 
@@ -73,25 +66,26 @@ def _explained(case: Case, plan: Plan, ours: Canvases, theirs: Canvases) -> Verd
 
 
 def _law_broken(case: Case, plan: Plan, theirs: Canvases) -> int | None:
-    """The first call at which the record breaks a law that ours keeps: a committed token becomes another one (or, where
-    the sampler takes nothing back, a mask), a position behind the active block is filled, or masks are left."""
+    """The first call at which the record breaks a rule that ours keeps and its code is known to break: a committed
+    token becomes another one or, where the sampler takes nothing back, a mask (``rewrites``); fewer masks are in reach
+    than the rule wants to commit at least, and it goes beyond them (``overshoots``); the run ends with masks."""
     mask, sampler = case.mask_id, plan.sampler
     before = [mask] * len(theirs[0])
     for call, after in enumerate(theirs):
-        pairs = [(a, b) for a, b in zip(before, after, strict=True) if a not in (mask, b)]
-        if pairs and (sampler.reviser is None or any(b != mask for _, b in pairs)) and not sampler.selector.rewrites:
+        changed = [b for a, b in zip(before, after, strict=True) if a not in (mask, b)]
+        if "rewrites" in plan.breaks and any(sampler.reviser is None or b != mask for b in changed):
             return call
-        block = before.index(mask) // plan.block if mask in before else 0
-        behind = (block + 1) * plan.block
-        if before[behind:] != after[behind:]:
+        reach = (before.index(mask) // plan.block + 1) * plan.block if mask in before else 0
+        scarce = before[:reach].count(mask) < getattr(sampler.selector, "minimum", 1)
+        if "overshoots" in plan.breaks and scarce and (changed or before[reach:] != after[reach:]):
             return call
         before = after
-    return len(theirs) if mask in theirs[-1] else None
+    return len(theirs) if "leaves masks" in plan.breaks and mask in theirs[-1] else None
 
 
 def _into_the_prompt(case: Case, ours: Canvases, faulty: Canvases, theirs: Canvases) -> bool:
     """Whether the first call that differs is one with fewer masks than its schedule leaves, because the others stand in
-    the prompt, and the fault gives just that call. What follows cannot be compared: the record does not show prompts."""
+    the prompt, and the fault gives just that call. What follows cannot be compared: records do not show the prompt."""
     call = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), 0)
     fewer = theirs[call].count(case.mask_id) < ours[call].count(case.mask_id)
     return fewer and faulty[: call + 1] == theirs[: call + 1]
@@ -106,62 +100,3 @@ def _differences(ours: Canvases, theirs: Canvases) -> tuple[str, ...]:
             wrong.append(f"call {call}: (position, ours, recorded) {shown}")
             break
     return tuple(wrong)
-
-
-@dataclass(frozen=True)
-class Leaning(Speculator):
-    """Plain steps in which every number of the proposal is moved by ``tolerance`` towards what the record did next.
-
-    Attributes:
-        canvases: the recorded canvas after every call.
-        tolerance: how far; see :data:`scripts.goldens.rules.TIE`.
-    """
-
-    canvases: Sequence[Sequence[int]]
-    tolerance: float
-
-    def stepper(self, tools: StepTools) -> PlainStepper:
-        return _LeaningStepper(tools, self)
-
-
-@dataclass(frozen=True)
-class LeaningScore(ScoreModifier):
-    """The same for the scores, which need not follow the probability (PC-Sampler caps them)."""
-
-    rule: Leaning
-
-    def step(self, view: StepView, state: None) -> tuple[Tensor, None]:
-        assert view.scores is not None
-        call = min(int(view.blocks.step[0]), len(self.rule.canvases) - 1)
-        kept = torch.tensor(self.rule.canvases[call])
-        place = (view.positions - view.canvas.start[:, None]).clamp(0, len(kept) - 1)
-        sign = torch.where(kept[place] == view.canvas.mask_id, -1.0, 1.0).double()
-        size = view.scores.double().abs().clamp(1.0, 1e6)
-        return view.scores.double() + sign * size * self.rule.tolerance, state
-
-
-class _LeaningStepper(PlainStepper):
-    def __init__(self, tools: StepTools, rule: Leaning) -> None:
-        super().__init__(tools)
-        self.rule, self.mask_id = rule, tools.description.mask_id
-        self.before: Tensor | float = 0.0
-
-    def look(self, inputs: StepInputs, state: SamplerState) -> tuple[StepView, Any]:
-        view, seen = super().look(inputs, state)
-        canvas, call = view.canvas, min(int(view.blocks.step[0]), len(self.rule.canvases) - 1)
-        kept = torch.tensor(self.rule.canvases[call]) != self.mask_id
-        start, nudge = int(canvas.start[0]), torch.zeros_like(canvas.commit_confidence)
-        nudge[0, start : start + len(kept)] = torch.where(kept, self.rule.tolerance, -self.rule.tolerance).double()
-        # What a commit has remembered leans, too, by as much as now, not by as much as then.
-        canvas.commit_confidence = canvas.commit_confidence - self.before + nudge
-        self.before = nudge
-        return replace(view, proposal=replace(view.proposal, **_moved(view, nudge.gather(1, view.positions)))), seen
-
-
-def _moved(view: StepView, nudge: Tensor) -> dict[str, Tensor]:
-    proposal, moved = view.proposal, {}
-    for name, sign in (("prob", 1.0), ("margin", 1.0), ("entropy", -1.0)):
-        value = getattr(proposal, name)
-        if value is not None:
-            moved[name] = value.double() + sign * nudge
-    return moved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import samplers
+from dlm.errors import SettingsError
 from tests.doubles import confidence_table, scripted_model, table_model
 from tests.samplers.runs import decode, history
 
@@ -77,7 +78,34 @@ def test_remdm_fills_seven_eighths_then_cycles(cycles: int, number: int) -> None
     assert answer.counts.forwards == model.backbone.calls == 8 + cycles
 
 
-def test_rcr_positions_compete_with_the_best_they_ever_had() -> None:
+def test_rcr_open_positions_compete_with_their_present_confidence() -> None:
+    script = tables([0.6, 0.5, 0.4, 0.3], [0.1, 0.58, 0.9, 0.3], [0.1, 0.1, 0.1, 0.55], [0.1, 0.7, 0.1, 0.1])
+    answer = decode(scripted_model(script), samplers.rcr(), 4)
+    assert history(answer) == [({0}, set()), ({2}, set()), ({3}, set()), ({1}, set())]
+
+
+def test_rcr_takes_back_what_open_positions_outdo() -> None:
     script = tables([0.6, 0.5, 0.4], [0.1, 0.9, 0.7], [0.8, 0.1, 0.1])
     answer = decode(scripted_model(script), samplers.rcr(), 3)
     assert history(answer) == [({0}, set()), ({1, 2}, {0}), ({0}, set())]
+
+
+def test_earlier_blocks_compete_as_published() -> None:
+    """Position 1, committed in the first block, is less sure than both positions of the second."""
+    script = tables([0.9, 0.5, 0.9, 0.9], [0.9, 0.5, 0.9, 0.9], [0.9, 0.6, 0.8, 0.7], [0.9, 0.6, 0.8, 0.7])
+    blocks = samplers.Fixed(2)
+    clean = decode(scripted_model(script), samplers.rcr(steps=4, blocks=blocks), 4)
+    assert history(clean) == [({0}, set()), ({1}, set()), ({2}, set()), ({3}, set())]
+    published = decode(scripted_model(script), samplers.rcr(steps=4, blocks=blocks, compat="reference"), 4)
+    assert history(published) == [({0}, set()), ({1}, set()), ({2, 3}, {1}), ({1}, set())]
+
+
+def test_saber_takes_nothing_back_once_a_block_is_full() -> None:
+    script = tables([0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6])
+    answer = decode(scripted_model(script), samplers.saber(2, blocks=samplers.Fixed(2)), 4)
+    assert history(answer) == [({0, 1}, set()), ({2, 3}, set())]
+
+
+def test_blocks_that_do_not_reopen_are_refused() -> None:
+    with pytest.raises(SettingsError, match="SlidingBlocks does not let reopen: use blocks=fixed or whole"):
+        samplers.rcr(compat="reference", blocks=samplers.SlidingBlocks(8))
