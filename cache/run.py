@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cache.context import PolicyContext
 from cache.kv_store import Access, KVStore, Refreshing, Writing
+from dlm.engine.answers import Answers
 from dlm.engine.canvas import pack_positions
 from dlm.engine.interfaces import CacheRun
 from dlm.engine.no_cache import WholeRows
@@ -60,6 +61,7 @@ class Run(CacheRun):
         self.store = KVStore(layout.streams * layout.rows, layout.columns)
         self.stamps = torch.full((layout.rows, layout.columns), -1, dtype=torch.long, device=layout.device)
         self.whole = WholeRows(layout.attention_block)
+        self.answers = Answers()
         self.state: State = None
         self.started = False
 
@@ -69,15 +71,17 @@ class Run(CacheRun):
         canvas, reaches = query.canvas, [row.visible_end for row in query.rows]
         if not self.started:
             # Not when the run is opened: memories have the canvas's shape, and the layout knows no canvas.
-            self.state, self.started = self.policy.init(canvas), True
+            self.state = self.answers.memory(self.policy.init, (canvas,), len(query.rows))
+            self.started = True
         context = self._context(query)
-        full = [self.policy.refreshes(row) for row in query.rows]
+        full = [self.answers.plain(self.policy.refreshes, (row,), bool) for row in query.rows]
         eligible, wanted = self._narrowed(context, full)
         needed = self.needed(wanted, query.ahead)
         seen, self.narrow = self.in_sight(context, needed)
         active = seen
         if not all(full):
-            active = (self.policy.active(context, self.state) | context.changed | needed) & seen
+            asked = self.answers.one(self.policy.active, (context, self.state), "bool", seen.shape)
+            active = (asked | context.changed | needed) & seen
             if any(full):
                 # Rows that refresh are fed whole in the same mask, so that counts and stamps need no second way.
                 active = torch.where(torch.tensor(full, device=active.device)[:, None], seen, active)
@@ -100,7 +104,7 @@ class Run(CacheRun):
 
     def in_sight(self, context: PolicyContext, needed: Bool[Tensor, "B W"]) -> tuple[Bool[Tensor, "B W"], bool]:
         """What may be attended to, and whether that is not simply every live position."""
-        visible = self.policy.visible(context)
+        visible = self.answers.one(self.policy.visible, (context,), "bool", context.live.shape)
         return (context.live, False) if visible is None else (context.live & (visible | needed), True)
 
     def needed(self, wanted: Bool[Tensor, "B W"], ahead: Bool[Tensor, "B W"] | None) -> Bool[Tensor, "B W"]:
@@ -123,7 +127,8 @@ class Run(CacheRun):
     def _narrowed(self, context: PolicyContext, full: list[bool]) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"]]:
         """What may be committed, and proposed for, when the policy looks at some candidates only."""
         query = context.query
-        candidates = self.policy.candidates(context, self.state)
+        shape = query.eligible.shape
+        candidates = self.answers.one(self.policy.candidates, (context, self.state), "bool", shape)
         if candidates is None:
             return query.eligible, query.wanted
         free = torch.tensor(full, device=candidates.device)[:, None]
@@ -199,8 +204,9 @@ class Run(CacheRun):
         """See :class:`dlm.engine.interfaces.CacheRun`."""
         tokens, fed = self.fed_now
         self.stamps = torch.where(fed, tokens, self.stamps)
-        self.state, report = self.policy.remember(view, chosen, self.state)
-        return report
+        asked = (view, chosen, self.state)
+        self.state, report = self.answers.report(self.policy.remember, asked, view.canvas.start.shape[0])
+        return dict(report)
 
     def keep(self, slots: list[int]) -> None:
         """See :class:`dlm.engine.interfaces.CacheRun`."""

@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.engine.answers import Answers
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import LogitRows
 from dlm.engine.noise import Purpose, uniform
@@ -159,6 +160,7 @@ class Forward:
         watch: receives the time marks.
         longest: most positions of a block, which is what a shadow block takes.
         shift: a proposal for position p comes from row p - shift (:class:`dlm.models.backbone.ModelDescription`).
+        answers: asks the transforms.
     """
 
     model: Backbone
@@ -168,6 +170,7 @@ class Forward:
     watch: Stopwatch
     longest: int
     shift: int
+    answers: Answers = field(default_factory=Answers, init=False)
 
     def __call__(
         self,
@@ -286,7 +289,9 @@ class Forward:
         memories = list(state.transforms)
         for i, transform in enumerate(self.sampler.transforms):
             assert at is not None
-            logits, memories[i] = transform.step(logits, at, memories[i])
+            logits, memories[i] = self.answers.several(
+                transform.step, (logits, at, memories[i]), ("float",), logits.shape
+            )
         state.transforms = tuple(memories)
         proposal = propose(logits, self.vocabulary, self.sampler.proposer, needs, uniforms)
         return replace(proposal, gap=gap, kl=kl) if gap is not None or kl is not None else proposal

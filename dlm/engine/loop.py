@@ -274,7 +274,8 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         block_open = (masked & blocks.block).sum(dim=1)
         if self.sampler.stop is not None:
             closed = block_open == 0 if exiting is None else (block_open == 0) & ~exiting
-            fill = self.sampler.stop.after_block(canvas, blocks, closed)
+            asked = self.rules.answers
+            fill = asked.one(self.sampler.stop.after_block, (canvas, blocks, closed), "int", closed.shape)
             ended = masked & (fill >= 0)[:, None]
             canvas.fill(ended, fill)
             masked = masked & ~ended

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.engine.answers import Answers
 from dlm.engine.canvas import Canvas, Job, pack_positions
 from dlm.engine.interfaces import BlockSchedule, Growth, Part, Selector, StopRule, offers
 from dlm.engine.proposal import Proposal
@@ -62,12 +63,13 @@ class SamplerState:
     @classmethod
     def of(cls, sampler: Sampler, canvas: Canvas) -> SamplerState:
         """The memories of fresh rows."""
-        state = cls()
+        state, answers, rows = cls(), Answers(), canvas.tokens.shape[0]
         for role in ONE_PART:
             part = getattr(sampler, role)
-            setattr(state, role, None if part is None else part.init(canvas))
+            setattr(state, role, None if part is None else answers.memory(part.init, (canvas,), rows))
         for role in SEVERAL_PARTS:
-            setattr(state, role, tuple(part.init(canvas) for part in getattr(sampler, role)))
+            memories = (answers.memory(part.init, (canvas,), rows) for part in getattr(sampler, role))
+            setattr(state, role, tuple(memories))
         return state
 
     def copy(self) -> SamplerState:
@@ -100,7 +102,7 @@ class SamplerRun:
     """
 
     def __init__(self, sampler: Sampler, stores: bool, longest: int, most_open: int | None = None) -> None:
-        self.sampler, self.longest = sampler, longest
+        self.sampler, self.longest, self.answers = sampler, longest, Answers()
         self.most_open = longest if most_open is None else most_open
         stop, selector, blocks = sampler.stop, sampler.selector, sampler.blocks
         self._cuts_short = stop if stop is not None and offers(stop, StopRule.new_end) else None
@@ -145,10 +147,13 @@ class SamplerRun:
     ) -> tuple[BlockState, Bool[Tensor, " B"]]:
         """Open the next block of every row whose block is full, and move those of the others; and which rows have
         opened one."""
-        schedule, masked = self.sampler.blocks, canvas.masked
+        schedule, masked, rows = self.sampler.blocks, canvas.masked, canvas.start.shape
+        asked = self.answers
         opened = ~(masked & blocks.block).any(dim=1)
-        moved = schedule.move(canvas, blocks, state.blocks) if self._moves else None
-        start, end, memory = schedule.step(canvas, state.blocks)
+        moved = None
+        if self._moves:
+            moved = asked.several(schedule.move, (canvas, blocks, state.blocks), ("int", "int"), rows)
+        start, end, memory = asked.several(schedule.step, (canvas, state.blocks), ("int", "int"), rows)
         if moved is not None:
             last, until, memory = moved[0], moved[1], renew_state(moved[2], memory, opened)
         else:
@@ -156,7 +161,9 @@ class SamplerRun:
         state.blocks = memory
         start, end = torch.where(opened, start, last), torch.where(opened, end, until)
         block = canvas.inside(start, end)
-        open_ = schedule.open_positions(canvas, start, end) if self._in_places else None
+        open_ = None
+        if self._in_places:
+            open_ = asked.one(schedule.open_positions, (canvas, start, end), "bool", block.shape)
         block = block if open_ is None else block & open_
         reached = (masked & block).sum(dim=1)
         if moved is not None:
@@ -174,7 +181,7 @@ class SamplerRun:
         """Positions to propose for: the eligible ones and those a part looks at; and those an early exit looks at."""
         exiting = None
         for part in self._lookers:
-            seen = part.positions_to_score(canvas, blocks)
+            seen = self.answers.one(part.positions_to_score, (canvas, blocks), "bool", canvas.tokens.shape)
             if part is self.sampler.exit:
                 exiting = seen
             elif seen is not None:
@@ -192,13 +199,21 @@ class SamplerRun:
 
     def visible_end(self, canvas: Canvas, state: SamplerState) -> Int[Tensor, " B"] | None:
         """The end of what is fed of each row; None: its end."""
-        return self.sampler.selector.visible_end(canvas, state.selector) if self.hides else None
+        if not self.hides:
+            return None
+        selector = self.sampler.selector
+        end: Int[Tensor, " B"] | None = self.answers.one(
+            selector.visible_end, (canvas, state.selector), "int", canvas.end.shape
+        )
+        return end
 
     def narrow(self, view: StepView, opened: Bool[Tensor, " B"] | None, state: SamplerState) -> StepView:
         """Let the schedule settle the blocks it has just opened, now that the forward is known."""
         settled = None
         if opened is not None and self._narrows:
-            settled = self.sampler.blocks.narrow(view, opened, state.blocks)
+            settled = self.answers.several(
+                self.sampler.blocks.narrow, (view, opened, state.blocks), ("int",), opened.shape
+            )
         if opened is None or settled is None:
             return view
         canvas, blocks = view.canvas, view.blocks
@@ -226,14 +241,14 @@ class SamplerRun:
     ) -> tuple[StepView, Bool[Tensor, "B N"], Bool[Tensor, " B"] | None]:
         """Scores, budget and choice, and the rows that would commit all they have. A row that may commit something
         but would not, commits its best position; ``forced`` ones are committed whatever the selector says."""
-        sampler = self.sampler
+        sampler, asked, shape = self.sampler, self.answers, view.positions.shape
         view = self._scored(view, state)
         if sampler.budget is not None:
-            budget, state.budget = sampler.budget.step(view, state.budget)
+            budget, state.budget = asked.several(sampler.budget.step, (view, state.budget), ("int",), shape[:1])
             view = replace(view, budget=budget)
         if self._accepts is not None:
-            view = replace(view, accepted=self._accepts.accepted(view))
-        chosen, state.selector = sampler.selector.step(view, state.selector)
+            view = replace(view, accepted=asked.one(self._accepts.accepted, (view,), "bool", shape))
+        chosen, state.selector = asked.several(sampler.selector.step, (view, state.selector), ("bool",), shape)
         chosen = chosen & self._allowed(view)
         if not self.idle_steps:
             idle = ~chosen.any(dim=1, keepdim=True)
@@ -246,17 +261,17 @@ class SamplerRun:
             chosen = chosen | forced
         exiting = None
         if sampler.exit is not None:
-            exiting, state.exit = sampler.exit.step(view, state.exit)
+            exiting, state.exit = asked.several(sampler.exit.step, (view, state.exit), ("bool",), shape[:1])
         return view, chosen, exiting
 
     def _scored(self, view: StepView, state: SamplerState) -> StepView:
         """The view with scores, -inf where nothing may be committed."""
-        sampler = self.sampler
-        scores, state.score = sampler.score.step(view, state.score)
+        sampler, asked, shape = self.sampler, self.answers, view.positions.shape
+        scores, state.score = asked.several(sampler.score.step, (view, state.score), ("float",), shape)
         view = replace(view, scores=scores.masked_fill(~view.eligible, -torch.inf))
         memories = []
         for modifier, memory in zip(sampler.modifiers, state.modifiers, strict=True):
-            scores, memory = modifier.step(view, memory)
+            scores, memory = asked.several(modifier.step, (view, memory), ("float",), shape)
             view = replace(view, scores=scores.masked_fill(~view.eligible, -torch.inf))
             memories.append(memory)
         state.modifiers = tuple(memories)
@@ -287,7 +302,8 @@ class SamplerRun:
         """Take back what the reviser doubts; other parts forget what they knew of those positions."""
         if self.sampler.reviser is None:
             return None
-        again, state.reviser = self.sampler.reviser.step(view, chosen, state.reviser)
+        reviser, shape = self.sampler.reviser, view.canvas.tokens.shape
+        again, state.reviser = self.answers.several(reviser.step, (view, chosen, state.reviser), ("bool",), shape)
         again = again & view.blocks.block & view.canvas.writable & ~view.canvas.masked
         if exiting is not None:
             again = again & ~exiting[:, None]
@@ -311,7 +327,7 @@ class SamplerRun:
         if self._cuts_short is None:
             return view
         canvas, blocks = view.canvas, view.blocks
-        end = self._cuts_short.new_end(view, chosen)
+        end = self.answers.one(self._cuts_short.new_end, (view, chosen), "int", canvas.end.shape)
         assert end is not None
         canvas.shorten(end if rows is None else torch.where(rows, end, canvas.end))
         block = blocks.block & (canvas.columns < canvas.end[:, None])
