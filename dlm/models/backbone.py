@@ -52,6 +52,8 @@ class ModelDescription:
                 raise SettingsError(
                     f"{name} {wrong} is outside the vocabulary of {self.vocab_size}; correct config.json"
                 )
+        if self.mask_id in self.eos_ids:
+            raise SettingsError(f"{self.mask_id} is both mask_token_id and eos_token_id; correct config.json")
 
 
 class Backbone:

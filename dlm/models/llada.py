@@ -12,6 +12,7 @@ class LLaDAConfig(MaskedLMConfig):
     """Fields of the public LLaDA config.json; the defaults are LLaDA-8B's."""
 
     model_type = "llada"
+    rope_scaling = None  # not transformers' alias of rope_parameters
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
         "num_key_value_heads": "n_kv_heads", "intermediate_size": "mlp_hidden_size",
