@@ -46,7 +46,7 @@ class ModelDescription:
     attention_block: int = 0
 
     def __post_init__(self) -> None:
-        for name, ids in (("mask_id", (self.mask_id,)), ("eos_ids", self.eos_ids)):
+        for name, ids in (("mask_token_id", (self.mask_id,)), ("eos_token_id", self.eos_ids)):
             wrong = [i for i in ids if not 0 <= i < self.vocab_size]
             if wrong:
                 raise SettingsError(

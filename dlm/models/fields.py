@@ -12,7 +12,15 @@ from dlm.errors import SettingsError
 # Fields whose default does not say what they hold; what is not named here and has no default is a whole number.
 _SWITCHES = ("multi_query_attention",)
 _MAY_BE_NULL = ("mlp_hidden_size", "num_key_value_heads", "max_window_layers", "pad_token_id", "bos_token_id")
-_ROPE = ("rope_parameters", "rope_scaling")
+ROPE_FIELDS = ("rope_parameters", "rope_scaling")
+# Outside these a number is a slip, or made to exhaust the machine: refused before anything is made of it.
+_LIMITS: dict[str, tuple[float, float]] = {
+    "vocab_size": (1, 2**22), "embedding_size": (1, 2**22), "d_model": (1, 2**16), "hidden_size": (1, 2**20),
+    "_layers": (1, 1000), "_heads": (1, 2**12), "intermediate_size": (1, 2**20), "mlp_ratio": (1, 1000),
+    "rope_theta": (1, 1e12), "rms_norm_eps": (1e-30, 0.1), "init_std": (1e-12, 100), "initializer_range": (1e-12, 100),
+    "_dropout": (0, 1), "max_position_embeddings": (1, 1e8), "max_sequence_length": (1, 1e8),
+}  # fmt: skip
+_LARGEST = 10**9
 _PLAIN_ROPE = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
@@ -57,7 +65,11 @@ def read_value(spelling: str, value: Any, name: str, default: Any) -> Any:
         if not isinstance(value, str):
             raise _wrong(f"{spelling} must be a text such as {default!r}, got {value!r}")
         return value
-    return number(spelling, value) if isinstance(default, float) else whole(spelling, value)
+    read = number(spelling, value) if isinstance(default, float) else whole(spelling, value)
+    least, most = next((limits for end, limits in _LIMITS.items() if name.endswith(end)), (0, _LARGEST))
+    if not least <= read <= most:
+        raise _wrong(f"{spelling} must be from {least:g} to {most:g}, got {_short(value)}")
+    return read
 
 
 def number(name: str, value: Any) -> float:
@@ -106,9 +118,9 @@ def read_theta(settings: dict[str, Any]) -> float | None:
         if value.get("partial_rotary_factor") is not None:
             _all_rotated(f"{field}.partial_rotary_factor", value["partial_rotary_factor"])
         if value.get("rope_theta") is not None:
-            thetas[f"{field}.rope_theta"] = number(f"{field}.rope_theta", value["rope_theta"])
+            thetas[f"{field}.rope_theta"] = read_value(f"{field}.rope_theta", value["rope_theta"], "rope_theta", 0.0)
     if settings.get("rope_theta") is not None:
-        thetas["rope_theta"] = number("rope_theta", settings["rope_theta"])
+        thetas["rope_theta"] = read_value("rope_theta", settings["rope_theta"], "rope_theta", 0.0)
     if settings.get("partial_rotary_factor") is not None:
         _all_rotated("partial_rotary_factor", settings["partial_rotary_factor"])
     settings.pop("rope_theta", None)
@@ -120,7 +132,7 @@ def read_theta(settings: dict[str, Any]) -> float | None:
 def _rope_dicts(settings: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """What ``settings`` says about the rotation, by place."""
     found: list[tuple[str, dict[str, Any]]] = []
-    for field in _ROPE:
+    for field in ROPE_FIELDS:
         value = settings.pop(field, None)
         if value is None:
             continue

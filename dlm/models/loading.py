@@ -17,7 +17,7 @@ from dlm.errors import CheckpointError, DlmError, OutOfMemoryError, SettingsErro
 from dlm.models.backbone import ModelDescription
 from dlm.models.checkpoint import check_weights, read_object, refuse_adapters, refuse_quantised, resolve
 from dlm.models.dream import DreamModel
-from dlm.models.fields import token_ids
+from dlm.models.fields import ROPE_FIELDS, token_ids
 from dlm.models.language_model import LanguageModel
 from dlm.models.llada import LLaDAModelLM
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig, refuse_later, register
@@ -33,9 +33,6 @@ _SMALL = 1 << 30  # bytes; below it a progress bar is noise
 _LOADING = RLock()
 # Without these a model would be run with a default of ours, and nothing would tell: no tensor's shape depends on them.
 _INDISPENSABLE = ("num_attention_heads", "rope_theta")
-# Of the code that wrote the file, not of the model.
-_IRRELEVANT = ("quantization_config", "compression_config", "attn_implementation", "_attn_implementation", "torch_dtype",
-               "dtype", "per_layer_config")  # fmt: skip
 
 
 def load(
@@ -161,20 +158,21 @@ def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
     refuse_quantised(folder, settings)
     family = FAMILIES[architecture]
     config: Any = family.config_class
-    _check_named(path, settings, {**config.attribute_map, **config.spellings})
-    try:
-        config = config.from_dict({key: value for key, value in settings.items() if key not in _IRRELEVANT})
-        config.architecture()
-    except DlmError:
-        raise
-    except Exception as error:  # transformers checks the fields that all models have, each in its own way
-        raise CheckpointError(f"{path} is refused by transformers: {error}; correct it") from error
+    spellings = {**config.attribute_map, **config.spellings}
+    _check_named(path, settings, spellings)
+    for field in ("model_type", "dtype", "torch_dtype"):
+        if not isinstance(settings.get(field), str | None):
+            raise CheckpointError(f"{path}: {field} must be a text, got {settings[field]!r}")
+    # Nothing else goes in: transformers acts on more (where the weights are, how they are packed, labels).
+    own = {*config.fields, *spellings, *ROPE_FIELDS, "partial_rotary_factor", "architectures"}
+    config = config.from_dict({key: value for key, value in settings.items() if key in own})
+    config.architecture()
     return family, config
 
 
 def _check_named(path: Path, settings: Mapping[str, Any], spellings: Mapping[str, str]) -> None:
     """Raise CheckpointError unless the fields stand there that nothing else could tell."""
-    inner = [value for key in ("rope_parameters", "rope_scaling") if isinstance(value := settings.get(key), dict)]
+    inner = [value for key in ROPE_FIELDS if isinstance(value := settings.get(key), dict)]
     inner += [entry for value in inner for entry in value.values() if isinstance(entry, dict)]
     known = {key for entry in (settings, *inner) for key, value in entry.items() if value is not None}
     for field in _INDISPENSABLE:

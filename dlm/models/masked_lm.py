@@ -16,7 +16,6 @@ from dlm.models.backbone import Backbone, ModelDescription
 from dlm.models.fields import read_fields
 from dlm.models.transformer import Architecture, Names, RMSNorm, Transformer
 
-_LONGEST = 10**8  # positions of a context
 # Checkpoints we can name but not run. LLaDA-MoE even has LLaDA's model_type, so its name is the only warning.
 _LATER = {
     "LLaDAMoEModelLM": "LLaDA-MoE",
@@ -59,11 +58,6 @@ class MaskedLMConfig(PreTrainedConfig):
     def architecture(self) -> Architecture:
         """The transformer this configuration describes; SettingsError when it asks for another kind."""
         refuse_later(self.architectures[0] if self.architectures else None)
-        if not 0 < self.max_position_embeddings <= _LONGEST:
-            raise SettingsError(
-                f"max_position_embeddings (max_sequence_length) must be from 1 to {_LONGEST}, got"
-                f" {self.max_position_embeddings}; correct config.json"
-            )
         for name, accepted in self.required.items():
             if getattr(self, name) not in accepted:
                 raise SettingsError(

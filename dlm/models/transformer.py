@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -18,20 +18,6 @@ from torch.nn import functional
 
 from dlm.errors import SettingsError
 from dlm.models.backbone import Memory
-
-
-# Per size its names in a config.json, and the range outside which it is a slip: refused before anything is made.
-_LIMITS: dict[str, tuple[str, float, float]] = {
-    "vocab_size": ("vocab_size", 1, 2**22),
-    "width": ("d_model (hidden_size)", 1, 2**16),
-    "layers": ("n_layers (num_hidden_layers)", 1, 1000),
-    "heads": ("n_heads (num_attention_heads)", 1, 2**12),
-    "kv_heads": ("n_kv_heads (num_key_value_heads)", 1, 2**12),
-    "mlp_width": ("mlp_hidden_size (intermediate_size)", 1, 2**20),
-    "rope_theta": ("rope_theta", 1, 1e12),
-    "norm_eps": ("rms_norm_eps", 1e-30, 0.1),
-    "init_std": ("init_std (initializer_range)", 1e-12, 100),
-}
 
 
 @dataclass(frozen=True)
@@ -63,17 +49,19 @@ class Architecture:
     init_std: float | None = None
 
     def __post_init__(self) -> None:
-        for name, (spelling, least, most) in _LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise SettingsError(f"{spelling} must be from {least:g} to {most:g}, got {value}; correct the config")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not isinstance(value, bool) and not value > 0:
+                raise SettingsError(f"{field.name} must be positive, got {value}; correct the config")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise SettingsError(
-                f"a width of {self.width} does not split into {self.heads} even heads; correct the config"
+                f"a width of {self.width} (d_model, hidden_size) does not split into {self.heads} even heads (n_heads,"
+                " num_attention_heads); correct the config"
             )
         if self.heads % self.kv_heads:
             raise SettingsError(
-                f"{self.heads} query heads cannot share {self.kv_heads} key/value heads; correct the config"
+                f"{self.heads} query heads cannot share {self.kv_heads} key/value heads (n_kv_heads,"
+                " num_key_value_heads); correct the config"
             )
 
     @property
