@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,11 +82,12 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     if shape == "auto":
         # Not console.is_terminal: FORCE_COLOR makes that true for a pipe.
         shape = "live" if sys.stdout.isatty() and settings["output"] is None else "text"
-    events = stream(
-        model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
-        max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
-        record=record, pinned=_pinned(settings["pinned"]),
-    )  # fmt: skip
+    with _naming_the_line(settings["prompts_file"]):
+        events = stream(
+            model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
+            max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
+            record=record, pinned=_pinned(settings["pinned"]),
+        )  # fmt: skip
     if shape == "live":
         finished = watch(model, events, console)
     else:
@@ -164,7 +167,7 @@ def _read_file(path: Path) -> list[Prompt]:
         where = f"{path}, line {number}"
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise PromptError(f"{where} is not JSON: {error}") from error
         if not isinstance(entry, dict) or len({"prompt", "messages", "ids"} & set(entry)) != 1:
             raise PromptError(
@@ -181,6 +184,20 @@ def _read_file(path: Path) -> list[Prompt]:
     if not prompts:
         raise PromptError(f"prompts_file {path} holds no prompts")
     return prompts
+
+
+@contextmanager
+def _naming_the_line(file: str | None) -> Iterator[None]:
+    """An error about one of the prompts of a file names the line that holds it."""
+    try:
+        yield
+    except PromptError as error:
+        if file is None or error.prompt is None:
+            raise
+        lines = enumerate(Path(file).read_text(encoding="utf-8-sig").split("\n"), start=1)
+        number = [number for number, line in lines if line.strip()][error.prompt]
+        message = str(error).removeprefix(f"prompt {error.prompt} ")
+        raise PromptError(f"{file}, line {number}: the prompt {message}") from error
 
 
 def _ids(value: Any, where: str) -> list[int]:

@@ -124,7 +124,7 @@ def stored_shapes(folder: Path) -> dict[str, Shape]:
             raise CheckpointError(f"{path} is damaged or cut off ({error}); download it again") from error
     if odd:
         raise CheckpointError(
-            f"the weights in {folder} are not in {', '.join(_PRECISIONS)}: {_cut(odd)}. Load weights that are not quantised"
+            f"the weights in {folder} are not in {', '.join(_PRECISIONS)}: {_cut(odd)}; load weights that are"
         )
     return shapes
 
@@ -153,8 +153,8 @@ def refuse_adapters(folder: Path) -> None:
         base = read_object(settings).get("base_model_name_or_path") if settings.is_file() else None
         made_for = f" (for {base})" if isinstance(base, str) and base else ""
         raise CheckpointError(
-            f"{folder} holds an adapter{made_for}: {_cut([path.name for path in found])}. Adapters are not loaded: merge"
-            " it into its base model with peft's merge_and_unload(), save_pretrained() that, and load the merged folder"
+            f"{folder} holds an adapter{made_for}: {_cut([path.name for path in found])}. Adapters are not loaded:"
+            " merge it into its base model with peft's merge_and_unload(), save_pretrained() that, and load what it wrote"
         )
 
 
@@ -176,8 +176,8 @@ def refuse_quantised(folder: Path, settings: Mapping[str, Any]) -> None:
     if where is not None:
         kind = f"quantised with {method}" if isinstance(method, str) else "quantised"
         raise CheckpointError(
-            f"the weights in {folder} are {kind} ({where}), which is not supported: load the unquantised model they were"
-            " made from"
+            f"the weights in {folder} are {kind} ({where}), which is not supported: load the unquantised model they"
+            " were made from"
         )
 
 
@@ -196,8 +196,10 @@ def _files(folder: Path) -> list[Path]:
     # A name only: a path could lead out of the folder. (A link in the folder may: the hub's cache is made of them.)
     outside = [name for name in names if not isinstance(name, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", name)]
     if outside or not names:
-        raise CheckpointError(f"{index} names {_cut([repr(name) for name in outside]) or 'nothing'}; shards are plain"
-                              " file names in its folder that end in .safetensors")
+        raise CheckpointError(
+            f"{index} names {_cut([repr(name) for name in outside]) or 'nothing'}; shards are plain"
+            " file names in its folder that end in .safetensors"
+        )
     files = [folder / name for name in names]
     absent = [path.name for path in files if not path.is_file()]
     if single.is_file() and files != [single]:

@@ -1,4 +1,4 @@
-"""The fields of a config.json: every spelling of a field, its kind of value, and the rotary ones wherever they stand."""
+"""The fields of a config.json: every spelling of each, its kind of value, and the rotary ones wherever they stand."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ _LARGEST = 10**9
 _PLAIN_ROPE = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
-def read_fields(
-    settings: dict[str, Any], defaults: Mapping[str, Any], spellings: Mapping[str, str]
-) -> dict[str, Any]:
+def read_fields(settings: dict[str, Any], defaults: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
     """Take a family's fields out of ``settings``, each under its own name and as its kind of value.
 
     Args:
@@ -42,13 +40,16 @@ def read_fields(
     for spelling, name in [*((name, name) for name in defaults), *spellings.items()]:
         if spelling not in settings:
             continue
-        value = read_value(spelling, settings.pop(spelling), name, defaults[name])
+        value = settings.pop(spelling)
+        value = value if value is None else read_value(spelling, value, name, defaults[name])
         if name in found and None not in (found[name][1], value) and found[name][1] != value:
             raise _wrong(f"{found[name][0]}={found[name][1]!r} and {spelling}={value!r} contradict each other")
         if name not in found or found[name][1] is None:
             found[name] = (spelling, value)
-    fields = {name: found[name][1] if name in found else default for name, default in defaults.items()}
-    return fields | ({} if theta is None else {"rope_theta": theta})
+    fields = dict(defaults) if theta is None else {**defaults, "rope_theta": theta}
+    for name, (spelling, value) in found.items():
+        fields[name] = read_value(spelling, None, name, defaults[name]) if value is None else value
+    return fields
 
 
 def read_value(spelling: str, value: Any, name: str, default: Any) -> Any:

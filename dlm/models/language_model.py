@@ -91,7 +91,7 @@ class LanguageModel:
                 raise PromptError(f"a chat message needs the strings 'role' and 'content', got {message!r}")
         plain, control = [dict(message) for message in messages], list(control_tokens(tokenizer))
         continued = messages[-1]["role"] == "assistant"
-        ending = {"continue_final_message": True} if continued else {"add_generation_prompt": True}
+        ending: dict[str, Any] = {"continue_final_message": True} if continued else {"add_generation_prompt": True}
         try:
             with _ENCODING:
                 if not holds_any(plain, control):

@@ -66,7 +66,7 @@ def load(
     folder = resolve(name_or_path)
     family, config = read_config(folder)
     tokenizer = load_tokenizer(folder)
-    description = describe(config, family, tokenizer, _generation_settings(folder))
+    description = describe(folder, config, family, tokenizer)
     check_weights(folder, family, config)
     # {"": target}: straight to the device, without a second copy in main memory
     model = _weights(folder, family, config, precision, {"": target} if device_map is None else device_map)
@@ -203,16 +203,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:
 
 
 def describe(
-    config: MaskedLMConfig,
-    family: type[MaskedLM],
-    tokenizer: PreTrainedTokenizerFast | None,
-    generation: Mapping[str, Any],
+    folder: Path, config: MaskedLMConfig, family: type[MaskedLM], tokenizer: PreTrainedTokenizerFast | None
 ) -> ModelDescription:
     """The mask from the first place that names one, end ids from all of them, defined ids from the tokenizer.
 
-    Places are, in this order, the configuration, ``generation`` (what generation_config.json holds) and the tokenizer;
-    the end of a turn is an end by its name. Raises SettingsError: an id outside the vocabulary, or none at all.
+    Places are, in this order, the configuration, the folder's generation_config.json and the tokenizer; the end of a
+    turn is an end by its name. Raises SettingsError: an id outside the vocabulary, or none at all.
     """
+    generation = _generation_settings(folder)
     vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
     masks = [generation.get("mask_token_id")]
     if tokenizer is not None:
@@ -236,7 +234,7 @@ def describe(
         read = token_ids("eos_token_id", value, place)
         ids = read if isinstance(read, list) else [] if read is None else [read]
         if wrong := [i for i in ids if i >= width]:
-            raise SettingsError(f"eos_token_id {wrong} of {place} is outside the vocabulary of {width}; correct it there")
+            raise SettingsError(f"eos_token_id {wrong} of {place} is outside the vocabulary of {width}; correct it")
         ends |= dict.fromkeys(ids)
         if config.eos_token_id is None and place != "the tokenizer's end of a turn":
             config.eos_token_id = read

@@ -37,8 +37,9 @@ class MaskedLMConfig(PreTrainedConfig):
     """Configuration of a masked diffusion LM: the fields of its public config.json, and unknown ones.
 
     A family lists its fields with their defaults in ``fields``, what else they are called in ``spellings`` (and in
-    transformers' ``attribute_map``), the values its mathematics fixes in ``required``, the ids of the public vocabularies in ``public_ids`` (half of the repositories leave them
-    out), and translates to the transformer in ``_architecture``. A field of the wrong kind is a SettingsError.
+    transformers' ``attribute_map``), the values its mathematics fixes in ``required``, the ids of the public
+    vocabularies in ``public_ids`` (half of the repositories leave them out), and translates to the transformer in
+    ``_architecture``. A field of the wrong kind is a SettingsError.
     """
 
     fields: ClassVar[dict[str, Any]] = {}

@@ -73,7 +73,7 @@ def encode_marked(tokenizer: PreTrainedTokenizerFast, text: str, marks: Marks) -
                 open_ += piece.replace(marks.start, "").replace(marks.end, "")
                 continue
             close(tokens[piece].lstrip)
-            ids.append(tokenizer.convert_tokens_to_ids(piece))
+            ids.append(tokenizer.get_vocab()[piece])
             open_, strip = "", tokens[piece].rstrip
     close(False)
     return ids
