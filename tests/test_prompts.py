@@ -66,7 +66,7 @@ def test_plain_meanings(tiny: dlm.LanguageModel, given: Any, meant: Any) -> None
         (np.array([1.0, 2.0]), "prompt 0 cannot be read: it is"),
         ([[]], "prompt 0 is empty"),
         (["a", ""], "prompt 1 is empty"),
-        (["a", CHAT + [3]], "prompt 1 cannot be read: it holds {'role'"),
+        (["a", [*CHAT, 3]], "prompt 1 cannot be read: it holds {'role'"),
         (["a", [{"role": "user"}]], "prompt 1 cannot be read: a chat message needs the strings"),
         ([{"prompt": "a"}], "prompt 0 cannot be read: a chat message needs the strings"),
         ([{"role": "user", "content": None}], "prompt 0 cannot be read: a chat message needs"),

@@ -28,12 +28,14 @@ HELP = """dlm generate: answer prompts.
 usage: dlm generate PROMPT [key=value ...]
 
 one prompt source:
-  'prompt=TEXT'            any text, taken literally (quote it for the shell)
+  'prompt=TEXT'            any text, taken literally (quote it for the shell); it may be a rendered chat: control
+                           tokens in it are control tokens (in a chat they are text), the mask is text
   prompt_ids=[1,2,3]       token ids
   prompts_file=FILE        JSON lines: {{"prompt": TEXT}}, {{"messages": [...]}} or {{"ids": [...]}}
 
 settings:
-  chat=true                put the prompt into the model's chat template; 'system=TEXT' adds a system message
+  chat=true                put the prompt into the model's chat template; 'system=TEXT' adds a system message. A chat of
+                           a prompts_file that ends with a message of the assistant is continued
   max_new_tokens=128       positions to fill
   'pinned={{20: " The answer is"}}'   tokens the answer must contain, from a generated position on
   seed=0  batch_size=8

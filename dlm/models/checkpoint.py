@@ -154,7 +154,7 @@ def refuse_adapters(folder: Path) -> None:
         made_for = f" (for {base})" if isinstance(base, str) and base else ""
         raise CheckpointError(
             f"{folder} holds an adapter{made_for}: {_cut([path.name for path in found])}. Adapters are not loaded:"
-            " merge it into its base model with peft's merge_and_unload(), save_pretrained() that, and load what it wrote"
+            " merge it into its base model with peft's merge_and_unload(), save_pretrained() that and load the result"
         )
 
 

@@ -192,14 +192,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:
 
     Dream ships the files of a Qwen2 tokenizer under the name of a remote class; Qwen2's own class reads them.
     """
+    how: dict[str, Any] = {"local_files_only": True, "split_special_tokens": False}
     try:
         if (folder / "tokenizer.json").is_file():
-            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **how)
+        elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            tokenizer = Qwen2Tokenizer.from_pretrained(folder, **how)
+        else:
+            return None
+        tokenizer("a")  # some settings are not looked at before
     except Exception as error:  # tokenizers raises bare Exception on a damaged file
         raise CheckpointError(f"the tokenizer files in {folder} cannot be read: {error}") from error
-    return None
+    return tokenizer
 
 
 def describe(

@@ -121,6 +121,9 @@ def test_the_layout_of_llada(folder: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_damaged_tokenizer(folder: Path) -> None:
+    write_dream_tokenizer(folder, model_max_length="x")
+    with pytest.raises(CheckpointError, match="tokenizer files"):
+        dlm.load(folder, device="cpu")
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="tokenizer files"):
         dlm.load(folder, device="cpu")
