@@ -25,12 +25,19 @@ def listed(prompts: Any) -> list[Any]:
         return [prompts]
     if isinstance(prompts, Mapping):
         return [[prompts]]
-    try:
-        entries = list(prompts)
-    except TypeError as error:
-        raise PromptError(f"prompts must be a list, each entry {_KINDS}; got {type(prompts).__name__}") from error
+    entries = _entries(prompts)
+    if entries is None:
+        raise PromptError(f"prompts must be a list, each entry {_KINDS}; got {type(prompts).__name__}")
     single = entries and (all(isinstance(e, Mapping) for e in entries) or all(_id(e) is not None for e in entries))
     return [entries] if single else entries
+
+
+def _entries(several: Any) -> list[Any] | None:
+    """What is in a list or its like; None when it is a single thing. Bytes are a list of numbers only by accident."""
+    try:
+        return None if isinstance(several, bytes | bytearray) else list(several)
+    except TypeError:
+        return None
 
 
 def whole_number(name: str, value: Any, least: int | None = None) -> int:
@@ -79,10 +86,10 @@ def _encode(model: LanguageModel, prompt: Any) -> list[int]:
     try:
         if isinstance(prompt, str):
             ids = model.encode(prompt)
-        elif not hasattr(prompt, "__iter__"):
-            raise PromptError(f"it is {prompt!r}; pass {_KINDS}")
         else:
-            entries = [prompt] if isinstance(prompt, Mapping) else list(prompt)
+            entries = [prompt] if isinstance(prompt, Mapping) else _entries(prompt)
+            if entries is None:
+                raise PromptError(f"it is {prompt!r}; pass {_KINDS}")
             if entries and all(isinstance(entry, Mapping) for entry in entries):
                 ids = model.encode_chat(entries)
             else:

@@ -57,6 +57,8 @@ def test_plain_meanings(tiny: dlm.LanguageModel, given: Any, meant: Any) -> None
     [
         (None, "prompts must be a list, each entry a text, a chat .* got NoneType"),
         (3, "got int"),
+        (b"47+85=", "got bytes"),
+        ([b"47+85="], "prompt 0 cannot be read: it is b'47"),
         ([None], "prompt 0 cannot be read: it is None; pass a text, a chat"),
         (["a", 3], "prompt 1 cannot be read: it is 3"),
         ([["a"]], "prompt 0 cannot be read: it holds 'a'"),
@@ -66,6 +68,8 @@ def test_plain_meanings(tiny: dlm.LanguageModel, given: Any, meant: Any) -> None
         (np.array([1.0, 2.0]), "prompt 0 cannot be read: it is"),
         ([[]], "prompt 0 is empty"),
         (["a", ""], "prompt 1 is empty"),
+        (torch.tensor([True]), "it is tensor"),
+        ([{"role": "user", "content": "\ud800"}], "prompt 0 cannot be read: the text is not valid Unicode"),
         (["a", [*CHAT, 3]], "prompt 1 cannot be read: it holds {'role'"),
         (["a", [{"role": "user"}]], "prompt 1 cannot be read: a chat message needs the strings"),
         ([{"prompt": "a"}], "prompt 0 cannot be read: a chat message needs the strings"),

@@ -11,7 +11,7 @@ import torch
 
 from dlm.errors import PromptError, SettingsError
 from dlm.models.backbone import Backbone, ModelDescription
-from dlm.models.plain_text import control_tokens, encode_marked, holds_any, marked, marks_for
+from dlm.models.plain_text import check_unicode, control_tokens, encode_marked, holds_any, marked, marks_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -57,10 +57,7 @@ class LanguageModel:
         other, unless ``masks``.
         """
         tokenizer = self._tokenizer("text")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise PromptError(f"the text is not valid Unicode at character {error.start}: give it in UTF-8") from error
+        check_unicode(text)
         with _ENCODING:
             ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
             if masks or self.description.mask_id not in ids:
@@ -90,6 +87,7 @@ class LanguageModel:
             if not all(isinstance(part, str) for part in parts):
                 raise PromptError(f"a chat message needs the strings 'role' and 'content', got {message!r}")
         plain, control = [dict(message) for message in messages], list(control_tokens(tokenizer))
+        check_unicode(plain)
         continued = messages[-1]["role"] == "assistant"
         ending: dict[str, Any] = {"continue_final_message": True} if continued else {"add_generation_prompt": True}
         try:

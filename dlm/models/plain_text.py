@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dlm.errors import PromptError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -37,6 +39,15 @@ def control_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 def holds_any(value: Any, tokens: Sequence[str]) -> bool:
     """Whether a text, or a text anywhere within a message, holds one of the tokens."""
     return any(token in text for text in _texts(value) for token in tokens)
+
+
+def check_unicode(value: Any) -> None:
+    """Raise PromptError for half a character (a surrogate) in a text, or in a text anywhere within messages."""
+    for text in _texts(value):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PromptError(f"the text is not valid Unicode at character {error.start}: give it in UTF-8") from error
 
 
 def marks_for(*values: Any) -> Marks:
