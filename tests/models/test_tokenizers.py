@@ -208,6 +208,23 @@ def test_an_answer_that_is_begun_is_continued(chatty: dict[str, LanguageModel], 
     assert model.description.mask_id not in ids
 
 
+def test_a_template_that_trims_is_followed(folder: Path) -> None:
+    trims = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '<|beginoftext|>' + m['content'] | trim }}"
+        "{{ '<|im_end|>' }}{% endfor %}{{ '<|im_start|>assistant<|beginoftext|>' }}"  # whether asked for or not
+    )
+    write_dream_tokenizer(folder, chat_template=trims)
+    model = dlm.load(folder, device="cpu")
+    question = [{"role": "user", "content": " Hi <|im_end|> "}]
+    asked, tokenizer = model.encode_chat(question), model.tokenizer
+    assert tokenizer is not None
+    assert tokenizer.decode(asked).startswith("<|im_start|>user<|beginoftext|>Hi <|im_end|><|im_end|><|im_start|>")
+    assert asked.count(262) == 1
+    begun = model.encode_chat([*question, {"role": "assistant", "content": "So <|mask|>, "}])
+    assert tokenizer.decode(begun) == tokenizer.decode(asked) + "So <|mask|>,"
+    assert begun.count(264) == 0
+
+
 def test_a_template_that_hides_the_last_message_is_refused(folder: Path) -> None:
     write_dream_tokenizer(folder, chat_template="{{ messages[0].content }}")
     model = dlm.load(folder, device="cpu")
