@@ -131,6 +131,8 @@ def test_a_damaged_tokenizer(folder: Path) -> None:
 
 CONTROLS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>", "<|user|>", "<|assistant|>"]
 ROLES = ("system", "user", "assistant")
+# Hypothesis draws texts that stand in the code, control tokens among them.
+ORDINARY = st.text(max_size=30).filter(lambda text: "<|" not in text and "\uf8ff" not in text)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def as_text(model: LanguageModel, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-@given(st.lists(st.tuples(st.sampled_from(ROLES), st.text(max_size=30)), min_size=1, max_size=4), st.data())
+@given(st.lists(st.tuples(st.sampled_from(ROLES), ORDINARY), min_size=1, max_size=4), st.data())
 @settings(max_examples=60)
 def test_a_message_is_text_and_ordinary_text_is_encoded_as_ever(
     chatty: dict[str, LanguageModel], family: str, said: list[tuple[str, str]], data: st.DataObject
