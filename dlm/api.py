@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dlm.engine.canvas import Job
 from dlm.engine.interfaces import Cache
 from dlm.engine.loop import Decoder, StepEvent
-from dlm.engine.noise import row_key
 from dlm.engine.result import Counts, RowResult, StopReason, first_end
 from dlm.engine.sampler import Sampler
-from dlm.errors import DlmError, PromptError, SettingsError
+from dlm.errors import DlmError, SettingsError
+from dlm.models import load
 from dlm.models.language_model import LanguageModel
+from dlm.prompts import Prompt as Prompt
+from dlm.prompts import infill_job, pinned_ids, whole_number
+from dlm.prompts import keyed as keyed
+from dlm.prompts import listed as listed
+from dlm.prompts import prompt_job as prompt_job
 from dlm.speculation import FreeDave
 from dlm.trace import Recorder, Trace
-
-Message = Mapping[str, str]
-Prompt = str | Sequence[Message] | Sequence[int]
-MASK_MARK = "[MASK]"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class StreamStep:
 
 
 def generate(
-    model: LanguageModel,
-    prompts: Sequence[Prompt],
+    model: LanguageModel | str | Path,
+    prompts: Sequence[Prompt] | Prompt,
     *,
     sampler: Sampler,
     cache: Cache | None = None,
@@ -99,9 +100,11 @@ def generate(
     """Answer every prompt; results come in the order of the prompts and do not depend on the batch.
 
     Args:
-        model: what :func:`dlm.load` returned.
-        prompts: strings (used as they are), chats (lists of ``{"role", "content"}``, put through the model's chat
-            template) or lists of token ids. They may be of different lengths.
+        model: what :func:`dlm.load` returned; a name or folder is loaded, anew in every call.
+        prompts: strings, chats (lists of ``{"role", "content"}``, put through the model's chat template; a last
+            message of the assistant is continued) or lists of token ids, of different lengths; or a single one of
+            these. Control tokens in a string are control tokens (it may be a rendered chat), the mask is text; in the
+            messages of a chat everything is text.
         sampler: which tokens are committed when, for example ``samplers.threshold(0.9)``.
         cache: which positions are recomputed; None recomputes all.
         drafter: several steps from one forward, without changing the answer: ``dlm.drafting.FreeDave()``; None: none.
@@ -116,18 +119,20 @@ def generate(
 
     Raises:
         PromptError: empty, too long, or containing the mask id; pinned tokens that overlap or stand outside.
+            ``error.prompt`` is the place of the prompt.
         SettingsError: settings that contradict each other or the prompts.
         NumericsError, OutOfMemoryError: NaN logits; a row that does not fit into memory. ``error.finished`` holds the
             answers that were done before.
     """
-    fixed = _pinned_ids(model, pinned, max_new_tokens)
+    model, max_new_tokens = ready(model), whole_number("max_new_tokens", max_new_tokens, 1)
+    fixed = pinned_ids(model, pinned, max_new_tokens)
     jobs = [prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(listed(prompts))]
     run = Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.collect(Recorder(record))
 
 
 def infill(
-    model: LanguageModel,
+    model: LanguageModel | str | Path,
     texts: str | Sequence[str | Sequence[int]],
     *,
     sampler: Sampler,
@@ -146,15 +151,15 @@ def infill(
     Raises:
         PromptError: nothing to fill, too long, or a mark at position 0 of a model with shifted logits.
     """
-    rows = [texts] if isinstance(texts, str) else list(texts)
-    jobs = [_infill_job(model, i, row) for i, row in enumerate(rows)]
+    model = ready(model)
+    jobs = [infill_job(model, i, row) for i, row in enumerate(listed(texts))]
     run = Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.collect(Recorder(record), whole_text=True)
 
 
 def stream(
-    model: LanguageModel,
-    prompts: Sequence[Prompt],
+    model: LanguageModel | str | Path,
+    prompts: Sequence[Prompt] | Prompt,
     *,
     sampler: Sampler,
     cache: Cache | None = None,
@@ -169,10 +174,23 @@ def stream(
 
     Yields a :class:`StreamStep` per live row and step, and ``(index, Generation)`` when a row is finished.
     """
-    fixed = _pinned_ids(model, pinned, max_new_tokens)
+    model, max_new_tokens = ready(model), whole_number("max_new_tokens", max_new_tokens, 1)
+    fixed = pinned_ids(model, pinned, max_new_tokens)
     jobs = [prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(listed(prompts))]
     run = Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.steps(Recorder(record))
+
+
+def ready(model: Any) -> LanguageModel:
+    """A model, or the model of that name or folder. Raises SettingsError: it is neither."""
+    if isinstance(model, str | Path):
+        return load(model)
+    if not hasattr(model, "backbone") or not hasattr(model, "description"):
+        raise SettingsError(
+            f"model must be what dlm.load returns, or a name or folder to load, got {type(model).__name__}"
+        )
+    found: LanguageModel = model
+    return found
 
 
 class Run:
@@ -188,11 +206,9 @@ class Run:
         seed: int,
         batch_size: int,
     ) -> None:
-        if batch_size < 1:
-            raise SettingsError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
-        self.jobs = keyed(jobs, seed)
-        self.batch_size = batch_size
+        self.jobs = keyed(jobs, whole_number("seed", seed))
+        self.batch_size = whole_number("batch_size", batch_size, 1)
         bound = sampler.bind(model.tokenizer, model.description.valid_vocab)
         self.decoder = Decoder(model.backbone, model.description, bound, cache, drafter)
 
@@ -277,112 +293,3 @@ class Run:
             else:
                 run.append(token)
         return "".join(pieces[:-1])
-
-
-def listed(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
-    """The prompts, unless they are a single text. Raises PromptError."""
-    if isinstance(prompts, str):
-        raise PromptError("prompts must be a list; for one prompt pass [prompt]")
-    return prompts
-
-
-def keyed(jobs: list[Job], seed: int) -> list[Job]:
-    """Give every row its noise key; the n-th copy of the same row draws from its own stream."""
-    copies: Counter[tuple[int, ...]] = Counter()
-    keyed = []
-    for job in jobs:
-        key = row_key(seed, job.tokens, copies[job.tokens])
-        copies[job.tokens] += 1
-        keyed.append(Job(job.index, job.tokens, job.start, job.writable, key))
-    return keyed
-
-
-def _encode(model: LanguageModel, index: int, prompt: Prompt) -> list[int]:
-    if isinstance(prompt, str):
-        ids = model.encode(prompt)
-    elif len(prompt) and isinstance(prompt[0], Mapping):
-        ids = model.encode_chat(prompt)  # type: ignore[arg-type]
-    else:
-        ids = [int(token) for token in prompt]  # type: ignore[arg-type]
-    if not ids:
-        raise PromptError(f"prompt {index} is empty: give at least one token")
-    bad = next((token for token in ids if not 0 <= token < model.description.vocab_size), None)
-    if bad is not None:
-        raise PromptError(
-            f"prompt {index} contains the id {bad}; the model knows 0 to {model.description.vocab_size - 1}"
-        )
-    return ids
-
-
-def _pinned_ids(model: LanguageModel, pinned: Mapping[int, int | str] | None, new: int) -> dict[int, int]:
-    """Generated position -> token id of what is pinned."""
-    found: dict[int, int] = {}
-    for offset, what in (pinned or {}).items():
-        ids = [what] if isinstance(what, int) else model.encode(what)
-        for place, token in enumerate(ids, start=int(offset)):
-            if not 0 <= place < new:
-                raise PromptError(
-                    f"pinned: {what!r} at {offset} reaches generated position {place}, but positions 0 to {new - 1} are"
-                    " generated: raise max_new_tokens or pin it earlier"
-                )
-            if place in found:
-                raise PromptError(f"pinned: two tokens at generated position {place}; {what!r} has {len(ids)} tokens")
-            if not 0 <= token < model.description.valid_vocab or token == model.description.mask_id:
-                raise PromptError(f"pinned: {token} at {offset} is no token id of this model")
-            found[place] = token
-    if found and len(found) >= new:
-        raise PromptError(f"pinned: all {new} generated positions are pinned, nothing is left to generate")
-    return found
-
-
-def prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int, pinned: Mapping[int, int]) -> Job:
-    """The row for a prompt: its tokens, then ``new`` positions to fill, some of them given (``pinned``, by place).
-
-    Raises:
-        SettingsError: ``new`` below 1.
-        PromptError: the prompt does not fit the model.
-    """
-    if new < 1:
-        raise SettingsError(f"max_new_tokens must be at least 1, got {new}")
-    ids, mask, context = (
-        _encode(model, index, prompt),
-        model.description.mask_id,
-        model.description.context_length,
-    )
-    if mask in ids:
-        raise PromptError(
-            f"prompt {index} contains the mask id {mask} at position {ids.index(mask)}: the mask is what gets filled;"
-            " to fill marked positions use dlm.infill"
-        )
-    if len(ids) + new > context:
-        raise PromptError(
-            f"prompt {index} has {len(ids)} tokens; with max_new_tokens={new} that is more than the model's context of"
-            f" {context}: shorten the prompt or ask for fewer tokens"
-        )
-    region = [pinned.get(place, mask) for place in range(new)]
-    writable = tuple(len(ids) + place for place in range(new) if place not in pinned)
-    return Job(index, (*ids, *region), len(ids), writable, key=0)
-
-
-def _infill_job(model: LanguageModel, index: int, row: str | Sequence[int]) -> Job:
-    mask, context = model.description.mask_id, model.description.context_length
-    if isinstance(row, str):
-        ids: list[int] = []
-        pieces = row.split(MASK_MARK)
-        # A word's token carries the space before it, so the space before a mark belongs to what fills the mark.
-        pieces = [piece.removesuffix(" ") for piece in pieces[:-1]] + pieces[-1:]
-        for i, piece in enumerate(pieces):
-            ids += ([mask] if i else []) + (model.encode(piece) if piece else [])
-    else:
-        ids = _encode(model, index, row)
-    writable = tuple(i for i, token in enumerate(ids) if token == mask)
-    if not writable:
-        raise PromptError(f"text {index} has nothing to fill: mark positions with {MASK_MARK} (or the mask id {mask})")
-    if len(ids) > context:
-        raise PromptError(f"text {index} has {len(ids)} tokens, more than the model's context of {context}: shorten it")
-    if model.description.shift and writable[0] == 0:
-        raise PromptError(
-            f"text {index} starts with {MASK_MARK}: this model scores a position from the one before it, so at least"
-            " one token must come first"
-        )
-    return Job(index, tuple(ids), 0, writable, key=0)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from dlm.errors import DlmError, SettingsError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dlm.engine.sampler import Sampler
     from dlm.models import LanguageModel
 
+_COMPOSING = RLock()  # Hydra keeps what it composes in one place for all threads
 GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
 
 
@@ -122,18 +124,19 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
-    outer = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-            try:
-                config = hydra.compose(name, _parts_replaced(overrides), return_hydra_config=chosen)
-                return _with_choices(config) if chosen else config
-            except (HydraException, ValueError) as error:
-                raise _explained(name, list(overrides), error) from error
-    finally:
+    with _COMPOSING:
+        outer = GlobalHydra.instance().hydra
         GlobalHydra.instance().clear()
-        GlobalHydra.instance().hydra = outer
+        try:
+            with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+                try:
+                    config = hydra.compose(name, _parts_replaced(overrides), return_hydra_config=chosen)
+                    return _with_choices(config) if chosen else config
+                except (HydraException, ValueError) as error:
+                    raise _explained(name, list(overrides), error) from error
+        finally:
+            GlobalHydra.instance().clear()
+            GlobalHydra.instance().hydra = outer
 
 
 def check_packages() -> None:

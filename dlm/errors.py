@@ -28,7 +28,13 @@ class CheckpointError(DlmError):
 
 
 class PromptError(DlmError, ValueError):
-    """A prompt is empty, too long for the model's context, or contains ids it may not contain."""
+    """A prompt is empty, too long for the model's context, or contains ids it may not contain.
+
+    Attributes:
+        prompt: its place in the list of prompts; None where the error is not about one of a list.
+    """
+
+    prompt: int | None = None
 
 
 class NumericsError(DlmError):

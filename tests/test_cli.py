@@ -89,7 +89,7 @@ def test_live_is_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[st
         (["prompt=a", "max_new_tokens=0"], "max_new_tokens must be at least 1"),
         (["prompt=a", "blocks.length=64", "max_new_tokens=32"], "longer than the canvas"),
         (["prompt=a", "max_new_tokens=100000"], "more than the model's context"),
-        (["prompt=<|mask|>"], "contains the mask id"),
+        (["prompt_ids=[5,1]"], "contains the mask id"),
         (["prompt=a", "sampler=nope"], "known are"),
         (["prompt=a", "model=local", "model.path=/nowhere"], "/nowhere"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -124,6 +126,18 @@ def test_composing_leaves_no_state_behind_even_after_an_error() -> None:
         dlm.compose(["sampler=nope"])
     assert not GlobalHydra.instance().is_initialized()
     assert dlm.compose() == dlm.compose()
+
+
+def test_threads_compose_side_by_side() -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            wanted = [f"0.{n % 9 + 1}" for n in range(12)]
+            found = list(pool.map(lambda t: dlm.compose(["sampler=threshold", f"sampler.threshold={t}"]), wanted))
+    finally:
+        sys.setswitchinterval(before)
+    assert [composed.sampler for composed in found] == [samplers.threshold(float(t)) for t in wanted]
 
 
 def test_python_presets_refuse_what_they_do_not_know() -> None:

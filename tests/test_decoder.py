@@ -375,7 +375,7 @@ def test_finished_rows_survive_when_one_row_does_not_fit() -> None:
             SettingsError,
             "one forward for each",
         ),
-        ("hello", {}, PromptError, r"pass \[prompt\]"),
+        (3, {}, PromptError, "prompts must be a list"),
     ],
 )
 def test_bad_input_is_one_clear_error(prompts: Any, options: dict, error: type[Exception], message: str) -> None:

@@ -189,7 +189,7 @@ def _model(overrides: list[str]) -> Iterator[Check]:
         folder = _small_files(str(name))
         family, config = read_config(folder)
         tokenizer = load_tokenizer(folder)
-        description = describe(config, family, tokenizer)
+        description = describe(folder, config, family, tokenizer)
     except DlmError as error:
         yield Check("model", str(name), "no", str(error))
         return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +28,14 @@ HELP = """dlm generate: answer prompts.
 usage: dlm generate PROMPT [key=value ...]
 
 one prompt source:
-  'prompt=TEXT'            any text, taken literally (quote it for the shell)
+  'prompt=TEXT'            any text, taken literally (quote it for the shell); it may be a rendered chat: control
+                           tokens in it are control tokens (in a chat they are text), the mask is text
   prompt_ids=[1,2,3]       token ids
   prompts_file=FILE        JSON lines: {{"prompt": TEXT}}, {{"messages": [...]}} or {{"ids": [...]}}
 
 settings:
-  chat=true                put the prompt into the model's chat template; 'system=TEXT' adds a system message
+  chat=true                put the prompt into the model's chat template; 'system=TEXT' adds a system message. A chat of
+                           a prompts_file that ends with a message of the assistant is continued
   max_new_tokens=128       positions to fill
   'pinned={{20: " The answer is"}}'   tokens the answer must contain, from a generated position on
   seed=0  batch_size=8
@@ -80,11 +84,12 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     if shape == "auto":
         # Not console.is_terminal: FORCE_COLOR makes that true for a pipe.
         shape = "live" if sys.stdout.isatty() and settings["output"] is None else "text"
-    events = stream(
-        model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
-        max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
-        record=record, pinned=_pinned(settings["pinned"]),
-    )  # fmt: skip
+    with _naming_the_line(settings["prompts_file"]):
+        events = stream(
+            model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
+            max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
+            record=record, pinned=_pinned(settings["pinned"]),
+        )  # fmt: skip
     if shape == "live":
         finished = watch(model, events, console)
     else:
@@ -164,7 +169,7 @@ def _read_file(path: Path) -> list[Prompt]:
         where = f"{path}, line {number}"
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise PromptError(f"{where} is not JSON: {error}") from error
         if not isinstance(entry, dict) or len({"prompt", "messages", "ids"} & set(entry)) != 1:
             raise PromptError(
@@ -181,6 +186,20 @@ def _read_file(path: Path) -> list[Prompt]:
     if not prompts:
         raise PromptError(f"prompts_file {path} holds no prompts")
     return prompts
+
+
+@contextmanager
+def _naming_the_line(file: str | None) -> Iterator[None]:
+    """An error about one of the prompts of a file names the line that holds it."""
+    try:
+        yield
+    except PromptError as error:
+        if file is None or error.prompt is None:
+            raise
+        lines = enumerate(Path(file).read_text(encoding="utf-8-sig").split("\n"), start=1)
+        number = [number for number, line in lines if line.strip()][error.prompt]
+        message = str(error).removeprefix(f"prompt {error.prompt} ")
+        raise PromptError(f"{file}, line {number}: the prompt {message}") from error
 
 
 def _ids(value: Any, where: str) -> list[int]:

@@ -46,12 +46,14 @@ class ModelDescription:
     attention_block: int = 0
 
     def __post_init__(self) -> None:
-        for name, ids in (("mask_id", (self.mask_id,)), ("eos_ids", self.eos_ids)):
+        for name, ids in (("mask_token_id", (self.mask_id,)), ("eos_token_id", self.eos_ids)):
             wrong = [i for i in ids if not 0 <= i < self.vocab_size]
             if wrong:
                 raise SettingsError(
                     f"{name} {wrong} is outside the vocabulary of {self.vocab_size}; correct config.json"
                 )
+        if self.mask_id in self.eos_ids:
+            raise SettingsError(f"{self.mask_id} is both mask_token_id and eos_token_id; correct config.json")
 
 
 class Backbone:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +18,9 @@ TINY = Path(__file__).parent / "tiny"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _LISTED = 12
+# What a folder's files are called when they are quantised; config.json has a field of its own for it.
+_QUANTISED = ("quantize_config.json", "quant_config.json", "quantization_config.json")
+_PRECISIONS = ("F64", "F32", "F16", "BF16")
 _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
 Shape = tuple[int, ...]
@@ -33,8 +38,12 @@ def resolve(name_or_path: str | Path) -> Path:
         if not (TINY / "config.json").is_file():
             raise CheckpointError(f"{TINY} holds no model; train it with python scripts/train_tiny.py")
         return TINY
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(name).expanduser()
+        there = bool(name) and folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long or with a NUL
+        raise SettingsError(f"{name!r} can be no folder ({error}); use 'tiny', a folder, or a hub id") from error
+    if there:
         return folder
     if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or folder.is_file():
         raise CheckpointError(f"{name} is not a folder; give the one with config.json and *.safetensors")
@@ -63,13 +72,17 @@ def check_weights(folder: Path, family: type[MaskedLM], config: MaskedLMConfig) 
 
     Reads the headers only. A truncated file fails here, because its header does not cover it.
     """
-    stored = stored_shapes(folder)
+    stored, layers = stored_shapes(folder), config.architecture().layers
+    if layers > len(stored):
+        raise CheckpointError(
+            f"config.json in {folder} names {layers} layers, its weights are {len(stored)} tensors; correct the config"
+        )
     needed = needed_shapes(family, config)
     missing = sorted(needed.keys() - stored.keys())
     if config.tie_word_embeddings:
         tied = family._tied_weights_keys or {}
         missing = [key for key in missing if tied.get(key) not in stored]
-    surplus = sorted(stored.keys() - needed.keys())
+    surplus = sorted(key for key in stored.keys() - needed.keys() if not _recomputed(family, key))
     wrong = [
         f"{key} is {list(stored[key])}, needed {list(needed[key])}"
         for key in sorted(stored.keys() & needed.keys())
@@ -95,32 +108,106 @@ def stored_shapes(folder: Path) -> dict[str, Shape]:
     """Name and shape of every tensor in a folder's safetensors files.
 
     Raises:
-        CheckpointError: there are none, a shard named by the index is absent, or a file is damaged.
+        CheckpointError: there are none, a shard named by the index is absent, a file is damaged, or what is stored are
+            no numbers of floating point.
     """
     shapes: dict[str, Shape] = {}
+    odd: list[str] = []
     for path in _files(folder):
         try:
             with safe_open(path, framework="pt") as tensors:
-                names = tensors.keys()
-                shapes.update((name, tuple(tensors.get_slice(name).get_shape())) for name in names)
+                for name in tensors.keys():  # noqa: SIM118 (not a dict)
+                    part = tensors.get_slice(name)
+                    shapes[name] = tuple(part.get_shape())
+                    odd += [f"{name} is {part.get_dtype()}"] if part.get_dtype() not in _PRECISIONS else []
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged or cut off ({error}); download it again") from error
+    if odd:
+        raise CheckpointError(
+            f"the weights in {folder} are not in {', '.join(_PRECISIONS)}: {_cut(odd)}; load weights that are"
+        )
     return shapes
 
 
+def _recomputed(family: type[MaskedLM], key: str) -> bool:
+    return any(re.search(pattern, key) for pattern in family._keys_to_ignore_on_load_unexpected or ())
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises CheckpointError: it holds anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path} is not a JSON object: {error}; download it again") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is not a JSON object but a {type(found).__name__}; download it again")
+    return found
+
+
+def refuse_adapters(folder: Path) -> None:
+    """Raise CheckpointError for an adapter: alone it is no model, beside a base model it would be left out."""
+    kinds = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz")
+    found = sorted(path for path in folder.glob("adapter*") if path.suffix in kinds)
+    if found:
+        settings = folder / "adapter_config.json"
+        base = read_object(settings).get("base_model_name_or_path") if settings.is_file() else None
+        made_for = f" (for {base})" if isinstance(base, str) and base else ""
+        raise CheckpointError(
+            f"{folder} holds an adapter{made_for}: {_cut([path.name for path in found])}. Adapters are not loaded:"
+            " merge it into its base model with peft's merge_and_unload(), save_pretrained() that and load the result"
+        )
+
+
+def refuse_quantised(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for quantised weights, whose config.json is ``settings``."""
+    where: str | None = None
+    method: Any = None
+    for field in ("quantization_config", "compression_config", "quantization"):
+        if settings.get(field):
+            where, value = f"{field} in {folder / 'config.json'}", settings[field]
+            method = value.get("quant_method") or value.get("format") if isinstance(value, Mapping) else None
+            if method is None and isinstance(value, Mapping) and (value.keys() & {"load_in_8bit", "load_in_4bit"}):
+                method = "bitsandbytes"
+            break
+    else:
+        beside = next((folder / name for name in _QUANTISED if (folder / name).is_file()), None)
+        if beside is not None:
+            where, method = str(beside), read_object(beside).get("quant_method")
+    if where is not None:
+        kind = f"quantised with {method}" if isinstance(method, str) else "quantised"
+        raise CheckpointError(
+            f"the weights in {folder} are {kind} ({where}), which is not supported: load the unquantised model they"
+            " were made from"
+        )
+
+
 def _files(folder: Path) -> list[Path]:
-    index = folder / _INDEX
-    if (folder / _SINGLE).is_file():
-        return [folder / _SINGLE]
+    index, single = folder / _INDEX, folder / _SINGLE
     if not index.is_file():
-        other = " Pickled weights (*.bin) are not read: convert them." if list(folder.glob("*.bin")) else ""
+        if single.is_file():
+            return [single]
+        kinds = [kind for kind in ("*.bin", "*.pt", "*.pth", "*.gguf") if list(folder.glob(kind))]
+        other = f" Other weights ({', '.join(kinds)}) are not read: convert them." if kinds else ""
         raise CheckpointError(f"{folder} has neither {_SINGLE} nor {_INDEX}.{other}")
     try:
-        names: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = [folder / name for name in sorted(set(names.values()))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(read_object(index)["weight_map"].values()))
+    except (CheckpointError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged ({error!r}); download it again") from error
+    # A name only: a path could lead out of the folder. (A link in the folder may: the hub's cache is made of them.)
+    outside = [name for name in names if not isinstance(name, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", name)]
+    if outside or not names:
+        raise CheckpointError(
+            f"{index} names {_cut([repr(name) for name in outside]) or 'nothing'}; shards are plain"
+            " file names in its folder that end in .safetensors"
+        )
+    files = [folder / name for name in names]
     absent = [path.name for path in files if not path.is_file()]
+    if single.is_file() and files != [single]:
+        if len(absent) < len(files):
+            raise CheckpointError(
+                f"{folder} holds {_SINGLE} and the shards of {_INDEX}: one of them is out of date; remove it"
+            )
+        return [single]
     if absent:
         raise CheckpointError(f"{folder} lacks shards that its index names: {_cut(absent)}; download them")
     return files

@@ -22,7 +22,12 @@ class DreamConfig(MaskedLMConfig):
         "pad_token_id": None, "use_cache": False,
     }  # fmt: skip
     required: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "hidden_act": ("silu",), "rope_scaling": (None,), "use_sliding_window": (False,),
+        "hidden_act": ("silu",), "use_sliding_window": (False,),
+    }  # fmt: skip
+    spellings: ClassVar[dict[str, str]] = {
+        "d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads",
+        "n_kv_heads": "num_key_value_heads", "mlp_hidden_size": "intermediate_size",
+        "max_sequence_length": "max_position_embeddings", "weight_tying": "tie_word_embeddings",
     }  # fmt: skip
     public_ids: ClassVar[dict[int, dict[str, int]]] = {
         152064: {"mask_token_id": 151666, "eos_token_id": 151643, "bos_token_id": 151643, "pad_token_id": 151643}

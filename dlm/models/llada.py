@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from dlm.errors import SettingsError
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
 from dlm.models.transformer import Architecture, Names
 
@@ -12,6 +13,7 @@ class LLaDAConfig(MaskedLMConfig):
     """Fields of the public LLaDA config.json; the defaults are LLaDA-8B's."""
 
     model_type = "llada"
+    rope_scaling = None  # not transformers' alias of rope_parameters
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
         "num_key_value_heads": "n_kv_heads", "intermediate_size": "mlp_hidden_size",
@@ -44,6 +46,10 @@ class LLaDAConfig(MaskedLMConfig):
 
     def _architecture(self) -> Architecture:
         kv_heads = self.n_kv_heads or (1 if self.multi_query_attention else self.n_heads)
+        if self.vocab_size > (self.embedding_size or self.vocab_size):
+            raise SettingsError(
+                f"vocab_size={self.vocab_size} is more than embedding_size={self.embedding_size}; correct config.json"
+            )
         return Architecture(
             vocab_size=self.embedding_size or self.vocab_size, width=self.d_model, layers=self.n_layers,
             heads=self.n_heads, kv_heads=kv_heads, mlp_width=self.mlp_hidden_size or self.mlp_ratio * self.d_model,

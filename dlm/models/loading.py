@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.utils import logging
 
-from dlm.errors import CheckpointError, OutOfMemoryError, SettingsError
+from dlm.errors import CheckpointError, DlmError, OutOfMemoryError, SettingsError
 from dlm.models.backbone import ModelDescription
-from dlm.models.checkpoint import check_weights, resolve
+from dlm.models.checkpoint import check_weights, read_object, refuse_adapters, refuse_quantised, resolve
 from dlm.models.dream import DreamModel
+from dlm.models.fields import ROPE_FIELDS, token_ids
 from dlm.models.language_model import LanguageModel
 from dlm.models.llada import LLaDAModelLM
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig, refuse_later, register
@@ -28,6 +29,10 @@ _ENDS = {"LLaDAModelLM": ("<|eot_id|>",), "DreamModel": ("<|im_end|>", "<|dlm_pa
 _PUBLIC_ENDS = {126464: (126348,), 152064: (151645,)}  # by vocabulary size
 _MASK_TOKENS = ("<|mdm_mask|>", "<|mask|>")
 _SMALL = 1 << 30  # bytes; below it a progress bar is noise
+# transformers sets torch's default dtype while it loads, for all threads.
+_LOADING = RLock()
+# Without these a model would be run with a default of ours, and nothing would tell: no tensor's shape depends on them.
+_INDISPENSABLE = ("num_attention_heads", "rope_theta")
 
 
 def load(
@@ -61,7 +66,7 @@ def load(
     folder = resolve(name_or_path)
     family, config = read_config(folder)
     tokenizer = load_tokenizer(folder)
-    description = describe(config, family, tokenizer)
+    description = describe(folder, config, family, tokenizer)
     check_weights(folder, family, config)
     # {"": target}: straight to the device, without a second copy in main memory
     model = _weights(folder, family, config, precision, {"": target} if device_map is None else device_map)
@@ -76,14 +81,26 @@ def _weights(
 ) -> MaskedLM:
     settings = {"config": config, "dtype": dtype, "device_map": placement, "local_files_only": True}
     try:
-        with _quiet(sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _SMALL):
+        small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _SMALL
+        with _LOADING, _default_dtype_kept(), _quiet(small):
             return family.from_pretrained(folder, use_safetensors=True, **settings)
+    except DlmError:
+        raise
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(
             f"{folder} does not fit on the device as {dtype}; try dtype=bfloat16, device_map=auto, device=cpu"
         ) from error
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever the libraries below raise about files they were not made for
         raise CheckpointError(f"the weights in {folder} could not be loaded: {error}") from error
+
+
+@contextmanager
+def _default_dtype_kept() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager
@@ -105,7 +122,7 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise SettingsError(f"unknown device {device!r}; use cpu, cuda or cuda:N") from error
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
         raise SettingsError(f"{device} is not there ({torch.cuda.device_count()} GPUs found); use device=cpu")
@@ -117,7 +134,7 @@ def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(named, torch.dtype) or not named.is_floating_point:
+    if named not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise SettingsError(f"unknown dtype {dtype!r}; use float32, bfloat16, float16 or float64")
     return named
 
@@ -125,24 +142,49 @@ def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
 def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
     """The model class a folder's config.json names, and the configuration."""
     path = folder / "config.json"
+    refuse_adapters(folder)
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json; give the folder of a downloaded model")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        architecture = (settings.get("architectures") or [None])[0]
-    except (ValueError, AttributeError, LookupError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a JSON object: {error}; download it again") from error
-    refuse_later(architecture)
-    if architecture not in FAMILIES:
+    settings = read_object(path)
+    named = settings.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else named
+    if isinstance(architecture, str):
+        refuse_later(architecture)
+    if not isinstance(architecture, str) or architecture not in FAMILIES:
         raise SettingsError(
             f"{path} names the architecture {architecture!r} (field 'architectures'), which is unknown; "
             f"known: {', '.join(FAMILIES)}"
         )
+    refuse_quantised(folder, settings)
     family = FAMILIES[architecture]
     config: Any = family.config_class
-    config = config.from_dict(settings)
+    spellings = {**config.attribute_map, **config.spellings}
+    _check_named(path, settings, spellings)
+    for field in ("model_type", "dtype", "torch_dtype"):
+        if not isinstance(settings.get(field), str | None):
+            raise CheckpointError(f"{path}: {field} must be a text, got {settings[field]!r}")
+    # Nothing else goes in: transformers acts on more (where the weights are, how they are packed, labels).
+    own = {*config.fields, *spellings, *ROPE_FIELDS, "partial_rotary_factor", "architectures"}
+    config = config.from_dict({key: value for key, value in settings.items() if key in own})
     config.architecture()
     return family, config
+
+
+def _check_named(path: Path, settings: Mapping[str, Any], spellings: Mapping[str, str]) -> None:
+    """Raise CheckpointError unless the fields stand there that nothing else could tell."""
+    inner = [value for key in ROPE_FIELDS if isinstance(value := settings.get(key), dict)]
+    inner += [entry for value in inner for entry in value.values() if isinstance(entry, dict)]
+    known = {key for entry in (settings, *inner) for key, value in entry.items() if value is not None}
+    for field in _INDISPENSABLE:
+        names = {field, spellings.get(field, field), *(key for key, name in spellings.items() if name == field)}
+        if not known & names:
+            raise CheckpointError(f"{path} does not name {' or '.join(sorted(names))}; add it")
+
+
+def _generation_settings(folder: Path) -> dict[str, Any]:
+    """What generation_config.json holds; nothing when there is none."""
+    path = folder / "generation_config.json"
+    return read_object(path) if path.is_file() else {}
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:
@@ -150,34 +192,59 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:
 
     Dream ships the files of a Qwen2 tokenizer under the name of a remote class; Qwen2's own class reads them.
     """
+    how: dict[str, Any] = {"local_files_only": True, "split_special_tokens": False}
     try:
         if (folder / "tokenizer.json").is_file():
-            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **how)
+        elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            tokenizer = Qwen2Tokenizer.from_pretrained(folder, **how)
+        else:
+            return None
+        tokenizer("a")  # some settings are not looked at before
     except Exception as error:  # tokenizers raises bare Exception on a damaged file
         raise CheckpointError(f"the tokenizer files in {folder} cannot be read: {error}") from error
-    return None
+    return tokenizer
 
 
 def describe(
-    config: MaskedLMConfig, family: type[MaskedLM], tokenizer: PreTrainedTokenizerFast | None
+    folder: Path, config: MaskedLMConfig, family: type[MaskedLM], tokenizer: PreTrainedTokenizerFast | None
 ) -> ModelDescription:
-    """Ids from the configuration, else from the tokenizer; end of turn and defined ids from the tokenizer."""
+    """The mask from the first place that names one, end ids from all of them, defined ids from the tokenizer.
+
+    Places are, in this order, the configuration, the folder's generation_config.json and the tokenizer; the end of a
+    turn is an end by its name. Raises SettingsError: an id outside the vocabulary, or none at all.
+    """
+    generation = _generation_settings(folder)
     vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
-    if config.mask_token_id is None and tokenizer is not None:
-        named = [tokenizer.mask_token_id, *(vocabulary.get(token) for token in _MASK_TOKENS)]
-        config.mask_token_id = next((i for i in named if i is not None), None)
-    if config.eos_token_id is None and tokenizer is not None:
-        config.eos_token_id = tokenizer.eos_token_id
-    description = config.describe()
+    masks = [generation.get("mask_token_id")]
+    if tokenizer is not None:
+        masks += [tokenizer.mask_token_id, *(vocabulary.get(token) for token in _MASK_TOKENS)]
+    if config.mask_token_id is None:
+        found = next((i for i in masks if i is not None), None)
+        config.mask_token_id = token_ids("mask_token_id", found, "generation_config.json")
     if vocabulary:
-        ends = tuple(vocabulary[token] for token in _ENDS[family.__name__] if token in vocabulary)
+        turn_ends = [vocabulary[token] for token in _ENDS[family.__name__] if token in vocabulary]
     else:
-        ends = _PUBLIC_ENDS.get(config.vocab_size, ())
-    eos = tuple(dict.fromkeys(description.eos_ids + ends))
-    defined = min(max(vocabulary.values(), default=description.vocab_size - 1) + 1, description.vocab_size)
-    return replace(description, eos_ids=eos, valid_vocab=defined)
+        turn_ends = list(_PUBLIC_ENDS.get(config.vocab_size, ()))
+    places = {
+        "config.json": config.eos_token_id,
+        "generation_config.json": generation.get("eos_token_id"),
+        "the tokenizer": None if tokenizer is None else tokenizer.eos_token_id,
+        "the tokenizer's end of a turn": turn_ends,
+    }
+    width = config.architecture().vocab_size
+    ends: dict[int, None] = {}
+    for place, value in places.items():
+        read = token_ids("eos_token_id", value, place)
+        ids = read if isinstance(read, list) else [] if read is None else [read]
+        if wrong := [i for i in ids if i >= width]:
+            raise SettingsError(f"eos_token_id {wrong} of {place} is outside the vocabulary of {width}; correct it")
+        ends |= dict.fromkeys(ids)
+        if config.eos_token_id is None and place != "the tokenizer's end of a turn":
+            config.eos_token_id = read
+    description = config.describe()
+    defined = min(max(vocabulary.values(), default=width - 1) + 1, width)
+    return replace(description, eos_ids=tuple(ends), valid_vocab=defined)
 
 
 for _family in FAMILIES.values():

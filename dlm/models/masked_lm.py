@@ -13,6 +13,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from dlm.errors import SettingsError
 from dlm.models.backbone import Backbone, ModelDescription
+from dlm.models.fields import read_fields
 from dlm.models.transformer import Architecture, Names, RMSNorm, Transformer
 
 # Checkpoints we can name but not run. LLaDA-MoE even has LLaDA's model_type, so its name is the only warning.
@@ -35,18 +36,20 @@ def refuse_later(architecture: str | None) -> None:
 class MaskedLMConfig(PreTrainedConfig):
     """Configuration of a masked diffusion LM: the fields of its public config.json, and unknown ones.
 
-    A family lists its fields with their defaults in ``fields``, the values its mathematics fixes in
-    ``required``, the ids of the public vocabularies in ``public_ids`` (half of the repositories leave them
-    out), and translates to the transformer in ``_architecture``.
+    A family lists its fields with their defaults in ``fields``, what else they are called in ``spellings`` (and in
+    transformers' ``attribute_map``), the values its mathematics fixes in ``required``, the ids of the public
+    vocabularies in ``public_ids`` (half of the repositories leave them out), and translates to the transformer in
+    ``_architecture``. A field of the wrong kind is a SettingsError.
     """
 
     fields: ClassVar[dict[str, Any]] = {}
+    spellings: ClassVar[dict[str, str]] = {}
     required: ClassVar[dict[str, tuple[Any, ...]]] = {}
     public_ids: ClassVar[dict[int, dict[str, int]]] = {}
     shift: ClassVar[Literal[0, 1]] = 0
 
     def __init__(self, **settings: Any) -> None:
-        own = {name: settings.pop(name, default) for name, default in self.fields.items()}
+        own = read_fields(settings, self.fields, {**self.attribute_map, **self.spellings})
         for name, value in self.public_ids.get(own["vocab_size"], {}).items():
             own[name] = value if own[name] is None else own[name]
         super().__init__(**settings)
@@ -93,6 +96,8 @@ class MaskedLM(Transformer, Backbone, PreTrainedModel):
     main_input_name = "input_ids"
     _no_split_modules = ["Block"]  # noqa: RUF012 (transformers declares it as an instance variable)
     _supports_sdpa = True
+    # What older versions of transformers stored beside the weights; the angles are computed anew.
+    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]  # noqa: RUF012
 
     def __init__(self, config: MaskedLMConfig) -> None:
         super().__init__(config)

@@ -55,11 +55,13 @@ class Architecture:
                 raise SettingsError(f"{field.name} must be positive, got {value}; correct the config")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise SettingsError(
-                f"a width of {self.width} does not split into {self.heads} even heads; correct the config"
+                f"a width of {self.width} (d_model, hidden_size) does not split into {self.heads} even heads (n_heads,"
+                " num_attention_heads); correct the config"
             )
         if self.heads % self.kv_heads:
             raise SettingsError(
-                f"{self.heads} query heads cannot share {self.kv_heads} key/value heads; correct the config"
+                f"{self.heads} query heads cannot share {self.kv_heads} key/value heads (n_kv_heads,"
+                " num_key_value_heads); correct the config"
             )
 
     @property

@@ -52,16 +52,17 @@ def read_prompts(data: str, n: int | None, column: str, split: str) -> Sequence[
 def _lines(path: Path) -> list[Prompt]:
     if not path.is_file():
         raise SettingsError(f"there is no file {path} to take prompts from")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    text = path.read_text(encoding="utf-8")
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
         raise SettingsError(f"{path} holds no prompt: give one a line")
     if path.suffix == ".txt":
-        return list(lines)
+        return [line.removesuffix("\r") for _, line in lines]
     prompts: list[Prompt] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         try:
             prompt = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SettingsError(f"{path}, line {number} is not JSON ({error}): a string or a chat per line") from error
         if not isinstance(prompt, str | list) or not prompt:
             raise SettingsError(f"{path}, line {number} is neither a string nor a chat")

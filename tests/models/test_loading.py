@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import dlm
-from dlm.errors import CheckpointError, SettingsError
+import samplers
+from dlm.errors import CheckpointError, DlmError, SettingsError
+from dlm.models import LLaDAModelLM
+from dlm.models.checkpoint import TINY
 
 Tensors = dict[str, torch.Tensor]
 BLOCK = "model.transformer.blocks"
@@ -159,3 +165,145 @@ def test_devices_and_dtypes_that_are_not_there(folder: Path) -> None:
     for dtype in ("float31", "int8", torch.int32):
         with pytest.raises(SettingsError, match="unknown dtype"):
             dlm.load(folder, dtype=dtype)
+
+
+def shard(folder: Path, names: dict[str, str] | list[str]) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers(folder: Path, dtype: torch.dtype) -> None:
+    rewrite(folder, lambda t: t.update({f"{BLOCK}.0.q_proj.weight": torch.zeros(64, 64).to(dtype)}))
+    with pytest.raises(CheckpointError, match=r"not in F64, F32, F16, BF16: \S+0.q_proj.weight is \w+"):
+        dlm.load(folder)
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/tmp/x.safetensors", "a/b.safetensors", "x.bin", "..", 3])
+def test_shards_stay_in_their_folder(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
+    shard(folder, {"a": name})
+    with pytest.raises(CheckpointError, match=r"plain file names|damaged"):
+        dlm.load(folder)
+
+
+def test_links_may_lead_out_of_it(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").rename(tmp_path / "blob")
+    (folder / "model.safetensors").symlink_to(tmp_path / "blob")
+    assert dlm.load(folder, device="cpu").description.mask_id == 511
+
+
+def test_a_single_file_beside_shards(folder: Path) -> None:
+    shutil.copy(folder / "model.safetensors", folder / "model-1.safetensors")
+    shard(folder, {"a": "model-1.safetensors"})
+    with pytest.raises(CheckpointError, match=r"holds model.safetensors and the shards of .*out of date"):
+        dlm.load(folder)
+    (folder / "model-1.safetensors").unlink()  # then the index is what is out of date
+    assert dlm.load(folder, device="cpu").description.mask_id == 511
+
+
+def test_angles_that_older_versions_stored_are_left_out(folder: Path) -> None:
+    rewrite(folder, lambda t: t.update({f"{BLOCK}.0.rotary_emb.inv_freq": torch.zeros(8)}))
+    assert dlm.load(folder, device="cpu").description.mask_id == 511
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+def test_adapters(folder: Path, tmp_path: Path, name: str, alone: bool) -> None:
+    place = tmp_path / "alone" if alone else folder
+    place.mkdir(exist_ok=True)
+    (place / name).write_text('{"base_model_name_or_path": "some/base"}')
+    with pytest.raises(CheckpointError, match=r"holds an adapter.*merge_and_unload"):
+        dlm.load(place)
+
+
+@pytest.mark.parametrize(
+    "method", ["gptq", "awq", "bitsandbytes", "fp8", "fbgemm_fp8", "compressed-tensors", "torchao", None]
+)
+def test_quantised_weights(folder: Path, method: str | None) -> None:
+    settings = {"quant_method": method, "bits": 4} if method else {"bits": 4, "group_size": 128}
+    message = f"quantised with {method}" if method else "are quantised"
+    for file in ("quantize_config.json", "quant_config.json"):
+        (folder / file).write_text(json.dumps(settings))
+        with pytest.raises(CheckpointError, match=f"{message} .*{file}.*load the unquantised model"):
+            dlm.load(folder)
+        (folder / file).unlink()
+    configure(folder, quantization_config=settings)
+    with pytest.raises(CheckpointError, match=f"{message} .*quantization_config"):
+        dlm.load(folder)
+    configure(folder, quantization_config={"load_in_4bit": True})
+    with pytest.raises(CheckpointError, match="bitsandbytes"):
+        dlm.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("in_config", "in_generation", "wanted"),
+    [
+        (510, 7, (510, 7)),
+        (510, [7, 510, 8], (510, 7, 8)),
+        ([510, 6], None, (510, 6)),
+        ("absent", [7, 8], (7, 8)),
+        (None, "9", (9,)),
+        (510, "absent", (510,)),
+    ],
+)
+def test_end_ids_of_every_place(folder: Path, in_config: Any, in_generation: Any, wanted: tuple[int, ...]) -> None:
+    configure(folder, eos_token_id=in_config)
+    entry = {} if in_generation == "absent" else {"eos_token_id": in_generation}
+    (folder / "generation_config.json").write_text(json.dumps(entry))
+    assert dlm.load(folder, device="cpu").description.eos_ids == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"eos_token_id": 512}', r"\[512\] of generation_config.json is outside the vocabulary of 512"),
+        ('{"eos_token_id": true}', "correct generation_config.json"),
+        ('{"eos_token_id": [[1]]}', "correct generation_config.json"),
+        ('{"eos_token_id": 511}', "511 is both mask_token_id and eos_token_id"),
+        ("[1]", "generation_config.json is not a JSON object"),
+    ],
+)
+def test_end_ids_that_are_none(folder: Path, text: str, message: str) -> None:
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(DlmError, match=message):
+        dlm.load(folder)
+
+
+def test_an_answer_ends_at_an_end_that_only_the_generation_config_names(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TINY, tmp_path / "model"))
+    model = dlm.load("tiny", device="cpu")
+    ask = {"sampler": samplers.topk(), "max_new_tokens": 8}
+    (before,) = dlm.generate(model, ["47+85="], **ask)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": before.tokens[1]}))
+    (after,) = dlm.generate(folder, ["47+85="], **ask)
+    assert after.text == model.decode(before.tokens[:1]) != before.text
+
+
+def test_threads_load_side_by_side(folder: Path) -> None:
+    dtypes = [torch.float64, torch.float32, torch.bfloat16] * 3
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            models = list(pool.map(lambda dtype: dlm.load(folder, device="cpu", dtype=dtype), dtypes))
+    finally:
+        sys.setswitchinterval(before)
+    assert [model.dtype for model in models] == dtypes
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_load_that_fails_leaves_the_default_dtype(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **settings: Any) -> None:
+        torch.set_default_dtype(settings["dtype"])
+        raise ImportError("no such kernel")
+
+    monkeypatch.setattr(LLaDAModelLM, "from_pretrained", fail)
+    with pytest.raises(CheckpointError, match="no such kernel"):
+        dlm.load(folder, device="cpu", dtype="float64")
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("name", ["", "a" * 5000, "a\0b", "~nobody-of-this-name/x", "a/b/c"])
+def test_names_that_can_be_no_folder(name: str) -> None:
+    with pytest.raises((SettingsError, CheckpointError)):
+        dlm.load(name)
