@@ -54,7 +54,7 @@ class Answers:
             for tensor in _tensors(method, state):
                 if tensor.dim() == 0 or tensor.shape[0] != rows:
                     raise _wrong(
-                        method, f"a memory of shape {_size(tensor)}; the batch has {rows} rows, its first axis"
+                        method, f"a memory of shape {_size(tensor)}; its first axis is the batch's {rows} rows"
                     )
         return state
 

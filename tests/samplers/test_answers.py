@@ -89,7 +89,7 @@ class SharedMemory(Forgetful):
 WRONG += [
     ("blocks", {"blocks": Blocks()}, "int tensor of shape"),
     ("forgets", {"score": Forgetful()}, "a memory of nothing where it was given"),
-    ("one memory for all", {"score": SharedMemory()}, "the batch has 2 rows"),
+    ("one memory for all", {"score": SharedMemory()}, "the batch's 2 rows"),
 ]
 
 
@@ -120,7 +120,7 @@ def _policy(**methods: Any) -> Any:
         ({"candidates": lambda self, context, state: context.live[:, :3]}, "candidates.. answers"),
         ({"remember": lambda self, view, chosen, state: state}, "it must be a tuple of the memory and a dict"),
         ({"remember": lambda self, view, chosen, state: (state, {"n": 3})}, "must be a int tensor of shape"),
-        ({"init": lambda self, canvas: torch.zeros(7)}, "the batch has 2 rows"),
+        ({"init": lambda self, canvas: torch.zeros(7)}, "the batch's 2 rows"),
         ({"init": lambda self, canvas: {}}, "answers a dict for a memory"),
     ],
 )
