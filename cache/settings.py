@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dlm.errors import SettingsError
 
-
 MOST = 2**31 - 1
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from dlm.errors import SettingsError
 
-
 MOST = 2**31 - 1
 
 
