@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import deque
 from fractions import Fraction
 
 LONGEST = 200  # characters of a number; a longer one is no answer to anything, and slow to compare
@@ -84,10 +85,8 @@ def stated(text: str) -> str | None:
         for mark in reversed(list(marks.finditer(text))):
             if (found := _first(text, mark.end())) is not None:
                 return found
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    return None if last is None else _written(last)
+    last = deque(_NUMBER.finditer(text), maxlen=1)
+    return _written(last[0]) if last else None
 
 
 def _first(text: str, at: int) -> str | None:

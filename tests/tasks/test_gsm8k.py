@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
