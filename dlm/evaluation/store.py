@@ -15,6 +15,7 @@ from dlm.evaluation.lines import LineFile, Torn, read_lines
 from dlm.evaluation.point import Point, canonical, differing
 from dlm.evaluation.sample import Sample
 from dlm.files import write_json
+from dlm.tasks.hidden import hidden
 
 Key = tuple[str, int]  # instance id, seed
 KEYS = ("instance_id", "seed")
@@ -39,7 +40,7 @@ class Failure:
 
     def line(self) -> str:
         """The failure as one line of JSON, its newline included."""
-        values = {**asdict(self), "message": _kept(self.message, MESSAGE)}
+        values = {**asdict(self), "message": _kept(hidden(self.message), MESSAGE)}
         if self.output_text is not None:
             values["output_text"] = _kept(self.output_text, OUTPUT)
         return json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"

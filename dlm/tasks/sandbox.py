@@ -1,4 +1,32 @@
-"""Runs a program that a model wrote, apart from everything else."""
+"""Runs a program that a model wrote, apart from everything else.
+
+The interpreter's process runs as follows. A supervisor is started in a session of its own; it forks a judge's
+process and the program's, watches the time, kills their process groups and every descendant when the judge is done
+(Linux hands orphans back to the supervisor, even those with a session of their own), and dies with this process.
+
+The judge alone holds the tests, and a secret that it sends after the last of them. It calls the program's function
+through a pipe: arguments and results cross as numbers, texts and containers of them, everything else arrives as
+something that equals nothing (:mod:`dlm.tasks.confined.values`). So the program has no tests to read, no object of
+its own is ever compared, and no function that the judge uses is within its reach. It is confined no less.
+
+What binds the program depends on the machine (:func:`level`):
+
+``namespaces`` (Linux with user namespaces): every file system is read-only but for its folder, which lies in
+memory and is bounded as a whole; there is no network; the kernel kills its processes together; it sees no process
+outside. Together with ``seccomp`` it makes no process, opens no socket of any kind and signals nobody.
+
+``filters`` (Linux 5.13 or newer with Landlock and seccomp, such as inside most containers): the same by the
+kernel, except that the size of its files is bounded one by one.
+
+``hook``: Python's audit hooks refuse sockets, processes, signals, ctypes, and writing outside the folder. That
+stops accidents and careless code; a program written to escape can. macOS has this level only, and its kernel does
+not keep to the memory limit.
+
+All levels have the limits of :class:`Limits`, and the hook as well, because its messages are the clearest. Memory
+and environment of this process are hidden while programs run (Linux). What stays open at every level: files can be
+*read* as far as the user who runs this can, the file of the problems among them; and without tests a program that
+is written to can say that it ran to its last line when it did not.
+"""
 
 from __future__ import annotations
 
@@ -100,32 +128,7 @@ def run_program(
 ) -> Outcome:
     """Run a program in a fresh interpreter without site packages, in an empty folder, with nothing on stdin.
 
-    The interpreter's process runs as follows. A supervisor is started in a session of its own; it forks a judge's
-    process and the program's, watches the time, kills their process groups and every descendant when the judge is done
-    (Linux hands orphans back to the supervisor, even those with a session of their own), and dies with this process.
-
-    The judge alone holds the tests, and a secret that it sends after the last of them. It calls the program's function
-    through a pipe: arguments and results cross as numbers, texts and containers of them, everything else arrives as
-    something that equals nothing (:mod:`dlm.tasks.confined.values`). So the program has no tests to read, no object of
-    its own is ever compared, and no function that the judge uses is within its reach. It is confined no less.
-
-    What binds the program depends on the machine (:func:`level`):
-
-    ``namespaces`` (Linux with user namespaces): every file system is read-only but for its folder, which lies in
-    memory and is bounded as a whole; there is no network; the kernel kills its processes together; it sees no process
-    outside. Together with ``seccomp`` it makes no process, opens no socket of any kind and signals nobody.
-
-    ``filters`` (Linux 5.13 or newer with Landlock and seccomp, such as inside most containers): the same by the
-    kernel, except that the size of its files is bounded one by one.
-
-    ``hook``: Python's audit hooks refuse sockets, processes, signals, ctypes, and writing outside the folder. That
-    stops accidents and careless code; a program written to escape can. macOS has this level only, and its kernel does
-    not keep to the memory limit.
-
-    All levels have the limits of :class:`Limits`, and the hook as well, because its messages are the clearest. Memory
-    and environment of this process are hidden while programs run (Linux). What stays open at every level: files can be
-    *read* as far as the user who runs this can, the file of the problems among them; and without tests a program that
-    is written to can say that it ran to its last line when it did not.
+    How it is kept apart and judged, and what stays open, is said at the top of this file.
 
     Args:
         source: the program.

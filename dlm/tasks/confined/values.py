@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-_VIEWS = type({}.keys())
+_VIEWS: Any = type({}.keys())
 
 
 class Foreign:
