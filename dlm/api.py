@@ -17,6 +17,7 @@ from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.speculation import FreeDave
 from dlm.trace import Recorder, Trace
+from dlm.words import counted
 
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message] | Sequence[int]
@@ -356,8 +357,8 @@ def prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int, pinne
         )
     if len(ids) + new > context:
         raise PromptError(
-            f"prompt {index} has {len(ids)} tokens; with max_new_tokens={new} that is more than the model's context of"
-            f" {context}: shorten the prompt or ask for fewer tokens"
+            f"prompt {index} has {counted(len(ids), 'token')}; with max_new_tokens={new} that is more than the model's"
+            f" context of {context}: shorten the prompt or ask for fewer tokens"
         )
     region = [pinned.get(place, mask) for place in range(new)]
     writable = tuple(len(ids) + place for place in range(new) if place not in pinned)
@@ -379,7 +380,9 @@ def _infill_job(model: LanguageModel, index: int, row: str | Sequence[int]) -> J
     if not writable:
         raise PromptError(f"text {index} has nothing to fill: mark positions with {MASK_MARK} (or the mask id {mask})")
     if len(ids) > context:
-        raise PromptError(f"text {index} has {len(ids)} tokens, more than the model's context of {context}: shorten it")
+        raise PromptError(
+            f"text {index} has {counted(len(ids), 'token')}, more than the model's context of {context}: shorten it"
+        )
     if model.description.shift and writable[0] == 0:
         raise PromptError(
             f"text {index} starts with {MASK_MARK}: this model scores a position from the one before it, so at least"

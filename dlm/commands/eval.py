@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dlm.commands.common import answered_help, split_texts
 from dlm.configuration import check_switches, compose_config
+from dlm.words import counted
 
 if TYPE_CHECKING:
     from dlm.evaluation.runner import Outcome
@@ -119,8 +120,8 @@ def card(outcome: Outcome) -> Table:
         if figures["errors"]:
             row("errors", ", ".join(f"{name} {count}" for name, count in figures["errors"].items()))
         row("forwards", f"{figures['forwards']:.2f} an answer")
-        row("tokens per forward", f"{figures['tokens_per_forward']:.2f} (with filler"
-            f" {figures['canvas_tokens_per_forward']:.2f})")  # fmt: skip
+        row("tokens per forward", f"{figures['tokens_per_forward']:.2f} until the last token of an answer (filler and"
+            f" all forwards counted: {figures['canvas_tokens_per_forward']:.2f})")  # fmt: skip
         row("tokens per second", f"{figures['tokens_per_second']:.0f}")
     if outcome.outside is not None:
         row("outside decoding", f"{outcome.outside:.1%} of its time")
@@ -132,7 +133,7 @@ def card(outcome: Outcome) -> Table:
 
 def _failures(outcome: Outcome) -> str:
     """How many questions have no answer, where that is written, and what to do."""
-    count = "1 question has" if outcome.failures == 1 else f"{outcome.failures} questions have"
+    count = counted(outcome.failures, "question has", "questions have")
     given_up = f" ({outcome.given_up} failed too often: retries=N allows more)" if outcome.given_up else ""
     again = "" if outcome.given_up == outcome.failures else "; the same command asks again"
     return f"{count} no answer, see {outcome.folder}/failures*.jsonl{given_up}{again}"

@@ -11,6 +11,7 @@ from dlm.commands.common import asks_help, switch
 from dlm.configuration import compose_config, plain_of
 from dlm.errors import SettingsError
 from dlm.tasks import Instance, Task
+from dlm.words import counted
 
 HELP = """dlm tasks: the tasks, and what their questions look like.
 
@@ -58,7 +59,9 @@ def run(overrides: list[str]) -> int:
         return 0
     task = opened([f"{key}={value}" for key, value in settings.items()])
     if task.size is not None and index >= task.size:
-        raise SettingsError(f"task {task.name} has {task.size} questions: index goes from 0 to {task.size - 1}")
+        raise SettingsError(
+            f"task {task.name} has {counted(task.size, 'question')}: index goes from 0 to {task.size - 1}"
+        )
     instance = task.instance(index)
     if as_json:
         print(json.dumps(_described(task, instance, index), indent=1, ensure_ascii=False))

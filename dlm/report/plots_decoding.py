@@ -23,7 +23,7 @@ def nearest(summary: Summary) -> dict[str, list[Figures]]:
     def distance(f: Figures) -> float:
         return abs(log2(f.row.tokens_per_forward / summary.at)) if f.row.tokens_per_forward > 0 else float("inf")
 
-    for f in summary.figures:
+    for f in summary.compared:
         key = f.row.method, f.row.task
         if f.row.samples and (key not in found or distance(f) < distance(found[key])):
             found[key] = f

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,14 @@ class Columns:
 
     def __getitem__(self, name: str) -> Floats:
         return self.numbers[name]
+
+    def only(self, chosen: NDArray[np.bool_]) -> Columns:
+        """Some of the samples; errors and parts stay those of all."""
+        numbers = {name: values[chosen] for name, values in self.numbers.items()}
+        return replace(
+            self, instance=self.instance[chosen], seed=self.seed[chosen], seed_place=self.seed_place[chosen],
+            numbers=numbers, strict=self.strict[chosen], commit_step=self.commit_step[chosen],
+        )  # fmt: skip
 
     @property
     def steady(self) -> bool:
