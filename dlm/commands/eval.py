@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dlm.commands.common import answered_help, split_texts
 from dlm.configuration import check_switches, compose_config
-from dlm.words import counted
+from dlm.words import counted, visible
 
 if TYPE_CHECKING:
     from dlm.evaluation.runner import Outcome
@@ -96,8 +96,6 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
 
 def card(outcome: Outcome) -> Table:
     """The figures, legible."""
-    from dlm.tasks.registry import metric
-
     figures = outcome.figures
     title = f"{outcome.point.task} with {outcome.point.method}"
     table = Table(title=Text(title), title_style="bold", title_justify="left", box=SIMPLE_HEAD, show_header=False)
@@ -114,11 +112,11 @@ def card(outcome: Outcome) -> Table:
         more = f" of all {figures['n']} answers there" if figures["n"] != outcome.answers else ""
         row("accuracy", f"{figures['accuracy']:.1%}{more}, 95 % interval {figures['accuracy_low']:.1%} to"
             f" {figures['accuracy_high']:.1%}")  # fmt: skip
-        row("judged by", metric(outcome.point.task))
+        row("judged by", visible(outcome.metric))
         if figures["accuracy_strict"] is not None:
             row("strict parser", f"{figures['accuracy_strict']:.1%}")
         if figures["errors"]:
-            row("errors", ", ".join(f"{name} {count}" for name, count in figures["errors"].items()))
+            row("errors", visible(", ".join(f"{name} {count}" for name, count in figures["errors"].items())))
         row("forwards", f"{figures['forwards']:.2f} an answer")
         row("tokens per forward", f"{figures['tokens_per_forward']:.2f} until the last token of an answer (filler and"
             f" all forwards counted: {figures['canvas_tokens_per_forward']:.2f})")  # fmt: skip

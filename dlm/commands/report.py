@@ -132,7 +132,8 @@ def _print(summary: Summary, pairs: Sequence[PairLine], how: str) -> None:
         if not console.is_terminal:
             console = Console(file=sys.stdout, width=WIDTH)
         for sheet in tables.sheets_of(summary, pairs, tables.LONGEST):
-            console.print(tables.rich_table(sheet))
+            for part in tables.fitting(sheet, console.width):
+                console.print(tables.rich_table(part))
 
 
 def _print_curves(path: Path, x: Sequence[float], how: str) -> None:

@@ -27,6 +27,7 @@ from dlm.evaluation.store import Failure, Store
 from dlm.evaluation.tally import brief, figures
 from dlm.models.language_model import LanguageModel
 from dlm.tasks.base import Verdict
+from dlm.tasks.registry import metric
 from dlm.trace import Recorder, TraceWriter, pieces_of
 
 T = TypeVar("T")
@@ -207,6 +208,7 @@ class Session:
             figures=found,
             outside=(self.seconds["all"] - decoding) / decoding if decoding else None,
             notes=tuple(self.notes),
+            metric=metric(self.ready.questions.task),
         )
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -221,6 +221,39 @@ def number(value: float, digits: int = 2) -> str:
 def between(low: float, high: float) -> str:
     """Two shares as ``63-80``."""
     return DASH if low != low else f"{100 * low:.0f}-{100 * high:.0f}"
+
+
+def fitting(sheet: Sheet, width: int) -> list[Sheet]:
+    """A sheet as one or more that fit into ``width`` characters: the columns of names stand in each, those of numbers
+    are dealt out in order. A table is never wider than its cells need, and no number is broken."""
+    columns = list(zip(sheet.heads, *sheet.rows, strict=True))
+    wide = [max(len(visible(c)) for c in [*_words(column[0]), *column[1:]]) + 2 for column in columns]
+    # Names may be folded, down to half of the terminal for all of them.
+    named = min(sum(wide[: sheet.names]), width // 2)
+    dealt: list[list[int]] = []
+    left = 0
+    for place in range(sheet.names, len(columns)):
+        if wide[place] > left or not dealt:
+            dealt.append([])
+            left = width - named - 2
+        dealt[-1].append(place)
+        left -= wide[place]
+    if len(dealt) < 2:
+        return [sheet]
+    parts = []
+    for number, own in enumerate(dealt):
+        places = [*range(sheet.names), *own]
+        rows = [tuple(row[i] for i in places) for row in sheet.rows]
+        heads = tuple(sheet.heads[i] for i in places)
+        last = number == len(dealt) - 1
+        title = f"{sheet.title} ({number + 1} of {len(dealt)})"
+        parts.append(replace(sheet, title=title, heads=heads, rows=rows, note=sheet.note if last else ""))
+    return parts
+
+
+def _words(head: str) -> list[str]:
+    """The pieces of a heading that stand one below the other."""
+    return head.replace(" / ", "/ ").split()
 
 
 def rich_table(sheet: Sheet) -> Table:

@@ -112,8 +112,13 @@ def every() -> list[str]:
     return [*_SHORT, *_ENTRIES]
 
 
-def metric(name: str) -> str:
-    """What the task's score measures, in a few words; of a task that is not ours, ``its own scorer``."""
+def metric(task: Task | str) -> str:
+    """What a task's score measures, in a few words: what the object says of itself (``metric``), of ours what is known
+    by the name, else ``its own scorer``."""
+    if not isinstance(task, str):
+        ours = type(task).__module__.partition(".")[0] == "dlm"
+        return str(getattr(task, "metric", None) or (metric(task.name) if ours else "its own scorer"))
+    name = task
     if name in _SHORT_METRICS:
         return _SHORT_METRICS[name]
     entry = _ENTRIES.get(name) or _ENTRIES.get(f"parallelbench/{name}")
