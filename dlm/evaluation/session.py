@@ -155,7 +155,9 @@ class Session:
         if self.processes.rank:
             return
         before = self.store.manifest()
-        sessions = [s for s in before.get("sessions", []) if s.get("started") != self.entry.get("started")]
+        told = before.get("sessions", [])
+        sessions = [s for s in told if isinstance(s, dict)] if isinstance(told, list) else []
+        sessions = [s for s in sessions if s.get("started") != self.entry.get("started")]
         wanted = self.ready.wanted
         self.store.write(
             files.MANIFEST,

@@ -11,6 +11,7 @@ from dlm.words import visible
 
 SWEPT = ("model", "sampler", "blocks", "cache", "drafting")
 TASK_FREE = ("choice", "name", "limit", "form")
+MOST = 1e300  # whole numbers have no end, floats have
 BUDGET = ("tokens_per_step", "steps")  # what a sampler with a fixed number of tokens per step is set by
 
 
@@ -67,7 +68,9 @@ def short(key: str) -> str:
 
 def numeric(value: Any) -> float | None:
     """A swept value as a number, where it is one."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MOST:
+        return None
+    return float(value)
 
 
 def _choice(point: Point, part: str) -> str:
