@@ -14,8 +14,10 @@ from itertools import chain, pairwise
 from typing import Any
 
 TOGETHER = 12  # pieces that one statement may be spread over, as a text with lines at the margin is
-_OPEN = re.compile(r"^[ \t]*(?:\[(?:BEGIN|PYTHON|CODE)\]|<code>)[ \t]*$", re.MULTILINE)
+_OPEN = re.compile(r"^[ \t]*(?:\[(?:BEGIN|PYTHON|CODE)\]|<code>)[ \t]*(\n|(?=\S))", re.MULTILINE)
+_SPAN = re.compile(r"(?<!`)`+(?:[ \t]*python[ \t]+)?([^`\n]+)`+(?!`)")
 _CLOSE = re.compile(r"^[ \t]*(?:\[(?:DONE|END|/PYTHON|/CODE)\]|</code>)[ \t]*$", re.MULTILINE)
+_CLOSE_BEHIND = re.compile(_CLOSE.pattern.removeprefix("^"), re.MULTILINE)  # of what was opened in a line of code
 _TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</s>")
 _GLUED = re.compile(r"(?<=[^\s`~])[ \t]*(```+|~~~+)(?=[ \t]*[\w+#.-]*[ \t]*$)", re.MULTILINE)
 _MARGIN = re.compile(r"^(?=[^\s#)\]}])(?!(?:else|elif|except|finally|case)\b)", re.MULTILINE)
@@ -59,7 +61,7 @@ def _dressed_off(answer: str) -> str:
     text = answer.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
     if begins := _OPEN.search(text):
         text = text[begins.end() :]
-    ends = _CLOSE.search(text)
+    ends = (_CLOSE if not begins or begins[1] else _CLOSE_BEHIND).search(text)
     return text[: ends.start()] if ends else text
 
 
@@ -82,7 +84,7 @@ def _programs(text: str, prompt: str, entry: str) -> Iterator[str]:
     if _indented(text) and not names_it.match(text.lstrip("\n")):
         yield from _continued(prompt, text, entry)
         return
-    pieces = blocks or [text]
+    pieces = [*(blocks or [text]), *_SPAN.findall(text)]
     for block in filter(names_it.search, pieces):
         others = [other for other in blocks if other is not block]
         yield from _complete(before, block, entry, others, fenced=bool(blocks))
@@ -105,7 +107,7 @@ def _blocks(text: str) -> list[str]:
         return []
     from markdown_it import MarkdownIt
 
-    parser = MarkdownIt("commonmark").disable(["inline", "code"])
+    parser = MarkdownIt("commonmark").disable(["inline", "code", "html_block"])
     tokens = parser.parse(_GLUED.sub(_on_its_own_line, text))
     return [token.content for token in tokens if token.type == "fence"]
 
