@@ -20,6 +20,7 @@ from dlm.evaluation.identity import EVALUATION_KEYS, Questions, point_config
 from dlm.evaluation.lines import Busy
 from dlm.evaluation.point import Point, canonical
 from dlm.tasks.base import Instance, Task
+from dlm.tasks.checks import checked_instance, checked_task
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -85,6 +86,7 @@ class Outcome:
     # seconds of this run beside decoding / seconds of decoding; None when nothing was decoded
     outside: float | None = None
     notes: tuple[str, ...] = ()  # sentences for the user
+    metric: str = ""  # what the task's score measures, in a few words
 
 
 class Models:
@@ -116,13 +118,13 @@ def prepare(config: DictConfig) -> Ready:
         raise SettingsError(f"task is not chosen: add task=NAME, one of {', '.join(choices('task'))}")
     form = plain["task"].get("form", "auto")
     check_choice("task.form", form, ("auto", "chat", "text", "infill"))
-    questions = _open(plain["task"])
+    questions = _open(_own(plain["task"], chosen.get("task")))
     task = questions.task
     asked_for = plain["max_new_tokens"]
     if form == "infill":
         if asked_for is not None:
             raise SettingsError("task.form=infill fills the slots of a template: leave max_new_tokens out")
-        if task.instance(0).template is None:
+        if checked_instance(task, 0).template is None:
             raise SettingsError(f"{task.name} has no infill form: take task.form=auto")
     elif asked_for is not None:
         check_counts(plain, "max_new_tokens")
@@ -153,6 +155,12 @@ class Pending:
     notes: tuple[str, ...]  # sentences for the user
 
 
+def _own(node: Mapping[str, Any], choice: Any) -> Mapping[str, Any]:
+    """A task's node; one of the user's own is not given the name of the choice that it stands in for."""
+    inherited = node.get("_target_") != "dlm.tasks.open" and node.get("name") == choice
+    return {key: value for key, value in node.items() if not (inherited and key == "name")}
+
+
 def _open(node: Mapping[str, Any]) -> Questions:
     return _opened(canonical({key: value for key, value in node.items() if key not in EVALUATION_KEYS}))
 
@@ -162,7 +170,7 @@ def _opened(node: str) -> Questions:
     """Kept, because a sweep opens the same task for many points."""
     from hydra.utils import instantiate
 
-    return Questions(build(instantiate, json.loads(node)))
+    return Questions(checked_task(build(instantiate, json.loads(node))))
 
 
 def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:

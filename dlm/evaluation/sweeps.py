@@ -34,6 +34,7 @@ from dlm.evaluation.sweep_plan import (
     work,
 )
 from dlm.evaluation.workers import check_launcher, end_with_parent, launch
+from dlm.words import counted
 
 PLAN = "plan.json"
 
@@ -196,7 +197,9 @@ def go_through(plan: Path, worker: int) -> None:
             return Event(entry.key, State.BUSY)
         except (DlmError, OSError) as error:
             return Event(entry.key, State.FAILED, str(error), 0, time.perf_counter() - started)
-        failed = f"{outcome.failures} failures, see {entry.folder}/failures.jsonl" if outcome.failures else ""
+        failed = (
+            f"{counted(outcome.failures, 'failure')}, see {entry.folder}/failures.jsonl" if outcome.failures else ""
+        )
         state = State.FAILED if failed else State.DONE
         return Event(entry.key, state, failed, outcome.answers, time.perf_counter() - started)
 
