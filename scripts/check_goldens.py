@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.width = 140
     try:
         cases = read_cases(options.cases, options.methods)
+        for folder in options.also:
+            cases |= read_cases(folder, options.methods)
     except (FileNotFoundError, KeyError) as error:
         console.print(str(error.args[0]), markup=False)
         return 2
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     print_report(console, reports)
     output = options.output or (None if options.methods else ROOT / "docs" / "fidelity.md")
     if output is not None:
-        output.write_text(markdown(reports, _command(options)), encoding="utf-8")
+        output.write_text(markdown(reports, checker.plans, _command(options)), encoding="utf-8")
         console.print(f"written: {output}", highlight=False)
     missing = [r for r in reports if r.method in options.methods and r.count("skipped") == r.count("cases")]
     return 1 if missing or any(report.count("unexplained") for report in reports) else 0
@@ -65,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("extra", type=Path, metavar="EXTRA_DIR", help="folder of further inputs")
     parser.add_argument("methods", nargs="*", metavar="method", help="names or patterns; none: all")
     parser.add_argument(
+        "--also", type=Path, metavar="DIR", action="append", default=[], help="a further folder of cases"
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         help="where to write the report (docs/fidelity.md; with methods named: nowhere)",
@@ -74,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(options: argparse.Namespace) -> str:
     folders = f"{options.cases} {options.checkpoints} {options.extra}"
-    return " ".join(["python scripts/check_goldens.py", folders, *options.methods])
+    also = [f"--also {folder}" for folder in options.also]
+    return " ".join(["python scripts/check_goldens.py", folders, *also, *options.methods])
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_compose_works_inside_a_hydra_application() -> None:
         (["cache=nope"], "unknown cache .nope.; known are adaptive, block_causal, dkv_decode"),
         (["+sampler.steps=4"], "'threshold' decides by itself"),
         (["+sampler.warmth=4"], "no setting warmth; it knows blocks"),
-        (["blocks.length=abc"], "cannot build samplers.Fixed: .*given length='abc'"),
+        (["blocks.length=abc"], "blocks.length must be a whole number, got 'abc'"),
         (["sampler=parts", "sampler.score._target_=samplers.Nope"], "there is no samplers.Nope to build"),
         (["sampler=parts", "sampler.modifiers=[{_target_: samplers.SuppressEnd, foo: 1}]"], "unexpected keyword"),
     ],

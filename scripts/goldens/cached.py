@@ -145,11 +145,11 @@ def dream_block(case: Case, s: Settings) -> Plan:
     proposer = Proposer(confidence="filtered", top_k=DREAM_TOP_K)
     if s.get("alg") == "entropy":
         budget = samplers.Uniform(None, steps)
-        sampler = Sampler("block", samplers.NegativeEntropy(), samplers.TopK(), blocks, budget, proposer)
+        sampler = Sampler("entropy", samplers.NegativeEntropy(), samplers.TopK(), blocks, budget, proposer)
         fault = _dream_grid(sampler, bool(dual), Sizes(new, block, steps // (new // block)))
     else:
         selector = samplers.Threshold(level)
-        sampler = Sampler("block", samplers.Probability(), selector, blocks, proposer=proposer)
+        sampler = Sampler("threshold", samplers.Probability(), selector, blocks, proposer=proposer)
         forced = replace(sampler, selector=FirstForced(selector))
         fault = Fault(("first token forced",), forced, Unshifted(bool(dual)))
     plan = Plan(sampler, new, block)

@@ -42,12 +42,14 @@ class Checker:
     CPU.
 
     ``extra`` is the folder of further inputs (filters of learned samplers).
-    ``models`` holds what is loaded, by the name of the checkpoint.
+    ``models`` holds what is loaded, by the name of the checkpoint; ``plans`` the method and our terms of every case that
+    has a translation, by its id.
     """
 
     checkpoints: Path
     extra: Path
     models: dict[str, LanguageModel] = field(default_factory=dict)
+    plans: dict[str, tuple[str, Plan]] = field(default_factory=dict)
 
     def check(self, case: Case) -> Verdict:
         """The verdict on one case; one that the comparison itself trips over is unexplained."""
@@ -64,6 +66,7 @@ class Checker:
 
     def _check(self, case: Case) -> Verdict:
         plan = translate(case, self.extra)
+        self.plans[case.id] = case.method, plan
         model = self._model(case, plan)
         if case.canvases is not None:
             return _watched(case, model, plan, stepwise.judge)

@@ -65,7 +65,7 @@ def _dream_adablock(case: Case, s: Settings) -> Plan:
     delimiters = tuple(int(i) for i in listed[1].split(","))
     blocks = AdaptiveBlocks(length, delimiters, s.get("delimiter_threshold"))
     selector, proposer = samplers.Threshold(s.get("threshold")), Proposer(confidence="filtered", top_k=DREAM_TOP_K)
-    sampler = Sampler("dream_adablock", samplers.Probability(), selector, blocks, proposer=proposer)
+    sampler = Sampler("adablock", samplers.Probability(), selector, blocks, proposer=proposer)
     return Plan(sampler, new, length, spans=_reported_blocks(case))
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
 
 from scripts.goldens.cases import Case
+from scripts.goldens.coverage import covered, table
 from scripts.goldens.explain import Verdict
+from scripts.goldens.plan import Plan
 from scripts.goldens.rules import RULES
 
 _COLUMNS = ("cases", "matched", "explained", "unexplained", "skipped")
@@ -89,8 +92,8 @@ def _by_rule(rules: Counter[str]) -> str:
     return ", ".join(f"{name} {n}" for name, n in rules.most_common())
 
 
-def markdown(reports: list[MethodReport], command: str) -> str:
-    """The text of docs/fidelity.md."""
+def markdown(reports: list[MethodReport], plans: Mapping[str, tuple[str, Plan]], command: str) -> str:
+    """The text of docs/fidelity.md; ``plans``: see :class:`scripts.goldens.check.Checker`."""
     checked = [report for report in reports if report.count("skipped") < report.count("cases")]
     later = [report for report in reports if report not in checked]
     lines = [_INTRODUCTION, "## Methods", ""]
@@ -112,7 +115,11 @@ def markdown(reports: list[MethodReport], command: str) -> str:
         f"| all | | {totals['cases'] - totals['skipped']} | {totals['matched']} | {totals['explained']}"
         f" | {totals['unexplained']} |"
     )
-    lines += ["", *_skipped(checked, later), "## Rules", "", _RULES_TEXT, ""]
+    verdicts = {case.id: verdict for report in reports for case, verdict in report.verdicts}
+    by_sampler, by_cache, drafted = covered(verdicts, plans)
+    lines += ["", *_skipped(checked, later), "## Presets", "", _PRESETS, ""]
+    lines += [*table(by_sampler, "sampler"), "", *table(by_cache, "cache"), "", *table({"freedave": drafted}, "drafts")]
+    lines += ["", "## Rules", "", _RULES_TEXT, ""]
     used = {name for report in reports for _, verdict in report.verdicts for name in verdict.rules}
     for name, text in RULES.items():
         lines += [f"**{name}**{'' if name in used else ' (not needed by these cases)'}. {text}", ""]
@@ -155,6 +162,10 @@ accounted for by our own parts together with one of the rules below; a rule is t
 never a list of cases.
 """
 
+_PRESETS = """Every preset has tests of its rule: worked examples, a naive decoder, the laws. These have recorded runs of the
+authors' code beside that, each counted for its sampler and for its cache; `Sampler` bundles of single parts, which some
+references need, count for their cache only."""
+
 _RULES_TEXT = """The recorded run is replayed call by call: the canvas before a call is the recorded one, and
 our logits, proposal, score, budget and selector say what they would commit there. A call that agrees needs no
 rule. Otherwise a rule must turn our decision into the recorded one. Our own free run must agree with the
@@ -165,7 +176,10 @@ Decoders with a cache are not replayed: a stored key depends on all calls before
 in every token, commit step and forward, and in the positions fed at every call (for dLLM-Cache in which parts every
 layer recomputes), as they stand in the calls themselves. Where it does not, the released code's fault is put into
 our own decoder as a small policy or sampler part, and that run must equal the record in all of it; the rule names the
-fault. Each is a few lines in scripts/goldens/faults.py and dream_faults.py."""
+fault. Each is a few lines in scripts/goldens/faults.py and dream_faults.py.
+
+Records that show the canvas after every call are compared canvas by canvas, number of forwards included: samplers that
+take tokens back, and those with a memory."""
 
 _FOUND = """- Dream: the recorded runs truncate to the 50 largest logits (`top_k=50`), which no setting
   mentions: the checkpoint's generation_config.json has no `top_k`, and transformers then fills in its own

@@ -97,12 +97,13 @@ def _d2_vanilla(case: Case, s: Settings) -> Plan:
         raise UntranslatedError(f"alg={alg!r}")
     factor, threshold = s.get("factor"), s.get("threshold")
     score, blocks = _D2_SCORES[alg], samplers.Fixed(block)
+    name = {"topk_margin": "margin", "entropy": "entropy"}.get(alg, "topk")
     if factor is not None:
-        sampler = Sampler("d2", score, samplers.Factor(factor, compat="d2cache", minimum=least), blocks)
+        sampler = Sampler("factor", score, samplers.Factor(factor, compat="d2cache", minimum=least), blocks)
     elif threshold is not None:
-        sampler = Sampler("d2", score, samplers.Threshold(threshold, minimum=least), blocks)
+        sampler = Sampler("threshold", score, samplers.Threshold(threshold, minimum=least), blocks)
     else:
-        sampler = Sampler("d2", score, samplers.TopK(), blocks, samplers.Uniform(tokens_per_step=least))
+        sampler = Sampler(name, score, samplers.TopK(), blocks, samplers.Uniform(tokens_per_step=least))
     return Plan(sampler, new, block, left_bound=True)
 
 
@@ -148,7 +149,7 @@ def _dream_confidence_threshold(case: Case, s: Settings) -> Plan:
         samplers.CarryOver(s.get("steps")),
         Proposer(confidence="filtered", top_k=s.get("top_k", DREAM_TOP_K)),
     )
-    sampler = Sampler("confidence_threshold", samplers.Probability(), selector, samplers.Whole(), budget, proposer)
+    sampler = Sampler("threshold", samplers.Probability(), selector, samplers.Whole(), budget, proposer)
     return Plan(sampler, new, new)
 
 

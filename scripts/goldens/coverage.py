@@ -1,0 +1,80 @@
+"""Which presets the recorded runs cover, and why the others have none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import cache
+import samplers
+from scripts.goldens.explain import Verdict
+from scripts.goldens.plan import Plan
+
+# Presets without a recorded run of somebody else's code, and what holds them instead.
+WITHOUT: dict[str, str] = {
+    "sched": "no public code was found; worked examples in tests/samplers",
+    "lopa": "ours, after the paper's text: its published rule weighs branches otherwise",
+    "freecache": "no public code was found; exact in one layer, counts in closed form",
+    "window": "ours, after Streaming-dLLM, DPad and Window-Diffusion, whose code is bound to its kernels; exact in one layer",
+    "entropy": "no public code was found; exact in one layer",
+    "block_causal": "the block-diffusion families' own loops; exact against a recomputed row",
+    "recap": "published for images only; exact in one layer",
+    "adaptive": "ours",
+    "dkv_pd": "recorded only together with loops that are not ours; exact in one layer, counts in closed form",
+}
+
+
+@dataclass
+class Coverage:
+    """The recorded runs of one preset.
+
+    Attributes:
+        methods: the methods they belong to.
+        matched, explained: how many.
+    """
+
+    methods: set[str] = field(default_factory=set)
+    matched: int = 0
+    explained: int = 0
+
+    def add(self, method: str, verdict: Verdict) -> None:
+        """Count a run that was compared."""
+        if verdict.status in ("matched", "explained"):
+            self.methods.add(method)
+            self.matched += verdict.status == "matched"
+            self.explained += verdict.status == "explained"
+
+
+def covered(
+    verdicts: Mapping[str, Verdict], plans: Mapping[str, tuple[str, Plan]]
+) -> tuple[dict[str, Coverage], dict[str, Coverage], Coverage]:
+    """Runs by sampler preset, by cache preset, and of FreeDave; all by the ids of cases."""
+    by_sampler = {name: Coverage() for name in samplers.PRESETS}
+    by_cache = {name: Coverage() for name in cache.PRESETS}
+    classes = {type(getattr(cache, name)()): name for name in reversed(cache.PRESETS)}
+    drafted = Coverage()
+    for case, (method, plan) in plans.items():
+        if plan.sampler.name in by_sampler:
+            by_sampler[plan.sampler.name].add(method, verdicts[case])
+        by_cache["none" if plan.cache is None else classes[type(plan.cache)]].add(method, verdicts[case])
+        if plan.draft_length is not None and plan.draft_length > 1:
+            drafted.add(method, verdicts[case])
+    return by_sampler, by_cache, drafted
+
+
+def table(found: Mapping[str, Coverage], what: str) -> list[str]:
+    """A row for every preset."""
+    lines = [
+        f"| {what} | recorded runs | matched | explained | methods, or why there are none |",
+        "|---|---|---|---|---|",
+    ]
+    for name, runs in found.items():
+        told = _several(sorted(runs.methods)) if runs.methods else WITHOUT.get(name, "none recorded")
+        total = runs.matched + runs.explained
+        lines.append(f"| `{name}` | {total} | {runs.matched} | {runs.explained} | {told} |")
+    return lines
+
+
+def _several(names: Sequence[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:6])
+    return shown + (f" and {len(names) - 6} more" if len(names) > 6 else "")
