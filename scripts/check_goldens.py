@@ -78,9 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(options: argparse.Namespace) -> str:
-    folders = f"{options.cases} {options.checkpoints} {options.extra}"
-    also = [f"--also {folder}" for folder in options.also]
-    return " ".join(["python scripts/check_goldens.py", folders, *also, *options.methods])
+    """The command with which the page is made again; whose folders they are is the reader's."""
+    also = ["--also FURTHER_CASES_DIR"] * len(options.also)
+    return " ".join(["python scripts/check_goldens.py CASES_DIR CHECKPOINTS_DIR EXTRA_DIR", *also, *options.methods])
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ class Checker:
     CPU.
 
     ``extra`` is the folder of further inputs (filters of learned samplers).
-    ``models`` holds what is loaded, by the name of the checkpoint; ``plans`` the method and our terms of every case that
-    has a translation, by its id.
+    ``models`` holds what is loaded, by the name of the checkpoint; ``plans`` the method and our terms of every case
+    that has a translation, by its id.
     """
 
     checkpoints: Path

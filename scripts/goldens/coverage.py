@@ -12,15 +12,15 @@ from scripts.goldens.plan import Plan
 
 # Presets without a recorded run of somebody else's code, and what holds them instead.
 WITHOUT: dict[str, str] = {
-    "sched": "no public code was found; worked examples in tests/samplers",
+    "sched": "its authors' code was not at hand; worked examples",
     "lopa": "ours, after the paper's text: its published rule weighs branches otherwise",
-    "freecache": "no public code was found; exact in one layer, counts in closed form",
-    "window": "ours, after Streaming-dLLM, DPad and Window-Diffusion, whose code is bound to its kernels; exact in one layer",
-    "entropy": "no public code was found; exact in one layer",
-    "block_causal": "the block-diffusion families' own loops; exact against a recomputed row",
+    "freecache": "its authors' code was not at hand; exact in one layer, counts in closed form",
+    "window": "ours, one rule after three papers; exact in one layer",
+    "entropy": "its authors' code was not at hand; exact in one layer",
+    "block_causal": "loops of the block-diffusion families; exact against a recomputed row",
     "recap": "published for images only; exact in one layer",
     "adaptive": "ours",
-    "dkv_pd": "recorded only together with loops that are not ours; exact in one layer, counts in closed form",
+    "dkv_pd": "not recorded; exact in one layer, counts in closed form",
 }
 
 
@@ -64,10 +64,8 @@ def covered(
 
 def table(found: Mapping[str, Coverage], what: str) -> list[str]:
     """A row for every preset."""
-    lines = [
-        f"| {what} | recorded runs | matched | explained | methods, or why there are none |",
-        "|---|---|---|---|---|",
-    ]
+    lines = [f"| {what} | recorded runs | matched | explained | methods, or why there are none |"]
+    lines.append("|---|---|---|---|---|")
     for name, runs in found.items():
         told = _several(sorted(runs.methods)) if runs.methods else WITHOUT.get(name, "none recorded")
         total = runs.matched + runs.explained

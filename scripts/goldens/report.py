@@ -162,9 +162,8 @@ accounted for by our own parts together with one of the rules below; a rule is t
 never a list of cases.
 """
 
-_PRESETS = """Every preset has tests of its rule: worked examples, a naive decoder, the laws. These have recorded runs of the
-authors' code beside that, each counted for its sampler and for its cache; `Sampler` bundles of single parts, which some
-references need, count for their cache only."""
+_PRESETS = """Every preset has tests of its rule: worked examples, a naive decoder, the laws. These have recorded runs
+of the authors' code beside that, each counted for its sampler and for its cache."""
 
 _RULES_TEXT = """The recorded run is replayed call by call: the canvas before a call is the recorded one, and
 our logits, proposal, score, budget and selector say what they would commit there. A call that agrees needs no
