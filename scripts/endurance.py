@@ -90,11 +90,18 @@ def _bundle(rng: random.Random) -> tuple[str, dict[str, Any]]:
     return f"{name} {extra} cache={held} drafts={drafted}", parts
 
 
+def _fitting(rng: random.Random) -> tuple[str, dict[str, Any]]:
+    """The next bundle whose parts go together."""
+    while True:
+        with contextlib.suppress(SettingsError):
+            return _bundle(rng)
+
+
 def rows(rng: random.Random) -> Trial:
     """Every row of a batch against the row alone."""
     models = _models()
     while True:
-        told, parts = _bundle(rng)
+        told, parts = _fitting(rng)
         model, prompts, new = rng.choice(models), _prompts(rng), rng.randint(6, 12)
         given: dict[str, Any] = {**parts, "max_new_tokens": new, "seed": rng.randrange(9)}
         try:
@@ -117,7 +124,7 @@ def drafts(rng: random.Random) -> Trial:
     """Drafted decoding against undrafted."""
     models = _models()
     while True:
-        told, parts = _bundle(rng)
+        told, parts = _fitting(rng)
         model, prompts = rng.choice(models), _prompts(rng)
         given: dict[str, Any] = {"max_new_tokens": rng.randint(6, 12)}
         try:
