@@ -306,7 +306,8 @@ class Forward:
         probs = []
         for first in range(0, tokens.shape[0], chunk):
             part = slice(first, first + chunk)
-            logits = wide(self.guided([r[part] for r in rows]))
+            logits = self.guided([r[part] for r in rows])
+            logits = logits.double() if self.sampler.proposer.precision == "float64" else wide(logits)
             own = logits.gather(1, tokens[part, None]).squeeze(1)
             probs.append((own - logits.logsumexp(dim=1)).exp())
         return lay_out(torch.cat(probs).view(slots.shape), slots, inside, canvas)

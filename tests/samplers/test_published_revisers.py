@@ -109,3 +109,14 @@ def test_saber_takes_nothing_back_once_a_block_is_full() -> None:
 def test_blocks_that_do_not_reopen_are_refused() -> None:
     with pytest.raises(SettingsError, match="SlidingBlocks does not let reopen: use blocks=fixed or whole"):
         samplers.rcr(compat="reference", blocks=samplers.SlidingBlocks(8))
+
+
+def test_what_is_taken_back_is_ranked_to_the_last_bit() -> None:
+    """Two commits whose probabilities are one number in float32: the less sure one gives way, not the first or last."""
+    near = 0.7 + 2e-9
+    script = tables([0.7, near, 0.2, 0.1], [0.7, near, 0.2, 0.1], [0.7, near, 0.95, 0.95], [0.9, 0.9, 0.9, 0.9])
+    answer = decode(scripted_model(script), samplers.rcr(precision="float64"), 4)
+    assert [taken for _, taken in history(answer) if taken] == [{0}]
+    table = confidence_table([0.9, 0.8, 0.75, 0.74, 0.73, 0.3 + 2e-9, 0.3, 0.2])
+    answer = decode(table_model(table), samplers.remdm(cycles=1, precision="float64"), 8)
+    assert [taken for _, taken in history(answer) if taken] == [{6}]
