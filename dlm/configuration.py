@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from dlm.errors import DlmError, SettingsError
+from dlm.building import build, role_of, typed
+from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 _COMPOSING = RLock()  # Hydra keeps what it composes in one place for all threads
 GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
+# What stands in a group's node and is nothing that its part is given.
+_BESIDE = {"model": ("path",), "task": ("limit", "form")}
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,10 @@ class Composed:
 
     def load_model(self) -> LanguageModel:
         """Load the model the configuration names."""
-        from hydra.utils import instantiate
-
-        node = {key: value for key, value in self.config["model"].items() if key != "path"}
+        node = {key: value for key, value in self.config["model"].items() if key not in _BESIDE["model"]}
         if self.config.get("runtime", {}).get("compile"):
             node["compile"] = True
-        loaded: LanguageModel = build(instantiate, node)
+        loaded: LanguageModel = build(node, role_of("model"), "model")
         return loaded
 
 
@@ -74,24 +77,51 @@ def compose(overrides: Sequence[str] = ()) -> Composed:
     return parts_of(compose_config("generate", overrides))
 
 
-def parts_of(config: DictConfig) -> Composed:
-    """Build the parts of a composed configuration."""
-    from hydra.utils import instantiate
+def parts_of(config: DictConfig | Mapping[str, Any]) -> Composed:
+    """Build the parts of a composed configuration, or of what :func:`settled` made of one; the model is only looked
+    at. Raises SettingsError: what :func:`settled` refuses, or a value out of a part's range."""
+    plain = settled(config) if not isinstance(config, dict) else config
+    check_counts(plain, *(numbers := ("max_new_tokens", "seed", "batch_size")), least=None)
+    return Composed(
+        sampler=_part("sampler", json.dumps(plain["sampler"])),
+        cache=_part("cache", json.dumps(plain["cache"])),
+        drafter=_part("drafting", json.dumps(plain["drafting"])) if "_target_" in plain["drafting"] else None,
+        **{key: plain[key] for key in numbers},
+        config={str(key): value for key, value in plain.items() if key != "hydra"},
+    )
 
+
+@lru_cache(maxsize=256)
+def _part(group: str, node: str) -> Any:
+    """Kept: parts are settings that nobody changes, and the points of a sweep have most of them in common."""
+    return build(json.loads(node), role_of(group), group)
+
+
+def part_of(config: Any, key: str, role: type | None = None) -> Any:
+    """Build what stands at a key of a composed configuration; ``role``: what must come of it, of a group what it is a
+    group of. Raises SettingsError as :func:`parts_of` does."""
+    return build(plain_of(config[key]), role or role_of(key), key)
+
+
+def settled(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain values, every setting of a part of the kind that the part wants: 8.0 is 8 where
+    whole numbers are meant. Raises SettingsError: a group without a choice, a value of another kind."""
     plain = plain_of(config)
     for group in GROUPS:
         if plain.get(group) is None:
             raise SettingsError(f"{group} is not chosen: add {group}=NAME, one of {', '.join(choices(group))}")
     switches = {**plain, "runtime.compile": plain.get("runtime", {}).get("compile")}
     check_switches(switches, *(key for key in ("chat", "debug", "runtime.compile") if switches.get(key) is not None))
-    check_counts(plain, *(numbers := ("max_new_tokens", "seed", "batch_size")), least=None)
-    return Composed(
-        sampler=build(instantiate, config.sampler, _convert_="all"),
-        cache=build(instantiate, config.cache),
-        drafter=build(instantiate, config.drafting) if "_target_" in plain["drafting"] else None,
-        **{key: plain[key] for key in numbers},
-        config={str(key): value for key, value in plain.items() if key != "hydra"},
-    )
+    for group in ("blocks", *GROUPS, "task"):
+        node = plain.get(group)
+        if node is not None and (group != "drafting" or node):
+            outside = {key: node[key] for key in _BESIDE.get(group, ()) if key in node}
+            inside = {key: value for key, value in node.items() if key not in outside}
+            plain[group] = {**node, **typed(inside, role_of(group), group)}
+    for key in ("max_new_tokens", "seed", "batch_size"):
+        if isinstance(value := plain.get(key), float) and value.is_integer():
+            plain[key] = int(value)
+    return plain
 
 
 def quoted(text: str) -> str:
@@ -236,35 +266,6 @@ def _parts_replaced(overrides: Sequence[str]) -> list[str]:
     return replaced
 
 
-def build(instantiate: Any, node: Any, **options: Any) -> Any:
-    """Instantiate a node; an error of ours comes out as itself, any other as a SettingsError."""
-    from hydra.errors import InstantiationException
-
-    if _blocks_unasked(node):
-        options["blocks"] = None
-    try:
-        return instantiate(node, **options)
-    except InstantiationException as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None and not isinstance(cause, DlmError):
-            cause = cause.__cause__
-        if isinstance(cause, DlmError):
-            raise cause from None
-        raise SettingsError(_unbuildable(node, error, cause)) from error
-
-
-def _blocks_unasked(node: Any) -> bool:
-    """Whether a node is one of our presets with nobody's blocks: it has blocks of its own, which None stands for.
-
-    ``conf/blocks/auto.yaml`` cannot say ``null`` itself: the configuration of a point is hashed as it stands there, and
-    another spelling would give every folder of results another name (and ``blocks.length=16`` nothing to set).
-    """
-    if not str(node.get("_target_", "")).startswith("samplers."):
-        return False
-    blocks = node.get("blocks")
-    return isinstance(blocks, Mapping) and dict(blocks) == {"_target_": "samplers.Fixed", "length": None}
-
-
 def config_dir() -> Path:
     """Where the configuration groups are: in the package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
@@ -317,22 +318,6 @@ def _missing_value(error: Exception) -> str:
         key = found[1] if "." in found[1] else getattr(error, "full_key", None) or found[1]
         return f"{key} is not given: add {key}=VALUE"
     return _first_line(error)
-
-
-def _unbuildable(node: Any, error: Exception, cause: BaseException) -> str:
-    """Why a part could not be made, with the values it was given."""
-    if found := re.search(r"Error locating target '([^']+)'", str(error)):
-        return f"there is no {found[1]} to build: {_first_line(cause)}"
-    if found := re.search(r"full_key: (\S+)", str(error)):
-        own = len(node._get_full_key(None).split(".")) if hasattr(node, "_get_full_key") else 0
-        for part in found[1].split(".")[own:]:
-            if part not in node:  # Hydra writes places in a list its own way
-                break
-            node = node[part]
-    # A number of the wrong size is refused by the part itself; what is left are values of the wrong kind.
-    odd = {k: v for k, v in node.items() if k != "_target_" and isinstance(v, str | None)}
-    given = f" (given {', '.join(f'{k}={v!r}' for k, v in odd.items())})" if odd else ""
-    return f"cannot build {node.get('_target_')}: {_first_line(cause)}{given}"
 
 
 def _unknown_key(name: str, overrides: list[str], key: str) -> str:

@@ -172,11 +172,11 @@ def test_samplers_that_draw_follow_the_seed(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_installed_command_from_another_folder_with_a_part_of_ones_own(tmp_path: Path) -> None:
-    """One process for what only a process shows: no terminal, NO_COLOR, the module form, a part found in the folder."""
+    """One process for what only a process shows: no terminal, NO_COLOR, the module form, a part found by PYTHONPATH."""
     (tmp_path / "mine.py").write_text("import samplers\n\n\nclass Score(samplers.Margin):\n    pass\n")
     code = "import sys; from dlm.cli import main; sys.exit(main())"
     root = str(Path(dlm.__file__).parent.parent)
-    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": root, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": f".:{root}", "OMP_NUM_THREADS": "1"}
     arguments = [
         "generate",
         f"prompt={PROMPT}",
@@ -269,8 +269,8 @@ def test_a_module_of_the_user_that_hides_a_package_of_ours_is_named(
     if kind == "folder":
         theirs.mkdir()
     (theirs / "__init__.py" if kind == "folder" else theirs).write_text("topk = none = 1\n", encoding="utf-8")
-    how = ["-m", "dlm.cli", "generate", "prompt=1+1="] if way == "command line" else ["-c", "import dlm; dlm.compose()"]
-    path = str(Path(dlm.__file__).parent.parent)
+    how = ["-m", "dlm", "generate", "prompt=1+1="] if way == "command line" else ["-c", "import dlm; dlm.compose()"]
+    path = f"{tmp_path}:{Path(dlm.__file__).parent.parent}"
     run = subprocess.run(
         [sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
     )
@@ -288,3 +288,40 @@ def test_a_folder_that_is_no_package_hides_nothing(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert run.stdout == "threshold\n", run.stderr
+
+
+TRAP = "import pathlib\npathlib.Path(__file__).with_suffix('.sprung').touch()\n"
+COMMANDS = {
+    "dlm": ["-c", "import sys; from dlm.cli import main; sys.exit(main())"],
+    "python -m dlm": ["-m", "dlm"],
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "arguments"),
+    [
+        ("dlm", ["generate", "prompt=1+1=", "max_new_tokens=4"]),
+        ("python -m dlm", ["eval", "-m", "task=waiting_line/copy", "task.limit=1", "seeds=[0],[1]", "workers=2"]),
+    ],
+)
+def test_nothing_in_the_working_folder_is_run(way: str, arguments: list[str], tmp_path: Path) -> None:
+    """Whatever lies there: modules that hide others, plugins, entry points, start files, configurations."""
+    modules = "torch sitecustomize usercustomize typing hydra joblib yaml samplers cache conf".split()
+    traps = [f"{name}.py" for name in modules] + ["hydra_plugins/mine/__init__.py", "hydra_plugins/other.py", "extra.py"]
+    for trap in traps:
+        (tmp_path / trap).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / trap).write_text(TRAP)
+    (tmp_path / "x-1.0.dist-info").mkdir()
+    (tmp_path / "x-1.0.dist-info" / "entry_points.txt").write_text("[torch.backends]\nextra = extra:load\n")
+    (tmp_path / "x-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: x\nVersion: 1.0\n")
+    (tmp_path / ".env").write_text("PYTHONPATH=.\n")
+    (tmp_path / "conf" / "sampler").mkdir(parents=True)
+    (tmp_path / "conf" / "sampler" / "threshold.yaml").write_text("_target_: extra.Sampler\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(dlm.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    if way == "dlm":  # as the installed script, whose own folder comes first
+        environment["PYTHONSAFEPATH"] = "1"
+    done = subprocess.run(
+        [sys.executable, *COMMANDS[way], *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*.sprung")) == []
