@@ -11,8 +11,8 @@ Names are imported when they are first used, so that ``dlm --help`` does not wai
 
 from importlib import import_module
 
-# Not that of `typing`: under `python -m dlm` the working folder, which may be anybody's, is still searched at this point,
-# so nothing is imported here that Python has not loaded by itself.
+# Not that of `typing`: under `python -m dlm` the working folder, which may be anybody's, is still searched at this
+# point, so nothing is imported here that Python has not loaded by itself.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

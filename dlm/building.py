@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import lru_cache, partial
 from importlib import import_module
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from dlm.engine.settings import checked, kinds_of
 from dlm.errors import DlmError, SettingsError
@@ -53,7 +53,9 @@ def _typed(node: str, role: type | None, name: str) -> str:
     """Kept, because the points of a sweep have most of their parts in common; as text, so that nobody changes it."""
 
     def nested(hint: Any, value: Any, name: str) -> dict[str, Any]:
-        wanted = tuple(kind for kind in kinds_of(hint) if isinstance(kind, type) and kind not in (Any, object, type(None)))
+        wanted = tuple(
+            kind for kind in kinds_of(hint) if isinstance(kind, type) and kind not in (Any, object, type(None))
+        )
         return walked(value, wanted, name)
 
     def walked(values: Mapping[str, Any], roles: tuple[type, ...], name: str) -> dict[str, Any]:

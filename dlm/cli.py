@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from dlm.errors import DlmError, SettingsError, Terminated, visible
+from dlm.overrides import own_folders, searching
 
 # Command -> (module with a `run(overrides)` and a `HELP`, one line for the overview). Imported when called.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -48,6 +49,8 @@ examples:
   dlm drift cache=dual n=4 max_new_tokens=32 out=drift
   dlm bench bench.shapes=[tiny,narrow]
 
+samplers, caches, tasks and grids of your own, in any command: --config-dir DIR finds DIR/sampler/NAME.yaml and the like.
+
 dlm COMMAND --help explains a command; dlm --version prints the version.
 """
 
@@ -74,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(f"dlm {__version__}")
             return 0
-        return _command(arguments[0])(arguments[1:])
+        command = _command(arguments[0])
+        folders, rest = own_folders(arguments[1:])
+        with searching(folders):
+            return command(rest)
     except BrokenPipeError:  # the reader left, as `dlm generate ... | head` does
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from dlm.building import build, role_of, typed
 from dlm.errors import SettingsError
+from dlm.overrides import GROUPS, as_meant, choices, config_dir, config_dirs, quoted, taken_out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from dlm.models import LanguageModel
 
 _COMPOSING = RLock()  # Hydra keeps what it composes in one place for all threads
-GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
 # What stands in a group's node and is nothing that its part is given.
 _BESIDE = {"model": ("path",), "task": ("limit", "form")}
 
@@ -124,11 +125,6 @@ def settled(config: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def quoted(text: str) -> str:
-    """A text as the value of an override: ``key=VALUE``, whatever characters are in it."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
-
-
 def plain_of(config: DictConfig) -> dict[str, Any]:
     """A composed configuration with everything resolved, as plain values. Raises SettingsError: a value that must be
     given is missing, or refers to nothing."""
@@ -155,12 +151,15 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
     from hydra.errors import HydraException
 
     with _COMPOSING:
-        outer = GlobalHydra.instance().hydra
+        outer, own = GlobalHydra.instance().hydra, config_dirs()[1:]
         GlobalHydra.instance().clear()
         try:
             with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
                 try:
-                    config = hydra.compose(name, _parts_replaced(overrides), return_hydra_config=chosen)
+                    rest, parts = taken_out(as_meant(overrides))
+                    rest += [f"hydra.searchpath=[{','.join(quoted(f'file://{f}') for f in own)}]"] if own else []
+                    config = hydra.compose(name, rest, return_hydra_config=chosen)
+                    _with_parts(config, parts)
                     return _with_choices(config) if chosen else config
                 except (HydraException, ValueError) as error:
                     raise _explained(name, list(overrides), error) from error
@@ -197,6 +196,7 @@ class Composer:
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
+        overrides = as_meant(overrides)
         groups = tuple(o for o in overrides if o.partition("=")[0] in (*GROUPS, "task"))
         settings = [o for o in overrides if o not in groups]
         if any(o.startswith(("+", "~", "hydra")) or "{" in o or "@" in o for o in overrides):
@@ -252,34 +252,20 @@ def _with_choices(config: DictConfig) -> DictConfig:
     return config
 
 
-def _parts_replaced(overrides: Sequence[str]) -> list[str]:
-    """``key={_target_: …}`` puts a new part in the place of the old one. Hydra would merge the two instead."""
-    replaced: list[str] = []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if equals and value.lstrip().startswith("{") and "_target_" in value and not key.startswith(("+", "~")):
-            # The group `blocks` reaches a sampler through its own key.
-            key = "sampler.blocks" if key == "blocks" else key
-            replaced += [f"{key}=null", f"{key}={value}"]
-        else:
-            replaced.append(override)
-    return replaced
+def _with_parts(config: DictConfig, parts: Mapping[str, Sequence[str]]) -> None:
+    """Put parts of the command line's own where choices of groups were."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf, open_dict
 
-
-def config_dir() -> Path:
-    """Where the configuration groups are: in the package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "generate.yaml").is_file():
-            return folder
-    raise SettingsError("the configuration folder `conf` is missing from this installation: install dlm again")
-
-
-def choices(group: str) -> list[str]:
-    """The names a configuration group can be set to."""
-    folder = config_dir() / group
-    files = (path for path in folder.rglob("*.yaml") if not path.stem.startswith("_"))
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
+    parser = OverridesParser.create()
+    with open_dict(config):
+        for group, (first, *settings) in parts.items():
+            config[group] = OmegaConf.create(parser.parse_override(first).value())
+            for setting in settings:
+                read = parser.parse_override(setting)
+                OmegaConf.update(config, read.key_or_group, read.value(), merge=True)
+            if "hydra" in config:
+                config.hydra.runtime.choices[group] = None
 
 
 def _explained(name: str, overrides: list[str], error: Exception) -> SettingsError:
@@ -307,9 +293,10 @@ def _unreadable(override: str, text: str) -> str:
         for group in (*GROUPS, "task"):
             if override in choices(group):
                 return f"{override!r} is not key=value: it is given as {group}={override}"
-        return f"{override!r} is not key=value (a prompt is given as 'prompt={override}')"
+        return f"{override!r} is not key=value (a prompt is given as {quote(f'prompt={override}')})"
     key, _, value = override.partition("=")
-    return f"cannot read {override!r}: quote the value, {key}='\"{value}\"' ({text.strip().splitlines()[0]})"
+    advice = quote(f"{key}={quoted(value)}")
+    return f"cannot read {override!r}: quote the value, {advice} ({text.strip().splitlines()[0]})"
 
 
 def _missing_value(error: Exception) -> str:

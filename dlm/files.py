@@ -18,7 +18,6 @@ from typing import Any, BinaryIO
 
 from dlm.errors import StorageError
 
-
 STANDARD_OUTPUT = "-"  # what stands for it where a file is named
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2, STANDARD_OUTPUT: 1}
 

@@ -306,8 +306,23 @@ COMMANDS = {
 )
 def test_nothing_in_the_working_folder_is_run(way: str, arguments: list[str], tmp_path: Path) -> None:
     """Whatever lies there: modules that hide others, plugins, entry points, start files, configurations."""
-    modules = "torch sitecustomize usercustomize typing hydra joblib yaml samplers cache conf".split()
-    traps = [f"{name}.py" for name in modules] + ["hydra_plugins/mine/__init__.py", "hydra_plugins/other.py", "extra.py"]
+    modules = [
+        "torch",
+        "sitecustomize",
+        "usercustomize",
+        "typing",
+        "hydra",
+        "joblib",
+        "yaml",
+        "samplers",
+        "cache",
+        "conf",
+    ]
+    traps = [f"{name}.py" for name in modules] + [
+        "hydra_plugins/mine/__init__.py",
+        "hydra_plugins/other.py",
+        "extra.py",
+    ]
     for trap in traps:
         (tmp_path / trap).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / trap).write_text(TRAP)

@@ -10,8 +10,9 @@ import pytest
 
 import dlm
 import samplers
-from dlm.configuration import choices, compose_config
+from dlm.configuration import compose_config
 from dlm.errors import SettingsError
+from dlm.overrides import choices
 
 
 @pytest.mark.parametrize("name", samplers.PRESETS)
@@ -62,7 +63,7 @@ def test_compose_works_inside_a_hydra_application() -> None:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    from dlm.configuration import config_dir
+    from dlm.overrides import config_dir
 
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         assert dlm.compose(["sampler=factor"]).sampler.name == "factor"

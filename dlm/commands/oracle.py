@@ -18,10 +18,11 @@ from rich.text import Text
 
 from dlm.choices import listed
 from dlm.commands.common import answered_help, folder_of, split_texts
-from dlm.configuration import GROUPS, check_counts, check_switches, compose_config, part_of
+from dlm.configuration import check_counts, check_switches, compose_config, part_of
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
+from dlm.overrides import GROUPS
 
 if TYPE_CHECKING:
     from dlm.engine.sampler import Sampler

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlm.building import build, role_of
 from dlm.choices import listed
 from dlm.commands.common import command, folder_of
-from dlm.building import build, role_of
 from dlm.configuration import check_counts, check_switches, compose_config, part_of, plain_of
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar

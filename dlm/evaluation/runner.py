@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlm.building import build, role_of
-from dlm.configuration import Composed, check_choice, check_counts, check_switches, choices, parts_of, settled
+from dlm.configuration import Composed, check_choice, check_counts, check_switches, parts_of, settled
 from dlm.errors import SettingsError
 from dlm.evaluation import store as files
 from dlm.evaluation.identity import EVALUATION_KEYS, Questions, point_config
 from dlm.evaluation.lines import Busy
 from dlm.evaluation.point import Point, canonical
+from dlm.overrides import choices
 from dlm.tasks.base import Instance, Task
 
 if TYPE_CHECKING:

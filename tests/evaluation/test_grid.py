@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.configuration import config_dir
 from dlm.errors import SettingsError
 from dlm.evaluation.grid import expand, holds, load_grid, overrides_of
+from dlm.overrides import config_dir
 
 values = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
 
@@ -94,7 +94,7 @@ def test_what_is_wrong_with_a_grid_is_said(grid: dict, message: str) -> None:
 
 
 def test_the_published_grid_has_the_published_counts() -> None:
-    points = expand(load_grid("parallelbench", config_dir() / "grid"))
+    points = expand(load_grid("parallelbench"))
     counts = Counter(p["task"] for p in points)
     assert len(points) == 2823  # per model, as the paper's configuration lists
     assert sorted(counts.values()) == [150] * 10 + [189] * 7
@@ -105,17 +105,17 @@ def test_the_published_grid_has_the_published_counts() -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (config_dir() / "grid").glob("*.yaml")))
 def test_every_grid_of_the_package_expands(name: str) -> None:
-    grid = load_grid(name, config_dir() / "grid")
+    grid = load_grid(name)
     assert len(grid["about"]) > 20
     assert len(expand(grid)) > 100
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("about: mine\nproduct: {seeds: [[0, 1], null], flag: [true]}\n")
-    points = expand(load_grid(str(tmp_path / "mine.yaml"), tmp_path / "nowhere"))
+    points = expand(load_grid(str(tmp_path / "mine.yaml")))
     assert [overrides_of(p) for p in points] == [["seeds=[0,1]", "flag=true"], ["seeds=null", "flag=true"]]
-    with pytest.raises(SettingsError, match=r"unknown grid 'other'.* one of mine"):
-        load_grid("other", tmp_path)
+    with pytest.raises(SettingsError, match=r"unknown grid 'other'.* one of parallelbench, tiny"):
+        load_grid("other")
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(SettingsError, match="is no YAML"):
-        load_grid("broken", tmp_path)
+        load_grid(str(tmp_path / "broken.yaml"))

@@ -13,8 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import dlm.tasks
-from dlm.configuration import config_dir
 from dlm.errors import SettingsError
+from dlm.overrides import config_dir
 from dlm.tasks.gsm8k import EXAMPLES, Gsm8k
 from dlm.tasks.records import read_records
 

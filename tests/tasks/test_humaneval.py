@@ -11,8 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import dlm.tasks
-from dlm.configuration import config_dir
 from dlm.errors import SandboxError, SettingsError
+from dlm.overrides import config_dir
 from dlm.tasks import humaneval
 from dlm.tasks.humaneval import HumanEval, readings
 
