@@ -50,10 +50,6 @@ class DKVDecode(Policy):
         """By the seeded cadence a new block is nothing special."""
         return self.cadence == "seeded"
 
-    @property
-    def widths(self) -> dict[str, int | None]:
-        return {"ahead": self.ahead}
-
     def refreshes(self, row: Row) -> bool:
         if self.cadence == "seeded":
             return row.steps % self.interval == 0

@@ -56,10 +56,6 @@ class Entropy(Policy):
         return frozenset({"entropy"}) if self.threshold is not None else frozenset()
 
     @property
-    def widths(self) -> dict[str, int | None]:
-        return {"before": self.before, "after": self.after}
-
-    @property
     def refreshes_with_blocks(self) -> bool:  # type: ignore[override]
         return self.threshold is None and self.every_tokens is None
 

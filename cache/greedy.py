@@ -39,10 +39,6 @@ class DKVGreedy(Policy):
         at_least(1, interval=self.interval)
         at_least(0, window=self.window)
 
-    @property
-    def widths(self) -> dict[str, int | None]:
-        return {"window": self.window}
-
     def refreshes(self, row: Row) -> bool:
         return every_steps(row.block_steps, self.interval)
 
@@ -95,10 +91,6 @@ class Recap(Policy):
 
     def __post_init__(self) -> None:
         at_least(1, local_steps=self.local_steps, positions=self.positions)
-
-    @property
-    def widths(self) -> dict[str, int | None]:
-        return {"positions": self.positions}
 
     def init(self, canvas: Canvas) -> Float[Tensor, "B W"]:
         return torch.zeros_like(canvas.tokens, dtype=torch.float32)

@@ -94,17 +94,8 @@ class Policy(Cache):
         return None
 
     def open(self, layout: Layout) -> Run:
-        """The policy at work on one batch.
-
-        Raises:
-            SettingsError: a window of the policy is wider than the canvas.
-        """
+        """The policy at work on one batch."""
         return BranchingRun(self, layout)
-
-    @property
-    def widths(self) -> dict[str, int | None]:
-        """Settings that are widths in positions and must fit the canvas; None stands for all there are."""
-        return {}
 
     def init(self, canvas: Canvas) -> State:
         """Memory of fresh rows: None, a tensor of zeros, or a tuple of such, the row axis first."""

@@ -17,7 +17,6 @@ from dlm.engine.interfaces import CacheRun
 from dlm.engine.no_cache import WholeRows
 from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout, sees
 from dlm.engine.step import State, StepView, map_state, renew_state
-from dlm.errors import SettingsError
 
 if TYPE_CHECKING:
     from cache.policy import Policy
@@ -51,12 +50,6 @@ class Run(CacheRun):
     """
 
     def __init__(self, policy: Policy, layout: Layout) -> None:
-        for name, width in policy.widths.items():
-            if width is not None and width >= layout.columns:
-                raise SettingsError(
-                    f"cache {type(policy).__name__}: {name}={width} is wider than the canvas of"
-                    f" {layout.columns - 1} positions (prompt and new tokens); lower it"
-                )
         self.policy, self.layout = policy, layout
         self.store = KVStore(layout.streams * layout.rows, layout.columns)
         self.stamps = torch.full((layout.rows, layout.columns), -1, dtype=torch.long, device=layout.device)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dlm.errors import SettingsError
 
+MOST = 2**31 - 1
+
 
 def at_least(least: int, **settings: int | None) -> None:
-    """Refuse a setting that is smaller; None stands for "never" or "all" and passes.
+    """Refuse a setting that is smaller, or too large to count positions with; None stands for "never" or "all" and
+    passes. What is wider than a row is all of it.
 
     Raises:
         SettingsError: names the setting and what to write.
@@ -16,6 +19,8 @@ def at_least(least: int, **settings: int | None) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise SettingsError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if value > MOST:
+            raise SettingsError(f"{name} must be at most {MOST}, got {value}")
 
 
 def share(**settings: float) -> None:

@@ -13,7 +13,7 @@ from cache.context import PolicyContext
 from cache.kv_store import Access, Refreshing, Writing, move_up
 from cache.policy import Policy
 from cache.run import Run
-from cache.settings import share
+from cache.settings import at_least, share
 from dlm.engine.canvas import pack_positions
 from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.row import Row
@@ -47,7 +47,8 @@ class Sparse(Policy):
 
     def __post_init__(self) -> None:
         share(keep=self.keep)
-        if self.kernel < 1 or self.kernel % 2 == 0:
+        at_least(1, kernel=self.kernel)
+        if self.kernel % 2 == 0:
             raise SettingsError(f"kernel must be an odd number of positions, got {self.kernel}")
 
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
@@ -137,8 +138,8 @@ class Choosing(Refreshing):
         places = pack_positions(self.outside, columns, fed)
         real = places < fed
         lined = scores.gather(1, places.clamp_max(fed - 1)).masked_fill(~real, -torch.inf)
-        pad = policy.kernel // 2
-        lined = torch.nn.functional.max_pool1d(lined[:, None], policy.kernel, 1, pad)[:, 0]
+        pad = min(policy.kernel // 2, fed)
+        lined = torch.nn.functional.max_pool1d(lined[:, None], 2 * pad + 1, 1, pad)[:, 0]
         lined = lined.masked_fill(~real, -torch.inf)
         count = (policy.keep * real.sum(dim=1).double()).long()
         best = self.kept(lined, count) & real

@@ -72,10 +72,6 @@ class Vicinity(Policy):
         if self.compat not in ("clean", "reference"):
             raise SettingsError(f"compat must be 'clean' or 'reference', got {self.compat!r}")
 
-    @property
-    def widths(self) -> dict[str, int | None]:
-        return {"before": self.before, "after": self.after}
-
     def refreshes(self, row: Row) -> bool:
         if self.compat == "reference":
             return row.block_steps == 0 or bool(row.cache.get("refresh_due", True))

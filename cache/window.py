@@ -70,10 +70,6 @@ class Window(Policy):
         """As the inner policy."""
         return self.inner.refreshes_with_blocks
 
-    @property
-    def widths(self) -> dict[str, int | None]:
-        return {"ahead": self.ahead, **self.inner.widths}
-
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         return self.inner.refusal(sampler, description)
 

@@ -49,7 +49,7 @@ examples:
   dlm drift cache=dual n=4 max_new_tokens=32 out=drift
   dlm bench bench.shapes=[tiny,narrow]
 
-samplers, caches, tasks and grids of your own, in any command: --config-dir DIR finds DIR/sampler/NAME.yaml and the like.
+--config-dir DIR, in any command: samplers, caches, tasks and grids of your own are found as DIR/sampler/NAME.yaml etc.
 
 dlm COMMAND --help explains a command; dlm --version prints the version.
 """
@@ -58,9 +58,9 @@ dlm COMMAND --help explains a command; dlm --version prints the version.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; ``argv``: its words (None: those of this process, whose signals are then seen to as well).
 
-    Returns: 0 on success, 1 where something was left undone, 2 on an error, which is one line on stderr, 3 on a fault of
-    dlm itself, which is a short report, 130 and 143 when interrupted or ended. ``debug=true`` shows where it arose. A
-    part of one's own is found where PYTHONPATH says, never because it lies in the working folder.
+    Returns: 0 on success, 1 where something was left undone, 2 on an error, which is one line on stderr, 3 on a fault
+    of dlm itself, which is a short report, 130 and 143 when interrupted or ended. ``debug=true`` shows where it arose.
+    A part of one's own is found where PYTHONPATH says, never because it lies in the working folder.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _own_process() -> None:
-    """See to what is this process's alone: no process that it starts searches the working folder either, and one that is
-    ended (SIGTERM, a closed terminal) keeps what it has, as an interrupted one does."""
+    """See to what is this process's alone: none that it starts searches the working folder either, and when it is ended
+    (SIGTERM, a closed terminal) it keeps what it has, as an interrupted one does."""
     os.environ["PYTHONSAFEPATH"] = "1"
     if "" in sys.path[:1]:  # `python -c`
         del sys.path[0]
@@ -126,8 +126,8 @@ def _report(arguments: list[str], error: Exception) -> int:
     print(
         f"dlm: fault: {visible(told)}\n"
         f"dlm {__version__}, command: {visible(shlex.join(['dlm', *arguments]))}\n"
-        "This is a fault of dlm, or of a part that is not its own. Run the command again with debug=true and send what it"
-        " prints.",
+        "This is a fault of dlm, or of a part that is not its own: run the command again with debug=true and send what"
+        " it prints.",
         file=sys.stderr,
     )
     return 3

@@ -78,10 +78,10 @@ def compose(overrides: Sequence[str] = ()) -> Composed:
     return parts_of(compose_config("generate", overrides))
 
 
-def parts_of(config: DictConfig | Mapping[str, Any]) -> Composed:
+def parts_of(config: DictConfig | dict[str, Any]) -> Composed:
     """Build the parts of a composed configuration, or of what :func:`settled` made of one; the model is only looked
     at. Raises SettingsError: what :func:`settled` refuses, or a value out of a part's range."""
-    plain = settled(config) if not isinstance(config, dict) else config
+    plain: dict[str, Any] = config if isinstance(config, dict) else settled(config)
     check_counts(plain, *(numbers := ("max_new_tokens", "seed", "batch_size")), least=None)
     return Composed(
         sampler=_part("sampler", json.dumps(plain["sampler"])),
@@ -260,7 +260,8 @@ def _with_parts(config: DictConfig, parts: Mapping[str, Sequence[str]]) -> None:
     parser = OverridesParser.create()
     with open_dict(config):
         for group, (first, *settings) in parts.items():
-            config[group] = OmegaConf.create(parser.parse_override(first).value())
+            part: Any = parser.parse_override(first).value()
+            config[group] = OmegaConf.create(part)
             for setting in settings:
                 read = parser.parse_override(setting)
                 OmegaConf.update(config, read.key_or_group, read.value(), merge=True)

@@ -15,6 +15,7 @@ from dlm.api import Generation, StreamStep
 from dlm.engine.result import Counts
 from dlm.models import LanguageModel
 from dlm.trace.pieces import FILLER, MASKED, fold
+from dlm.words import counted
 
 LABEL = 4  # width of "  0 "
 FRAME = 1 / 30  # seconds between redraws: a fast model steps more often than an eye follows
@@ -142,6 +143,7 @@ def card(answers: list[Generation]) -> Panel:
         ("  trimmed at the end", f"{filled - useful}"),
         *([("  cut away by a stop rule", f"{cut}")] if cut else []),
         ("forwards", f"{sum(c.forwards for c in counts)}"),
+        ("  until the last answer token", f"{sum(map(_needed, counts))}"),
         *_accepted(counts),
         ("tokens per forward", f"{sum(c.tokens_per_forward for c in counts) / n:.2f}"),
         ("  counting filler", f"{sum(c.canvas_tokens_per_forward for c in counts) / n:.2f}"),
@@ -171,13 +173,19 @@ def one_line(answers: list[Generation]) -> str:
     """The card in one line."""
     counts = [answer.counts for answer in answers]
     forwards, tokens = sum(c.forwards for c in counts), sum(c.tokens for c in counts)
-    mean = sum(c.tokens_per_forward for c in counts) / max(1, len(counts))
+    needed = sum(map(_needed, counts))
     seconds = sum(c.seconds for c in counts)
+    each = f" ({tokens / needed:.2f} a forward)" if needed else ""
     return (
-        f"{_answers(answers)}, {tokens} tokens, {forwards} forwards, {mean:.2f} tokens per forward,"
+        f"{_answers(answers)}, {counted(tokens, 'token')} in {needed} of {counted(forwards, 'forward')}{each},"
         f" {seconds:.2f} s ({sum(c.seconds_sampler for c in counts):.2f} s outside the model)"
     )
 
 
+def _needed(count: Counts) -> int:
+    """Forwards until the last token of an answer was fixed."""
+    return round(count.tokens / count.tokens_per_forward) if count.tokens_per_forward else 0
+
+
 def _answers(answers: list[Generation]) -> str:
-    return f"{len(answers)} answer{'s' if len(answers) != 1 else ''}"
+    return counted(len(answers), "answer")

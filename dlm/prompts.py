@@ -12,6 +12,7 @@ from dlm.engine.canvas import Job
 from dlm.engine.noise import row_key
 from dlm.errors import PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
+from dlm.words import counted
 
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message] | Sequence[int]
@@ -148,8 +149,8 @@ def prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int, pinne
             )
         if len(ids) + new > context:
             raise PromptError(
-                f"has {len(ids)} tokens; with max_new_tokens={new} that is more than the model's context of {context}:"
-                " shorten the prompt or ask for fewer tokens"
+                f"has {counted(len(ids), 'token')}; with max_new_tokens={new} that is more than the model's context of"
+                f" {context}: shorten the prompt or ask for fewer tokens"
             )
     region = [pinned.get(place, mask) for place in range(new)]
     writable = tuple(len(ids) + place for place in range(new) if place not in pinned)
@@ -173,7 +174,9 @@ def infill_job(model: LanguageModel, index: int, row: str | Sequence[int]) -> Jo
         if not writable:
             raise PromptError(f"has nothing to fill: mark positions with {MASK_MARK} (or the mask id {mask})")
         if len(ids) > context:
-            raise PromptError(f"has {len(ids)} tokens, more than the model's context of {context}: shorten it")
+            raise PromptError(
+                f"has {counted(len(ids), 'token')}, more than the model's context of {context}: shorten it"
+            )
         if model.description.shift and writable[0] == 0:
             raise PromptError(
                 f"starts with {MASK_MARK}: this model scores a position from the one before it, so at least one token"

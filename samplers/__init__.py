@@ -17,7 +17,8 @@ from samplers.budgets.time_grid import TimeGrid
 from samplers.budgets.uniform import CarryOver, Uniform
 from samplers.ends import BanEnd, EndBlock, EndOfText, EndRejection, SuppressEnd
 from samplers.exits.answer_gap import AnswerGap, AnswerRegion, Smooth, Stages
-from samplers.learn2pd.selector import Learn2PD, Oracle
+from samplers.learn2pd.oracle import Oracle, OracleEscape
+from samplers.learn2pd.selector import Learn2PD
 from samplers.modifiers.certainty_prior import CertaintyPrior
 from samplers.presets.budgeted import (
     ass, ccd, ccd_ds, certainty_prior, dream_entropy, dream_margin, dream_maskgit_plus, dream_origin, entropy, eoser,
@@ -61,7 +62,7 @@ __all__ = [
     "EndRejection", "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "Fixed", "FlooredShares",
     "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Intersect", "Klass", "Learn2PD", "LocalLeap",
     "Lookahead", "Margin", "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle",
-    "Probability", "Random", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop",
+    "OracleEscape", "Probability", "Random", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop",
     "RunningConfidence", "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid",
     "TopK", "Uniform", "Union", "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior",
     "credit", "dawn", "dimple", "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "eb",

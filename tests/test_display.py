@@ -161,6 +161,7 @@ def test_the_card_adds_up() -> None:
         "answer tokens": "4",
         "trimmed at the end": "4",
         "forwards": "8",
+        "until the last answer token": "4",
         "tokens per forward": "1.00",
         "counting filler": "1.50",
         "seconds": "4.00",
@@ -173,7 +174,7 @@ def test_the_card_adds_up() -> None:
 
 def test_one_line_says_the_same() -> None:
     told = one_line([generation(ids("abcd"), 3)])
-    assert told == "1 answer, 3 tokens, 4 forwards, 1.50 tokens per forward, 2.00 s (0.25 s outside the model)"
+    assert told == "1 answer, 3 tokens in 2 of 4 forwards (1.50 a forward), 2.00 s (0.25 s outside the model)"
     assert one_line([generation(ids("a"), 1)] * 2).startswith("2 answers, 2 tokens")
 
 

@@ -21,7 +21,11 @@ from dlm.configuration import Composer, check_counts, check_switches, compose_co
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
+<<<<<<< HEAD
 from dlm.overrides import quoted
+=======
+from dlm.words import counted, visible
+>>>>>>> main
 
 if TYPE_CHECKING:
     from dlm.evaluation.runner import Models, Ready
@@ -181,7 +185,7 @@ class _Report:
         """After an error or an interrupt: show the lines of a task that was not finished."""
         self._print([line for line in self.lines if line.task not in self.shown])
         if self.lines and self.out is not None:
-            count = "1 line was" if len(self.lines) == 1 else f"{len(self.lines)} lines were"
+            count = counted(len(self.lines), "line was", "lines were")
             print(f"dlm: {count} measured; see {self.out}/compare.csv", file=sys.stderr)
 
     def _print(self, lines: Sequence[Line]) -> list[Line]:
@@ -207,9 +211,9 @@ class _Report:
 
 def _table(lines: Sequence[Line]) -> Table:
     first = lines[0]
-    title = f"{first.task}: {first.n} held-out questions, {first.max_new_tokens} positions each"
+    title = f"{first.task}: {counted(first.n, 'held-out question')}, {counted(first.max_new_tokens, 'position')} each"
     # Eight columns fit into a terminal of 80 when nothing is spent on padding.
-    table = Table(title=Text(title), title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    table = Table(title=Text(visible(title)), title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=0)
     table.add_column("sampler", overflow="fold", min_width=12)
     for heading in (
         "accuracy\n(95 %)", "for-\nwards", "tokens\nper\nforward", "canvas\nper\nforward",
@@ -220,7 +224,7 @@ def _table(lines: Sequence[Line]) -> Table:
         share = Text(f"{line.accuracy:.0%}")
         share.append(f" {100 * line.accuracy_low:.0f}-{100 * line.accuracy_high:.0f}", style="dim")
         table.add_row(
-            Text(line.sampler), share, f"{line.forwards:.1f}", f"{line.tokens_per_forward:.2f}",
+            Text(visible(line.sampler)), share, f"{line.forwards:.1f}", f"{line.tokens_per_forward:.2f}",
             f"{line.canvas_tokens_per_forward:.2f}", f"{line.token_forwards:.0f}",
             f"{line.overhead_ms_per_step:.2f}", f"{line.outside_share:.0%}",
         )  # fmt: skip

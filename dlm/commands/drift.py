@@ -18,6 +18,7 @@ from dlm.commands.common import command, folder_of
 from dlm.configuration import Composed, check_counts, check_switches, compose_config, parts_of
 from dlm.errors import SettingsError
 from dlm.files import write_csv, write_json
+from dlm.words import counted
 
 if TYPE_CHECKING:
     from dlm.api import Prompt
@@ -58,8 +59,10 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     parts, prompts, out = _prepare(texts, overrides)
     from dlm.evaluation.drift import measure
 
-    cache, count = parts.name("cache"), "1 prompt" if len(prompts) == 1 else f"{len(prompts)} prompts"
-    title = f"{cache} beside no cache: {count}, {parts.max_new_tokens} positions, sampler {parts.sampler.name}"
+    cache, count = parts.name("cache"), counted(len(prompts), "prompt")
+    title = (
+        f"{cache} beside no cache: {count}, {counted(parts.max_new_tokens, 'position')}, sampler {parts.sampler.name}"
+    )
     drift = measure(
         parts.load_model(), prompts, parts.sampler, parts.cache,
         max_new_tokens=parts.max_new_tokens, batch_size=parts.batch_size, seed=parts.seed,

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dlm.commands.common import answered_help, split_texts
 from dlm.configuration import check_switches, compose_config
+from dlm.words import counted, visible
 
 if TYPE_CHECKING:
     from dlm.evaluation.runner import Outcome
@@ -95,8 +96,6 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
 
 def card(outcome: Outcome) -> Table:
     """The figures, legible."""
-    from dlm.tasks.registry import metric
-
     figures = outcome.figures
     title = f"{outcome.point.task} with {outcome.point.method}"
     table = Table(title=Text(title), title_style="bold", title_justify="left", box=SIMPLE_HEAD, show_header=False)
@@ -113,14 +112,14 @@ def card(outcome: Outcome) -> Table:
         more = f" of all {figures['n']} answers there" if figures["n"] != outcome.answers else ""
         row("accuracy", f"{figures['accuracy']:.1%}{more}, 95 % interval {figures['accuracy_low']:.1%} to"
             f" {figures['accuracy_high']:.1%}")  # fmt: skip
-        row("judged by", metric(outcome.point.task))
+        row("judged by", visible(outcome.metric))
         if figures["accuracy_strict"] is not None:
             row("strict parser", f"{figures['accuracy_strict']:.1%}")
         if figures["errors"]:
-            row("errors", ", ".join(f"{name} {count}" for name, count in figures["errors"].items()))
+            row("errors", visible(", ".join(f"{name} {count}" for name, count in figures["errors"].items())))
         row("forwards", f"{figures['forwards']:.2f} an answer")
-        row("tokens per forward", f"{figures['tokens_per_forward']:.2f} (with filler"
-            f" {figures['canvas_tokens_per_forward']:.2f})")  # fmt: skip
+        row("tokens per forward", f"{figures['tokens_per_forward']:.2f} until the last token of an answer (filler and"
+            f" all forwards counted: {figures['canvas_tokens_per_forward']:.2f})")  # fmt: skip
         row("tokens per second", f"{figures['tokens_per_second']:.0f}")
     if outcome.outside is not None:
         row("outside decoding", f"{outcome.outside:.1%} of its time")
@@ -132,7 +131,7 @@ def card(outcome: Outcome) -> Table:
 
 def _failures(outcome: Outcome) -> str:
     """How many questions have no answer, where that is written, and what to do."""
-    count = "1 question has" if outcome.failures == 1 else f"{outcome.failures} questions have"
+    count = counted(outcome.failures, "question has", "questions have")
     given_up = f" ({outcome.given_up} failed too often: retries=N allows more)" if outcome.given_up else ""
     again = "" if outcome.given_up == outcome.failures else "; the same command asks again"
     return f"{count} no answer, see {outcome.folder}/failures*.jsonl{given_up}{again}"

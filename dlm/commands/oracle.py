@@ -22,7 +22,11 @@ from dlm.configuration import check_counts, check_switches, compose_config, part
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
+<<<<<<< HEAD
 from dlm.overrides import GROUPS
+=======
+from dlm.words import counted
+>>>>>>> main
 
 if TYPE_CHECKING:
     from dlm.engine.sampler import Sampler
@@ -154,7 +158,7 @@ def _table(checked: list[Checked]) -> Table:
 
 def _summary(checked: list[Checked]) -> str:
     wrong = sum(not one.ok for one in checked)
-    count = "1 cell" if len(checked) == 1 else f"{len(checked)} cells"
+    count = counted(len(checked), "cell")
     rows, seconds = sum(one.rollouts for one in checked), sum(one.seconds for one in checked)
     told = "all agree" if not wrong else f"{wrong} WRONG"
     return f"{count}, {told}; {rows} outputs decoded in {seconds:.1f} s"

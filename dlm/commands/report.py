@@ -14,6 +14,7 @@ from dlm.choices import names
 from dlm.commands.common import answered_help, folder_of, split_texts
 from dlm.configuration import check_choice, check_switches, compose_config
 from dlm.errors import SettingsError
+from dlm.words import counted
 
 if TYPE_CHECKING:
     from dlm.report.pairs import PairLine
@@ -41,8 +42,10 @@ usage: dlm report DIR [DIR ...] [key=value ...]
                                   settings as the table prints them: 'pair=[threshold threshold=0.9,topk]'
 
 A method is a sampler with its cache, drafter and blocks; what is swept within it is found in the configurations. Means
-over tasks are taken only where every task was measured. Scores have 95 % intervals: Wilson's for right or wrong, a
-bootstrap over questions otherwise. Points that are unfinished or have failures are listed and marked.
+over tasks are taken only where every task was measured, and points of a task are compared on the questions that they
+have in common ("questions" says how many); a point that answered too few of these is marked and left out of fronts,
+standings and pictures. Scores have 95 % intervals: Wilson's for right or wrong, a bootstrap over questions otherwise.
+Points that are unfinished or have failures are listed and marked.
 
 examples:
   dlm report runs
@@ -84,8 +87,7 @@ def run(overrides: list[str]) -> int:
     # First: `| less` may end before all is printed.
     write_report(summary, pairs, out, folders if config.pictures else None)
     _print(summary, pairs, config.format)
-    count = "1 point" if len(figures) == 1 else f"{len(figures)} points"
-    print(f"dlm: {count}; see {out}/report.html", file=sys.stderr)
+    print(f"dlm: {counted(len(figures), 'point')}; see {out}/report.html", file=sys.stderr)
     return 0
 
 
@@ -130,7 +132,8 @@ def _print(summary: Summary, pairs: Sequence[PairLine], how: str) -> None:
         if not console.is_terminal:
             console = Console(file=sys.stdout, width=WIDTH)
         for sheet in tables.sheets_of(summary, pairs, tables.LONGEST):
-            console.print(tables.rich_table(sheet))
+            for part in tables.fitting(sheet, console.width):
+                console.print(tables.rich_table(part))
 
 
 def _print_curves(path: Path, x: Sequence[float], how: str) -> None:

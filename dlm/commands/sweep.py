@@ -25,7 +25,11 @@ from dlm.evaluation.progress import progress_bar
 from dlm.evaluation.sweep_plan import Cost, Entry, Event, Log, State, cost_of
 from dlm.evaluation.sweeps import Sweep
 from dlm.evaluation.workers import check_launcher
+<<<<<<< HEAD
 from dlm.overrides import choices, quoted
+=======
+from dlm.words import counted
+>>>>>>> main
 
 HELP = """dlm eval over many configurations: a sweep.
 
@@ -187,7 +191,7 @@ def _print_cost(console: Console, entries: Sequence[Entry], cost: Cost) -> None:
         )  # fmt: skip
     console.print(table)
     time_ = "unknown before a point of this folder is done" if cost.seconds is None else f"about {cost.seconds:,.0f} s"
-    points = "1 point" if cost.points == 1 else f"{cost.points} points"
+    points = counted(cost.points, "point")
     console.print(
         f"{points}, {cost.done} of them done; {cost.answers:,} answers left, at most {cost.forwards:,}"
         f" forwards; decoding time of one worker: {time_}",

@@ -8,9 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from dlm.commands.common import asks_help, switch
-from dlm.configuration import compose_config, plain_of
+from dlm.configuration import build, compose_config, plain_of
 from dlm.errors import SettingsError
 from dlm.tasks import Instance, Task
+from dlm.tasks.checks import checked_instance, checked_task
+from dlm.words import counted, visible
 
 HELP = """dlm tasks: the tasks, and what their questions look like.
 
@@ -58,8 +60,10 @@ def run(overrides: list[str]) -> int:
         return 0
     task = opened([f"{key}={value}" for key, value in settings.items()])
     if task.size is not None and index >= task.size:
-        raise SettingsError(f"task {task.name} has {task.size} questions: index goes from 0 to {task.size - 1}")
-    instance = task.instance(index)
+        raise SettingsError(
+            f"task {task.name} has {counted(task.size, 'question')}: index goes from 0 to {task.size - 1}"
+        )
+    instance = checked_instance(task, index)
     if as_json:
         print(json.dumps(_described(task, instance, index), indent=1, ensure_ascii=False))
     else:
@@ -89,6 +93,12 @@ def opened(overrides: list[str]) -> Task:
     from dlm import tasks
 
     node = plain_of(compose_config("eval", overrides))["task"]
+    if node.get("_target_") != "dlm.tasks.open":
+        from hydra.utils import instantiate
+
+        named = any(override.startswith("task.name=") for override in overrides)
+        left_out = NOT_OPTIONS[2 if named else 1 :]
+        return checked_task(build(instantiate, {k: v for k, v in node.items() if k not in left_out}))
     return tasks.open(node["name"], **{key: value for key, value in node.items() if key not in NOT_OPTIONS})
 
 
@@ -98,9 +108,9 @@ def _print_table(lines: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fits into a terminal of 80
     table.add_column("task", no_wrap=True)
-    table.add_column("questions", justify="right")
+    table.add_column("ques-\ntions", justify="right")
     table.add_column("canvas", justify="right")
     table.add_column("right is")
     for before, line in zip([lines[0], *lines], lines, strict=False):
@@ -141,4 +151,4 @@ def _shown(task: Task, instance: Instance, index: int) -> str:
     if instance.template is not None:
         turns.append(("to fill in (form=infill)", SLOT.join(instance.template.pieces)))
     parts += [f"\n{who}:\n" + "".join(f"  {line}\n" for line in text.split("\n")) for who, text in turns]
-    return "".join(parts)
+    return visible("".join(parts), keep="\n\t")

@@ -14,6 +14,7 @@ from dlm.commands.common import answered_help, folder_of, split_texts
 from dlm.configuration import check_counts, compose_config
 from dlm.errors import SettingsError
 from dlm.files import write_whole
+from dlm.words import counted
 
 HELP = """dlm trace: replay what happened at each step.
 
@@ -86,7 +87,9 @@ def _show(path: Path, settings: dict[str, Any]) -> None:
     index, step = settings["index"], settings["step"]
     trace = _at(path, list(itertools.islice(read_traces(path), index + 1)), index)
     if step is not None and step > len(trace.steps):
-        raise SettingsError(f"step={step}: the row has {len(trace.steps)} forwards; give 0 to {len(trace.steps)}")
+        raise SettingsError(
+            f"step={step}: the row has {counted(len(trace.steps), 'forward')}; give 0 to {len(trace.steps)}"
+        )
     show(trace, Console(file=sys.stdout), settings["speed"], step, animate=sys.stdout.isatty())
 
 
@@ -104,7 +107,7 @@ def _html(path: Path, settings: dict[str, Any]) -> None:
         raise SettingsError(f"out={out}: name a file in a folder that exists")
     write_whole(out, page(traces, path.name, total))
     left = f" (the first {len(traces):,} of {total:,}; limit= takes more)" if total > len(traces) else ""
-    rows = "1 row" if len(traces) == 1 else f"{len(traces):,} rows"
+    rows = counted(len(traces), "row")
     print(f"{out}: {rows}{left}, {out.stat().st_size / 1000:,.0f} kB")
 
 
@@ -125,7 +128,7 @@ def _plot(path: Path, settings: dict[str, Any]) -> None:
 
 def _at(path: Path, traces: list[Any], index: int) -> Any:
     if index >= len(traces):
-        rows = "1 row" if len(traces) == 1 else f"{len(traces)} rows"
+        rows = counted(len(traces), "row")
         raise SettingsError(f"index={index}: {path} has {rows}, counted from 0")
     return traces[index]
 

@@ -25,6 +25,7 @@ from dlm.engine.step import BlockState, StepView
 from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
 from dlm.errors import DlmError, NumericsError, OutOfMemoryError, ProgressError, SettingsError
 from dlm.models.backbone import Backbone, ModelDescription
+from dlm.words import counted
 
 Failed = Callable[[int, DlmError], None]
 # A row that needs more forwards than this many per position is going round in circles.
@@ -344,8 +345,9 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         limit = MAX_FORWARDS_PER_POSITION * len(row.job.writable) + self.rules.idle_steps
         if row.open and not row.exiting and row.forwards >= limit:
             raise ProgressError(
-                f"prompt {row.job.index} still has {row.open} masked positions after {row.forwards} forwards"
-                f" ({MAX_FORWARDS_PER_POSITION} per position): the reviser takes back what was committed; bound it"
+                f"prompt {row.job.index} still has {counted(row.open, 'masked position')} after"
+                f" {counted(row.forwards, 'forward')} ({MAX_FORWARDS_PER_POSITION} per position):"
+                " the reviser takes back what was committed; bound it"
             )
 
     def _fed(self, row: Row, positions: int) -> int:

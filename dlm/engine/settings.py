@@ -55,10 +55,11 @@ def fitted(hint: Any, value: Any, name: str, nested: Nested | None = None) -> An
 
 @lru_cache(maxsize=1024)
 def hints(target: Any) -> dict[str, Any]:
-    """The annotation of every parameter. What a preset takes beside its own (``**options``) is the dataclass ``Options``
-    of its package. Empty where they cannot be read."""
+    """The annotation of every parameter. What a preset takes beside its own (``**options``) is the dataclass
+    ``Options`` of its package. Empty where they cannot be read."""
+    plain_class = isinstance(target, type) and not is_dataclass(target)
     try:
-        found = get_type_hints(target if is_dataclass(target) or not isinstance(target, type) else target.__init__)
+        found = get_type_hints(vars(target).get("__init__", target) if plain_class else target)
         kinds = [parameter.kind for parameter in inspect.signature(target).parameters.values()]
     except (NameError, TypeError, ValueError, AttributeError):
         return {}

@@ -18,6 +18,7 @@ from dlm.evaluation.identity import instance_key
 from dlm.evaluation.sample import Sample
 from dlm.models.language_model import LanguageModel
 from dlm.tasks.base import Instance, Task, Template, Verdict
+from dlm.tasks.checks import checked_verdict
 from dlm.trace import Recorder
 
 # A run that ends with an error nobody foresaw: so many rows in turn may fail one by one before it is taken for one
@@ -78,11 +79,10 @@ class Asker:
         return self.model.decode(row.tokens[:useful]) if self.model.tokenizer is not None else ""
 
     def sample(self, query: Query, row: RowResult, text: str, verdict: Verdict) -> Sample:
-        """What is kept of an answer. Raises ValueError: a score outside [0, 1]."""
+        """What is kept of an answer. Raises SettingsError: a verdict that is none."""
+        verdict = checked_verdict(self.task, verdict)
         instance, counts = query.instance, row.counts
         prompt = str(row.prompt)[1:-1].replace(" ", "")  # ids with commas between
-        if not 0.0 <= verdict.score <= 1.0:
-            raise ValueError(f"the scorer gave {verdict.score!r}; scores are from 0 to 1")
         return Sample(
             instance_id=instance.instance_id,
             index=query.index,

@@ -17,6 +17,7 @@ from typing import Any
 
 from dlm.evaluation.point import PARTS, canonical
 from dlm.tasks.base import Instance, Task
+from dlm.tasks.checks import checked_instance
 
 # Keys of the group `task` that choose which questions are asked and how, taken away before the task is built.
 EVALUATION_KEYS = ("limit", "form")
@@ -45,7 +46,7 @@ class Questions:
     def first(self, n: int) -> list[Instance]:
         """The first ``n`` of them."""
         while len(self._drawn) < n:
-            instance = self.task.instance(len(self._drawn))
+            instance = checked_instance(self.task, len(self._drawn))
             self._copies[instance.instance_id] += 1
             if (copy := self._copies[instance.instance_id]) > 1:
                 instance = replace(instance, instance_id=f"{instance.instance_id}-{copy}")

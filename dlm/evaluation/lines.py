@@ -128,6 +128,10 @@ def read_lines(path: Path, required: tuple[str, ...] = ()) -> Iterator[dict[str,
                 values = json.loads(raw) if not fault else None
                 if not fault and not (isinstance(values, dict) and all(key in values for key in required)):
                     fault = f"is no object with {', '.join(required)}" if required else "is no object"
+                elif values is not None and any(not isinstance(values[key], str | int) for key in required):
+                    fault = f"has no text or number as {' or '.join(required)}"
+            except RecursionError:
+                fault = "is nested too deep"
             except ValueError as error:
                 fault = f"is not JSON ({error})"
             if not fault:

@@ -65,4 +65,8 @@ def differing(mine: Any, other: Any, name: str = "") -> list[str]:
         for key in sorted({*mine, *other}):
             found += differing(mine.get(key), other.get(key), f"{name}.{key}" if name else str(key))
         return found
-    return [] if canonical(mine) == canonical(other) else [f"{name} ({mine!r}, was {other!r})"]
+    try:
+        same = canonical(mine) == canonical(other)
+    except ValueError:  # a damaged file may hold what no configuration does
+        same = False
+    return [] if same else [f"{name} ({mine!r}, was {other!r:.200})"]

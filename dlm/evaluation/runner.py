@@ -22,6 +22,7 @@ from dlm.evaluation.lines import Busy
 from dlm.evaluation.point import Point, canonical
 from dlm.overrides import choices
 from dlm.tasks.base import Instance, Task
+from dlm.tasks.checks import checked_instance, checked_task
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -87,6 +88,7 @@ class Outcome:
     # seconds of this run beside decoding / seconds of decoding; None when nothing was decoded
     outside: float | None = None
     notes: tuple[str, ...] = ()  # sentences for the user
+    metric: str = ""  # what the task's score measures, in a few words
 
 
 class Models:
@@ -118,13 +120,13 @@ def prepare(config: DictConfig) -> Ready:
     chosen = plain.get("choices") or _hydra_choices()
     form = plain["task"].get("form", "auto")
     check_choice("task.form", form, ("auto", "chat", "text", "infill"))
-    questions = _open(plain["task"])
+    questions = _open(_own(plain["task"], chosen.get("task")))
     task = questions.task
     asked_for = plain["max_new_tokens"]
     if form == "infill":
         if asked_for is not None:
             raise SettingsError("task.form=infill fills the slots of a template: leave max_new_tokens out")
-        if task.instance(0).template is None:
+        if checked_instance(task, 0).template is None:
             raise SettingsError(f"{task.name} has no infill form: take task.form=auto")
     elif asked_for is not None:
         check_counts(plain, "max_new_tokens")
@@ -153,6 +155,12 @@ class Pending:
     notes: tuple[str, ...]  # sentences for the user
 
 
+def _own(node: Mapping[str, Any], choice: Any) -> Mapping[str, Any]:
+    """A task's node; one of the user's own is not given the name of the choice that it stands in for."""
+    inherited = node.get("_target_") != "dlm.tasks.open" and node.get("name") == choice
+    return {key: value for key, value in node.items() if not (inherited and key == "name")}
+
+
 def _open(node: Mapping[str, Any]) -> Questions:
     return _opened(canonical({key: value for key, value in node.items() if key not in EVALUATION_KEYS}))
 
@@ -160,7 +168,13 @@ def _open(node: Mapping[str, Any]) -> Questions:
 @lru_cache(maxsize=64)
 def _opened(node: str) -> Questions:
     """Kept, because a sweep opens the same task for many points."""
+<<<<<<< HEAD
     return Questions(build(json.loads(node), role_of("task"), "task"))
+=======
+    from hydra.utils import instantiate
+
+    return Questions(checked_task(build(instantiate, json.loads(node))))
+>>>>>>> main
 
 
 def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:

@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 SCHEMA_VERSION = 1
+MOST = 1e12  # of anything that is counted
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -60,6 +61,20 @@ class Sample:
         """The sample as one line of JSON, its newline included."""
         # Not asdict(), which copies every list an entry at a time.
         return _ENCODER.encode(vars(self)) + "\n"
+
+    def checked(self) -> Sample:
+        """Itself. Raises TypeError: a figure that no answer can have, as a damaged file may hold."""
+        for name in ("score", "forwards", "content_forwards", "token_forwards", "tokens", "canvas", "seconds"):
+            value, most = getattr(self, name), 1 if name == "score" else MOST
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+                raise TypeError(f"{value!r:.80} as {name}")
+        for name, kinds in (("seconds_model", float | int), ("score_strict", float | int | None), ("parts", dict),
+                            ("error_type", str | None), ("instance_id", str), ("seed", int)):  # fmt: skip
+            if not isinstance(getattr(self, name), kinds):
+                raise TypeError(f"{getattr(self, name)!r:.80} as {name}")
+        if not all(isinstance(value, int | float) for value in self.parts.values()):
+            raise TypeError(f"{self.parts!r:.80} as parts")
+        return self
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sample:

@@ -27,6 +27,7 @@ from dlm.evaluation.store import Failure, Store
 from dlm.evaluation.tally import brief, figures
 from dlm.models.language_model import LanguageModel
 from dlm.tasks.base import Verdict
+from dlm.tasks.registry import metric
 from dlm.trace import Recorder, TraceWriter, pieces_of
 
 T = TypeVar("T")
@@ -154,7 +155,9 @@ class Session:
         if self.processes.rank:
             return
         before = self.store.manifest()
-        sessions = [s for s in before.get("sessions", []) if s.get("started") != self.entry.get("started")]
+        told = before.get("sessions", [])
+        sessions = [s for s in told if isinstance(s, dict)] if isinstance(told, list) else []
+        sessions = [s for s in sessions if s.get("started") != self.entry.get("started")]
         wanted = self.ready.wanted
         self.store.write(
             files.MANIFEST,
@@ -207,6 +210,7 @@ class Session:
             figures=found,
             outside=(self.seconds["all"] - decoding) / decoding if decoding else None,
             notes=tuple(self.notes),
+            metric=metric(self.ready.questions.task),
         )
 
 

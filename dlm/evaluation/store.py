@@ -15,6 +15,7 @@ from dlm.evaluation.lines import LineFile, Torn, read_lines
 from dlm.evaluation.point import Point, canonical, differing
 from dlm.evaluation.sample import Sample
 from dlm.files import write_json
+from dlm.tasks.hidden import hidden
 
 Key = tuple[str, int]  # instance id, seed
 KEYS = ("instance_id", "seed")
@@ -39,7 +40,7 @@ class Failure:
 
     def line(self) -> str:
         """The failure as one line of JSON, its newline included."""
-        values = {**asdict(self), "message": _kept(self.message, MESSAGE)}
+        values = {**asdict(self), "message": _kept(hidden(self.message), MESSAGE)}
         if self.output_text is not None:
             values["output_text"] = _kept(self.output_text, OUTPUT)
         return json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -70,9 +71,11 @@ def read_samples(folder: Path) -> Iterator[Sample]:
                 continue
             seen.add(key)
             try:
-                yield Sample.from_dict(values)
+                yield Sample.from_dict(values).checked()
             except KeyError as error:
                 raise SettingsError(f"{path}: the answer to {key[0]} has no {error}; take its line out") from error
+            except TypeError as error:
+                raise SettingsError(f"{path}: the answer to {key[0]} has {error}; take its line out") from error
 
 
 def answered(folder: Path, torn: list[Torn] | None = None) -> set[Key]:
@@ -192,7 +195,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not JSON ({error}): take the file out or give another out=") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path} is no JSON object: take the file out or give another out=")
@@ -213,7 +216,7 @@ def check_folder(point: Point, folder: Path) -> None:
         return
     try:
         other = Point(there).identity
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         other = there
     if keys := differing(json.loads(canonical(point.identity)), other):
         raise SettingsError(

@@ -35,7 +35,11 @@ from dlm.evaluation.sweep_plan import (
     work,
 )
 from dlm.evaluation.workers import check_launcher, end_with_parent, launch
+<<<<<<< HEAD
 from dlm.overrides import config_dirs, own_folders, quoted, searching
+=======
+from dlm.words import counted
+>>>>>>> main
 
 PLAN = "plan.json"
 
@@ -207,7 +211,9 @@ def go_through(plan: Path, worker: int) -> None:
             return Event(entry.key, State.BUSY)
         except (DlmError, OSError) as error:
             return Event(entry.key, State.FAILED, str(error), 0, time.perf_counter() - started)
-        failed = f"{outcome.failures} failures, see {entry.folder}/failures.jsonl" if outcome.failures else ""
+        failed = (
+            f"{counted(outcome.failures, 'failure')}, see {entry.folder}/failures.jsonl" if outcome.failures else ""
+        )
         state = State.FAILED if failed else State.DONE
         return Event(entry.key, state, failed, outcome.answers, time.perf_counter() - started)
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlm.report.common import common_questions
 from dlm.report.methods import Place, places_of
 from dlm.report.order import Order, histogram, orders_of
 from dlm.report.reader import Columns, Result, read_store
 from dlm.report.statistics import Interval, interval_of
+from dlm.words import visible
 
 NAN = float("nan")
 
@@ -29,12 +31,16 @@ class Row:
     setting: str
     kind: str  # ``static`` (a fixed number of tokens per forward) or ``adaptive``
     status: str  # ``done``, ``unfinished`` or ``failures``
-    # asked, samples, questions, failures: how many were wanted (None: unknown), answered, over how many different
-    # questions, and how many failed for good
+    # asked, answers, failures: how many were wanted (None: unknown), answered, and how many failed for good
     asked: int | None
+    answers: int
+    failures: int
+    # whether the point is compared with the task's others: all figures are then over the questions that these have in
+    # common, else over its own
+    compared: bool
+    # samples, questions: the answers that the figures are over, and over how many different questions
     samples: int
     questions: int
-    failures: int
     # score, score_low, score_high, interval: mean in [0, 1], its 95 % interval, and how that was found
     score: float
     score_low: float
@@ -102,19 +108,31 @@ def figures_of(folders: Sequence[Path]) -> list[Figures]:
     :func:`dlm.report.reader.read_store`."""
     results = read_store(folders).results
     places = places_of([result.point for result in results], [result.columns.steady for result in results])
-    tables = [result.columns.commit_step for result in results]
-    orders = orders_of(tables, [result.columns["tokens"].astype(np.int64) for result in results])
-    return [_figures(*point) for point in zip(results, places, orders, strict=True)]
+    columns, compared = _on_common_questions([result.columns for result in results], [p.task for p in places])
+    orders = orders_of([c.commit_step for c in columns], [c["tokens"].astype(np.int64) for c in columns])
+    return [_figures(*point) for point in zip(results, places, columns, compared, orders, strict=True)]
 
 
-def _figures(result: Result, place: Place, orders: tuple[Order, Order]) -> Figures:
-    columns, (whole, content) = result.columns, orders
+def _on_common_questions(columns: Sequence[Columns], tasks: Sequence[str]) -> tuple[list[Columns], list[bool]]:
+    """What of each point is compared with the others of its task, and whether anything is."""
+    asked = [frozenset(c.instance.tolist()) for c in columns]
+    shared = {t: common_questions([a for a, own in zip(asked, tasks, strict=True) if own == t]) for t in set(tasks)}
+    compared = [bool(a) and shared[task] <= a for a, task in zip(asked, tasks, strict=True)]
+    chosen = [
+        c.only(np.isin(c.instance, list(shared[task]))) if same and shared[task] != a else c
+        for c, task, same, a in zip(columns, tasks, compared, asked, strict=True)
+    ]
+    return chosen, compared
+
+
+def _figures(result: Result, place: Place, columns: Columns, compared: bool, orders: tuple[Order, Order]) -> Figures:
+    whole, content = orders
     interval = interval_of(columns["score"], columns.instance)
     together = histogram(columns.commit_step)
     row = Row(
         task=place.task, model=place.model, method=place.method, setting=place.setting, kind=place.kind,
-        status=result.status, asked=result.asked, samples=len(columns),
-        questions=len(np.unique(columns.instance)), failures=result.failed,
+        status=result.status, asked=result.asked, answers=len(result.columns), failures=result.failed,
+        compared=compared, samples=len(columns), questions=len(np.unique(columns.instance)),
         score=interval.mean, score_low=interval.low, score_high=interval.high, interval=interval.kind,
         score_strict=_mean(columns.strict),
         **_speed(columns), steps=_mean(np.count_nonzero(together, axis=1)),
@@ -167,6 +185,5 @@ def _quantiles(name: str, values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    return " ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-    )
+    told = (f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items())
+    return visible(" ".join(told))

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlm.evaluation.point import FREE, Point, canonical
+from dlm.words import visible
 
 SWEPT = ("model", "sampler", "blocks", "cache", "drafting")
 TASK_FREE = ("choice", "name", "limit", "form")
+MOST = 1e300  # whole numbers have no end, floats have
 BUDGET = ("tokens_per_step", "steps")  # what a sampler with a fixed number of tokens per step is set by
 
 
@@ -66,12 +68,14 @@ def short(key: str) -> str:
 
 def numeric(value: Any) -> float | None:
     """A swept value as a number, where it is one."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MOST:
+        return None
+    return float(value)
 
 
 def _choice(point: Point, part: str) -> str:
     node = point.config.get(part, {})
-    return str(node.get("choice") or str(node.get("_target_", "none")).rpartition(".")[2])
+    return visible(str(node.get("choice") or str(node.get("_target_", "none")).rpartition(".")[2]))
 
 
 def _flat(point: Point) -> dict[str, Any]:
@@ -107,7 +111,7 @@ def _task_labels(points: Sequence[Point]) -> list[str]:
     by_name: dict[str, list[int]] = {}
     for i, point in enumerate(points):
         by_name.setdefault(point.task, []).append(i)
-    labels = [point.task for point in points]
+    labels = [visible(point.task) for point in points]
     for members in by_name.values():
         keys = [
             key for key in _keys(flats[i] for i in members) if len({canonical(flats[i].get(key)) for i in members}) > 1
@@ -175,4 +179,4 @@ def _main_and_others(keys: list[str], flats: list[dict[str, Any]]) -> tuple[str 
 
 
 def _told(key: str | None, value: Any) -> str:
-    return f"{short(str(key))}={'null' if value is None else value}"
+    return visible(f"{short(str(key))}={'null' if value is None else value}")

@@ -11,10 +11,12 @@ from dlm.errors import StorageError
 from dlm.files import write_whole
 from dlm.pages import rendered
 from dlm.report import tables
+from dlm.report.figures import Row
 from dlm.report.pairs import PairLine
 from dlm.report.pictures import Picture, draw_all
 from dlm.report.summary import BestPerSample, Summary
 from dlm.report.tables import DASH, Sheet, between, number, share
+from dlm.words import counted
 
 FILTER_FROM = 12  # lines of a table that gets a filter
 MEANINGS = (
@@ -40,9 +42,11 @@ POINT_HEADS = (
 def page(summary: Summary, sheets: Sequence[Sheet], pictures: Sequence[Picture]) -> str:
     """The whole page as HTML."""
     named = [(f"t{i}", sheet) for i, sheet in enumerate(sheets)] + [("points", _points(summary))]
-    odd = sum(f.row.status != "done" for f in summary.figures)
-    told = f"{_count(len(summary.figures), 'point')} of {_count(len(summary.methods), 'method')}"
-    told += f" on {_count(len(summary.tasks), 'task')}, {sum(f.row.samples for f in summary.figures):,} answers"
+    odd = sum(_status(f.row) != "done" for f in summary.figures)
+    told = f"{counted(len(summary.figures), 'point')} of {counted(len(summary.methods), 'method')}"
+    told += (
+        f" on {counted(len(summary.tasks), 'task')}, {counted(sum(f.row.answers for f in summary.figures), 'answer')}"
+    )
     told += f"; {odd} not whole (marked)" if odd else ""
     # What was measured first, then its pictures, then the rest of the tables.
     return rendered(
@@ -51,17 +55,13 @@ def page(summary: Summary, sheets: Sequence[Sheet], pictures: Sequence[Picture])
     )  # fmt: skip
 
 
-def _count(n: int, name: str) -> str:
-    return f"{n} {name}" if n == 1 else f"{n} {name}s"
-
-
 def _points(summary: Summary) -> Sheet:
     """Every point with its main figures; all of them are in points.csv."""
     rows = []
     for r in (f.row for f in summary.figures):
         rows.append(
             (
-                r.task, r.method, r.setting or DASH, r.status, str(r.samples), share(r.score),
+                r.task, r.method, r.setting or DASH, _status(r), str(r.samples), share(r.score),
                 between(r.score_low, r.score_high), share(r.score_strict), number(r.tokens_per_forward),
                 number(r.canvas_tokens_per_forward), number(r.forwards, 1), number(r.forwards_p95, 0),
                 number(r.token_forwards, 0), number(r.tokens_per_second, 0), number(r.seconds_p50, 3),
@@ -70,6 +70,10 @@ def _points(summary: Summary) -> Sheet:
             )
         )  # fmt: skip
     return Sheet("all points", POINT_HEADS, rows, 4, "more figures of each are in points.csv")
+
+
+def _status(row: Row) -> str:
+    return row.status if row.compared or not row.samples else f"{row.status}, other questions"
 
 
 def write_report(

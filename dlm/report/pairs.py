@@ -21,6 +21,7 @@ class PairLine:
     b: str
     task: str
     test: Paired
+    left_out: int = 0  # answers that only one of them has
 
 
 def compare(figures: Sequence[Figures], names: Sequence[str]) -> list[PairLine]:
@@ -36,7 +37,8 @@ def compare(figures: Sequence[Figures], names: Sequence[str]) -> list[PairLine]:
         shared, i, j = np.intersect1d(left.keys, right.keys, return_indices=True)
         if len(shared):
             columns = (left["score"][i], right["score"][j], left.instance[i], left["forwards"][i], right["forwards"][j])
-            lines.append(PairLine(names[0], names[1], task, paired(*columns[:3], columns[3:])))
+            alone = len(left) + len(right) - 2 * len(shared)
+            lines.append(PairLine(names[0], names[1], task, paired(*columns[:3], columns[3:]), alone))
             pools.append(columns)
     if not lines:
         raise SettingsError(f"{names[0]} and {names[1]} have no question in common: name runs of the same task")

@@ -23,7 +23,7 @@ def nearest(summary: Summary) -> dict[str, list[Figures]]:
     def distance(f: Figures) -> float:
         return abs(log2(f.row.tokens_per_forward / summary.at)) if f.row.tokens_per_forward > 0 else float("inf")
 
-    for f in summary.figures:
+    for f in summary.compared:
         key = f.row.method, f.row.task
         if f.row.samples and (key not in found or distance(f) < distance(found[key])):
             found[key] = f
@@ -61,6 +61,8 @@ def forwards(summary: Summary) -> Drawn | None:
 
 def decoding_order(summary: Summary) -> Drawn | None:
     """A panel per method: when each position was fixed."""
+    from matplotlib.ticker import MaxNLocator
+
     groups = nearest(summary)
     widths = Counter(f.result.columns.commit_step.shape[1] for group in groups.values() for f in group)
     if not widths or (width := max(widths, key=lambda w: (widths[w], w))) < 2:
@@ -75,6 +77,7 @@ def decoding_order(summary: Summary) -> Drawn | None:
     for (method, table), panel in zip(tables.items(), axes, strict=True):
         panel.imshow(100 * table, cmap=MAP, vmin=0, vmax=50, origin="lower", extent=(0, width, 0, 100), aspect="auto")
         panel.grid(visible=False)
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         name_panel(panel, method)
         rows += [(method, j, (i + 0.5) / bins, table[i, j]) for j in range(width) for i in range(bins)]
     name_axes(figure, "position", "steps gone, %")

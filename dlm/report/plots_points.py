@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dlm.errors import SettingsError
 from dlm.files import whole
 from dlm.report.plots import new_figure
+from dlm.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +85,7 @@ def _frame(axes: Axes, lines: Sequence[Line], points: Sequence[Point]) -> None:
     axes.set_axisbelow(True)
     axes.set_xlabel("tokens per forward (logarithmic)")
     axes.set_ylabel("right answers, %")
-    axes.set_title(f"{lines[0].task}: {lines[0].n} held-out questions, 95 % intervals", fontsize=10)
+    axes.set_title(f"{lines[0].task}: {counted(lines[0].n, 'held-out question')}, 95 % intervals", fontsize=10)
 
 
 def label_points(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> None:

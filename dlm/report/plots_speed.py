@@ -45,7 +45,7 @@ def curve(axes: Axes, spots: Sequence[Spot], style: Style, line: Literal["-", ""
 
 def score_by_speed(summary: Summary) -> Drawn | None:
     """A panel per task: score against tokens per forward, a line per method."""
-    rows = [f.row for f in summary.figures if f.row.samples and f.row.tokens_per_forward > 0]
+    rows = [f.row for f in summary.compared if f.row.samples and f.row.tokens_per_forward > 0]
     if not rows:
         return None
     styles = styles_of(m for m in summary.methods if any(r.method == m for r in rows))

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dlm.errors import SettingsError
 from dlm.evaluation.point import PARTS, Point
 from dlm.evaluation.store import shards_of
+from dlm.words import visible
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,6 +26,7 @@ NUMBERS = (
     "score", "forwards", "content_forwards", "token_forwards", "tokens", "canvas", "prompt_tokens", "seconds",
     "seconds_model", "accepted_drafts", "positions_cut",
 )  # fmt: skip
+MOST = 1e12  # of anything that is counted
 NEEDED = ("instance_id", "seed", "task", "commit_step", *NUMBERS)
 
 
@@ -53,6 +55,14 @@ class Columns:
 
     def __getitem__(self, name: str) -> Floats:
         return self.numbers[name]
+
+    def only(self, chosen: NDArray[np.bool_]) -> Columns:
+        """Some of the samples; errors and parts stay those of all."""
+        numbers = {name: values[chosen] for name, values in self.numbers.items()}
+        return replace(
+            self, instance=self.instance[chosen], seed=self.seed[chosen], seed_place=self.seed_place[chosen],
+            numbers=numbers, strict=self.strict[chosen], commit_step=self.commit_step[chosen],
+        )  # fmt: skip
 
     @property
     def steady(self) -> bool:
@@ -146,7 +156,7 @@ def _point(path: Path) -> Point | None:
             raise ValueError("no point")
         point = Point(config)
         _ = point.task, config["sampler"]["choice"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         if next(path.parent.glob("samples*.jsonl"), None) is None:
             return None
         raise SettingsError(f"{path} does not describe a point of `dlm eval`: move the folder elsewhere") from error
@@ -170,13 +180,18 @@ def read_lines(path: Path, shorten: Callable[[bytes], bytes] = bytes) -> tuple[l
     """The objects of a JSONL file, and whether its last line was torn (it is passed over). ``shorten``: cuts what is
     not needed out of a line before it is parsed. Raises SettingsError: a line that is no JSON object; file and number
     are named."""
-    pieces = path.read_bytes().split(b"\n")
+    try:
+        pieces = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read ({error.strerror}): mend it or move its folder elsewhere"
+        ) from error
     tail = pieces.pop()
     torn = False
     if tail.strip():  # a line without its end: a killed writer, or a file written by hand
         try:
             torn = not isinstance(json.loads(tail), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             torn = True
         if not torn:
             pieces.append(tail)
@@ -184,13 +199,13 @@ def read_lines(path: Path, shorten: Callable[[bytes], bytes] = bytes) -> tuple[l
         rows = json.loads(b"[" + b",".join(map(shorten, pieces)) + b"]")
         if len(rows) == len(pieces) and all(type(row) is dict for row in rows):
             return rows, torn
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     rows = []
     for number, piece in enumerate(pieces, 1):
         try:
             row = json.loads(piece)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise SettingsError(f"{path} line {number} is not a JSON object: mend or delete the line")
@@ -215,20 +230,24 @@ def _result(point: Point, folders: list[Path], store: LoadedStore) -> Result:
                     rows.append(line)
         except KeyError:
             raise _unlike_samples([path]) from None
+        except TypeError:
+            raise SettingsError(f"{path} holds a line whose instance_id or seed is a list or an object") from None
     manifest: dict[str, Any] = {}
     lost: set[tuple[Any, Any]] = set()
     for folder in reversed(folders):
         counted = {key: value for key, value in _object(folder / "metrics.json").items() if key == "asked"}
         manifest = counted | _object(folder / "manifest.json") or manifest
         for path in sorted(folder.glob("failures*.jsonl")):
-            lost |= {(line.get("instance_id"), line.get("seed")) for line in read_lines(path)[0]}
-    failed = len(lost - keys)
+            lost |= {(str(line.get("instance_id")), str(line.get("seed"))) for line in read_lines(path)[0]}
+    failed = len(lost - {(str(instance), str(seed)) for instance, seed in keys})
     try:
         columns = _columns(rows, store)
     except KeyError:
         raise _unlike_samples([file for folder in folders for file in shards_of(folder, "samples")]) from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise SettingsError(f"{folders[0]} holds a sample with a value of the wrong kind ({error})") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise SettingsError(
+            f"{folders[0]} holds a sample with a value of the wrong kind ({visible(str(error)):.200})"
+        ) from error
     return Result(point, folders[0], columns, manifest, failed, tuple(torn))
 
 
@@ -246,7 +265,7 @@ def _object(path: Path) -> dict[str, Any]:
     """A small JSON file; empty where there is none or it was not finished."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -259,17 +278,24 @@ def _columns(rows: list[dict[str, Any]], store: LoadedStore) -> Columns:
     if any(len(step) != width for step in steps):
         steps = [step + [-1] * (width - len(step)) for step in steps]
     strict = [row.get("score_strict") for row in rows]
+    for row in rows:
+        if not isinstance(row["task"], str) or not isinstance(row["instance_id"], str) or type(row["seed"]) is not int:
+            raise TypeError("instance_id and task are texts, seed is a whole number")
     parts: dict[str, list[float]] = {}
     for row in rows:
         for name, value in (row.get("parts") or {}).items():
             parts.setdefault(name, []).append(value)
+    numbers = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in NUMBERS}
+    for name, values in numbers.items():
+        if not np.all((values >= 0) & (values <= (1 if name == "score" else MOST))):
+            raise ValueError(f"a {name} that no answer can have")
     return Columns(
         instance=np.array(
             [questions.setdefault((row["task"], row["instance_id"]), len(questions)) for row in rows], dtype=np.int64
         ),
         seed=np.array([row["seed"] for row in rows], dtype=np.int64),
         seed_place=np.array([seeds.setdefault(row["seed"], len(seeds)) for row in rows], dtype=np.int64),
-        numbers={name: np.array([row[name] for row in rows], dtype=np.float64) for name in NUMBERS},
+        numbers=numbers,
         strict=np.array([np.nan if value is None else value for value in strict], dtype=np.float64),
         commit_step=np.array(steps, dtype=np.int32).reshape(len(rows), width),
         errors=Counter(error for row in rows if (error := row.get("error_type")) is not None),

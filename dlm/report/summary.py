@@ -34,6 +34,8 @@ class Mean:
     kind: str
     tasks: int  # tasks with samples
     missing: tuple[str, ...]  # names of those without
+    apart: tuple[str, ...]  # names of those where it answered other questions than most: compared with nothing
+    questions: int  # that the figures are over, all tasks together
     marks: str  # ``unfinished`` and ``failures`` among its points, with how many
     # score, score_low, score_high: unweighted mean over tasks, with its 95 % interval
     score: float = NAN
@@ -47,8 +49,8 @@ class Mean:
 
     @property
     def complete(self) -> bool:
-        """Whether every task is there."""
-        return not self.missing
+        """Whether every task is there, with the questions that others answered."""
+        return not self.missing and not self.apart
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,11 @@ class Summary:
     heat: dict[tuple[str, str], float] = field(default_factory=dict)  # (method, task) -> score at `at`, interpolated
 
     @property
+    def compared(self) -> list[Figures]:
+        """The points that answered the questions on which their task's are compared."""
+        return [f for f in self.figures if f.row.compared]
+
+    @property
     def methods(self) -> list[str]:
         """Names of the methods, the best standing first."""
         return [standing.method for standing in self.standings]
@@ -154,6 +161,7 @@ def summary_of(figures: Sequence[Figures], options: Options) -> Summary:
     figures = sorted(figures, key=lambda f: (f.row.task, f.row.method, f.row.tokens_per_forward))
     tasks = sorted({f.row.task for f in figures})
     means = means_of(figures, tasks)
+    figures, every = [f for f in figures if f.row.compared], figures
     bests = best_per_sample_of(figures)
     speeds = [speed for m in means if (speed := _speed(m, options)) > 0]
     ends = options.low or min(speeds, default=1.0), options.high or max(speeds, default=1.0)
@@ -168,7 +176,7 @@ def summary_of(figures: Sequence[Figures], options: Options) -> Summary:
     scores = {key: pbx.score_at(curve, at) for key, curve in _curves(figures).items()}
     heat = {key: score for key, score in scores.items() if score is not None}
     mapped = _map(figures, tasks, lengths)
-    return Summary(options, figures, tasks, means, standings, bests, mapped, lengths, ends, at, heat)
+    return Summary(options, every, tasks, means, standings, bests, mapped, lengths, ends, at, heat)
 
 
 def means_of(figures: Sequence[Figures], tasks: Sequence[str]) -> list[Mean]:
@@ -180,9 +188,11 @@ def means_of(figures: Sequence[Figures], tasks: Sequence[str]) -> list[Mean]:
     for (method, setting), members in groups.items():
         answered = [f for f in members if f.row.samples]
         missing = tuple(task for task in tasks if task not in {f.row.task for f in answered})
+        apart = tuple(f.row.task for f in answered if not f.row.compared)
         counts = {status: sum(f.row.status == status for f in members) for status in ("unfinished", "failures")}
         marks = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-        head = Mean(method, setting, members[0].row.kind, len(tasks) - len(missing), missing, marks)
+        asked = sum(f.row.questions for f in answered)
+        head = Mean(method, setting, members[0].row.kind, len(tasks) - len(missing), missing, apart, asked, marks)
         means.append(head if missing else _filled(head, answered))
     return sorted(means, key=lambda m: (_natural(m.method), _or(m.tokens_per_forward, 0.0), _natural(m.setting)))
 

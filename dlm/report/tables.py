@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -16,10 +17,12 @@ from rich.text import Text
 from dlm.report.pairs import PairLine
 from dlm.report.plots_points import pareto_front
 from dlm.report.summary import Mean, Standing, Summary
+from dlm.words import counted, visible
 
 LONGEST = 60  # lines of a table in the terminal; of more only the front is shown
 MOST = 300  # points that are listed one by one in the files
 DASH = "-"
+OTHERS = "other questions: answered too few of those the other settings answered, so that it is compared with none"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ def sheets_of(summary: Summary, pairs: Sequence[PairLine] = (), longest: int | N
     return sheets
 
 
+def marks(mean: Mean) -> str:
+    """What is odd about a setting's points."""
+    return ", ".join([mean.marks] * bool(mean.marks) + [f"{len(mean.apart)} other questions"] * bool(mean.apart))
+
+
 def front_of(means: Sequence[Mean]) -> list[Mean]:
     """Complete settings that no other beats in both tokens per forward and score, by rising speed."""
     whole = [m for m in means if m.complete]
@@ -65,22 +73,24 @@ def _settings(summary: Summary, longest: int | None) -> Sheet:
     note = "* on the Pareto front of score and tokens per forward"
     if longest is not None and len(shown) > longest:
         shown = [m for m in shown if (m.method, m.setting) in front]
-        note += f"; {len(summary.means) - len(shown)} settings off the front are in settings.csv"
+        note += f"; {counted(len(summary.means) - len(shown), 'setting')} off the front: see settings.csv"
     elif any(not m.complete for m in shown):
         note += "; no mean is taken where a task is missing"
+    if any(m.apart for m in summary.means):
+        note += f"; {OTHERS}"
     n = len(summary.tasks)
     rows = [
         (
             m.method + ("*" if (m.method, m.setting) in front else ""), m.setting or DASH, f"{m.tasks}/{n}",
-            share(m.score), between(m.score_low, m.score_high), number(m.tokens_per_forward),
-            number(m.canvas_tokens_per_forward), number(m.forwards, 1), number(m.tokens_per_second, 0), m.marks,
+            share(m.score), between(m.score_low, m.score_high), str(m.questions), number(m.tokens_per_forward),
+            number(m.canvas_tokens_per_forward), number(m.forwards, 1), number(m.tokens_per_second, 0), marks(m),
         )
         for m in shown
     ]  # fmt: skip
     title = f"mean over {n} tasks" if n > 1 else summary.tasks[0]
     heads = (
-        "method", "setting", "tasks", "score %", "95 %", "tokens / forward", "canvas / forward", "forwards",
-        "tokens / s", "marks",
+        "method", "setting", "tasks", "score %", "95 %", "questions", "tokens / forward", "canvas / forward",
+        "forwards", "tokens / s", "marks",
     )  # fmt: skip
     return Sheet(title, heads, rows, 2, note)
 
@@ -169,6 +179,8 @@ def _pairs(pairs: Sequence[PairLine]) -> Sheet:
         "task", "answers", "A %", "B %", "B - A", "95 %", "only A", "only B", "p", "test", "forwards A", "forwards B",
     )  # fmt: skip
     note = "the same questions and seeds in both; p: McNemar's exact test, or a paired bootstrap over questions"
+    if left_out := sum(line.left_out for line in pairs if line.task != "all"):
+        note += f"; {counted(left_out, 'answer')} of one alone left out"
     return Sheet(f"A: {pairs[0].a} - B: {pairs[0].b}", heads, rows, 1, note)
 
 
@@ -184,13 +196,16 @@ def _marked(summary: Summary) -> Sheet:
     for f in summary.figures:
         r = f.row
         told = [r.status] * (r.status != "done") + ["torn last line"] * bool(f.result.torn)
+        told += [] if r.compared or not r.samples else ["other questions"]
+        told += [f"compared on {r.samples}"] if r.samples < r.answers else []
         if told:
             asked = DASH if r.asked is None else str(r.asked)
             rows.append(
-                (r.task, f"{r.method} {r.setting}".strip(), ", ".join(told), str(r.samples), asked, str(r.failures))
+                (r.task, f"{r.method} {r.setting}".strip(), ", ".join(told), str(r.answers), asked, str(r.failures))
             )
     heads = ("task", "method", "mark", "answers", "asked", "failed")
-    return Sheet("points that are not whole", heads, rows, 3, "their figures are over the answers there are")
+    note = "figures are over the answers to the questions that a task's points have in common"
+    return Sheet("points that are not whole", heads, rows, 3, f"{note}; {OTHERS}")
 
 
 def share(value: float) -> str:
@@ -208,20 +223,57 @@ def between(low: float, high: float) -> str:
     return DASH if low != low else f"{100 * low:.0f}-{100 * high:.0f}"
 
 
+def fitting(sheet: Sheet, width: int) -> list[Sheet]:
+    """A sheet as one or more that fit into ``width`` characters: the columns of names stand in each, those of numbers
+    are dealt out in order. A table is never wider than its cells need, and no number is broken."""
+    columns = list(zip(sheet.heads, *sheet.rows, strict=True))
+    wide = [max(len(visible(c)) for c in [*_words(column[0]), *column[1:]]) + 2 for column in columns]
+    # Names may be folded, down to half of the terminal for all of them.
+    named = min(sum(wide[: sheet.names]), width // 2)
+    dealt: list[list[int]] = []
+    left = 0
+    for place in range(sheet.names, len(columns)):
+        if wide[place] > left or not dealt:
+            dealt.append([])
+            left = width - named - 2
+        dealt[-1].append(place)
+        left -= wide[place]
+    if len(dealt) < 2:
+        return [sheet]
+    parts = []
+    for number, own in enumerate(dealt):
+        places = [*range(sheet.names), *own]
+        rows = [tuple(row[i] for i in places) for row in sheet.rows]
+        heads = tuple(sheet.heads[i] for i in places)
+        last = number == len(dealt) - 1
+        title = f"{sheet.title} ({number + 1} of {len(dealt)})"
+        parts.append(replace(sheet, title=title, heads=heads, rows=rows, note=sheet.note if last else ""))
+    return parts
+
+
+def _words(head: str) -> list[str]:
+    """The pieces of a heading that stand one below the other."""
+    return head.replace(" / ", "/ ").split()
+
+
 def rich_table(sheet: Sheet) -> Table:
     """A sheet for the terminal."""
     table = Table(
-        title=Text(sheet.title), title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=Text(visible(sheet.title)),
+        title_style="bold",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     if sheet.note:
-        table.caption, table.caption_justify = Text(sheet.note), "left"
+        table.caption, table.caption_justify = Text(visible(sheet.note)), "left"
     for i, head in enumerate(sheet.heads):
         if i < sheet.names:
             table.add_column(Text(head), overflow="fold", min_width=6)
         else:
             table.add_column(Text(head.replace(" / ", "/\n").replace(" ", "\n")), justify="right", overflow="fold")
     for row in sheet.rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     return table
 
 
@@ -232,7 +284,7 @@ def markdown(sheets: Iterable[Sheet], pictures: Sequence[tuple[str, str]] = ()) 
         lines = [f"## {_plain_text(sheet.title)}\n", _line(sheet.heads)]
         lines.append("|" + "|".join("---" if i < sheet.names else "---:" for i in range(len(sheet.heads))) + "|")
         lines += [_line(row) for row in sheet.rows]
-        parts.append("\n".join(lines) + (f"\n\n{sheet.note}\n" if sheet.note else "\n"))
+        parts.append("\n".join(lines) + (f"\n\n{_plain_text(sheet.note)}\n" if sheet.note else "\n"))
     titled = [(_plain_text(title), file) for title, file in pictures]
     parts += [f"## {title}\n\n![{title}]({file})\n" for title, file in titled]
     return "\n".join(parts)
@@ -244,8 +296,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _plain_text(text: str) -> str:
     """A text that Markdown and the HTML inside it leave as it is."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return text.replace("|", "\\|").replace("*", "\\*")
+    text = visible(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([|*`\\\[\]])", r"\\\1", text)
 
 
 def columns_of(record: type[Any]) -> list[str]:

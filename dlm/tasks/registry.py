@@ -95,7 +95,7 @@ _ENTRIES: dict[str, Entry] = {
     "parallelbench/puzzle/latin_square": Entry("dlm.tasks.parallelbench:LatinSquares", "any Latin square"),
     "parallelbench/puzzle/sudoku": Entry("dlm.tasks.parallelbench:Sudokus", "a solution"),
     **{f"parallelbench/text/{t}": Entry("dlm.tasks.text:open_text", "grammar", named=True) for t in _TEXTS},
-    "gsm8k": Entry("dlm.tasks.gsm8k:Gsm8k", "the last number", far=True),
+    "gsm8k": Entry("dlm.tasks.gsm8k:Gsm8k", "the stated number", far=True),
     "humaneval": Entry("dlm.tasks.humaneval:HumanEval", "programs that pass"),
 }
 _SHORT_METRICS = {"arithmetic/addition": "the sum", "math/word_problem": "the stated number",
@@ -112,8 +112,13 @@ def every() -> list[str]:
     return [*_SHORT, *_ENTRIES]
 
 
-def metric(name: str) -> str:
-    """What the task's score measures, in a few words; of a task that is not ours, ``its own scorer``."""
+def metric(task: Task | str) -> str:
+    """What a task's score measures, in a few words: what the object says of itself (``metric``), of ours what is known
+    by the name, else ``its own scorer``."""
+    if not isinstance(task, str):
+        ours = type(task).__module__.partition(".")[0] == "dlm"
+        return str(getattr(task, "metric", None) or (metric(task.name) if ours else "its own scorer"))
+    name = task
     if name in _SHORT_METRICS:
         return _SHORT_METRICS[name]
     entry = _ENTRIES.get(name) or _ENTRIES.get(f"parallelbench/{name}")

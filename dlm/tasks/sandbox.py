@@ -1,8 +1,35 @@
-"""Runs a program that a model wrote, apart from everything else."""
+"""Runs a program that a model wrote, apart from everything else.
+
+The interpreter's process runs as follows. A supervisor is started in a session of its own; it forks a judge's
+process and the program's, watches the time, kills their process groups and every descendant when the judge is done
+(Linux hands orphans back to the supervisor, even those with a session of their own), and dies with this process.
+
+The judge alone holds the tests, and a secret that it sends after the last of them. It calls the program's function
+through a pipe: arguments and results cross as numbers, texts and containers of them, everything else arrives as
+something that equals nothing (:mod:`dlm.tasks.confined.values`). So the program has no tests to read, no object of
+its own is ever compared, and no function that the judge uses is within its reach. It is confined no less.
+
+What binds the program depends on the machine (:func:`level`):
+
+``namespaces`` (Linux with user namespaces): every file system is read-only but for its folder, which lies in
+memory and is bounded as a whole; there is no network; the kernel kills its processes together; it sees no process
+outside. Together with ``seccomp`` it makes no process, opens no socket of any kind and signals nobody.
+
+``filters`` (Linux 5.13 or newer with Landlock and seccomp, such as inside most containers): the same by the
+kernel, except that the size of its files is bounded one by one.
+
+``hook``: Python's audit hooks refuse sockets, processes, signals, ctypes, and writing outside the folder. That
+stops accidents and careless code; a program written to escape can. macOS has this level only, and its kernel does
+not keep to the memory limit.
+
+All levels have the limits of :class:`Limits`, and the hook as well, because its messages are the clearest. Memory
+and environment of this process are hidden while programs run (Linux). What stays open at every level: files can be
+*read* as far as the user who runs this can, the file of the problems among them; and without tests a program that
+is written to can say that it ran to its last line when it did not.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -11,13 +38,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from dlm.errors import SandboxError, SettingsError
+from dlm.tasks.confined import kernel
+from dlm.tasks.hidden import hidden
 
 Status = Literal["passed", "failed", "timeout", "memory", "killed", "refused"]
 Level = Literal["namespaces", "filters", "hook", "none"]
@@ -60,13 +92,28 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Check:
+    """What a program has to do.
+
+    Attributes:
+        entry: the function of the program that is tested.
+        source: defines ``check(candidate)``, which raises where the function is wrong.
+        prompt: code that the tests may use beside it.
+    """
+
+    entry: str
+    source: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a program ended.
 
     Attributes:
-        status: ``passed``: it ran to its last line; ``failed``: it raised, or left before its last line; ``timeout``:
-            of the wall or of the processor; ``memory``: MemoryError; ``killed``: by a signal (a crash, or the kernel);
-            ``refused``: it did not pass and had asked for what is forbidden.
+        status: ``passed``: it ran to its last line, and its tests to theirs; ``failed``: either raised, or left;
+            ``timeout``: of the wall or of the processor; ``memory``: MemoryError; ``killed``: by a signal (a crash, or
+            the kernel); ``refused``: it did not pass and had asked for what is forbidden.
         detail: the end of its stderr, or what was refused.
         measures: of :data:`MEASURES`, what was in force.
     """
@@ -76,33 +123,16 @@ class Outcome:
     measures: tuple[str, ...]
 
 
-def run_program(source: str, *, limits: Limits | None = None, without: tuple[str, ...] = ()) -> Outcome:
+def run_program(
+    source: str, tests: Check | None = None, *, limits: Limits | None = None, without: tuple[str, ...] = ()
+) -> Outcome:
     """Run a program in a fresh interpreter without site packages, in an empty folder, with nothing on stdin.
 
-    The interpreter's process runs as follows. A supervisor is started in a session of its own; it forks the program's
-    process, watches the time, kills the program's process group and every descendant when the program ends (Linux
-    hands orphans back to the supervisor, even those with a session of their own), and dies with this process. The
-    program counts as passed when a secret was sent after its last line: leaving early is not enough.
-
-    What binds the program depends on the machine (:func:`level`):
-
-    ``namespaces`` (Linux with user namespaces): every file system is read-only but for its folder, which lies in
-    memory and is bounded as a whole; there is no network; the kernel kills its processes together; it sees no process
-    outside. Together with ``seccomp`` it makes no process, opens no socket of any kind and signals nobody.
-
-    ``filters`` (Linux 5.13 or newer with Landlock and seccomp, such as inside most containers): the same by the
-    kernel, except that the size of its files is bounded one by one.
-
-    ``hook``: Python's audit hooks refuse sockets, processes, signals, ctypes, and writing outside the folder. That
-    stops accidents and careless code; a program written to escape can. macOS has this level only, and its kernel does
-    not keep to the memory limit.
-
-    All levels have the limits of :class:`Limits`, and the hook as well, because its messages are the clearest. Files
-    can be *read* as far as the user who runs this can. The secret is in the memory of the program's own process: one
-    written for that purpose could find it and count as passed, at every level.
+    How it is kept apart and judged, and what stays open, is said at the top of this file.
 
     Args:
         source: the program.
+        tests: what its function has to do; None: the program need only run.
         limits: what it may use.
         without: measures to leave out, for tests of the others.
 
@@ -114,15 +144,17 @@ def run_program(source: str, *, limits: Limits | None = None, without: tuple[str
         raise SandboxError("generated programs are run on Linux and macOS only: use WSL or a container")
     limits = limits or Limits()
     token = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix="dlm-sandbox-", ignore_cleanup_errors=True) as folder:
+    entry = tests.entry if tests else None
+    known = {"tests": tests.source if tests else "", "prompt": tests.prompt if tests else ""}
+    with tempfile.TemporaryDirectory(prefix="dlm-sandbox-", ignore_cleanup_errors=True) as folder, _hidden():
         reader, writer = os.pipe()
         asked = {
             **{key: value for key, value in asdict(limits).items() if not key.endswith("_mb")},
             "memory": limits.memory_mb << 20, "disk": limits.disk_mb << 20, "folder": os.path.realpath(folder),
-            "source": source, "token": token, "answers": writer, "without": without,
+            "answers": writer, "without": without,
         }  # fmt: skip
         try:
-            process = _started(asked)
+            process = _started(asked, {"source": source, "entry": entry}, {**known, "entry": entry, "token": token})
         except OSError as error:
             os.close(reader)
             raise SandboxError(f"the sandbox did not start: {error}") from error
@@ -131,28 +163,58 @@ def run_program(source: str, *, limits: Limits | None = None, without: tuple[str
         try:
             answers, errors = _listen(process, reader, time.monotonic() + limits.seconds + START)
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             os.close(reader)
             assert process.stderr is not None
             process.stderr.close()
-    return _outcome(answers.splitlines(), errors, token)
+    return _outcome(answers.splitlines(), hidden(errors), token)
 
 
-def _started(asked: dict[str, Any]) -> subprocess.Popen[bytes]:
-    """The supervisor, with its settings in a file: a pipe that nobody reads would stop this process."""
+_hiding = threading.Lock()
+_running = 0  # programs
+_was_hidden = False
+
+
+@contextmanager
+def _hidden() -> Iterator[None]:
+    """While programs run, nobody reads this process's environment and memory: keys stand there."""
+    global _running, _was_hidden
+    with _hiding, suppress(OSError):
+        _running += 1
+        if _running == 1:
+            _was_hidden = kernel.hide()
+    try:
+        yield
+    finally:
+        with _hiding, suppress(OSError):
+            _running -= 1
+            if not _running and not _was_hidden:
+                kernel.hide(False)
+
+
+def _started(asked: dict[str, Any], program: dict[str, Any], judge: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """The supervisor, with its settings in files: a pipe that nobody reads would stop this process."""
     folder = asked["folder"]
     # One hash seed: what a program does with sets is the same in every run.
     environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "TMPDIR": folder, "HOME": folder}
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as settings:
-        json.dump(asked, settings)
-        settings.seek(0)
+    with ExitStack() as files:
+        numbers = {"program": _file(files, program), "judge": _file(files, judge)}
+        settings = _file(files, {**asked, **numbers})
         return subprocess.Popen(
             [sys.executable, "-P", "-s", "-S", "-B", "-c", _CHILD.format(str(Path(__file__).parent))],
-            stdin=settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(asked["answers"],),
-            cwd=folder, start_new_session=True, env=environment,
+            stdin=settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            pass_fds=(asked["answers"], *numbers.values()), cwd=folder, start_new_session=True, env=environment,
         )  # fmt: skip
+
+
+def _file(files: ExitStack, values: dict[str, Any]) -> int:
+    """A nameless file that holds values as JSON, ready to be read."""
+    file = files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))  # noqa: SIM115
+    json.dump(values, file)
+    file.seek(0)
+    return file.fileno()
 
 
 def _listen(process: subprocess.Popen[bytes], reader: int, until: float) -> tuple[str, str]:

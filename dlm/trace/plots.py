@@ -12,6 +12,7 @@ import numpy as np
 
 from dlm.files import whole, write_whole
 from dlm.trace.steps import Trace
+from dlm.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +115,7 @@ def _rows(axes: Axes, rows: Sequence[Trace]) -> None:
     axes.set_facecolor(MASKED)
     extent = (-0.5, shares.shape[1] - 0.5, len(rows) - 0.5, -0.5)
     image = _image(axes, np.ma.masked_invalid(shares), cmap=ORDER, vmin=0, vmax=1, extent=extent, origin="upper")
-    _named(axes, "row", f"decoding order of {len(rows)} rows")
+    _named(axes, "row", f"decoding order of {counted(len(rows), 'row')}")
     _bar(axes, image, "share of the row's forwards until the commit")
 
 

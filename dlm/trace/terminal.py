@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dlm.trace.pieces import FILLER, MASKED, fold
 from dlm.trace.steps import Trace, TraceStep
+from dlm.words import counted
 
 TAKEN_BACK = "▒"
 BORDERS = ("⟦", "⟧")  # around the block at work
@@ -81,9 +82,11 @@ def told(step: TraceStep, start: int) -> list[str]:
     if step.filled is not None:
         words.append("the rest filled" if step.cut is None else f"the row ends at {step.cut - start}")
     if step.drafts:
-        words.append(f"{step.accepted} of {step.drafts} drafts accepted")
+        words.append(f"{step.accepted} of {counted(step.drafts, 'draft')} accepted")
     if step.cache is not None:
-        words.append(f"{step.cache.fed} positions fed" + (", everything refreshed" if step.cache.refresh else ""))
+        words.append(
+            f"{counted(step.cache.fed, 'position')} fed" + (", everything refreshed" if step.cache.refresh else "")
+        )
     return words
 
 

@@ -25,8 +25,11 @@ class FilterTraining:
 
     Attributes:
         hidden: width of the hidden layer.
-        steps, batch: updates, and lines per update.
+        steps, batch: updates, and lines per update; None: all of them.
         lr, weight_decay: of AdamW.
+        schedule: ``linear``: the rate falls to nothing; ``constant``: it stays, as in the reference.
+        start: ``identity``: every output begins with a view of its own confidence; ``random``, as the reference.
+        keep: ``best``: the weights that did best on the held-out lines; ``last``, as the reference.
         loss_on: ``masked``: positions that were open; ``all``: the whole block, as the reference.
         wrong_weight: how much dearer a wrong proposal is than a right one.
         held_out: share of the prompts that only judge.
@@ -40,9 +43,12 @@ class FilterTraining:
 
     hidden: int = 64
     steps: int = 4000
-    batch: int = 512
+    batch: int | None = 512
     lr: float = 3e-3
     weight_decay: float = 0.01
+    schedule: Literal["linear", "constant"] = "linear"
+    start: Literal["identity", "random"] = "identity"
+    keep: Literal["best", "last"] = "best"
     loss_on: Literal["masked", "all"] = "masked"
     wrong_weight: float = 5.0
     held_out: float = 0.1
@@ -52,8 +58,13 @@ class FilterTraining:
 
     def __post_init__(self) -> None:
         for name in ("hidden", "steps", "batch", "check_every"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if (name, value) != ("batch", None) and (type(value) is not int or value < 1):
+                raise SettingsError(f"{name} must be a whole number of at least 1, got {value!r}")
+        words = {"schedule": ("linear", "constant"), "start": ("identity", "random"), "keep": ("best", "last")}
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}")
         for name in ("held_out", "false_accepts"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise SettingsError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -164,7 +175,7 @@ class _Run:
             _uniform((how.hidden, n), n, noise), _uniform((how.hidden,), n, noise),
             _uniform((n, how.hidden), how.hidden, noise), _uniform((n,), how.hidden, noise),
         ]  # fmt: skip
-        if how.hidden >= n:  # every output begins with a view of its own confidence, by far the best single sign
+        if how.start == "identity" and how.hidden >= n:  # its own confidence is by far the best single sign
             with torch.no_grad():
                 self.weights[0][:n], self.weights[1][:n] = 2 * torch.eye(n), 0.0
                 self.weights[2][:, :n] = 2 * torch.eye(n)
@@ -174,10 +185,13 @@ class _Run:
 
     def update(self) -> None:
         """One step of AdamW."""
-        noise = torch.Generator().manual_seed(self.how.seed * 1_000_003 + self.step)
-        lines = torch.randint(len(self.own), (min(self.how.batch, len(self.own)),), generator=noise)
-        # The rate falls to nothing, so that the last weights are no accident of the last batch.
-        self.optimiser.param_groups[0]["lr"] = self.how.lr * (1 - self.step / self.how.steps)
+        lines = torch.arange(len(self.own))
+        if self.how.batch is not None:
+            noise = torch.Generator().manual_seed(self.how.seed * 1_000_003 + self.step)
+            lines = torch.randint(len(self.own), (min(self.how.batch, len(self.own)),), generator=noise)
+        if self.how.schedule == "linear":
+            # The rate falls to nothing, so that the last weights are no accident of the last batch.
+            self.optimiser.param_groups[0]["lr"] = self.how.lr * (1 - self.step / self.how.steps)
         self.optimiser.zero_grad()
         self._loss(self.own, lines).backward()
         self.optimiser.step()
@@ -187,7 +201,7 @@ class _Run:
         """Keep the weights if they are the best so far."""
         with torch.no_grad():
             loss = float(self._loss(self.held_out, torch.arange(len(self.held_out))))
-        if loss < self.best_loss:
+        if loss < self.best_loss or self.how.keep == "last":
             self.best_loss, self.best = loss, [weight.detach().clone() for weight in self.weights]
 
     def _loss(self, records: Records, lines: Tensor) -> Tensor:

@@ -171,9 +171,15 @@ def _walked(walk: Walk, portion: Portion, length: int) -> Records:
     for level in walk.levels:
         sampler = walk.oracle(rows, walk.inputs, least=level, blocks=blocks)
         decoder = Decoder(walk.model.backbone, walk.model.description, sampler)
+        stuck: set[int] = set()
         for event in decoder.run(jobs, batch, walk.model.device):
             if isinstance(event, StepEvent):
-                parts.append(_noted(event, walk, known, portion.first))
+                noted = _noted(event, walk, known, portion.first)
+                # Where nothing agreed the next forward shows the same once more, and the answer is written.
+                indices = [row.job.index for row in event.rows]
+                parts.append(noted[torch.tensor([index not in stuck for index in indices])])
+                idle = (~event.chosen.any(dim=1)).tolist()
+                stuck = {index for index, nothing in zip(indices, idle, strict=True) if nothing}
     return Records.cat(parts)
 
 

@@ -12,6 +12,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import BlockSchedule, Growth
 from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,7 @@ class GrowingBlocks(BlockSchedule):
     unsure: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("initial", "length", "step_size", "window"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"blocks.{name} must be at least 1, got {value}")
+        at_least(1, **{f"blocks.{name}": getattr(self, name) for name in ("initial", "length", "step_size", "window")})
         for name in ("enough", "certain", "unsure"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise SettingsError(f"blocks.{name} is a probability, in [0, 1], got {getattr(self, name)}")

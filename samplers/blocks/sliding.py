@@ -12,6 +12,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import BlockSchedule
 from dlm.engine.step import BlockState
 from dlm.errors import SettingsError
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class SlidingBlocks(BlockSchedule):
     widest: int | None = None
 
     def __post_init__(self) -> None:
-        if self.length is not None and self.length < 1:
-            raise SettingsError(f"blocks.length must be at least 1, got {self.length}")
+        at_least(1, **{"blocks.length": self.length, "blocks.widest": self.widest})
         if self.widest is not None and self.widest < (self.length or 32):
             raise SettingsError(f"blocks.widest={self.widest} is less than the length {self.length or 32}; raise it")
 

@@ -52,6 +52,12 @@ class TimeGrid(Budget):
                 f"Dream's time grid runs over the whole canvas of {region} positions, not over blocks of {block}:"
                 " use blocks=whole"
             )
+        most = max(4096, 4 * region)
+        if self.compat == "reference" and self.steps is not None and self.steps > most:
+            raise SettingsError(
+                f"steps={self.steps} for {region} positions: nearly all of these forwards would commit nothing; use at"
+                f" most {most}, or compat=clean"
+            )
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
         number = view.eligible.sum(dim=1) * grid_share(self, view)

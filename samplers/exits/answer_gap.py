@@ -47,10 +47,8 @@ class AnswerRegion:
                 raise SettingsError("after= is empty: give a text or token ids")
         if self.start is not None and self.after is not None:
             raise SettingsError("an answer region begins at start= or behind after=: give one of them")
-        if self.start is not None and self.start < 0:
-            raise SettingsError(f"the answer region's start must be 0 or more, got {self.start}")
-        if self.length is not None and self.length < 1:
-            raise SettingsError(f"the answer region's length must be at least 1, got {self.length}")
+        at_least(0, **{"the answer region's start": self.start})
+        at_least(1, **{"the answer region's length": self.length})
 
     def bind(self, tokenizer: Any) -> AnswerRegion:
         """The region with ids in place of a text."""

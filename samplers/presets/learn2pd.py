@@ -8,7 +8,8 @@ from typing import Any
 
 from dlm.engine.sampler import Sampler
 from dlm.training.filter_file import Filter, Inputs, read_filter
-from samplers.learn2pd.selector import Learn2PD, Oracle
+from samplers.learn2pd.oracle import Oracle, OracleEscape
+from samplers.learn2pd.selector import Learn2PD
 from samplers.presets.budgeted import uniform
 from samplers.presets.options import preset
 from samplers.scores.confidence import NegativeEntropy, Probability
@@ -38,6 +39,7 @@ def learn2pd(
 def oracle(
     answers: Sequence[Sequence[int]], inputs: Inputs = "masked_probability", least: float = 0.0, **options: Any
 ) -> Sampler:
-    """Commit what agrees with known answers: the fewest forwards of any rule that commits only final proposals. For
-    analysis, and for the trajectories filters are trained on; see :class:`samplers.Oracle`."""
-    return preset("oracle", options, Probability(), Oracle(answers, inputs, least))
+    """Commit what agrees with known answers, a bound for rules that commit only final proposals. For analysis, and for
+    the trajectories filters are trained on; see :class:`samplers.Oracle`."""
+    walk = Oracle(answers, inputs, least)
+    return preset("oracle", options, Probability(), walk, transforms=(OracleEscape(walk.answers),))

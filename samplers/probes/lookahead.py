@@ -14,6 +14,9 @@ from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
 from dlm.speculation.probes import Choice, Edits, Probe, VersionViews
 
+# Each is a further row of every forward.
+MOST_BRANCHES = 64
+
 
 class Candidates(NamedTuple):
     """One more token for each branch; the position is the scratch column where there is none.
@@ -43,8 +46,11 @@ class Lookahead(Probe):
     branches: int = 3
 
     def __post_init__(self) -> None:
-        if self.branches < 1:
-            raise SettingsError(f"branches must be at least 1, got {self.branches}; without branches use threshold")
+        if not 1 <= self.branches <= MOST_BRANCHES:
+            raise SettingsError(
+                f"branches must be from 1 to {MOST_BRANCHES}, each a further row of every forward, got {self.branches};"
+                " without branches use threshold"
+            )
 
     @property
     def versions(self) -> int:

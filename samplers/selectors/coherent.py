@@ -14,7 +14,7 @@ from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Whole
-from samplers.settings import at_least
+from samplers.settings import at_least, within
 
 Rows = Int[Tensor, " B"]
 
@@ -59,9 +59,8 @@ class Coherent(Selector):
     compares_steps = True
 
     def __post_init__(self) -> None:
-        at_least(1, steps=self.steps)
-        if not self.expand >= 0 or self.warm_up < 1:
-            raise SettingsError(f"expand must be 0 or more and warm_up 1 or more, got {self.expand}, {self.warm_up}")
+        at_least(1, steps=self.steps, warm_up=self.warm_up)
+        within("[0, 1e9]", expand=self.expand)
 
     def check(self, region: int, block: int) -> None:
         if self.steps is not None and self.steps > region:

@@ -52,7 +52,9 @@ class Klass(Selector):
 
     def init(self, canvas: Canvas) -> Float[Tensor, "B W H"]:
         """The last movements of every position, newest last; inf where there were none."""
-        return torch.full((*canvas.tokens.shape, self.history), torch.inf, device=canvas.tokens.device)
+        # A block never takes more forwards than it has positions, so what no block can reach needs no room.
+        history = min(self.history, canvas.tokens.shape[1])
+        return torch.full((*canvas.tokens.shape, history), torch.inf, device=canvas.tokens.device)
 
     def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
         return canvas.masked if self.compat == "d2cache" else blocks.block & canvas.masked

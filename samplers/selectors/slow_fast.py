@@ -13,6 +13,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Selector
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
+from samplers.settings import at_least
 
 
 class Cycle(NamedTuple):
@@ -61,14 +62,17 @@ class SlowFast(Selector):
     def __post_init__(self) -> None:
         if not 0.0 <= self.low <= self.high <= 1.0:
             raise SettingsError(f"low and high must satisfy 0 <= low <= high <= 1, got {self.low} and {self.high}")
-        if not 1 <= self.window <= self.explore:
+        at_least(1, explore=self.explore, window=self.window)
+        if self.window > self.explore:
             raise SettingsError(f"window must be in [1, explore={self.explore}], got {self.window}")
         if not self.deviation >= 0:
             raise SettingsError(f"deviation must be 0 or more, got {self.deviation}")
 
     def init(self, canvas: Canvas) -> Cycle:
         zero, none = torch.zeros_like(canvas.start), torch.zeros_like(canvas.start, dtype=torch.bool)
-        estimates = torch.full((len(zero), self.window), torch.nan, device=zero.device)
+        # More estimates than a block has forwards are never there.
+        window = min(self.window, canvas.tokens.shape[1] + 1)
+        estimates = torch.full((len(zero), window), torch.nan, device=zero.device)
         return Cycle(zero, estimates, zero, none, zero, zero, canvas.end)
 
     def visible_end(self, canvas: Canvas, state: Cycle) -> Int[Tensor, " B"]:

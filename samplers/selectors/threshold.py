@@ -102,13 +102,13 @@ class LocalLeap(Selector):
         within("(0, 1.01]", anchor=self.anchor, relaxed=self.relaxed)
         if self.relaxed > self.anchor:
             raise SettingsError(f"relaxed={self.relaxed} must not exceed anchor={self.anchor}")
-        if self.radius < 0:
-            raise SettingsError(f"radius must be 0 or more, got {self.radius}")
+        at_least(0, radius=self.radius)
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
         anchors = (view.scores >= self.anchor) & view.eligible
         on_canvas = view.on_canvas(anchors.float())[:, None]
-        zone = torch.nn.functional.max_pool1d(on_canvas, 2 * self.radius + 1, stride=1, padding=self.radius)
+        radius = min(self.radius, on_canvas.shape[2])
+        zone = torch.nn.functional.max_pool1d(on_canvas, 2 * radius + 1, stride=1, padding=radius)
         near = view.here(zone[:, 0] > 0)
         return anchors | (near & (view.scores >= self.relaxed)), state

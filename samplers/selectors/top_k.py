@@ -65,5 +65,8 @@ class Bernoulli(Selector):
     def idle_steps(self) -> int:
         return self.grid.idle_steps
 
+    def check(self, region: int, block: int) -> None:
+        self.grid.check(region, block)
+
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         return view.uniform(Purpose.BERNOULLI) < grid_share(self.grid, view)[:, None], state

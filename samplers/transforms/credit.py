@@ -67,7 +67,9 @@ class Credit(LogitTransform):
         one_of("sparse", "dense", store=self.store)
 
     def init(self, canvas: Canvas) -> CreditStore:
-        shape = (*canvas.tokens.shape, 1 if self.store == "dense" else self.slots)
+        # A block takes no more forwards than a row has columns, and each deposits one token.
+        slots = min(self.slots, canvas.tokens.shape[1])
+        shape = (*canvas.tokens.shape, 1 if self.store == "dense" else slots)
         device = canvas.tokens.device
         return CreditStore(
             torch.full(shape, -1, dtype=torch.long, device=device),

@@ -45,8 +45,7 @@ def test_every_cache_beside_none(capsys: pytest.CaptureFixture[str]) -> None:
     out, result = told(capsys, "bench.drift=0", "bench.threads=1")
     figures = {f["cache"]: f for f in result["figures"]}
     with_random = {"none, random", "dkv_greedy, random"}
-    # The model's attention is full, and the row shorter than the window.
-    refused = {"block_causal": "this model's attention is full", "window": "wider than the canvas of 40"}
+    refused = {"block_causal": "this model's attention is full"}
     assert set(figures) == set(cache.PRESETS) - {*refused, "dkv_greedy"} | with_random
     assert set(result["refused"]) == set(refused)
     for name, reason in refused.items():
@@ -137,7 +136,7 @@ def test_a_cache_no_sampler_suits_is_listed_with_its_reason() -> None:
 def test_what_the_gpu_session_runs() -> None:
     result = bench_gpu.every_cache("tiny", 12, 4, (1, 2), "cpu", "float32")
     assert {f["batch"] for f in result["figures"]} == {1, 2}
-    assert set(result["refused"]) == {"block_causal", "window"}
+    assert set(result["refused"]) == {"block_causal"}
     assert result["settings"]["turn"] is None
     assert all(f["kl"] is not None for f in result["figures"] if not f["cache"].startswith("none"))
     assert [name for name in bench_gpu.PARTS if name.startswith("caches/")] == [

@@ -34,6 +34,8 @@ from tests.doubles import random_llada, table_model
         ("sparse", {"keep": 0.0}, "keep is a share and must be above 0"),
         ("sparse", {"kernel": 2}, "kernel must be an odd number of positions, got 2"),
         ("window", {"ahead": -1}, "ahead must be"),
+        ("window", {"ahead": 10**30}, "ahead must be at most 2147483647"),
+        ("vicinity", {"compat": "both"}, "compat must be 'clean' or 'reference'"),
         ("window", {"inner": cache.sparse()}, "window cannot be laid around Sparse"),
         ("window", {"inner": cache.recap()}, "window cannot be laid around Recap"),
         ("window", {"inner": cache.window()}, "window cannot be laid around Window"),
@@ -50,19 +52,19 @@ def test_settings_out_of_range(name: str, settings: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize(
-    ("policy", "message"),
+    ("wide", "all_of_it"),
     [
-        (cache.vicinity(100, 0), "before=100 is wider than the canvas of 31 positions"),
-        (cache.vicinity(0, 32), "after=32 is wider"),
-        (cache.window(ahead=32), "ahead=32 is wider"),
-        (cache.window(cache.vicinity(64), 8), "before=64 is wider"),
-        (cache.dkv_decode(ahead=40), "ahead=40 is wider"),
-        (cache.recap(positions=50), "positions=50 is wider"),
+        (cache.vicinity(10**6, 2**31 - 1), cache.vicinity(None, None)),
+        (cache.window(ahead=10**9), cache.window(ahead=31)),
+        (cache.window(cache.vicinity(10**9), 2**31 - 1), cache.window(cache.vicinity(None), 31)),
+        (cache.dkv_decode(ahead=10**9), cache.dkv_decode(ahead=30)),
+        (cache.recap(positions=10**9), cache.recap(positions=30)),
     ],
 )
-def test_a_window_wider_than_the_canvas(policy: Any, message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        history(FAMILIES["llada"](), policy)
+def test_a_window_wider_than_the_row_is_all_of_it(wide: Any, all_of_it: Any) -> None:
+    ours, theirs = (history(FAMILIES["llada"](), policy) for policy in (wide, all_of_it))
+    assert ours.steps == theirs.steps
+    assert [c.token_forwards for c in ours.counts] == [c.token_forwards for c in theirs.counts]
 
 
 def test_a_cache_that_must_know_the_order() -> None:

@@ -62,6 +62,8 @@ def at_speed(scores: Sequence[float], speed: int, **changes: Any) -> list[Sample
 def write(out: Path, values: dict[str, Any], samples: Sequence[Sample], manifest: dict[str, Any] | None = None) -> Path:
     """Write a point; returns its folder."""
     folder = Point(values).folder(out)
+    if not folder.name.isprintable():  # a name that no file can have
+        folder = out / Point(values).hash
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
     told = {"status": "done", "limit": len(samples), "seeds": [0]} if manifest is None else manifest

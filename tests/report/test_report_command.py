@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -148,6 +149,26 @@ def test_names_from_results_are_text_in_the_page(tmp_path: Path) -> None:
     assert "&lt;i&gt;=2" in page
     told = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "<b>" not in told and "x/&lt;/script>" in told
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_control_characters_in_results_command_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They stand in tables, page and pictures as escapes; the pictures stay well-formed."""
+    nasty = "x/\x1b]0;a\x07\x00\u202e\ud800<i>"
+    for task in (nasty, nasty + "2"):
+        for level in ("\x1b[2J<b>", "\uffff"):
+            values = config(f"thr\x1b{level}", task, sampler__threshold=level)
+            write(tmp_path, values, at_speed([1, 0], 2, error_type="\x1b[31m<u>", task="x"))
+    run([str(tmp_path), f"out={tmp_path / 'out'}"])
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err and "\\x1b]0;a\\x07" in shown.out
+    for path in (tmp_path / "out").iterdir():
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+        if path.suffix in (".md", ".html", ".svg"):
+            text = path.read_text(encoding="utf-8")
+            assert not any(sign in text for sign in "\x1b\x07\x00\u202e\uffff"), path
+            assert not any(mark in text for mark in ("<i>", "<u>", "<b>")), path
 
 
 @pytest.mark.parametrize(

@@ -225,10 +225,19 @@ def test_the_oracle_commits_what_agrees() -> None:
     assert answer.commit_step == [0, 1, 0, 2]
 
 
-def test_the_oracle_commits_the_surest_where_nothing_agrees() -> None:
-    answer = decode(told((1, 9, 3, 9), (1, 9, 3, 9), (1, 2, 3, 4)), oracle([[0, *ANSWER]]), 4)
-    assert answer.tokens == [1, 9, 3, 4]
-    assert answer.commit_step == [0, 1, 0, 2]
+@pytest.mark.parametrize("blocks", [samplers.Whole(), samplers.Fixed(2)])
+def test_where_nothing_agrees_the_answer_is_written_at_the_next_forward(blocks: Any) -> None:
+    answer = decode(told((1, 9, 3, 9), (1, 9, 3, 9), (1, 9, 3, 9)), oracle([[0, *ANSWER]], blocks=blocks), 4)
+    assert answer.tokens == ANSWER
+    assert answer.commit_step == ([0, 2, 0, 2] if isinstance(blocks, samplers.Whole) else [0, 2, 3, 5])
+
+
+def test_the_walk_always_ends_with_the_answer() -> None:
+    for model in MODELS.values():
+        rows = [[*prompt, *([5, 6, 7] * 3)[:8]] for prompt in PROMPTS]
+        sampler = oracle(rows, blocks=samplers.Fixed(4))
+        answers = dlm.generate(model, PROMPTS, sampler=sampler, max_new_tokens=8, batch_size=3)
+        assert all(answer.tokens == row[-8:] for answer, row in zip(answers, rows, strict=True))
 
 
 def test_a_careful_oracle_waits_for_what_is_sure() -> None:

@@ -6,15 +6,22 @@ import gzip
 import json
 import re
 import time
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import dlm.tasks
 from dlm.errors import SettingsError
 from dlm.overrides import config_dir
+from dlm.tasks.base import Instance
 from dlm.tasks.gsm8k import EXAMPLES, Gsm8k
 from dlm.tasks.records import read_records
 
@@ -84,7 +91,7 @@ def test_the_examples_are_right() -> None:
         (0, "It carries $700.", 1, 0, None),
         (0, "#### 700.", 1, 1, None),
         (0, "#### 70\n#### 700", 1, 1, None),
-        (0, "#### 700\nThat is all, 1 answer.", 0, 1, "wrong"),
+        (0, "#### 700\nThat is all, 1 answer.", 1, 1, None),
         (0, "#### 700\n\nQuestion: What is 1 + 1?\nAnswer: #### 2", 1, 1, None),
         (0, "Question: How many? Answer: 700", 1, 0, None),
         (0, "#### 701", 0, 0, "wrong"),
@@ -95,11 +102,11 @@ def test_the_examples_are_right() -> None:
         (3, "#### 2400", 1, 1, None),
         (3, "#### 2,400", 1, 1, None),
         (3, "$2,400.", 1, 0, None),
-        (3, "#### 2400.00", 0, 0, "wrong"),
+        (3, "#### 2400.00", 1, 1, None),
         (4, "#### -5", 1, 1, None),
         (4, "#### 5", 0, 0, "wrong"),
         (6, "$9.5", 1, 0, None),
-        (6, "#### 9.50", 0, 0, "wrong"),
+        (6, "#### 9.50", 1, 1, None),
     ],
 )
 def test_numbers(task: Gsm8k, index: int, output: str, loose: float, strict: float, error: str | None) -> None:
@@ -107,8 +114,76 @@ def test_numbers(task: Gsm8k, index: int, output: str, loose: float, strict: flo
     assert (verdict.score, verdict.strict, verdict.error) == (loose, strict, error)
 
 
+@pytest.mark.parametrize("line", (DATA.parent / "answers.jsonl").read_text(encoding="utf-8").splitlines())
+def test_answers_in_the_dress_models_give_them(task: Gsm8k, line: str) -> None:
+    case = json.loads(line)
+    instance = replace(task.instance(0), meta={"answer": case["gold"]})
+    assert task.judge(instance, case["answer"]).score == case["score"]
+
+
+WHOLE = st.integers(-(10**12), 10**12)
+
+
+@given(
+    right=WHOLE, other=WHOLE, dress=st.sampled_from(("#### {}", "\\boxed{{{}}}", "The answer is {}.", "{}", "= ${}$"))
+)
+def test_a_number_is_right_in_any_spelling_and_no_other_is(right: int, other: int, dress: str) -> None:
+    instance = Instance("x", "gsm8k", "", "", {"answer": str(right)})
+    judge = partial(Gsm8k.judge, Gsm8k.__new__(Gsm8k), instance)
+    for number in (right, other):
+        spelt = {
+            f"{number}", f"{number:,}", f"{number:,}".replace(",", "{,}"), f"{number:,}".replace(",", " "),
+            f"{number}.00", f"{number}".replace("-", "\u2212"),
+            str(number).translate({48 + i: 0xFF10 + i for i in range(10)}),
+        }  # fmt: skip
+        assert {judge(dress.format(text)).score for text in spelt} == {float(number == right)}
+
+
+@pytest.mark.parametrize(
+    ("output", "ours", "theirs"),
+    [
+        ("So 18.\n#### 18", (1, 1), (1, 1)),
+        ("It is 18.", (1, 0), (1, 0)),
+        ("#### 17", (0, 0), (0, 0)),
+        ("#### 18\n\nNote: 2 eggs", (1, 1), (0, 1)),  # a number behind the stated one
+        ("#### 18.00", (1, 1), (0, 0)),  # numbers as text
+        ("10 - 28 = 3-18", (1, 0), (0, 0)),  # a dash between numbers is no sign
+        ("#### 1,8", (0, 0), (1, 1)),  # commas anywhere
+        ("#### 17\n#### 18", (1, 1), (1, 0)),  # the last statement, not the first
+        ("#### 18\nHuman: 3 + 4?", (1, 1), (0, 1)),  # other turns than Question:
+    ],
+)
+def test_where_the_harness_says_otherwise(task: Gsm8k, output: str, ours: Any, theirs: Any) -> None:
+    instance = replace(task.instance(0), meta={"answer": "18"})
+    verdict = task.judge(instance, output)
+    assert (verdict.score, verdict.strict) == ours
+    path = Path(str(find_spec("lm_eval").origin)).parent / "tasks" / "gsm8k" / "gsm8k.yaml"
+    rules = OmegaConf.load(path)
+    output = re.split("|".join(map(re.escape, rules.generation_kwargs.until)), output)[0]
+    scores = []
+    for rule in rules.filter_list:
+        found = re.findall(rule.filter[0].regex_pattern, output)
+        number = found[rule.filter[0].get("group_select", 0)] if found else "[invalid]"
+        text = next(filter(None, number)) if isinstance(number, tuple) else number
+        for ignored in rules.metric_list[0].regexes_to_ignore:
+            text = re.sub(ignored, "", text)
+        scores.append(int(text == "18"))
+    assert (scores[1], scores[0]) == theirs
+
+
 def test_long_answers_are_read_quickly(task: Gsm8k) -> None:
-    for text in ("." * 100_000, "\n" * 100_000, "#### " * 20_000, "-" * 100_000, "1 " * 50_000, "\nQuestion " * 10_000):
+    for text in (
+        "." * 100_000,
+        "\n" * 100_000,
+        "#### " * 20_000,
+        "-" * 100_000,
+        "1 " * 50_000,
+        "\nQuestion " * 10_000,
+        "#### \\\\a{" * 20_000,
+        "answer is (" * 9_000,
+        "1,000" * 20_000,
+        "####1+" * 20_000,
+    ):
         began = time.perf_counter()
         task.judge(task.instance(0), "x" + text)
         assert time.perf_counter() - began < 10  # seconds; what backtracks takes minutes

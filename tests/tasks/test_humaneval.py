@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import dlm.tasks
@@ -15,6 +17,7 @@ from dlm.errors import SandboxError, SettingsError
 from dlm.overrides import config_dir
 from dlm.tasks import humaneval
 from dlm.tasks.humaneval import HumanEval, readings
+from dlm.tasks.sandbox import Check, Limits, run_program
 
 PROBLEM = {
     "task_id": "own/0",
@@ -81,6 +84,152 @@ def test_wrong_answers(task: HumanEval, answer: str, error: str) -> None:
     assert (verdict.score, verdict.error) == (0.0, error), verdict
 
 
+DATA = Path(PUBLISHED).parent
+OWN = json.loads((DATA / "problem.json").read_text(encoding="utf-8"))
+DRESSED = [json.loads(line) for line in (DATA / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+RIGHT = [case for case in DRESSED if case["score"]]
+
+
+def adds_up(code: str) -> bool:
+    """Whether code passes the tests of the problem; it is trusted, and runs here."""
+    space: dict = {}
+    try:
+        exec(code, space)
+        exec(OWN["test"], space)
+        space["check"](space["add_up"])
+    except Exception:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("case", DRESSED, ids=lambda case: case["what"])
+def test_answers_in_the_dress_models_give_them(case: dict) -> None:
+    assert any(map(adds_up, readings(OWN, case["answer"]))) == case["score"]
+
+
+@pytest.mark.parametrize("case", RIGHT, ids=lambda case: case["what"])
+def test_wrong_code_is_wrong_in_any_dress(case: dict) -> None:
+    """Every line of a right answer is broken or left out in turn: what passes must be right without its dress."""
+    wrong = (
+        case["answer"]
+        .replace("> 0", ">= 0 or True")
+        .replace(">0", ">-9")
+        .replace("> Z", ">= -9 or Z+Z or True")
+        .replace("> self.z", "> -9")
+    )
+    wrong = wrong.replace("max(x, 0)", "min(x, 0)")
+    assert wrong != case["answer"] and not any(map(adds_up, readings(OWN, wrong)))
+    lines = case["answer"].split("return")
+    for place in range(1, len(lines)):
+        misspelt = "return".join(lines[:place]) + "retrun" + "return".join(lines[place:])
+        assert sum(map(adds_up, readings(OWN, misspelt))) <= (case["what"] in SPARE), misspelt
+
+
+# Answers with two returns, of which one stands outside the function that counts.
+SPARE = ("two answers", "redefine")
+
+DRESSES = (
+    "{}", "```\n{}```", "~~~py\n{}~~~", "Sure: ```python\n{}```", "[BEGIN]\n{}[DONE]\n", "\ufeff{}", " {}",
+    "> ```\n> {}> ```", "1. So:\n   ```\n   {}   ```", "Here:\n\n{}\nIt adds them up.\n", "{}<|im_end|>\n7",
+)  # fmt: skip
+STATEMENTS = (
+    "s = 0",
+    "s = 1",
+    "for x in xs:",
+    "    s += x",
+    "    s += max(x, 0)",
+    "    if x < 0: continue",
+    "return s",
+    "retrun s",
+)
+
+
+@given(body=st.lists(st.sampled_from(STATEMENTS), max_size=5), dress=st.sampled_from(DRESSES), crlf=st.booleans())
+def test_a_dress_changes_no_verdict(body: list[str], dress: str, crlf: bool) -> None:
+    whole = "def add_up(xs):\n" + "".join(f"    {line}\n" for line in body)
+    margin = dress.rpartition("{}")[0].rpartition("\n")[2] if "\n" in dress.partition("{}")[0] else ""
+    answer = dress.replace("{}", whole.replace("\n", f"\n{margin}").removesuffix(margin))
+    answer = answer.replace("\n", "\r\n") if crlf else answer
+    assert any(map(adds_up, readings(OWN, answer))) == adds_up(whole), answer
+
+
+GAMES = {
+    "equal to everything": "class Any(int):\n    __eq__ = __ne__ = lambda self, other: True\n    __hash__ = None\n"
+    "class Odd:\n    __eq__ = lambda self, other: True\ndef add_up(xs):\n    return {}()",
+    "builtins replaced": "import builtins\nbuiltins.abs = lambda x: 0\nbuiltins.all = builtins.bool = lambda *x: True\n"
+    "builtins.AssertionError = ValueError\ndef add_up(xs):\n    return 3.5",
+    "tests in frames": "import sys\ndef add_up(xs):\n    frame = sys._getframe()\n    while frame:\n"
+    "        for name, value in [*frame.f_locals.items(), *frame.f_globals.items()]:\n"
+    "            if 'assert' in str(value) and 'sys' not in str(value): return 4 if xs else 0\n"
+    "        frame = frame.f_back",
+    "everything in memory": "import gc\ndef add_up(xs):\n    for thing in gc.get_objects():\n"
+    "        if isinstance(thing, (dict, list, tuple)) and ''.join(['assert candi', 'date']) in repr(thing):\n"
+    "            return 4 if xs else 0",
+    "a token said": "import gc, os, re\nfor thing in gc.get_objects():\n  if isinstance(thing, (dict, list, tuple)):\n"
+    "    for token in re.findall('[0-9a-f]{32}', repr(thing)):\n      for number in range(3, 30):\n"
+    "        try: os.write(number, f'passed {token}\\n'.encode())\n        except OSError: pass\nos._exit(0)",
+    "answers said by itself": 'import os\nsaid = b\'["l", [["s", "done"], ["i", "0x4"], null]]\\n\'\n'
+    'for number in range(3, 30):\n  try: os.write(number, b\'["s", "ready"]\\n\' + 9 * said)\n  except OSError: pass\n'
+    "def add_up(xs): return 5",
+    "the judge told to stop": "def add_up(xs):\n    raise SystemExit(0)",
+    "a word for it": "def add_up(xs):\n    raise type('Passed', (AssertionError,), {})('passed')",
+    "arguments changed": "def add_up(xs):\n    xs[:] = [4]\n    return 4",
+}
+
+
+@pytest.mark.parametrize(
+    "without", [(), ("namespaces",), ("namespaces", "landlock", "seccomp")], ids=("all", "kernel", "hook")
+)
+@pytest.mark.parametrize("game", GAMES)
+def test_no_game_is_won(game: str, without: tuple[str, ...]) -> None:
+    for kind in ("Any", "Odd") if "{}()" in GAMES[game] else ("",):
+        program = GAMES[game].replace("{}()", f"{kind}()")
+        outcome = run_program(program, Check("add_up", OWN["test"]), without=without)
+        assert outcome.status in ("failed", "refused", "killed"), outcome
+
+
+CROSSING = """
+def check(candidate):
+    values = [None, True, -7, 10 ** 5000, 1.5, -0.0, float('inf'), 1j, 'a\\ud800\\n', b'\\0', [()],
+              {1: {2}, (3,): frozenset()}]
+    assert candidate(values, k=1) == (values, 1)
+    assert list(candidate('map')) == [1] and candidate('map') != [1] and candidate('range') == range(3)
+    assert candidate('match') and not candidate('odd') and candidate('keys') == {1}
+    try:
+        candidate('error')
+    except KeyError as error:
+        assert error.args == ('why', 2)
+    mine = [3, 1]
+    assert candidate(mine) is None and mine == [1, 3]
+"""
+CROSSED = """
+import re
+class Odd:
+    __bool__ = lambda self: False
+def f(x, k=0):
+    if k: return x, k
+    if x == 'error': raise KeyError('why', 2)
+    if x == [3, 1]: return x.sort()
+    return {'map': map(int, '1'), 'range': range(3), 'match': re.match('', ''), 'odd': Odd(), 'keys': {1: 2}.keys()}[x]
+"""
+
+
+def test_what_crosses_to_the_judge() -> None:
+    """Plain values arrive as they were; what is changed in place counts of a function that returns nothing."""
+    outcome = run_program(CROSSED, Check("f", CROSSING))
+    assert outcome.status == "passed", outcome
+
+
+def test_tests_are_confined_too() -> None:
+    for line, status in (
+        ("while True: pass", "timeout"),
+        ("open('/tmp/x', 'w')", "refused"),
+        ("bytearray(1 << 40)", "memory"),
+    ):
+        tests = Check("f", f"def check(candidate):\n    {line}")
+        assert run_program("f = print", tests, limits=Limits(cpu_seconds=1, memory_mb=256)).status == status
+
+
 def test_long_answers_are_read_quickly() -> None:
     for text in (
         "\n" * 100_000,
@@ -89,6 +238,13 @@ def test_long_answers_are_read_quickly() -> None:
         "\n ```" * 20_000,
         "\nA" * 50_000,
         "\ndef root" * 10_000,
+        "> " * 50_000,
+        "- " * 50_000 + "```",
+        "x ```" * 20_000,
+        "x\n" * 50_000,
+        "def root(x):\n    return (\n" * 4_000,
+        "(" * 100_000,
+        "-" * 100_000 + "1",
     ):
         began = time.perf_counter()
         readings(PROBLEM, text)

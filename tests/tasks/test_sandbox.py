@@ -238,6 +238,29 @@ def test_the_kernel_alone_holds(kernel_only: tuple[str, ...], tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["kept.txt"]
 
 
+@pytest.mark.parametrize(
+    "left_out", [(), ("hook",), ("hook", "namespaces"), ("hook", "namespaces", "landlock", "seccomp")]
+)
+def test_no_key_of_this_process_is_read(left_out: tuple[str, ...], tmp_path: Path) -> None:
+    """Neither its environment nor its memory; when the program is over, it is as it was."""
+    if sys.platform != "linux":
+        pytest.xfail("Linux hides a process, others do not")
+    read = "import os\nfor name in ('environ', 'mem'):\n  try:\n    open(f'/proc/{OTHER}/{name}', 'rb')\n"
+    read += "  except OSError: pass\n  else: raise ValueError(name)\n"
+    code = (
+        "import os; from dlm.tasks.sandbox import run_program; from dlm.tasks.confined import kernel;"
+        f"outcome = run_program(f'OTHER = {{os.getpid()}}\\n' + {read!r}, without={left_out!r});"
+        "assert outcome.status in ('passed', 'refused'), outcome; assert not kernel.hide()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "MY_API_KEY": "x"})
+
+
+def test_what_a_program_says_is_kept_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "wxyz-1234")
+    said = run_program("raise ValueError('wxyz-1234 hf_' + 'a' * 34 + ' sk-proj-' + 'b' * 30 + ' is sk-ill')").detail
+    assert said.endswith("ValueError: [hidden] [hidden] [hidden] is sk-ill")
+
+
 def test_root_cannot_undo_the_namespaces() -> None:
     if level() != "namespaces":
         pytest.xfail("no namespaces here")

@@ -354,3 +354,28 @@ def test_help_and_configuration_are_told(capsys: pytest.CaptureFixture[str]) -> 
     assert "usage: dlm train-filter" in capsys.readouterr().out
     assert main(["train-filter", "--cfg", "job", "data=x.txt"]) == 0
     assert "data: x.txt" in capsys.readouterr().out
+
+
+def test_the_published_recipe_can_be_asked_for() -> None:
+    """Width 32, all lines at once, a constant rate, torch's start, the last weights, a loss over all positions."""
+    records = synthetic(120)
+    how = FilterTraining(
+        hidden=records.inputs.shape[1], steps=3, batch=None, schedule="constant", start="random", keep="last",
+        loss_on="all", wrong_weight=1.0, check_every=1,
+    )  # fmt: skip
+    filter, _ = train(records, how, "probability")
+    own, _ = split(records, how.held_out, how.seed)
+    n, noise = records.inputs.shape[1], torch.Generator().manual_seed(how.seed)
+    layers = [torch.nn.Linear(n, n), torch.nn.Linear(n, n)]
+    with torch.no_grad():
+        for parameter in (p for layer in layers for p in (layer.weight, layer.bias)):
+            parameter.copy_(torch.rand(parameter.shape, generator=noise) * 2 * n**-0.5 - n**-0.5)
+    network = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1])
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    for _ in range(3):
+        optimiser.zero_grad()
+        logits, inside = network(own.inputs), own.inside
+        torch.nn.functional.binary_cross_entropy_with_logits(logits[inside], own.right[inside].float()).backward()
+        optimiser.step()
+    for weight, parameter in zip(filter.weights, network.parameters(), strict=True):
+        torch.testing.assert_close(weight, parameter.detach())

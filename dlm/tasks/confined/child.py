@@ -1,7 +1,8 @@
-"""The sandboxed side: a supervisor, and the process that runs the program.
+"""The sandboxed side: a supervisor, the process that runs the program, and the one that runs its tests.
 
-Talks to :mod:`dlm.tasks.sandbox`: settings as JSON on stdin; answers on a pipe, a line each: ``ready MEASURE...``,
-``refused WHAT``, ``passed TOKEN``, ``ended exit|signal|timeout|memory NUMBER``.
+Talks to :mod:`dlm.tasks.sandbox`: settings as JSON on stdin; what the program is and what its judge knows in a file
+each, which the other never reads; answers on a pipe, a line each: ``ready MEASURE...``, ``refused WHAT``, ``passed
+TOKEN``, ``ended exit|signal|timeout|memory NUMBER``.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ import signal
 import sys
 import time
 import traceback
-import types
 from collections.abc import Callable
 from typing import Any
 
-from . import kernel
+from . import exchange, kernel
 
 MEMORY = 77  # exit status of a program that ran out of memory
 REFUSED_EVENTS = (
@@ -41,14 +41,27 @@ def main() -> None:
     answers = int(asked["answers"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     measures = _confine_supervisor(asked)
+    to_program, to_judge = os.pipe(), os.pipe()  # (reader, writer) each
+    # First: in a process namespace of its own, the first process takes all others with it when it ends.
+    judge = os.fork()
+    if judge == 0:
+        _close(to_program[0], to_judge[1], asked["program"])
+        _judge(asked, measures, answers, to_judge[0], to_program[1])
     program = os.fork()
     if program == 0:
-        _run(asked, measures, answers)
-    kind, number = _watch(program, asked)
+        _close(to_program[1], to_judge[0], asked["judge"])
+        _program(asked, measures, answers, to_program[0], to_judge[1])
+    _close(*to_program, *to_judge, asked["program"], asked["judge"])
+    kind, number = _watch(judge, program, asked)
     _sweep()
     with contextlib.suppress(OSError):
         os.write(answers, f"ended {kind} {number}\n".encode())
     os._exit(0)
+
+
+def _close(*numbers: int) -> None:
+    for number in numbers:
+        os.close(number)
 
 
 def _confine_supervisor(asked: dict[str, Any]) -> list[str]:
@@ -62,15 +75,18 @@ def _confine_supervisor(asked: dict[str, Any]) -> list[str]:
         with contextlib.suppress(OSError):
             kernel.enter_namespaces(asked["folder"], asked["disk"])
             measures.append("namespaces")
+    with contextlib.suppress(OSError):
+        kernel.hide()
     os.chdir(asked["folder"])
     return measures
 
 
-def _confine_program(asked: dict[str, Any], measures: list[str], answers: int) -> None:
-    """What binds the program's process alone; from the widest to the narrowest, as each forbids the one before."""
+def _confine(asked: dict[str, Any], measures: list[str], answers: int) -> None:
+    """What binds the program's process and the tests' alike; from the widest to the narrowest, as each forbids the one
+    before."""
     os.setpgid(0, 0)
     _limit(asked, "namespaces" in measures)
-    if "namespaces" in measures:
+    with contextlib.suppress(OSError):  # without them root sees no memory but its own
         kernel.drop_privileges()
     for name, confine in (
         ("landlock", lambda: kernel.write_only_below(asked["folder"])),
@@ -120,6 +136,14 @@ def _hook(folder: str, answers: int, alone: bool) -> Callable[[str, tuple[Any, .
     writing_flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     inside, text, integer, decode = folder + os.sep, str, int, os.fsdecode
     told: list[str] = []
+    own = realpath("/proc/self") + os.sep
+
+    def of_another(path: Any) -> bool:
+        if isinstance(path, integer) or path is None:
+            return False
+        name = decode(fspath(path))
+        whole = realpath(name) if "proc" in name else ""
+        return whole[:6] == "/proc/" and whole[6:7].isdigit() and not whole.startswith(own)
 
     def outside(path: Any, base: Any = None) -> bool:
         if isinstance(path, integer) or path is None:
@@ -148,6 +172,8 @@ def _hook(folder: str, answers: int, alone: bool) -> Callable[[str, tuple[Any, .
             unknown = alone and mode is None and not isinstance(path, integer) and not absolute(fspath(path))
             if writes and (unknown or outside(path)):
                 refuse("open for writing")
+            if of_another(path):
+                refuse("open of another process")
         elif event in WRITING_EVENTS:
             for place, base in WRITING_EVENTS[event]:
                 if outside(arguments[place], None if base is None else arguments[base]):
@@ -161,46 +187,80 @@ def _hook(folder: str, answers: int, alone: bool) -> Callable[[str, tuple[Any, .
     return hook
 
 
-def _run(asked: dict[str, Any], measures: list[str], answers: int) -> None:
-    """The program's process; ends here. The token leaves it after the last line of the program and not before."""
-    status = 1
-    write, leave = os.write, os._exit
+def _program(asked: dict[str, Any], measures: list[str], answers: int, reader: int, writer: int) -> None:
+    """The program's process; ends here."""
+
+    def run(asked_of_it: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            kernel.hide(False)  # its own memory holds nothing to hide
+        exchange.serve(asked_of_it["source"], asked_of_it["entry"], reader, writer)
+
+    _end(asked, measures, answers, asked["program"], run)
+
+
+def _judge(asked: dict[str, Any], measures: list[str], answers: int, reader: int, writer: int) -> None:
+    """The tests' process; ends here. The token leaves it after the last test and not before."""
+
+    def run(known: dict[str, Any]) -> None:
+        exchange.judge(known["tests"], known["prompt"], known["entry"], reader, writer)
+        os.write(answers, f"passed {known['token']}\n".encode())
+
+    _end(asked, measures, answers, asked["judge"], run)
+
+
+def _end(
+    asked: dict[str, Any], measures: list[str], answers: int, file: int, run: Callable[[dict[str, Any]], None]
+) -> None:
+    """Confine this process, run what its file says, and leave with a status that says how it went."""
+    status, leave = 1, os._exit
     try:
-        _confine_program(asked, measures, answers)
-        write(answers, f"ready {' '.join(measures)}\n".encode())
-        module = types.ModuleType("program")
-        sys.modules["program"] = module
-        exec(compile(asked["source"], "program.py", "exec"), module.__dict__)
-        write(answers, f"passed {asked['token']}\n".encode())
+        with os.fdopen(file, encoding="utf-8") as settings:
+            known = json.load(settings)
+        own = list(measures)
+        _confine(asked, own, answers)
+        os.write(answers, f"ready {' '.join(own)}\n".encode())
+        run(known)
         status = 0
     except MemoryError:
         status = MEMORY
+    except exchange.ProgramLeft:
+        status = exchange.LEFT
     except BaseException:
         with contextlib.suppress(BaseException):
             traceback.print_exc(limit=-5)
     leave(status)
 
 
-def _watch(program: int, asked: dict[str, Any]) -> tuple[str, int]:
-    """Wait for the program's process and end it when its time is over: how it ended, and with what number."""
-    began, pause = time.monotonic(), 0.001
-    while True:
-        pid, status, used = os.wait4(program, os.WNOHANG)
-        if pid:
-            break
-        if time.monotonic() - began > asked["seconds"]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(program, signal.SIGKILL)
-                os.killpg(program, signal.SIGKILL)
-            os.wait4(program, 0)
-            return "timeout", 0
+def _watch(judge: int, program: int, asked: dict[str, Any]) -> tuple[str, int]:
+    """Wait for the judge, and where the program left it for the program; end them when their time is over. How it
+    ended, and with what number.
+
+    Both are waited for at once: the first process of a namespace cannot end while another has not been taken note of.
+    """
+    ends, pause = time.monotonic() + asked["seconds"], 0.001
+    ended: dict[int, tuple[str, int]] = {}
+    while ended.get(judge, ("exit", exchange.LEFT)) == ("exit", exchange.LEFT) and len(ended) < 2:
+        for pid in {judge, program} - ended.keys():
+            done, status, used = os.wait4(pid, os.WNOHANG)
+            if done:
+                ended[pid] = _how(status, used.ru_utime + used.ru_stime, asked["cpu_seconds"])
+        if time.monotonic() > ends:
+            ended = {judge: ("timeout", 0)}
         time.sleep(pause)
         pause = min(pause * 1.5, 0.02)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(program, signal.SIGKILL)
+    for pid in (program, judge):
+        for kill in (os.kill, os.killpg):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
+    how = ended[judge]
+    return ended[program] if how == ("exit", exchange.LEFT) else how
+
+
+def _how(status: int, seconds: float, most: int) -> tuple[str, int]:
+    """How a process ended that took ``seconds`` of the ``most`` that it had of the processor."""
     code = os.waitstatus_to_exitcode(status)
     # The kernel counts ticks for its limit and exact times for what it reports: on a busy machine the two differ.
-    if -code in (signal.SIGKILL, signal.SIGXCPU) and used.ru_utime + used.ru_stime >= 0.5 * asked["cpu_seconds"]:
+    if -code in (signal.SIGKILL, signal.SIGXCPU) and seconds >= 0.5 * most:
         return "timeout", 0
     if code == MEMORY:
         return "memory", 0

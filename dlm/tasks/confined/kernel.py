@@ -21,7 +21,7 @@ MOUNT_NOSUID, MOUNT_NODEV, MOUNT_RECURSIVE, MOUNT_PRIVATE = 2, 4, 16384, 1 << 18
 AT_CURRENT, AT_RECURSIVE, MOUNT_READ_ONLY = -100, 0x8000, 1
 # Numbered alike on every architecture, as all system calls since 2019.
 MOUNT_SETATTR, LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 442, 444, 445, 446
-DEATH_SIGNAL, SECCOMP, SUBREAPER, NO_NEW_PRIVILEGES = 1, 22, 36, 38
+DEATH_SIGNAL, GET_DUMPABLE, SET_DUMPABLE, SECCOMP, SUBREAPER, NO_NEW_PRIVILEGES = 1, 3, 4, 22, 36, 38
 
 
 @cache
@@ -163,3 +163,11 @@ def die_with_parent() -> None:
 def adopt_orphans() -> None:
     """Processes that a descendant leaves behind become children of the caller, where it finds them."""
     libc("prctl", SUBREAPER, 1, 0, 0, 0)
+
+
+def hide(hidden: bool = True) -> bool:
+    """Whether others may read the memory and the environment of this process (``/proc/PID/mem``, ``environ``): not even
+    the same user may while it is hidden. Says whether it was hidden before."""
+    before = libc("prctl", GET_DUMPABLE, 0, 0, 0, 0) != 1
+    libc("prctl", SET_DUMPABLE, int(not hidden), 0, 0, 0)
+    return before
