@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from dlm.errors import DlmError, SettingsError, Terminated, visible
+from dlm.errors import DlmError, SettingsError, Terminated
 from dlm.overrides import own_folders, searching
+from dlm.words import visible
 
 # Command -> (module with a `run(overrides)` and a `HELP`, one line for the overview). Imported when called.
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 
@@ -60,12 +59,3 @@ class SandboxError(DlmError):
 
 class Terminated(KeyboardInterrupt):
     """The process was told to end (SIGTERM): like an interrupt, so that what is done is kept."""
-
-
-# What a terminal obeys: C0 and C1 controls, DEL, and the marks that turn the direction of writing.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(text: str, keep: str = "") -> str:
-    """A text of others for a terminal: control characters as ``\\u001b``, but those in ``keep``."""
-    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)

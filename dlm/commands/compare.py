@@ -21,11 +21,8 @@ from dlm.configuration import Composer, check_counts, check_switches, compose_co
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
-<<<<<<< HEAD
 from dlm.overrides import quoted
-=======
 from dlm.words import counted, visible
->>>>>>> main
 
 if TYPE_CHECKING:
     from dlm.evaluation.runner import Models, Ready

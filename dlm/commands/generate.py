@@ -14,9 +14,10 @@ from rich.console import Console
 
 from dlm.commands.common import command
 from dlm.configuration import check_choice, compose_config, parts_of
-from dlm.errors import DlmError, PromptError, SettingsError, visible
+from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.evaluation.progress import progress_bar, telling
 from dlm.files import STANDARD_OUTPUT, check_writable, write_whole
+from dlm.words import visible
 
 if TYPE_CHECKING:
     from dlm.api import Generation, Prompt

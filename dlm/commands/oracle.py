@@ -22,11 +22,8 @@ from dlm.configuration import check_counts, check_switches, compose_config, part
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
-<<<<<<< HEAD
 from dlm.overrides import GROUPS
-=======
 from dlm.words import counted
->>>>>>> main
 
 if TYPE_CHECKING:
     from dlm.engine.sampler import Sampler

@@ -25,11 +25,8 @@ from dlm.evaluation.progress import progress_bar
 from dlm.evaluation.sweep_plan import Cost, Entry, Event, Log, State, cost_of
 from dlm.evaluation.sweeps import Sweep
 from dlm.evaluation.workers import check_launcher
-<<<<<<< HEAD
 from dlm.overrides import choices, quoted
-=======
 from dlm.words import counted
->>>>>>> main
 
 HELP = """dlm eval over many configurations: a sweep.
 

@@ -21,9 +21,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from dlm.errors import visible
 from dlm.evaluation.sample import Sample
 from dlm.evaluation.tally import effective
+from dlm.words import visible
 
 LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
 DRAW_EVERY = 0.5  # and between two pictures of the bar, which take a millisecond each

@@ -168,13 +168,7 @@ def _open(node: Mapping[str, Any]) -> Questions:
 @lru_cache(maxsize=64)
 def _opened(node: str) -> Questions:
     """Kept, because a sweep opens the same task for many points."""
-<<<<<<< HEAD
-    return Questions(build(json.loads(node), role_of("task"), "task"))
-=======
-    from hydra.utils import instantiate
-
-    return Questions(checked_task(build(instantiate, json.loads(node))))
->>>>>>> main
+    return Questions(checked_task(build(json.loads(node), role_of("task"), "task")))
 
 
 def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:

@@ -35,11 +35,8 @@ from dlm.evaluation.sweep_plan import (
     work,
 )
 from dlm.evaluation.workers import check_launcher, end_with_parent, launch
-<<<<<<< HEAD
 from dlm.overrides import config_dirs, own_folders, quoted, searching
-=======
 from dlm.words import counted
->>>>>>> main
 
 PLAN = "plan.json"
 
