@@ -84,6 +84,8 @@ def spelled(hint: Any) -> str:
         elif get_origin(kind) in _LISTS:
             inner = next(iter(get_args(kind)), Any)
             words.append("a list" if inner is Any else f"a list, each of it {spelled(inner)}")
+        elif get_origin(kind) in (dict, collections.abc.Mapping):
+            words.append("a mapping")
         else:
             plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
             named = f"a {getattr(kind, '__name__', kind)} ({{_target_: ..., ...}})"
@@ -113,6 +115,9 @@ def _fit(hint: Any, value: Any, name: str, nested: Nested | None) -> Any:
         pairs = zip(each or (Any,) * len(value), value, strict=True)
         made = [_fit(kind, entry, f"{name}[{i}]", nested) for i, (kind, entry) in enumerate(pairs)]
         return tuple(made) if isinstance(value, tuple) else made
+    if origin in (dict, collections.abc.Mapping) and inner:
+        _only(isinstance(value, Mapping), value)
+        return {_fit(inner[0], k, name, nested): _fit(inner[1], v, f"{name}[{k!r}]", nested) for k, v in value.items()}
     if origin is not None or not isinstance(hint, type) or hint in (Any, object) or hint.__module__[:9] == "jaxtyping":
         return value  # mappings, callables, tensors: for the part to look at
     return _plain(hint, value)

@@ -110,7 +110,7 @@ class Models:
         return self._held[key]
 
 
-def prepare(config: DictConfig) -> Ready:
+def prepare(config: DictConfig | dict[str, Any]) -> Ready:
     """Check a composed ``eval`` configuration and build its parts; nothing is loaded or written. ``config``: of
     :func:`dlm.configuration.compose_config` with ``chosen``, or of a Hydra application. Raises SettingsError: an
     unknown task or option, a value out of range, a task without instances."""
