@@ -33,7 +33,8 @@ HELP = """dlm eval over many configurations: a sweep.
 usage: dlm eval -m key=a,b,c ... [out=DIR]
        dlm eval grid=NAME|FILE [key=value ...] [out=DIR]
 
-  -m                              keys may have several values: a,b,c or choice(a,b) or range(1,5) (Hydra's grammar)
+  -m                              keys may have several values: a,b,c or choice(a,b), range(START,STOP,STEP) without the
+                                  STOP, of a group glob(t*,exclude=*x*); 1, 1.0 and 1e0 are one value of a number
   grid=NAME                       a grid of the package ({grids}) or a YAML file of yours; keys on the
                                   command line win over the grid's, and may have several values too
   'where=CONDITION'               only points for which it holds: 'where=blocks.length <= 16 and sampler != "random"'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -101,6 +103,7 @@ class Sweep:
     def begin(self, workers: int, launcher: Sequence[str]) -> Path:
         """Write the plan; returns its folder, which no other sweep has. Raises StorageError: it cannot be written."""
         above, name = self.out / "sweeps", time.strftime("%Y%m%d-%H%M%S")
+        _clear(above, {entry.key for entry in self.entries})
         try:
             for number in count(1):
                 folder = above / (name if number == 1 else f"{name}-{number}")
@@ -108,6 +111,7 @@ class Sweep:
                     folder.mkdir(parents=True)
                     break
             settings = {"workers": workers, "launcher": list(launcher), "process": os.getpid()}
+            settings["host"] = socket.gethostname()
             settings["folders"] = [str(folder) for folder in config_dirs()[1:]]
             save_plan(folder / PLAN, self.entries, settings)
         except OSError as error:
@@ -123,6 +127,20 @@ class Sweep:
         else:
             launch(folder / PLAN, workers, launcher, run_worker)
         return Log.read(folder)
+
+
+def _clear(above: Path, keys: set[str]) -> None:
+    """Take away what earlier attempts at the same points left whose processes of this machine have ended."""
+    for plan in above.glob(f"*/{PLAN}"):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            entries, settings = load_plan(plan)
+            elsewhere = any("launcher=" in word and not word.endswith("=joblib") for word in settings["launcher"])
+            if elsewhere or settings["host"] != socket.gethostname() or {entry.key for entry in entries} != keys:
+                continue
+            try:
+                os.kill(int(settings["process"]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(plan.parent)
 
 
 def sweep(

@@ -126,7 +126,7 @@ class TraceStep:
             "positions": self.positions, "remasked": self.remasked, "block": self.block, "grown": (at, at + length),
             "cut": [] if self.cut is None else [self.cut],
             **{name: list(getattr(self, name) or ()) for name in ("confidence", "candidates", "logits")},
-            "cache.recomputed": [end for span in (self.cache and self.cache.recomputed or ()) for end in span],
+            "cache.recomputed": [end for span in ((self.cache and self.cache.recomputed) or ()) for end in span],
         }  # fmt: skip
         last = {name: width if name in ("block", "grown", "cut", "cache.recomputed") else width - 1 for name in named}
         for name, places in named.items():
