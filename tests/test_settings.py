@@ -37,7 +37,7 @@ def test_what_fits(hint: Any, value: Any, fits: Any) -> None:
         (int, 1.5, "a whole number, got 1.5"), (int, float("nan"), "a whole number, got nan"), (int, True, "got true"),
         (int, float("inf"), "got inf"), (int, "8", "got '8'"), (int, None, "got null"), (float, "high", "a number"),
         (float, True, "a number, got true"), (float, 10**400, "a number"), (bool, 1, "true or false, got 1"),
-        (str, 1, "a text"), (Sequence[int], "12", "a list, each of it a whole number"), (Sequence[int], [1.5], "a list"),
+        (str, 1, "a text"), (Sequence[int], "12", "a list, each of it a whole"), (Sequence[int], [1.5], "a list"),
         (Literal["a", "b"], "c", "a or b, got 'c'"), (Literal[1, 2], True, "1 or 2, got true"), (bool, [], "got []"),
         (int | None, "x", "a whole number or null"), (samplers.Fixed, "x", r"a Fixed ({_target_: ..., ...}), got 'x'"),
         (dict[int, float], [1], "a mapping"), (tuple[int, int], [1], "a list"), (int, {"a": 1}, "got {'a': 1}"),
@@ -52,7 +52,7 @@ def test_what_does_not(hint: Any, value: Any, said: str) -> None:
 
 def test_the_options_of_a_preset_are_checked_like_its_own() -> None:
     assert checked(samplers.threshold, {"threshold": 1, "temperature": 0}) == {"threshold": 1.0, "temperature": 0.0}
-    with pytest.raises(SettingsError, match="sampler.top_k must be a whole number or null, got 1.5"):
+    with pytest.raises(SettingsError, match=r"sampler\.top_k must be .* got 1\.5"):
         checked(samplers.threshold, {"top_k": 1.5}, "sampler")
 
 
