@@ -10,9 +10,13 @@ Names are imported when they are first used, so that ``dlm --help`` does not wai
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# Not that of `typing`: under `python -m dlm` the working folder, which may be anybody's, is still searched at this
+# point, so nothing is imported here that Python has not loaded by itself.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from dlm.api import Generation, StreamStep, generate, infill, stream
     from dlm.configuration import Composed, compose
     from dlm.engine.loop import Decoder, StepEvent
@@ -84,7 +88,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _SUBMODULES:
         return import_module(_SUBMODULES[name])
     if name not in _MODULE_OF:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dlm.configuration import choices
 from dlm.errors import SettingsError
+from dlm.overrides import choices
 
 _EXAMPLE = {"sampler": "topk:tokens_per_step=4", "cache": "dual:every=8"}
 

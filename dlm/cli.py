@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from dlm.errors import DlmError, SettingsError
+from dlm.errors import DlmError, SettingsError, Terminated
+from dlm.overrides import own_folders, searching
+from dlm.words import visible
 
 # Command -> (module with a `run(overrides)` and a `HELP`, one line for the overview). Imported when called.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -45,43 +50,88 @@ examples:
   dlm drift cache=dual n=4 max_new_tokens=32 out=drift
   dlm bench bench.shapes=[tiny,narrow]
 
+--config-dir DIR, in any command: samplers, caches, tasks and grids of your own are found as DIR/sampler/NAME.yaml etc.
+
 dlm COMMAND --help explains a command; dlm --version prints the version.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 on success, 2 on an error, which is one line on stderr (``debug=true`` shows where it arose).
+    """Run a command; ``argv``: its words (None: those of this process, whose signals are then seen to as well).
 
-    A part in a file of the current folder can be named (``sampler.score._target_=mine.Score``): the folder is searched
-    after everything that is installed.
+    Returns: 0 on success, 1 where something was left undone, 2 on an error, which is one line on stderr, 3 on a fault
+    of dlm itself, which is a short report, 130 and 143 when interrupted or ended. ``debug=true`` shows where it arose.
+    A part of one's own is found where PYTHONPATH says, never because it lies in the working folder.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        width = max(map(len, COMMANDS))
-        print(HELP.format(commands="\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())))
-        return 0
-    if arguments[0] == "--version":
-        from dlm import __version__
-
-        print(f"dlm {__version__}")
-        return 0
-    with contextlib.suppress(FileNotFoundError):  # the current folder may have been removed
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+    if argv is None:
+        _own_process()
     try:
-        return _command(arguments[0])(arguments[1:])
+        if bad := [word for word in arguments if "\0" in word]:
+            raise SettingsError(f"{bad[0]!r} holds a NUL character: take it out")
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            width = max(map(len, COMMANDS))
+            print(HELP.format(commands="\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())))
+            return 0
+        if arguments[0] == "--version":
+            from dlm import __version__
+
+            print(f"dlm {__version__}")
+            return 0
+        command = _command(arguments[0])
+        folders, rest = own_folders(arguments[1:])
+        with searching(folders):
+            return command(rest)
     except BrokenPipeError:  # the reader left, as `dlm generate ... | head` does
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (DlmError, OSError) as error:
+    except KeyboardInterrupt as stop:
+        ended = isinstance(stop, Terminated)
+        print("dlm: ended by a signal" if ended else "dlm: interrupted", file=sys.stderr)
+        return 143 if ended else 130
+    except Exception as error:
         if "debug=true" in arguments:
             raise
-        print(f"dlm: error: {error}", file=sys.stderr)
+        return _report(arguments, error)
+
+
+def _own_process() -> None:
+    """See to what is this process's alone: none that it starts searches the working folder either, and when it is ended
+    (SIGTERM, a closed terminal) it keeps what it has, as an interrupted one does."""
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if "" in sys.path[:1]:  # `python -c`
+        del sys.path[0]
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
+
+
+def _terminate(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+    raise Terminated
+
+
+def _report(arguments: list[str], error: Exception) -> int:
+    """Say what went wrong; returns the exit status."""
+    said = str(error).strip()
+    if isinstance(error, DlmError | OSError):
+        if isinstance(error, OSError) and error.filename and error.errno == errno.ENOSPC:
+            said = f"{error.filename} cannot be written: the disk is full; make room, or name another place"
+        print(f"dlm: error: {visible(said) or type(error).__name__}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("dlm: interrupted", file=sys.stderr)
-        return 130
+    from dlm import __version__
+
+    told = f"{type(error).__name__}: {said.splitlines()[0] if said else 'no more is known'}"
+    print(
+        f"dlm: fault: {visible(told)}\n"
+        f"dlm {__version__}, command: {visible(shlex.join(['dlm', *arguments]))}\n"
+        "This is a fault of dlm, or of a part that is not its own: run the command again with debug=true and send what"
+        " it prints.",
+        file=sys.stderr,
+    )
+    return 3
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
@@ -89,7 +139,3 @@ def _command(name: str) -> Callable[[list[str]], int]:
         raise SettingsError(f"unknown command {name!r}; known are {', '.join(COMMANDS)} (dlm --help)")
     run: Callable[[list[str]], int] = import_module(COMMANDS[name][0]).run
     return run
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -55,3 +55,7 @@ class StorageError(DlmError):
 
 class SandboxError(DlmError):
     """Generated code cannot be confined on this machine, or its sandbox did not start."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was told to end (SIGTERM): like an interrupt, so that what is done is kept."""

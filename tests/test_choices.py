@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlm.choices import chosen, labels, listed, names, split
-from dlm.configuration import choices
 from dlm.errors import SettingsError
+from dlm.overrides import choices
 
 NAME = st.text("abcxyz_", min_size=1, max_size=6)
 PLAIN = st.one_of(st.integers(0, 99).map(str), st.sampled_from(["null", "true", "0.5", "'a,b'", '"]"']))

@@ -172,11 +172,11 @@ def test_samplers_that_draw_follow_the_seed(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_installed_command_from_another_folder_with_a_part_of_ones_own(tmp_path: Path) -> None:
-    """One process for what only a process shows: no terminal, NO_COLOR, the module form, a part found in the folder."""
+    """One process for what only a process shows: no terminal, NO_COLOR, the module form, a part found by PYTHONPATH."""
     (tmp_path / "mine.py").write_text("import samplers\n\n\nclass Score(samplers.Margin):\n    pass\n")
     code = "import sys; from dlm.cli import main; sys.exit(main())"
     root = str(Path(dlm.__file__).parent.parent)
-    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": root, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": f".:{root}", "OMP_NUM_THREADS": "1"}
     arguments = [
         "generate",
         f"prompt={PROMPT}",
@@ -269,8 +269,8 @@ def test_a_module_of_the_user_that_hides_a_package_of_ours_is_named(
     if kind == "folder":
         theirs.mkdir()
     (theirs / "__init__.py" if kind == "folder" else theirs).write_text("topk = none = 1\n", encoding="utf-8")
-    how = ["-m", "dlm.cli", "generate", "prompt=1+1="] if way == "command line" else ["-c", "import dlm; dlm.compose()"]
-    path = str(Path(dlm.__file__).parent.parent)
+    how = ["-m", "dlm", "generate", "prompt=1+1="] if way == "command line" else ["-c", "import dlm; dlm.compose()"]
+    path = f"{tmp_path}:{Path(dlm.__file__).parent.parent}"
     run = subprocess.run(
         [sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
     )
@@ -288,3 +288,166 @@ def test_a_folder_that_is_no_package_hides_nothing(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert run.stdout == "threshold\n", run.stderr
+
+
+TRAP = "import pathlib\npathlib.Path(__file__).with_suffix('.sprung').touch()\n"
+COMMANDS = {
+    "dlm": ["-c", "import sys; from dlm.cli import main; sys.exit(main())"],
+    "python -m dlm": ["-m", "dlm"],
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "arguments"),
+    [
+        ("dlm", ["generate", "prompt=1+1=", "max_new_tokens=4"]),
+        ("python -m dlm", ["eval", "-m", "task=waiting_line/copy", "task.limit=1", "seeds=[0],[1]", "workers=2"]),
+    ],
+)
+def test_nothing_in_the_working_folder_is_run(way: str, arguments: list[str], tmp_path: Path) -> None:
+    """Whatever lies there: modules that hide others, plugins, entry points, start files, configurations."""
+    modules = [
+        "torch",
+        "sitecustomize",
+        "usercustomize",
+        "typing",
+        "hydra",
+        "joblib",
+        "yaml",
+        "samplers",
+        "cache",
+        "conf",
+    ]
+    traps = [f"{name}.py" for name in modules] + [
+        "hydra_plugins/mine/__init__.py",
+        "hydra_plugins/other.py",
+        "extra.py",
+    ]
+    for trap in traps:
+        (tmp_path / trap).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / trap).write_text(TRAP)
+    (tmp_path / "x-1.0.dist-info").mkdir()
+    (tmp_path / "x-1.0.dist-info" / "entry_points.txt").write_text("[torch.backends]\nextra = extra:load\n")
+    (tmp_path / "x-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: x\nVersion: 1.0\n")
+    (tmp_path / ".env").write_text("PYTHONPATH=.\n")
+    (tmp_path / "conf" / "sampler").mkdir(parents=True)
+    (tmp_path / "conf" / "sampler" / "threshold.yaml").write_text("_target_: extra.Sampler\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(dlm.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    if way == "dlm":  # as the installed script, whose own folder comes first
+        environment["PYTHONSAFEPATH"] = "1"
+    done = subprocess.run(
+        [sys.executable, *COMMANDS[way], *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*.sprung")) == []
+
+
+def test_what_nobody_foresaw_is_a_short_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("division by \x1b]0;zero\nand more")
+
+    monkeypatch.setattr("dlm.commands.generate.read_prompts", broken)
+    assert run("prompt=it's") == 3
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == r"dlm: fault: ZeroDivisionError: division by \x1b]0;zero"
+    assert second == f"dlm {dlm.__version__}, command: dlm generate 'prompt=it'\"'\"'s'"
+    assert "debug=true" in third
+    with pytest.raises(ZeroDivisionError):
+        run("prompt=a", "debug=true")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["prompt=a", "output=a\0b"], "holds a NUL character"),
+        (["prompt=a", "sampler.threshold={a:{b:{c:1}}}"], "sampler.threshold must be a number"),
+        (["prompt=a", "sampler.threshold=${nowhere}"], "nowhere"),
+        (["prompt=a", "sampler=" + "[" * 3000], "cannot read"),
+        (["prompt=a", "model=/a/folder b"], "/a/folder b is not a folder"),
+        (["prompt=a", "model.path=/模型", "model=local"], "/模型 is not a folder"),
+        (["prompt=a", "model=./nowhere/\x1b[2J"], r"nowhere/\x1b[2J is not a folder"),
+        (["prompt=a", "output=/dev/fd/987"], "Bad file descriptor"),
+        (["prompt=a", "--config-dir", "/nowhere"], "/nowhere is no folder"),
+        (["prompt=a", "--config-dir"], "--config-dir DIR"),
+        (["--cfg", "hydra"], "--cfg job"),
+        (["--info"], "unknown option"),
+    ],
+)
+def test_odd_arguments_are_one_sentence(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"ids": [' + "7" * 5000 + "]}", '{"ids": [1e400]}', '{"ids": [NaN]}'])
+def test_prompts_that_no_parser_likes_are_one_sentence(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.jsonl").write_text(line)
+    assert run(f"prompts_file={tmp_path}/p.jsonl") == 2
+    err = capsys.readouterr().err
+    assert "line 1" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_answers_that_cannot_be_written_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise dlm.DlmError(f"{path} cannot be written")
+
+    monkeypatch.setattr("dlm.commands.generate.write_whole", full)
+    assert run("prompt=1+1=", "max_new_tokens=4", f"output={tmp_path}/a") == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["prompt"] == "1+1="
+    assert "they are printed as JSON" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_to_a_pipe_and_to_standard_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("-", "/dev/stdout", os.devnull):
+        assert run("prompt=47+85=", "max_new_tokens=4", f"output={name}") == 0
+        assert (len(capfd.readouterr().out) > 1) == (name != os.devnull)
+    assert Path(os.devnull).is_char_device()
+
+
+def test_a_process_that_is_ended_keeps_what_it_has(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, dlm.api\nfrom dlm.cli import main\nwhole = dlm.api.stream\n"
+        "def ended(*a, **k):\n    for event in whole(*a, **k):\n        yield event\n"
+        "        if isinstance(event, tuple): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "dlm.api.stream = ended\nsys.exit(main())"
+    )
+    (tmp_path / "p.jsonl").write_text('{"prompt": "1+1="}\n' * 3)
+    environment = {**os.environ, "PYTHONPATH": str(Path(dlm.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    words = ["generate", "prompts_file=p.jsonl", "batch_size=1", "max_new_tokens=4", "output=a.jsonl"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 143, done.stderr
+    assert "1 of 3 answers were done; they are in a.jsonl.partial" in done.stderr
+    assert json.loads((tmp_path / "a.jsonl.partial").read_text())["index"] == 0
+
+
+def test_a_folder_of_ones_own_serves_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "conf" / "sampler").mkdir(parents=True)
+    (tmp_path / "conf" / "grid").mkdir()
+    (tmp_path / "conf" / "sampler" / "mine.yaml").write_text(
+        "_target_: samplers.threshold\nthreshold: 0.7\nblocks: ${blocks}\n"
+    )
+    (tmp_path / "conf" / "grid" / "ours.yaml").write_text("product: {sampler: [mine, threshold]}\n")
+    own, few = ["--config-dir", str(tmp_path / "conf")], ["task=waiting_line/copy", "task.limit=1", f"out={tmp_path}/r"]
+    searched = [f"hydra.searchpath=[file://{tmp_path}/conf]"]
+    assert main(["generate", "prompt=1+1=", "max_new_tokens=4", "sampler=mine", *own]) == 0
+    assert main(["eval", "sampler=mine", *few, *searched]) == 0
+    assert main(["eval", "-m", "sampler=glob(mi*)", *few, *own]) == 0
+    assert main(["eval", "grid=ours", *few, *own]) == 0
+    assert main(["compare", "samplers=[mine]", "task=waiting_line/copy", "n=1", *own]) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "r"), "pictures=false", "format=csv", *own]) == 0
+    assert "mine" in capsys.readouterr().out
+    assert main(["generate", "prompt=1+1=", "sampler=mine"]) == 2
+    assert "unknown sampler 'mine'" in capsys.readouterr().err

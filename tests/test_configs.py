@@ -12,8 +12,9 @@ import pytest
 import cache
 import dlm
 import samplers
-from dlm.configuration import GROUPS, choices, compose_config, config_dir
+from dlm.configuration import compose_config
 from dlm.errors import SettingsError
+from dlm.overrides import GROUPS, choices, config_dir
 from samplers.presets.options import Options
 
 CHOICES = [(group, choice) for group in GROUPS for choice in choices(group)]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from dlm.choices import chosen, labels
 from dlm.commands.common import answered_help, asks_help, split_texts
-from dlm.configuration import build, compose_config
+from dlm.configuration import compose_config, part_of
 from dlm.errors import SettingsError
 
 HELP = """measurements (dlm bench WORD --help explains one):
@@ -169,8 +169,6 @@ class Request:
     """
 
     def __init__(self, bench: Bench, texts: Mapping[str, str], overrides: Sequence[str]) -> None:
-        from hydra.utils import instantiate
-
         self._name, self._several, self._texts, self._overrides = bench.config, bench.several, texts, overrides
         for override in self._overrides:
             key = override.partition("=")[0].lstrip("+~")
@@ -182,14 +180,12 @@ class Request:
                     f"{self._name.replace('_', ' ')} takes several {group}s: {example} instead of {group}=NAME"
                 )
         self.config = compose_config(self._name, self._shared("sampler" not in self._several))
-        self.settings = build(instantiate, self.config.bench, _convert_="all")
+        self.settings = part_of(self.config, "bench")
 
     @property
     def sampler(self) -> Any:
         """The sampler that the group is set to."""
-        from hydra.utils import instantiate
-
-        return build(instantiate, self.config.sampler, _convert_="all")
+        return part_of(self.config, "sampler")
 
     def _shared(self, sampler: bool) -> list[str]:
         """The overrides; settings of a sampler where one is chosen: not every sampler knows them."""
@@ -204,13 +200,11 @@ class Request:
 
     def part(self, group: str, label: str) -> Any:
         """The part of a label, or why its settings were refused."""
-        from hydra.utils import instantiate
         from omegaconf.errors import OmegaConfBaseException
 
         shared = [o for o in self._shared(group == "sampler") if o.partition("=")[0].lstrip("+~") != group]
         try:
-            config = compose_config(self._name, [*shared, *chosen(group, label)])
-            return build(instantiate, config[group], _convert_="all")
+            return part_of(compose_config(self._name, [*shared, *chosen(group, label)]), group)
         except (SettingsError, OmegaConfBaseException) as error:
             return str(error).strip().splitlines()[0]
 

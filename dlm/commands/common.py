@@ -7,8 +7,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from dlm.configuration import GROUPS, choices, compose_config
+from dlm.configuration import compose_config
 from dlm.errors import SettingsError
+from dlm.overrides import GROUPS, choices
 
 Run = Callable[[dict[str, str], list[str]], int]
 
@@ -57,6 +58,8 @@ def answered_help(overrides: Sequence[str], text: str, name: str, texts: Mapping
     elif "--cfg" in overrides:
         from omegaconf import OmegaConf
 
+        if (what := [*overrides, ""][overrides.index("--cfg") + 1]) in ("hydra", "all"):
+            raise SettingsError(f"--cfg {what} shows nothing here: --cfg job prints the settings of the command")
         config = compose_config(name, [o for o in overrides if o not in ("--cfg", "job")])
         config.merge_with(texts or {})
         print(OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])), end="")

@@ -17,10 +17,11 @@ from rich.text import Text
 
 from dlm.choices import chosen, labels, listed
 from dlm.commands.common import command, folder_of
-from dlm.configuration import Composer, check_counts, check_switches, compose_config, plain_of, quoted
+from dlm.configuration import Composer, check_counts, check_switches, compose_config, plain_of
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
+from dlm.overrides import quoted
 from dlm.words import counted, visible
 
 if TYPE_CHECKING:
@@ -80,7 +81,6 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
 
 def _prepare(texts: dict[str, str], overrides: list[str], store: str) -> tuple[Points, Models, _Report]:
     """Check and build everything, then load the model."""
-    from dlm import tasks
     from dlm.evaluation.runner import Models, prepare
 
     if any(o.partition("=")[0].lstrip("+~") == "sampler" for o in overrides):
@@ -95,8 +95,6 @@ def _prepare(texts: dict[str, str], overrides: list[str], store: str) -> tuple[P
     asked = listed(texts.get("task", str(config.task)))
     if not asked:
         raise SettingsError("task names none: give at least one, for example task=waiting_line/copy")
-    for name in asked:
-        tasks.get(name)
     out = folder_of(texts.get("out"), config.pictures)
     composer = Composer("eval")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from rich.console import Console
 
 from dlm.commands.common import command
 from dlm.configuration import check_choice, compose_config, parts_of
-from dlm.errors import PromptError, SettingsError
-from dlm.evaluation.progress import progress_bar
-from dlm.files import write_whole
+from dlm.errors import DlmError, PromptError, SettingsError
+from dlm.evaluation.progress import progress_bar, telling
+from dlm.files import STANDARD_OUTPUT, check_writable, write_whole
+from dlm.words import visible
 
 if TYPE_CHECKING:
     from dlm.api import Generation, Prompt
@@ -41,7 +42,7 @@ settings:
   seed=0  batch_size=8
   runtime.compile=true     compile the model's layers: slow at first, worth it on long runs
   format=auto|live|text|json   live redraws the canvas as it fills and ends with a card; json is one object a line
-  output=FILE              write the answers there (the file appears whole or not at all)
+  output=FILE              write the answers there (the file appears whole or not at all); - is standard output
   trace=FILE               write what happened at each step there; dlm trace show|html|plot FILE replays it
   record=[order,confidence,candidates,cache]   what is kept for it (this unless said otherwise): order|confidence|
                            candidates|all_candidates|logits|cache; without trace= it is a part of format=json
@@ -74,52 +75,62 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     settings = {**parts.config, **texts}
     check_choice("format", settings["format"], ("auto", "live", "text", "json"))
     prompts = read_prompts(settings)
-    for key in ("output", "trace"):
-        if settings[key] is not None:
-            _check_output(key, Path(settings[key]))
+    output, trace = (None if settings[key] is None else Path(settings[key]) for key in ("output", "trace"))
+    for path in (output, trace):
+        if path is not None:
+            check_writable(path)
     record = _record(settings)
-    model = parts.load_model()
+    pinned = _pinned(settings["pinned"])
+    with telling(parts.model_config):
+        model = parts.load_model()
     console = Console(file=sys.stdout)
     shape = settings["format"]
     if shape == "auto":
         # Not console.is_terminal: FORCE_COLOR makes that true for a pipe.
-        shape = "live" if sys.stdout.isatty() and settings["output"] is None else "text"
+        shape = "live" if sys.stdout.isatty() and output is None else "text"
     with _naming_the_line(settings["prompts_file"]):
         events = stream(
             model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
             max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
-            record=record, pinned=_pinned(settings["pinned"]),
+            record=record, pinned=pinned,
         )  # fmt: skip
     if shape == "live":
         finished = watch(model, events, console)
     else:
         finished = (event for event in events if isinstance(event, tuple))
     done: dict[int, Generation] = {}
+    kept = False
     try:
         with progress_bar(quiet=shape == "live" or len(prompts) == 1) as bar:
             for index, answer in bar.track(finished, len(prompts), description="decoding"):
                 done[index] = answer
+        lines = _json_lines(done, prompts) if shape == "json" else _texts(done, model)
+        if output is not None:
+            write_whole(output, "\n".join(lines) + "\n")
+            kept = True
+        if trace is not None:
+            _write_traces(trace, model, parts, prompts, done)
     except BaseException:
-        _salvage(done, prompts, settings["output"])
-        if settings["trace"] is not None and done:
-            _write_traces(Path(f"{settings['trace']}.partial"), model, parts, prompts, done)
+        if done and not kept:
+            _salvage(done, prompts, output)
+        if done and trace is not None and len(done) < len(prompts):
+            _write_traces(Path(f"{trace}.partial"), model, parts, prompts, done)
         raise
-    if settings["trace"] is not None:
-        _write_traces(Path(settings["trace"]), model, parts, prompts, done)
     answers = [done[i] for i in range(len(prompts))]
-    if shape == "json":
-        lines = _json_lines(done, prompts)
-    else:
-        lines = [a.text if model.tokenizer is not None else " ".join(map(str, a.tokens)) for a in answers]
-    if settings["output"] is not None:
-        write_whole(Path(settings["output"]), "\n".join(lines) + "\n")
-    elif shape != "live":
-        print("\n".join(lines))
+    if output is None and shape != "live":
+        text = "\n".join(lines)
+        print(visible(text, keep="\n\t") if sys.stdout.isatty() else text)
     if shape == "live":
         console.print(card(answers))
     elif shape == "text":
         print(one_line(answers), file=sys.stderr)
     return 0
+
+
+def _texts(done: dict[int, Generation], model: LanguageModel) -> list[str]:
+    """The answers as text, as ids where the model has no tokenizer, in the order of the prompts."""
+    known = model.tokenizer is not None
+    return [answer.text if known else " ".join(map(str, answer.tokens)) for _, answer in sorted(done.items())]
 
 
 def _pinned(value: Any) -> dict[int, int | str] | None:
@@ -215,17 +226,17 @@ def _chat(prompt: Prompt, system: str | None) -> Prompt:
     return [{"role": "system", "content": system}, *messages] if system is not None else messages
 
 
-def _salvage(done: dict[int, Generation], prompts: list[Prompt], output: str | None) -> None:
-    """After an error or an interrupt: what was finished is not lost."""
-    if not done:
-        return
+def _salvage(done: dict[int, Generation], prompts: list[Prompt], output: Path | None) -> None:
+    """After an error or an interrupt: what was finished is not lost, beside ``output`` or, where nothing can be
+    written, printed."""
     lines, where = _json_lines(done, prompts), "printed as JSON"
-    if output is None:
-        print("\n".join(lines))
-    else:
-        where = f"in {output}.partial"
-        Path(f"{output}.partial").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"dlm: {len(done)} of {len(prompts)} answers were done; they are {where}", file=sys.stderr)
+    if output is not None and (output.is_file() or not output.exists()) and str(output) != STANDARD_OUTPUT:
+        with suppress(DlmError):
+            write_whole(Path(f"{output}.partial"), "\n".join(lines) + "\n")
+            where = f"in {output}.partial"
+    if where == "printed as JSON":
+        print("\n".join(lines), flush=True)
+    print(f"dlm: {len(done)} of {len(prompts)} answers were done; they are {visible(where)}", file=sys.stderr)
 
 
 def _json_lines(done: dict[int, Generation], prompts: list[Prompt]) -> list[str]:
@@ -233,14 +244,6 @@ def _json_lines(done: dict[int, Generation], prompts: list[Prompt]) -> list[str]
     return [
         json.dumps({"index": i, "prompt": prompts[i], **done[i].as_dict()}, ensure_ascii=False) for i in sorted(done)
     ]
-
-
-def _check_output(key: str, path: Path) -> None:
-    """Refuse a place that cannot be written to before any decoding is done for it."""
-    if path.is_dir() or not path.name:
-        raise SettingsError(f"{key}={path} is a folder: give a file name in it")
-    if not path.parent.is_dir():
-        raise SettingsError(f"{key}={path}: the folder {path.parent} does not exist; make it first")
 
 
 def _record(settings: dict[str, Any]) -> tuple[str, ...] | None:

@@ -18,10 +18,11 @@ from rich.text import Text
 
 from dlm.choices import listed
 from dlm.commands.common import answered_help, folder_of, split_texts
-from dlm.configuration import GROUPS, build, check_counts, check_switches, compose_config
+from dlm.configuration import check_counts, check_switches, compose_config, part_of
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
 from dlm.files import write_csv, write_json
+from dlm.overrides import GROUPS
 from dlm.words import counted
 
 if TYPE_CHECKING:
@@ -100,7 +101,6 @@ def _prepare(texts: dict[str, str], overrides: list[str]) -> tuple[Any, list[Cel
 
 def with_samplers(found: Sequence[Cell]) -> list[tuple[Cell, Sampler]]:
     """Each cell with its sampler, made by Hydra as for any other command."""
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
     samplers: dict[tuple[str, ...], Sampler] = {}
@@ -109,7 +109,7 @@ def with_samplers(found: Sequence[Cell]) -> list[tuple[Cell, Sampler]]:
             groups = tuple(o for o in cell.overrides if "." not in o.partition("=")[0])
             settings = OmegaConf.from_dotlist([o for o in cell.overrides if o not in groups])
             config = OmegaConf.merge(_composed(groups), settings)
-            samplers[cell.overrides] = build(instantiate, config.sampler, _convert_="all")
+            samplers[cell.overrides] = part_of(config, "sampler")
     return [(cell, samplers[cell.overrides]) for cell in found]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,13 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dlm.commands.common import asks_help, split_texts, switch
-from dlm.configuration import config_dir, quoted
 from dlm.errors import SettingsError
 from dlm.evaluation.grid import Choice, combined, load_grid, overrides_of
 from dlm.evaluation.progress import progress_bar
 from dlm.evaluation.sweep_plan import Cost, Entry, Event, Log, State, cost_of
 from dlm.evaluation.sweeps import Sweep
 from dlm.evaluation.workers import check_launcher
+from dlm.overrides import choices, quoted
 from dlm.words import counted
 
 HELP = """dlm eval over many configurations: a sweep.
@@ -33,7 +33,8 @@ HELP = """dlm eval over many configurations: a sweep.
 usage: dlm eval -m key=a,b,c ... [out=DIR]
        dlm eval grid=NAME|FILE [key=value ...] [out=DIR]
 
-  -m                              keys may have several values: a,b,c or choice(a,b) or range(1,5) (Hydra's grammar)
+  -m                              keys may have several values: a,b,c or choice(a,b), range(START,STOP,STEP) without the
+                                  STOP, of a group glob(t*,exclude=*x*); 1, 1.0 and 1e0 are one value of a number
   grid=NAME                       a grid of the package ({grids}) or a YAML file of yours; keys on the
                                   command line win over the grid's, and may have several values too
   'where=CONDITION'               only points for which it holds: 'where=blocks.length <= 16 and sampler != "random"'
@@ -79,13 +80,14 @@ class Order:
 
 def asked_for(overrides: Sequence[str]) -> bool:
     """Whether a command line of ``dlm eval`` asks for a sweep."""
-    return any(o in SWITCHES or o.partition("=")[0] in OWN or o.startswith("hydra") for o in overrides)
+    asked = any(o in SWITCHES or o.partition("=")[0] in OWN or o.startswith(("hydra.", "hydra/")) for o in overrides)
+    return asked and "--cfg" not in overrides
 
 
 def run(overrides: list[str]) -> int:
     """Run a sweep; 1 when a point has failures, else 0."""
     if asks_help(overrides) or "--help-sweep" in overrides:
-        print(HELP.format(grids=", ".join(sorted(p.stem for p in (config_dir() / "grid").glob("*.yaml")))), end="")
+        print(HELP.format(grids=", ".join(choices("grid"))), end="")
         return 0
     order, console = _order(overrides), Console(file=sys.stdout)
     if order.launcher:
@@ -93,7 +95,7 @@ def run(overrides: list[str]) -> int:
     with progress_bar() as bar:
         sweep = Sweep.of(bar.track(order.choices, description="reading the points"))
     for choice, reason in sweep.refused[:SHOWN]:
-        print(f"dlm: refused: {' '.join(overrides_of(choice))}: {reason}", file=sys.stderr)
+        print(f"dlm: refused: {join(overrides_of(choice))}: {reason}", file=sys.stderr)
     if len(sweep.refused) > SHOWN:
         print(f"dlm: ... and {len(sweep.refused) - SHOWN} more", file=sys.stderr)
     if not (order.skip_refused or order.dry):
@@ -122,7 +124,7 @@ def _order(overrides: Sequence[str]) -> Order:
     launcher = [o for o in rest if o.startswith("hydra")]
     mine = [o for o in rest if not o.startswith("hydra")]
     mine += [f"out={quoted(texts['out'])}"] if "out" in texts else []
-    grid = load_grid(texts["grid"], config_dir() / "grid") if "grid" in texts else None
+    grid = load_grid(texts["grid"]) if "grid" in texts else None
     choices = combined(mine, grid, [texts["where"]] if "where" in texts else [])
     workers = texts.get("workers", "1")
     if not workers.isdecimal() or int(workers) < 1:
@@ -202,7 +204,7 @@ def _finish(console: Console, entries: Sequence[Entry], events: dict[str, Event]
     missing = len(entries) - len(done) - len(failed)
     for event in failed[:SHOWN]:
         entry = next(entry for entry in entries if entry.key == event.key)
-        print(f"dlm: failed: {' '.join(entry.overrides)}: {event.message}", file=sys.stderr)
+        print(f"dlm: failed: {join(entry.overrides)}: {event.message}", file=sys.stderr)
     said = f"{len(done)} of {len(entries)} points done"
     said += f", {len(failed)} failed" if failed else ""
     said += f", {missing} not reached: run the same command again" if missing else ""

@@ -7,8 +7,9 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from dlm.building import build, role_of
 from dlm.commands.common import asks_help, switch
-from dlm.configuration import build, compose_config, plain_of
+from dlm.configuration import compose_config, plain_of
 from dlm.errors import SettingsError
 from dlm.tasks import Instance, Task
 from dlm.tasks.checks import checked_instance, checked_task
@@ -94,11 +95,9 @@ def opened(overrides: list[str]) -> Task:
 
     node = plain_of(compose_config("eval", overrides))["task"]
     if node.get("_target_") != "dlm.tasks.open":
-        from hydra.utils import instantiate
-
         named = any(override.startswith("task.name=") for override in overrides)
         left_out = NOT_OPTIONS[2 if named else 1 :]
-        return checked_task(build(instantiate, {k: v for k, v in node.items() if k not in left_out}))
+        return checked_task(build({k: v for k, v in node.items() if k not in left_out}, role_of("task"), "task"))
     return tasks.open(node["name"], **{key: value for key, value in node.items() if key not in NOT_OPTIONS})
 
 

@@ -13,15 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlm.building import build, role_of
 from dlm.choices import listed
 from dlm.commands.common import command, folder_of
-from dlm.configuration import build, check_counts, check_switches, compose_config
+from dlm.configuration import check_counts, check_switches, compose_config, part_of, plain_of
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
     from dlm.api import Prompt
+    from dlm.models import LanguageModel
     from dlm.training.filter import FilterTraining, Judgement
     from dlm.training.filter_data import Portion, Records, Walk
     from dlm.training.filter_file import Filter
@@ -77,14 +79,14 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
 
 def _prepare(config: Any) -> tuple[Path, list[Portion], FilterTraining]:
     """Check everything that needs no model."""
-    from hydra.utils import instantiate
+    from dlm.training.filter import FilterTraining
 
     check_switches(config, "pictures")
     out = folder_of(config.out, config.pictures)
     if out is None:
         raise SettingsError("out is not given: add out=DIR, where the filter and its records go")
     check_counts(config, "portion", *(key for key in ("n", "max_new_tokens") if config[key] is not None))
-    training: FilterTraining = build(instantiate, config.training)
+    training: FilterTraining = part_of(config, "training", FilterTraining)
     return out, _portions(config), training
 
 
@@ -126,19 +128,22 @@ def _asked(name: str, n: int) -> list[Prompt]:
 
 def _walk(config: Any) -> Walk:
     """The model, and how it is walked with."""
-    from hydra.utils import instantiate
-
     from dlm.training.filter_data import Walk
 
     settings = {
         "block_length": config.block_length, "shorter": tuple(config.shorter), "inputs": config.inputs,
         "levels": tuple(config.levels), "seed": config.seed,
     }  # fmt: skip
-    static, oracle = build(instantiate, config.static), build(instantiate, config.oracle)
-    schedule = build(instantiate, config.blocks)
+    static, oracle = (part_of(config, key, role_of("sampler")) for key in ("static", "oracle"))
+    schedule = part_of(config, "blocks")
     walk = Walk(None, static, oracle, lambda length: schedule(usual=length), **settings)  # type: ignore[arg-type]
-    node = {key: value for key, value in config.model.items() if key != "path"}
-    return replace(walk, model=build(instantiate, node))
+    return replace(walk, model=_loaded(config))
+
+
+def _loaded(config: Any) -> LanguageModel:
+    node = {key: value for key, value in plain_of(config.model).items() if key != "path"}
+    model: LanguageModel = build(node, role_of("model"), "model")
+    return model
 
 
 def _told(config: Any, walk: Walk, records: Records, training: FilterTraining) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from dlm.evaluation.drift import KINDS, Drift, KeyDrift, StepDrift
+from dlm.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,9 +46,8 @@ def draw(drift: Drift, title: str, path: Path) -> None:
     if drift.keys:
         _stale_by_step(axes[2], drift.keys)
         _stale_by_layer(axes[3], drift.keys)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with whole(path, sync=False) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _divergence(axes: Axes, steps: Sequence[StepDrift]) -> None:

@@ -16,16 +16,21 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dlm.errors import SettingsError
+from dlm.errors import DlmError, SettingsError
+from dlm.overrides import choices, config_dirs, readable
 
 Choice = dict[str, Any]  # key -> value, in the order in which the grid names them
 NODE = ("set", "product", "zip", "union", "each", "where")
+MOST = 100_000  # points of one sweep
+FORMS = "several values are a,b or choice(a,b), range(START,STOP,STEP), of a group glob(PATTERN,exclude=PATTERN)"
 # The header of a grid file.
 HEADER = ("about",)
 
@@ -145,15 +150,15 @@ def _value(node: ast.expr, choice: Choice) -> Any:
     raise SyntaxError(ast.unparse(node))
 
 
-def load_grid(name: str, folder: Path) -> dict[str, Any]:
-    """Read a grid: a name in ``folder``, or the path of a YAML file. Raises SettingsError: there is no such grid (the
-    known ones are listed), or the file is no mapping."""
+def load_grid(name: str) -> dict[str, Any]:
+    """Read a grid: one of the group ``grid``, or the path of a YAML file. Raises SettingsError: there is no such grid
+    (the known ones are listed), or the file is no mapping."""
     import yaml
 
-    own = folder / f"{name}.yaml"
-    path = own if own.is_file() else Path(name).expanduser()
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+    named = [folder / "grid" / f"{name}.yaml" for folder in config_dirs()]
+    path = next((path for path in [*named, Path(name).expanduser()] if path.is_file()), None)
+    if path is None:
+        known = ", ".join(choices("grid"))
         raise SettingsError(f"unknown grid {name!r}: give the path of a YAML file, or one of {known}")
     try:
         grid = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -189,7 +194,7 @@ def combined(
 
     Args:
         overrides: ``key=value``; a key may have several values in Hydra's own grammar: ``a,b``, ``choice()``,
-            ``range()``.
+            ``range()``, for a group ``glob()``.
         grid: a grid; None: one point, before the command line.
         where: conditions.
 
@@ -203,23 +208,57 @@ def combined(
 
 
 def _given(overrides: Sequence[str]) -> list[Choice]:
-    """The combinations of what a command line gives: ``a=1,2 b=3`` are two. Hydra's own grammar: choice(), range()."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    axes: list[list[Choice]] = []
-    parser = OverridesParser.create()
-    for override in overrides:
-        try:
-            read = parser.parse_override(override)
-        except HydraException as error:
-            raise SettingsError(f"cannot read {override!r}: a setting is key=value or key=value,value") from error
-        if read.is_sweep_override():
-            strings = list(read.sweep_string_iterator())
-            axes.append([{read.key_or_group: _Spelled(text)} for text in strings])
-        else:
-            axes.append([{override.partition("=")[0]: _Spelled(override.partition("=")[2])}])
+    """The combinations of what a command line gives: ``a=1,2 b=3`` are two. Raises SettingsError: more than anybody
+    would run."""
+    axes = [_axis(override) for override in map(readable, overrides)]
+    if (points := math.prod(map(len, axes))) > MOST:
+        raise SettingsError(f"the command line asks for {points:,} points; {MOST:,} are the most: give fewer values")
     return [{k: v for part in parts for k, v in part.items()} for parts in itertools.product(*axes)]
+
+
+def _axis(override: str) -> list[Choice]:
+    """The values that one override gives to its key."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob, IntervalSweep, RangeSweep
+
+    try:
+        read = OverridesParser.create().parse_override(override)
+        key, sweep = read.key_or_group, read.value() if read.is_sweep_override() else None
+        if isinstance(sweep, Glob):
+            found = sweep.filter(choices(key)) if choices(key) else []
+            if not found:
+                known = ", ".join(choices(key)) or f"{key} is no group, so it has no names"
+                raise SettingsError(f"{override} names none; known are {known}")
+            return [{key: _Spelled(name)} for name in found]
+        if isinstance(sweep, IntervalSweep):
+            raise SettingsError(
+                f"{override}: an interval has no points of its own: write range({sweep.start},{sweep.end},STEP)"
+            )
+        if isinstance(sweep, RangeSweep):
+            return [{key: _Spelled(text)} for text in _range(sweep, override)]
+        if sweep is not None:
+            return [{key: _Spelled(text)} for text in read.sweep_string_iterator()]
+    except DlmError:
+        raise
+    except Exception as error:  # Hydra's own, and what its functions raise: int(a), sort(1,a)
+        said = str(error).strip().splitlines()[0]
+        raise SettingsError(
+            f"cannot read {override!r}: a setting is key=value or key=value,value; {FORMS} ({said})"
+        ) from error
+    return [{override.partition("=")[0]: _Spelled(override.partition("=")[2])}]
+
+
+def _range(sweep: Any, override: str) -> list[str]:
+    """The numbers of ``range(start,stop,step)``, without the stop, as a person would write them."""
+    start, stop, step = (Decimal(str(value)) for value in (sweep.start or 0, sweep.stop, sweep.step))
+    if not step or not all(value.is_finite() for value in (start, stop, step)):
+        raise SettingsError(f"{override}: a range goes from START to STOP by a STEP that is not 0")
+    count = max(0, math.ceil((stop - start) / step))
+    if not 0 < count <= MOST:
+        raise SettingsError(
+            f"{override} has {count:,} values: give a STEP that leads from START to STOP, {MOST:,} at most"
+        )
+    return [str(start + i * step) for i in range(count)]
 
 
 class _Spelled(str):
@@ -233,6 +272,11 @@ def _values(choice: Choice) -> Choice:
 
 @cache
 def _read(text: str) -> Any:
-    import yaml
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-    return yaml.safe_load(text)
+    try:
+        value = OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return text
+    return getattr(value, "text", value)  # a quoted text

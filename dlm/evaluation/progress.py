@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +23,7 @@ from rich.progress import (
 
 from dlm.evaluation.sample import Sample
 from dlm.evaluation.tally import effective
+from dlm.words import visible
 
 LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
 DRAW_EVERY = 0.5  # and between two pictures of the bar, which take a millisecond each
@@ -29,6 +33,16 @@ def progress_bar(*times: ProgressColumn, quiet: bool = False) -> Progress:
     """A bar on stderr, where that is a terminal, with a description; ``times``: instead of the time gone."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *(times or [TimeElapsedColumn()]))
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet or not sys.stderr.isatty())
+
+
+@contextmanager
+def telling(model: Mapping[str, Any]) -> Iterator[None]:
+    """Say on stderr which model is being loaded (a large one takes minutes); nothing of the packaged one."""
+    name = model.get("name_or_path")
+    nowhere = str(name).startswith(("/", ".", "~")) and not Path(str(name)).expanduser().is_dir()
+    if name not in (None, "tiny") and not nowhere:
+        print(visible(f"dlm: loading {name}"), file=sys.stderr, flush=True)
+    yield
 
 
 class Board:

@@ -13,12 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlm.configuration import Composed, build, check_choice, check_counts, check_switches, choices, parts_of, plain_of
+from dlm.building import build, role_of
+from dlm.configuration import Composed, check_choice, check_counts, check_switches, parts_of, settled
 from dlm.errors import SettingsError
 from dlm.evaluation import store as files
 from dlm.evaluation.identity import EVALUATION_KEYS, Questions, point_config
 from dlm.evaluation.lines import Busy
 from dlm.evaluation.point import Point, canonical
+from dlm.overrides import choices
 from dlm.tasks.base import Instance, Task
 from dlm.tasks.checks import checked_instance, checked_task
 
@@ -108,14 +110,14 @@ class Models:
         return self._held[key]
 
 
-def prepare(config: DictConfig) -> Ready:
+def prepare(config: DictConfig | dict[str, Any]) -> Ready:
     """Check a composed ``eval`` configuration and build its parts; nothing is loaded or written. ``config``: of
     :func:`dlm.configuration.compose_config` with ``chosen``, or of a Hydra application. Raises SettingsError: an
     unknown task or option, a value out of range, a task without instances."""
-    plain = plain_of(config)
-    chosen = plain.get("choices") or _hydra_choices()
-    if plain.get("task") is None:
+    if config.get("task") is None:
         raise SettingsError(f"task is not chosen: add task=NAME, one of {', '.join(choices('task'))}")
+    plain = settled(config)
+    chosen = plain.get("choices") or _hydra_choices()
     form = plain["task"].get("form", "auto")
     check_choice("task.form", form, ("auto", "chat", "text", "infill"))
     questions = _open(_own(plain["task"], chosen.get("task")))
@@ -130,9 +132,7 @@ def prepare(config: DictConfig) -> Ready:
         check_counts(plain, "max_new_tokens")
     canvas = int(asked_for or task.canvas)
     wanted = _wanted(plain, task)
-    config = config.copy()
-    config.max_new_tokens = canvas
-    parts = parts_of(config)
+    parts = parts_of({**plain, "max_new_tokens": canvas})
     point = Point(point_config(plain, chosen, task, None if form == "infill" else canvas))
     return Ready(point, questions, parts, form, canvas, wanted)
 
@@ -168,9 +168,7 @@ def _open(node: Mapping[str, Any]) -> Questions:
 @lru_cache(maxsize=64)
 def _opened(node: str) -> Questions:
     """Kept, because a sweep opens the same task for many points."""
-    from hydra.utils import instantiate
-
-    return Questions(checked_task(build(instantiate, json.loads(node))))
+    return Questions(checked_task(build(json.loads(node), role_of("task"), "task")))
 
 
 def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from shlex import join
 from typing import Any
 
-from dlm.configuration import Composer, config_dir, quoted
+from dlm.configuration import Composer
 from dlm.errors import DlmError, SettingsError, StorageError
 from dlm.evaluation.grid import Choice, combined, load_grid, overrides_of
 from dlm.evaluation.point import canonical
@@ -34,6 +37,7 @@ from dlm.evaluation.sweep_plan import (
     work,
 )
 from dlm.evaluation.workers import check_launcher, end_with_parent, launch
+from dlm.overrides import config_dirs, own_folders, quoted, searching
 from dlm.words import counted
 
 PLAN = "plan.json"
@@ -93,12 +97,13 @@ class Sweep:
             (choice, reason), n = self.refused[0], len(self.refused)
             raise SettingsError(
                 f"{n} of {n + len(self.entries)} points are refused, so nothing was run: correct them, or leave them"
-                f" out with skip_refused=true; the first is {' '.join(overrides_of(choice))} ({reason})"
+                f" out with skip_refused=true; the first is {join(overrides_of(choice))} ({reason})"
             )
 
     def begin(self, workers: int, launcher: Sequence[str]) -> Path:
         """Write the plan; returns its folder, which no other sweep has. Raises StorageError: it cannot be written."""
         above, name = self.out / "sweeps", time.strftime("%Y%m%d-%H%M%S")
+        _clear(above, {entry.key for entry in self.entries})
         try:
             for number in count(1):
                 folder = above / (name if number == 1 else f"{name}-{number}")
@@ -106,6 +111,8 @@ class Sweep:
                     folder.mkdir(parents=True)
                     break
             settings = {"workers": workers, "launcher": list(launcher), "process": os.getpid()}
+            settings["host"] = socket.gethostname()
+            settings["folders"] = [str(folder) for folder in config_dirs()[1:]]
             save_plan(folder / PLAN, self.entries, settings)
         except OSError as error:
             said = f"{above} cannot be written ({error.strerror}): make room, or give another out="
@@ -120,6 +127,20 @@ class Sweep:
         else:
             launch(folder / PLAN, workers, launcher, run_worker)
         return Log.read(folder)
+
+
+def _clear(above: Path, keys: set[str]) -> None:
+    """Take away what earlier attempts at the same points left whose processes of this machine have ended."""
+    for plan in above.glob(f"*/{PLAN}"):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            entries, settings = load_plan(plan)
+            elsewhere = any("launcher=" in word and not word.endswith("=joblib") for word in settings["launcher"])
+            if elsewhere or settings["host"] != socket.gethostname() or {entry.key for entry in entries} != keys:
+                continue
+            try:
+                os.kill(int(settings["process"]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(plan.parent)
 
 
 def sweep(
@@ -145,13 +166,21 @@ def sweep(
         SettingsError: what cannot be read; a point whose settings do not fit; no point at all.
         StorageError: the folder cannot be written to, or a worker was ended from outside.
     """
+    folders, rest = own_folders(overrides)
+    with searching(folders):
+        return _swept(rest, grid, where, out, workers, skip_refused)
+
+
+def _swept(
+    overrides: Sequence[str], grid: Any, where: Sequence[str], out: str | Path, workers: int, skip: bool
+) -> list[Swept]:
     launcher = [o for o in overrides if o.startswith("hydra")]
     if launcher:
         check_launcher(launcher)
     asked = [o for o in overrides if o not in launcher] + [f"out={quoted(str(out))}"]
-    node = load_grid(grid, config_dir() / "grid") if isinstance(grid, str) else grid
+    node = load_grid(grid) if isinstance(grid, str) else grid
     found = Sweep.of(combined(asked, node, where))
-    if not skip_refused:
+    if not skip:
         found.check_refused()
     events = found.run(found.begin(workers, launcher), workers, launcher) if found.cost().answers else {}
     swept = []
@@ -182,7 +211,7 @@ def _entry(overrides: list[str], composer: Composer) -> Entry:
 
 def go_through(plan: Path, worker: int) -> None:
     """What one worker does: all points of a plan, with one load of every model."""
-    entries, _ = load_plan(plan)
+    entries, settings = load_plan(plan)
     folder, composer, models = plan.parent, Composer("eval"), Models()
     log = Log(folder / f"worker-{worker}.jsonl")
 
@@ -203,7 +232,8 @@ def go_through(plan: Path, worker: int) -> None:
         state = State.FAILED if failed else State.DONE
         return Event(entry.key, state, failed, outcome.answers, time.perf_counter() - started)
 
-    work(entries, evaluate, log.write)
+    with searching(settings.get("folders", [])):
+        work(entries, evaluate, log.write)
 
 
 def run_worker(config: Any) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlm.configuration import compose_config, config_dir, quoted
+from dlm.configuration import compose_config
 from dlm.errors import DlmError, SettingsError, StorageError
+from dlm.overrides import config_dir, quoted
 
 LOOK = 1.0  # seconds between two looks at whether the sweep's own process is still there
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlm.files import write_whole
+from dlm.files import whole, write_whole
 from dlm.report import plots_decoding, plots_speed, plots_tasks
 from dlm.report.plots import DPI, INK, LINE, SETTINGS, Drawn
 from dlm.report.summary import Summary
@@ -60,9 +60,8 @@ def draw_all(summary: Summary, folders: Sequence[Path], out: Path) -> list[Pictu
 
 def _save(name: str, drawn: Drawn, out: Path) -> Picture:
     """Write PNG, SVG and CSV."""
-    partial = out / f"{name}.png.partial"
-    drawn.figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    partial.replace(out / f"{name}.png")
+    with whole(out / f"{name}.png", sync=False) as partial:
+        drawn.figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     drawn.figure.set_layout_engine("none")  # all has its place by now; to find it again takes as long as to draw
     text = io.StringIO()
     drawn.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlm.errors import SettingsError
+from dlm.files import whole
 from dlm.report.plots import new_figure
 from dlm.words import counted
 
@@ -69,9 +70,8 @@ def draw(lines: Sequence[Line], path: Path) -> None:
                          color=color, s=size, label=name, zorder=3)  # fmt: skip
     axes.legend(loc="lower left", fontsize=8)
     label_points(axes, points, [line.sampler for line in lines])
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with whole(path, sync=False) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _frame(axes: Axes, lines: Sequence[Line], points: Sequence[Point]) -> None:

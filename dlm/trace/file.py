@@ -81,7 +81,7 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
     seen: set[tuple[Any, Any]] = set()
     for where, line in _lines(Path(path)):
         try:
-            trace = Trace.from_dict(json.loads(line))
+            trace = Trace.from_dict(json.loads(line, parse_constant=_no_number))
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -123,6 +123,10 @@ def _whole_lines(path: Path) -> int:
                 return first + at + 1
             end = first
     return 0
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def _line(trace: Trace) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from dlm.engine.settings import checked
 from dlm.errors import SettingsError
 
 # 1: commits and confidence. 2: candidates, logits, cache, drafts; who it is about, and its tokens as text.
@@ -41,7 +42,8 @@ class CacheEvent:
         """The inverse of :meth:`as_dict`."""
         spans = values.get("recomputed")
         recomputed = None if spans is None else [(first, end) for first, end in spans]
-        return cls(values["fed"], values["refresh"], recomputed, dict(values.get("reported", {})))
+        found = {"fed": values["fed"], "refresh": values["refresh"], "reported": dict(values.get("reported", {}))}
+        return cls(**checked(cls, {**found, "recomputed": recomputed}, "cache"))
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,25 @@ class TraceStep:
             }
         if found.get("cache") is not None:
             found["cache"] = CacheEvent.from_dict(found["cache"])
-        return cls(**found)
+        return cls(**checked(cls, found))
+
+    def check(self, width: int) -> None:
+        """Raise SettingsError unless the step fits a row of so many positions."""
+        at, length = self.grown or (0, 0)
+        named = {
+            "positions": self.positions, "remasked": self.remasked, "block": self.block, "grown": (at, at + length),
+            "cut": [] if self.cut is None else [self.cut],
+            **{name: list(getattr(self, name) or ()) for name in ("confidence", "candidates", "logits")},
+            "cache.recomputed": [end for span in ((self.cache and self.cache.recomputed) or ()) for end in span],
+        }  # fmt: skip
+        last = {name: width if name in ("block", "grown", "cut", "cache.recomputed") else width - 1 for name in named}
+        for name, places in named.items():
+            if bad := [place for place in places if not 0 <= place <= last[name]]:
+                raise SettingsError(f"step {self.step}: {name} names position {bad[0]} of a row of {width}")
+        if not len(self.positions) == len(self.tokens) == len(self.probs):
+            raise SettingsError(f"step {self.step}: positions, tokens and probs are of unequal length")
+        if self.block[0] > self.block[1] or length < 0:
+            raise SettingsError(f"step {self.step}: block and grown do not end before they begin")
 
 
 @dataclass
@@ -194,4 +214,10 @@ class Trace:
         pieces = {int(token): str(text) for token, text in values.get("pieces", {}).items()}
         steps = [TraceStep.from_dict(step) for step in values["steps"]]
         about = dict(values.get("about", {}))
-        return cls(list(values["canvas"]), values["start"], values["mask_id"], steps, about, pieces)
+        found = {key: values[key] for key in ("canvas", "start", "mask_id")}
+        trace = cls(**checked(cls, {**found, "about": about, "pieces": pieces}), steps=steps)
+        if not 0 <= trace.start <= len(trace.canvas):
+            raise SettingsError(f"start is {trace.start} in a row of {len(trace.canvas)}")
+        for step in steps:
+            step.check(len(trace.canvas))
+        return trace

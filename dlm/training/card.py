@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm import tasks
+from dlm.files import write_whole
 
 # From this accuracy on a task counts as solved.
 SOLVED = 0.95
@@ -34,7 +35,7 @@ def write_card(folder: Path) -> None:
         evaluation=_table(evaluation) if evaluation else "Not measured yet: `python scripts/eval_tiny.py`.\n",
         examples=_examples(list(settings["tasks"])),
     )  # fmt: skip
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_whole(folder / "README.md", card)
 
 
 def _runs(history: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.errors import CheckpointError
+from dlm.files import write_whole
 from dlm.models import LLaDAConfig, LLaDAModelLM
 from dlm.models.checkpoint import resolve
 from dlm.training.card import write_card
@@ -45,7 +46,7 @@ def export(run: Path, target: Path) -> dict[str, Any]:
     for file in (run / "tokenizer").iterdir():
         shutil.copyfile(file, target / file.name)
     history = _history(run, progress, model)
-    (target / HISTORY).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    write_whole(target / HISTORY, json.dumps(history, indent=1) + "\n")
     for stale in ("evaluation.json", "evaluation.csv"):
         (target / stale).unlink(missing_ok=True)
     write_card(target)

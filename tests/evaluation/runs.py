@@ -23,7 +23,7 @@ def ready(out: Path, *overrides: str) -> Ready:
     """A small point with its results under ``out``."""
     given = {override.partition("=")[0]: override for override in (*SMALL, *overrides)}  # the last one counts
     config = _COMPOSER(list(given.values()))
-    config.out = str(out)
+    config["out"] = str(out)
     return prepare(config)
 
 

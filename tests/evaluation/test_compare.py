@@ -15,11 +15,11 @@ import dlm
 import samplers
 from dlm import tasks
 from dlm.cli import main
-from dlm.configuration import choices
 from dlm.errors import DlmError, SettingsError
 from dlm.evaluation.intervals import wilson
 from dlm.evaluation.runner import Models, Outcome, Ready
 from dlm.evaluation.session import run_point
+from dlm.overrides import choices
 from dlm.report.comparison import Line, measure, ranked
 from dlm.report.plots_points import Box, clusters, draw, pareto_front, place
 from tests.evaluation.runs import Faulty, Held, ready, tiny

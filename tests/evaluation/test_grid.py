@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.configuration import config_dir
 from dlm.errors import SettingsError
-from dlm.evaluation.grid import expand, holds, load_grid, overrides_of
+from dlm.evaluation.grid import combined, expand, holds, load_grid, overrides_of
+from dlm.overrides import config_dir
 
 values = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
 
@@ -94,7 +94,7 @@ def test_what_is_wrong_with_a_grid_is_said(grid: dict, message: str) -> None:
 
 
 def test_the_published_grid_has_the_published_counts() -> None:
-    points = expand(load_grid("parallelbench", config_dir() / "grid"))
+    points = expand(load_grid("parallelbench"))
     counts = Counter(p["task"] for p in points)
     assert len(points) == 2823  # per model, as the paper's configuration lists
     assert sorted(counts.values()) == [150] * 10 + [189] * 7
@@ -105,17 +105,66 @@ def test_the_published_grid_has_the_published_counts() -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (config_dir() / "grid").glob("*.yaml")))
 def test_every_grid_of_the_package_expands(name: str) -> None:
-    grid = load_grid(name, config_dir() / "grid")
+    grid = load_grid(name)
     assert len(grid["about"]) > 20
     assert len(expand(grid)) > 100
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("about: mine\nproduct: {seeds: [[0, 1], null], flag: [true]}\n")
-    points = expand(load_grid(str(tmp_path / "mine.yaml"), tmp_path / "nowhere"))
+    points = expand(load_grid(str(tmp_path / "mine.yaml")))
     assert [overrides_of(p) for p in points] == [["seeds=[0,1]", "flag=true"], ["seeds=null", "flag=true"]]
-    with pytest.raises(SettingsError, match=r"unknown grid 'other'.* one of mine"):
-        load_grid("other", tmp_path)
+    with pytest.raises(SettingsError, match=r"unknown grid 'other'.* one of parallelbench, tiny"):
+        load_grid("other")
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(SettingsError, match="is no YAML"):
-        load_grid("broken", tmp_path)
+        load_grid(str(tmp_path / "broken.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("sampler=glob(t*)", ["threshold", "topk"]),
+        ("cache=glob([d*,none],exclude=dkv*)", ["dllm", "dual", "none"]),
+        ("sampler.threshold=range(0.1,0.4,0.1)", ["0.1", "0.2", "0.3"]),
+        ("sampler.threshold=range(0.3,0,-0.1)", ["0.3", "0.2", "0.1"]),
+        ("seed=range(3)", ["0", "1", "2"]),
+        ("seed=range(1,6,2)", ["1", "3", "5"]),
+        ("seed=sort(3,1,2)", ["1", "2", "3"]),
+        ("seed=choice(1,2)", ["1", "2"]),
+        ("seed=tag(a,choice(1,2))", ["1", "2"]),
+        ("seed=int(1.0,2.0)", ["1", "2"]),
+        ("blocks.length=8", ["8"]),
+        ('sampler.delimiters=["\\n"],["."]', ["['\n']", "['.']"]),
+        ("model.path=/a b,/模型", ["'/a b'", "'/模型'"]),
+    ],
+)
+def test_every_form_of_several_values(override: str, values: list[str]) -> None:
+    key = override.partition("=")[0]
+    found = [choice[key].replace('"', "'") for choice in combined([override])]
+    assert found == values
+    assert sorted(choice[key] for choice in combined(["seed=shuffle(3,1,2)"]) for key in choice) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sampler=glob(zzz*)", "sampler.threshold=glob(*)", "sampler.threshold=interval(0,1)", "seed=range(1,1)",
+        "seed=range(0,1,0)", "seed=range(0,1e9)", "seed=int(a,b)", "seed=sort(1,a)", "seed=choice()", "seed=nope(1,2)",
+        "seed=range(0,5,-1)", "seed=range(a,b)", "seed=[1", "seed", "seed=range(0,inf)",
+    ],
+)  # fmt: skip
+def test_what_has_no_values_is_one_sentence(override: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        combined([override])
+    assert "\n" not in str(caught.value)
+
+
+def test_conditions_read_numbers_as_the_command_line_does() -> None:
+    found = combined(["sampler.threshold=1e0,5e-1", "task=a,b"], where=["sampler.threshold > 0.7 and task == 'a'"])
+    assert [overrides_of(choice) for choice in found] == [["sampler.threshold=1.0", "task=a"]]
+
+
+def test_more_points_than_anybody_would_run_are_refused() -> None:
+    with pytest.raises(SettingsError, match="1,000,000 points"):
+        combined(["a=range(1000)", "b=range(1000)"])

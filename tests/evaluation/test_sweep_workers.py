@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from dlm.cli import main
-from dlm.configuration import compose_config, quoted
+from dlm.configuration import compose_config
 from dlm.errors import StorageError
 from dlm.evaluation.sweep_plan import Event, Log, State
+from dlm.overrides import quoted
 
 SWEEP = ["eval", "-m", "sampler=threshold,topk", "task.limit=2", "max_new_tokens=8"]
 

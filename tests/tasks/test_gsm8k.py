@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import dlm.tasks
-from dlm.configuration import config_dir
 from dlm.errors import SettingsError
+from dlm.overrides import config_dir
 from dlm.tasks.base import Instance
 from dlm.tasks.gsm8k import EXAMPLES, Gsm8k
 from dlm.tasks.records import read_records

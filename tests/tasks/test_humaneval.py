@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import dlm.tasks
-from dlm.configuration import config_dir
 from dlm.errors import SandboxError, SettingsError
+from dlm.overrides import config_dir
 from dlm.tasks import humaneval
 from dlm.tasks.humaneval import HumanEval, readings
 from dlm.tasks.sandbox import Check, Limits, run_program

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from dlm import tasks
-from dlm.configuration import choices, compose_config, plain_of
+from dlm.configuration import compose_config, plain_of
 from dlm.errors import SettingsError
+from dlm.overrides import choices
 from dlm.tasks import registry
 
 TAKEN_AWAY = ("_target_", "name", "limit", "form")

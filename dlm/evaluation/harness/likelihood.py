@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlm.api import Run
-from dlm.configuration import build, check_counts, check_switches, compose_config
+from dlm.configuration import check_counts, check_switches, compose_config, part_of
 from dlm.engine.canvas import Job
 from dlm.engine.forward import CHUNK_ELEMENTS
 from dlm.engine.no_cache import WholeRows
@@ -216,7 +216,5 @@ class Estimator:
 
 def one_by_one(guidance: float) -> Any:
     """The sampler that commits the surest token of the whole canvas at every step."""
-    from hydra.utils import instantiate
-
     settings = ["sampler=topk", "sampler.tokens_per_step=1", "blocks=whole", f"sampler.guidance={guidance}"]
-    return build(instantiate, compose_config("generate", settings).sampler, _convert_="all")
+    return part_of(compose_config("generate", settings), "sampler")

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from dlm.configuration import Composed, choices, compose_config, parts_of
+from dlm.configuration import Composed, compose_config, parts_of
 from dlm.errors import SettingsError
 from dlm.evaluation.harness.answers import AnswerFile
 from dlm.evaluation.harness.likelihood import Likelihood
 from dlm.evaluation.shards import group
+from dlm.overrides import choices
 
 M = TypeVar("M")
 

@@ -1,0 +1,129 @@
+"""What a command line says, made plain for Hydra; and where the groups of the configuration lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dlm.errors import SettingsError
+
+GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
+# Settings that are paths: their values are texts.
+_PATHS = ("path", "shots_path", "dir", "data", "name_or_path")
+# What Hydra reads as it is meant: a name, something quoted, a list, a mapping, an interpolation, a function.
+_PLAIN = re.compile(r"""['"$\[{].*|\w+\(.*\)|(?![\d.+-]*$)[\w./~:+-]+""", re.ASCII | re.DOTALL)
+_ESCAPED = {"\\n": "\n", "\\t": "\t", "\\r": "\r"}
+_folders: list[Path] = []  # of configurations of the user's own: see `searching`
+
+
+def quoted(text: str) -> str:
+    """A text as the value of an override: ``key=VALUE``, whatever characters are in it."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
+
+
+def readable(override: str) -> str:
+    """An override with what a person means made plain: ``\\n`` in a quoted text is a newline, and a path may hold
+    blanks, letters of any script, or nothing but digits."""
+    key, equals, value = override.partition("=")
+    if (key == "model" or key.lstrip("+").rpartition(".")[2] in _PATHS) and not _PLAIN.fullmatch(value):
+        return f"{key}={','.join(p if not p or _PLAIN.fullmatch(p) else quoted(p) for p in value.split(','))}"
+    if not equals or not re.search("['\"]", value):
+        return override
+    return key + "=" + re.sub(r"\\.", lambda found: _ESCAPED.get(found[0], found[0]), value)
+
+
+def as_meant(overrides: Sequence[str]) -> list[str]:
+    """Overrides as Hydra reads them: ``model=FOLDER`` is ``model=local model.path=FOLDER``."""
+    meant: list[str] = []
+    for override in map(readable, overrides):
+        key, _, value = override.partition("=")
+        name = value[1:-1] if value[:1] in ("'", '"') else value
+        if key == "model" and ("/" in name or name.startswith((".", "~"))) and name not in choices("model"):
+            meant += ["model=local", f"model.path={quoted(name) if name == value else value}"]
+        else:
+            meant.append(override)
+    return meant
+
+
+def taken_out(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """``GROUP={_target_: ...}`` and what sets something in it, by group: Hydra takes names of choices alone there. A
+    part elsewhere is put in the place of the old one, with which Hydra would merge it."""
+    given = {g: o for o in overrides for g in (*GROUPS, "task") if o.startswith(f"{g}=") and _is_part(o)}
+    rest: list[str] = []
+    parts = {group: [override] for group, override in given.items()}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        group = key.lstrip("+~").partition(".")[0]
+        if group in parts and override != given[group]:
+            parts[group].append(override)
+        elif group not in parts and _is_part(override) and not key.startswith(("+", "~")):
+            rest += [f"{key}=null", f"{key}={value}"]
+        elif group not in parts:
+            rest.append(override)
+    return rest, parts
+
+
+def _is_part(override: str) -> bool:
+    value = override.partition("=")[2].lstrip()
+    return value.startswith("{") and "_target_" in value
+
+
+def config_dir() -> Path:
+    """Where the configuration groups are: in the package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "generate.yaml").is_file():
+            return folder
+    raise SettingsError("the configuration folder `conf` is missing from this installation: install dlm again")
+
+
+@contextmanager
+def searching(folders: Sequence[str | Path]) -> Iterator[None]:
+    """Find groups (``sampler/NAME.yaml``, ``task/...``, ``grid/...``) in these folders too, ours first, in everything
+    that is composed meanwhile. Raises SettingsError: there is no such folder."""
+    found = [Path(folder).expanduser().resolve() for folder in folders]
+    if missing := [folder for folder in found if not folder.is_dir()]:
+        raise SettingsError(
+            f"{missing[0]} is no folder: --config-dir names one that holds sampler/NAME.yaml and the like"
+        )
+    before, _folders[:] = list(_folders), list(dict.fromkeys([*_folders, *found]))
+    try:
+        yield
+    finally:
+        _folders[:] = before
+
+
+def own_folders(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The folders that ``--config-dir DIR`` and ``hydra.searchpath=[DIR,...]`` name, and the other arguments. Raises
+    SettingsError: no folder is named."""
+    folders, rest, words = [], [], iter(arguments)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in ("--config-dir", "-cd"):
+            value = value if equals else next(words, "")
+            if not value:
+                raise SettingsError("--config-dir names a folder: --config-dir DIR")
+            folders.append(value)
+        elif key == "hydra.searchpath":
+            named = [piece.strip().strip("'\"") for piece in value.strip().strip("[]").split(",")]
+            if not equals or any(not name or name.startswith("pkg://") for name in named):
+                raise SettingsError("hydra.searchpath is a list of folders: hydra.searchpath=[DIR,DIR]")
+            folders += [name.removeprefix("file://") for name in named]
+        else:
+            rest.append(word)
+    return folders, rest
+
+
+def config_dirs() -> list[Path]:
+    """Where the configuration groups are: ours, then the user's own."""
+    return [config_dir(), *_folders]
+
+
+def choices(group: str) -> list[str]:
+    """The names a configuration group can be set to."""
+    folders = [folder / group for folder in config_dirs()]
+    found = {path.relative_to(folder).with_suffix("").as_posix()
+             for folder in folders for path in folder.rglob("*.yaml") if not path.stem.startswith("_")}  # fmt: skip
+    return sorted(found)
