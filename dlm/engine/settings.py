@@ -14,7 +14,7 @@ from dataclasses import is_dataclass
 from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType, UnionType
+from types import FunctionType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dlm.errors import SettingsError
@@ -49,8 +49,7 @@ def fitted(hint: Any, value: Any, name: str, nested: Nested | None = None) -> An
     try:
         return _fit(hint, value, name, nested)
     except _UnfitError:
-        shown = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else None
-        raise SettingsError(f"{name} must be {spelled(hint)}, got {shown or _short(value)}") from None
+        raise SettingsError(f"{name} must be {spelled(hint)}, got {_short(value)}") from None
 
 
 @lru_cache(maxsize=1024)
@@ -109,12 +108,12 @@ def _fit(hint: Any, value: Any, name: str, nested: Nested | None) -> Any:
     if origin is Literal:
         return _only(any(value == word and type(value) is type(word) for word in inner), value)
     if origin in _LISTS:
-        _only(isinstance(value, Sequence) and not isinstance(value, str), value)
+        _only(isinstance(value, Sequence) and not isinstance(value, str | bytes), value)
         each = inner[:1] * len(value) if origin is not tuple or inner[1:] in ((), (...,)) else inner
         _only(not inner or len(each) == len(value), value)
         pairs = zip(each or (Any,) * len(value), value, strict=True)
         made = [_fit(kind, entry, f"{name}[{i}]", nested) for i, (kind, entry) in enumerate(pairs)]
-        return tuple(made) if isinstance(value, tuple) else made
+        return tuple(made)
     if origin in (dict, collections.abc.Mapping) and inner:
         _only(isinstance(value, Mapping), value)
         return {_fit(inner[0], k, name, nested): _fit(inner[1], v, f"{name}[{k!r}]", nested) for k, v in value.items()}
@@ -147,6 +146,10 @@ def _only(fits: bool, value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, bool | None):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, type | FunctionType):
+        return f"{value.__name__} itself: write {value.__name__}()"
     try:
         text = repr(value)
     except ValueError:  # an integer of thousands of digits
