@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from cache.entropy import Entropy
 from dlm.engine.no_cache import NoCache
+from dlm.engine.settings import checked
 
 
+@checked
 def none() -> NoCache:
     """Feed every live position at every step: exact, and what every cache is compared with."""
     return NoCache()
 
 
+@checked
 def adaptive(
     *,
     threshold: float | None = 0.3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from dlm.engine.canvas import Job
 from dlm.engine.interfaces import Cache
 from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.named import cache_of, sampler_of
 from dlm.engine.result import Counts, RowResult, StopReason, first_end
 from dlm.engine.sampler import Sampler
+from dlm.engine.settings import checked
 from dlm.errors import DlmError, SettingsError
 from dlm.models import load
 from dlm.models.language_model import LanguageModel
@@ -22,6 +24,10 @@ from dlm.prompts import listed as listed
 from dlm.prompts import prompt_job as prompt_job
 from dlm.speculation import FreeDave
 from dlm.trace import Recorder, Trace
+
+SamplerLike = Sampler | str | Callable[..., Sampler]
+CacheLike = Cache | str | Callable[..., Cache] | None
+DrafterLike = FreeDave | str | type[FreeDave] | None
 
 
 @dataclass(frozen=True)
@@ -84,13 +90,14 @@ class StreamStep:
     done: bool
 
 
+@checked
 def generate(
     model: LanguageModel | str | Path,
     prompts: Sequence[Prompt] | Prompt,
     *,
-    sampler: Sampler,
-    cache: Cache | None = None,
-    drafter: FreeDave | None = None,
+    sampler: SamplerLike,
+    cache: CacheLike = None,
+    drafter: DrafterLike = None,
     max_new_tokens: int = 128,
     seed: int = 0,
     batch_size: int = 8,
@@ -105,7 +112,8 @@ def generate(
             message of the assistant is continued) or lists of token ids, of different lengths; or a single one of
             these. Control tokens in a string are control tokens (it may be a rendered chat), the mask is text; in the
             messages of a chat everything is text.
-        sampler: which tokens are committed when, for example ``samplers.threshold(0.9)``.
+        sampler: which tokens are committed when, for example ``samplers.threshold(0.9)``; a preset's name, or the
+            preset uncalled, is the preset with its defaults. Cache and drafter likewise.
         cache: which positions are recomputed; None recomputes all.
         drafter: several steps from one forward, without changing the answer: ``dlm.drafting.FreeDave()``; None: none.
         max_new_tokens: positions to fill per prompt.
@@ -131,13 +139,14 @@ def generate(
     return run.collect(Recorder(record))
 
 
+@checked
 def infill(
     model: LanguageModel | str | Path,
     texts: str | Sequence[str | Sequence[int]],
     *,
-    sampler: Sampler,
-    cache: Cache | None = None,
-    drafter: FreeDave | None = None,
+    sampler: SamplerLike,
+    cache: CacheLike = None,
+    drafter: DrafterLike = None,
     seed: int = 0,
     batch_size: int = 8,
     record: str | Sequence[str] | None = None,
@@ -157,13 +166,14 @@ def infill(
     return run.collect(Recorder(record), whole_text=True)
 
 
+@checked
 def stream(
     model: LanguageModel | str | Path,
     prompts: Sequence[Prompt] | Prompt,
     *,
-    sampler: Sampler,
-    cache: Cache | None = None,
-    drafter: FreeDave | None = None,
+    sampler: SamplerLike,
+    cache: CacheLike = None,
+    drafter: DrafterLike = None,
     max_new_tokens: int = 128,
     seed: int = 0,
     batch_size: int = 8,
@@ -200,17 +210,17 @@ class Run:
         self,
         model: LanguageModel,
         jobs: list[Job],
-        sampler: Sampler,
-        cache: Cache | None,
-        drafter: FreeDave | None,
+        sampler: SamplerLike,
+        cache: CacheLike,
+        drafter: DrafterLike,
         seed: int,
         batch_size: int,
     ) -> None:
         self.model = model
         self.jobs = keyed(jobs, whole_number("seed", seed))
         self.batch_size = whole_number("batch_size", batch_size, 1)
-        bound = sampler.bind(model.tokenizer, model.description.valid_vocab)
-        self.decoder = Decoder(model.backbone, model.description, bound, cache, drafter)
+        bound = sampler_of(sampler).bind(model.tokenizer, model.description.valid_vocab)
+        self.decoder = Decoder(model.backbone, model.description, bound, cache_of(cache), drafter)
 
     def __iter__(self) -> Iterator[StepEvent | RowResult]:
         return self._events(Recorder(None))
