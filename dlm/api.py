@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,17 @@ from dlm.prompts import listed as listed
 from dlm.prompts import prompt_job as prompt_job
 from dlm.speculation import FreeDave
 from dlm.trace import Recorder, Trace
+from dlm.words import counted
 
 SamplerLike = Sampler | str | Callable[..., Sampler]
 CacheLike = Cache | str | Callable[..., Cache] | None
 DrafterLike = FreeDave | str | type[FreeDave] | None
 
 
-@dataclass(frozen=True)
+SHOWN = 60  # characters of an answer in its `repr`
+
+
+@dataclass(frozen=True, repr=False)
 class Generation:
     """The answer to one prompt.
 
@@ -56,6 +61,29 @@ class Generation:
     prompt_tokens: list[int] = field(default_factory=list)
     confidence: list[float] = field(default_factory=list)
     trace: Trace | None = None
+
+    def __repr__(self) -> str:
+        """The text, shortened, and what it took."""
+        text = self.text if len(self.text) <= SHOWN else f"{self.text[: SHOWN - 1]}…"
+        return f"Generation({text!r}, {self._taken}, {self.stop})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, and under it a square per position, the darker the later it was committed."""
+        last = max([*self.commit_step, 0]) or 1
+        squares = (
+            f'<span title="position {at}: {f"forward {step + 1}" if step >= 0 else "given or filler"}" style="display:'
+            f"inline-block;width:8px;height:8px;background:hsl(210,{60 if step >= 0 else 0}%,"
+            f'{85 - 55 * max(step, 0) // last}%)"></span>'
+            for at, step in enumerate(self.commit_step)
+        )
+        text = escape(self.text)
+        return (
+            f"<pre style='white-space:pre-wrap'>{text}</pre><div>{''.join(squares)}</div><small>{self._taken}</small>"
+        )
+
+    @property
+    def _taken(self) -> str:
+        return f"{counted(self.counts.tokens, 'token')}, {counted(self.counts.forwards, 'forward')}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON (NaN becomes null)."""
