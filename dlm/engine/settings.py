@@ -76,7 +76,7 @@ def arguments(
     """
     rest = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
     known = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    shared = get_type_hints(get_args(hints[rest[0].name])[0]) if rest and _unpacked(hints, rest[0].name) else {}
+    shared = hints_of(get_args(hints[rest[0].name])[0]) if rest and _unpacked(hints, rest[0].name) else {}
     known += shared
     if strange := [name for name in settings if name not in known and (shared or not rest)]:
         raise SettingsError(unknown(label, strange[0], known))
