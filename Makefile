@@ -1,4 +1,5 @@
-# `make demo` and `make test` work on a bare machine with Python 3.11 or later and nothing else.
+# `make demo` and `make test` work on a bare machine with Python 3.11 or later and nothing else. The demo needs what
+# decoding needs; all else is installed for the tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/.ready  ## the tiny model answers real prompts with two samplers
+demo: $(VENV)/.decoding  ## the tiny model answers real prompts with three samplers
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.ready  ## the test suite, under ten minutes on two cores
@@ -50,9 +51,13 @@ bench-quality: $(VENV)/.ready  ## every task x sampler on the tiny model; renews
 	$(BIN)/python scripts/bench_quality.py $(QUALITY)
 
 # torch alone and first: on a machine with a CPU build at hand pip takes that, and nothing later replaces it.
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.decoding: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "dlm needs Python 3.11 or later; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.decoding
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plot,eval,sweep]'
 	touch $@

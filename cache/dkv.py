@@ -14,7 +14,6 @@ from cache.settings import at_least
 from cache.vicinity import window
 from dlm.engine.row import Row
 from dlm.engine.step import State
-from dlm.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,6 @@ class DKVDecode(Policy):
     def __post_init__(self) -> None:
         at_least(1, interval=self.interval)
         at_least(0, ahead=self.ahead)
-        if self.cadence not in ("seeded", "reference"):
-            raise SettingsError(f"cadence must be 'seeded' or 'reference', got {self.cadence!r}")
 
     @property
     def spans_blocks(self) -> bool:  # type: ignore[override]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from cache.entropy import Entropy
+from dlm.engine.calls import checked_call
 from dlm.engine.no_cache import NoCache
 
 
+@checked_call
 def none() -> NoCache:
     """Feed every live position at every step: exact, and what every cache is compared with."""
     return NoCache()
 
 
+@checked_call
 def adaptive(
     *,
     threshold: float | None = 0.3,

@@ -15,12 +15,9 @@ def at_least(least: int, **settings: int | None) -> None:
         SettingsError: names the setting and what to write.
     """
     for name, value in settings.items():
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise SettingsError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if value > MOST:
-            raise SettingsError(f"{name} must be at most {MOST}, got {value}")
+        if value is not None and not least <= value <= MOST:
+            bound = f"a whole number of at least {least}" if value < least else f"at most {MOST}"
+            raise SettingsError(f"{name} must be {bound}, got {value}")
 
 
 def share(**settings: float) -> None:

@@ -15,7 +15,6 @@ from cache.settings import at_least, every_steps
 from dlm.engine.canvas import Canvas
 from dlm.engine.row import Row
 from dlm.engine.step import State, StepView
-from dlm.errors import SettingsError
 
 
 class Iterations(NamedTuple):
@@ -69,8 +68,6 @@ class Vicinity(Policy):
     def __post_init__(self) -> None:
         at_least(0, before=self.before, after=self.after, warmup=self.warmup)
         at_least(1, every=self.every)
-        if self.compat not in ("clean", "reference"):
-            raise SettingsError(f"compat must be 'clean' or 'reference', got {self.compat!r}")
 
     def refreshes(self, row: Row) -> bool:
         if self.compat == "reference":

@@ -45,7 +45,7 @@ class Window(Policy):
 
     def __post_init__(self) -> None:
         at_least(0, ahead=self.ahead)
-        if not isinstance(self.inner, Policy) or not self.inner.block_always_fresh or not self.inner.composable:
+        if not self.inner.block_always_fresh or not self.inner.composable:
             raise SettingsError(
                 f"window cannot be laid around {type(self.inner).__name__}: give a policy that only says which"
                 " positions are recomputed (Dual, Prefix, Vicinity, DKVDecode, Entropy)"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
+from dlm.engine.calls import checked_call
 from dlm.engine.canvas import Job
 from dlm.engine.interfaces import Cache
 from dlm.engine.loop import Decoder, StepEvent
+from dlm.engine.named import cache_of, sampler_of
 from dlm.engine.result import Counts, RowResult, StopReason, first_end
 from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError, SettingsError
@@ -22,9 +25,17 @@ from dlm.prompts import listed as listed
 from dlm.prompts import prompt_job as prompt_job
 from dlm.speculation import FreeDave
 from dlm.trace import Recorder, Trace
+from dlm.words import counted
+
+SamplerLike = Sampler | str | Callable[..., Sampler]
+CacheLike = Cache | str | Callable[..., Cache] | None
+DrafterLike = FreeDave | str | type[FreeDave] | None
 
 
-@dataclass(frozen=True)
+SHOWN = 60  # characters of an answer in its `repr`
+
+
+@dataclass(frozen=True, repr=False)
 class Generation:
     """The answer to one prompt.
 
@@ -50,6 +61,29 @@ class Generation:
     prompt_tokens: list[int] = field(default_factory=list)
     confidence: list[float] = field(default_factory=list)
     trace: Trace | None = None
+
+    def __repr__(self) -> str:
+        """The text, shortened, and what it took."""
+        text = self.text if len(self.text) <= SHOWN else f"{self.text[: SHOWN - 1]}…"
+        return f"Generation({text!r}, {self._taken}, {self.stop})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, and under it a square per position, the darker the later it was committed."""
+        last = max([*self.commit_step, 0]) or 1
+        squares = (
+            f'<span title="position {at}: {f"forward {step + 1}" if step >= 0 else "given or filler"}" style="display:'
+            f"inline-block;width:8px;height:8px;background:hsl(210,{60 if step >= 0 else 0}%,"
+            f'{85 - 55 * max(step, 0) // last}%)"></span>'
+            for at, step in enumerate(self.commit_step)
+        )
+        text = escape(self.text)
+        return (
+            f"<pre style='white-space:pre-wrap'>{text}</pre><div>{''.join(squares)}</div><small>{self._taken}</small>"
+        )
+
+    @property
+    def _taken(self) -> str:
+        return f"{counted(self.counts.tokens, 'token')}, {counted(self.counts.forwards, 'forward')}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON (NaN becomes null)."""
@@ -84,13 +118,14 @@ class StreamStep:
     done: bool
 
 
+@checked_call
 def generate(
     model: LanguageModel | str | Path,
     prompts: Sequence[Prompt] | Prompt,
     *,
-    sampler: Sampler,
-    cache: Cache | None = None,
-    drafter: FreeDave | None = None,
+    sampler: SamplerLike,
+    cache: CacheLike = None,
+    drafter: DrafterLike = None,
     max_new_tokens: int = 128,
     seed: int = 0,
     batch_size: int = 8,
@@ -105,7 +140,8 @@ def generate(
             message of the assistant is continued) or lists of token ids, of different lengths; or a single one of
             these. Control tokens in a string are control tokens (it may be a rendered chat), the mask is text; in the
             messages of a chat everything is text.
-        sampler: which tokens are committed when, for example ``samplers.threshold(0.9)``.
+        sampler: which tokens are committed when, for example ``samplers.threshold(0.9)``; a preset's name, or the
+            preset uncalled, is the preset with its defaults. Cache and drafter likewise.
         cache: which positions are recomputed; None recomputes all.
         drafter: several steps from one forward, without changing the answer: ``dlm.drafting.FreeDave()``; None: none.
         max_new_tokens: positions to fill per prompt.
@@ -131,13 +167,14 @@ def generate(
     return run.collect(Recorder(record))
 
 
+@checked_call
 def infill(
     model: LanguageModel | str | Path,
     texts: str | Sequence[str | Sequence[int]],
     *,
-    sampler: Sampler,
-    cache: Cache | None = None,
-    drafter: FreeDave | None = None,
+    sampler: SamplerLike,
+    cache: CacheLike = None,
+    drafter: DrafterLike = None,
     seed: int = 0,
     batch_size: int = 8,
     record: str | Sequence[str] | None = None,
@@ -157,13 +194,14 @@ def infill(
     return run.collect(Recorder(record), whole_text=True)
 
 
+@checked_call
 def stream(
     model: LanguageModel | str | Path,
     prompts: Sequence[Prompt] | Prompt,
     *,
-    sampler: Sampler,
-    cache: Cache | None = None,
-    drafter: FreeDave | None = None,
+    sampler: SamplerLike,
+    cache: CacheLike = None,
+    drafter: DrafterLike = None,
     max_new_tokens: int = 128,
     seed: int = 0,
     batch_size: int = 8,
@@ -200,17 +238,17 @@ class Run:
         self,
         model: LanguageModel,
         jobs: list[Job],
-        sampler: Sampler,
-        cache: Cache | None,
-        drafter: FreeDave | None,
+        sampler: SamplerLike,
+        cache: CacheLike,
+        drafter: DrafterLike,
         seed: int,
         batch_size: int,
     ) -> None:
         self.model = model
         self.jobs = keyed(jobs, whole_number("seed", seed))
         self.batch_size = whole_number("batch_size", batch_size, 1)
-        bound = sampler.bind(model.tokenizer, model.description.valid_vocab)
-        self.decoder = Decoder(model.backbone, model.description, bound, cache, drafter)
+        bound = sampler_of(sampler).bind(model.tokenizer, model.description.valid_vocab)
+        self.decoder = Decoder(model.backbone, model.description, bound, cache_of(cache), drafter)
 
     def __iter__(self) -> Iterator[StepEvent | RowResult]:
         return self._events(Recorder(None))

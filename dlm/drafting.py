@@ -2,4 +2,7 @@
 
 from dlm.speculation.freedave import FreeDave
 
-__all__ = ["FreeDave"]
+freedave = FreeDave
+
+PRESETS = ("freedave",)
+__all__ = ["PRESETS", "FreeDave", "freedave"]

@@ -14,7 +14,7 @@ from dlm.engine.interfaces import LogitRows, LogitTransform, ScoreModifier, Stop
 from dlm.engine.proposal import BANNED
 from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
-from samplers.settings import at_least, one_of
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,6 @@ class EndRejection(ScoreModifier):
         if not 0.0 <= self.low <= self.high <= 1.0:
             raise SettingsError(f"low and high must satisfy 0 <= low <= high <= 1, got {self.low} and {self.high}")
         at_least(1, steps=self.steps, tokens_per_step=self.tokens_per_step)
-        one_of("linear", "ascending", schedule=self.schedule)
-        one_of("clean", "reference", compat=self.compat)
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.scores is not None
@@ -137,9 +135,6 @@ class EndOfText(StopRule):
     min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise SettingsError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}")
-        one_of("argmax", "leftmost", choice=self.choice)
         if not 0.0 <= self.min_confidence <= 1.0:
             raise SettingsError(f"min_confidence is a probability, in [0, 1], got {self.min_confidence}")
         if self.rule != "reference" and (self.choice, self.min_confidence) != ("argmax", 0.0):

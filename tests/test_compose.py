@@ -103,10 +103,13 @@ def test_compose_works_inside_a_hydra_application() -> None:
         (["cache=dual", "cache.every=0"], "every must be a whole number of at least 1, got 0"),
         (["cache=nope"], "unknown cache .nope.; known are adaptive, block_causal, dkv_decode"),
         (["+sampler.steps=4"], "'threshold' decides by itself"),
-        (["+sampler.warmth=4"], "no setting warmth; it knows blocks"),
+        (["+sampler.warmth=4"], "no setting warmth; it knows threshold, blocks"),
         (["blocks.length=abc"], "blocks.length must be a whole number or null, got 'abc'"),
         (["sampler=parts", "sampler.score._target_=samplers.Nope"], "there is no samplers.Nope to build"),
-        (["sampler=parts", "sampler.modifiers=[{_target_: samplers.SuppressEnd, foo: 1}]"], "unexpected keyword"),
+        (
+            ["sampler=parts", "sampler.modifiers=[{_target_: samplers.SuppressEnd, foo: 1}]"],
+            "SuppressEnd has no setting foo; it knows none",
+        ),
     ],
 )
 def test_errors_say_what_to_change(overrides: list[str], message: str) -> None:
@@ -148,7 +151,7 @@ def test_python_presets_refuse_what_they_do_not_know() -> None:
         return str(caught.value)
 
     assert "remove steps" in refused(lambda: samplers.threshold(0.9, steps=4))
-    assert "it knows blocks, temperature" in refused(lambda: samplers.topk(warmth=3))
+    assert "it knows tokens_per_step, steps, blocks, temperature" in refused(lambda: samplers.topk(warmth=3))
     assert "as a budget says" in refused(
         lambda: dlm.Sampler("x", samplers.Probability(), samplers.TopK(), samplers.Whole())
     )

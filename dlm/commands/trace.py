@@ -40,7 +40,7 @@ What can be recorded (dlm generate record=[...] or dlm eval record=[...]): order
 likeliest tokens at each commit), all_candidates (at every eligible position), logits (of these), cache.
 
 examples:
-  dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32 cache=dual trace=run.jsonl
+  dlm generate 'prompt=Shuffle the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32 cache=dual trace=run.jsonl
   dlm trace show run.jsonl speed=4
   dlm trace html run.jsonl out=run.html
   dlm trace plot run.jsonl

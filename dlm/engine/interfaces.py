@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.engine.calls import Checked
 from dlm.engine.canvas import Canvas
 from dlm.engine.plan import Branches, BranchPlan, CacheQuery, ForwardPlan, Layout
 from dlm.engine.proposal import Statistic
@@ -27,7 +28,7 @@ from dlm.engine.step import BlockState, RowSize, State, StepView
 P = TypeVar("P", bound="Part")
 
 
-class Part:
+class Part(metaclass=Checked):
     """Root of everything a sampler is made of."""
 
     @property
@@ -297,7 +298,7 @@ class Reviser(Part):
         raise NotImplementedError
 
 
-class Cache:
+class Cache(metaclass=Checked):
     """Which positions are recomputed at a step, and what stands in for the others. Settings only."""
 
     @property
@@ -370,7 +371,7 @@ class CacheRun:
         raise NotImplementedError
 
 
-class Speculator:
+class Speculator(metaclass=Checked):
     """Decides how a step is taken, in place of the plain one: drafts, what-if forwards."""
 
     def clashes(self, sampler: Any) -> str | None:

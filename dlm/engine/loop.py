@@ -14,6 +14,7 @@ from dlm.engine.batch import Batch, Place
 from dlm.engine.canvas import Canvas, Job, SpecialIds
 from dlm.engine.forward import Forward, Stopwatch
 from dlm.engine.interfaces import Cache, CacheRun, Growth, Speculator
+from dlm.engine.named import cache_of, drafter_of, sampler_of
 from dlm.engine.no_cache import NoCache
 from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.proposal import Statistic, Vocabulary
@@ -70,6 +71,8 @@ class Decoder:
         cache: which positions are recomputed; None recomputes all.
         drafter: several steps from one forward (:class:`dlm.speculation.FreeDave`); None: none.
 
+    Each of the three may be a preset's name, or the preset uncalled.
+
     Raises:
         SettingsError: they do not go together.
     """
@@ -81,18 +84,13 @@ class Decoder:
     drafter: Any = None
 
     def __post_init__(self) -> None:
+        for role, made in (("sampler", sampler_of), ("cache", cache_of), ("drafter", drafter_of)):
+            object.__setattr__(self, role, made(getattr(self, role)))
         sampler, drafter, about = self.sampler, self.drafter, self.description
-        if not isinstance(self.policy, Cache):
-            raise SettingsError(
-                f"{type(self.cache).__name__} is no cache: a policy extends cache.Policy; None recomputes everything"
-            )
         self.policy.check(sampler, about)
         for speculator in (drafter, sampler.probe):
-            if speculator is None:
-                continue
-            if not isinstance(speculator, Speculator):
-                raise SettingsError(f"{type(speculator).__name__} is no drafter: pass dlm.drafting.FreeDave(), or None")
-            speculator.goes_with(sampler, self.policy, about)
+            if speculator is not None:
+                speculator.goes_with(sampler, self.policy, about)
         if "shadow" in sampler.needs and (about.shift or about.attention_block):
             needed, given = (
                 ("logits in place", "are shifted by one (Dream)")

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlm.engine.calls import Checked
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 
@@ -42,7 +43,7 @@ _BUCKET = 512
 
 
 @dataclass(frozen=True)
-class Proposer:
+class Proposer(metaclass=Checked):
     """How a token is taken from the logits and which distribution its confidence refers to.
 
     Attributes:
@@ -71,10 +72,6 @@ class Proposer:
             raise SettingsError(f"top_p must be in (0, 1], got {self.top_p}; use null to switch it off")
         if self.top_k is not None and self.top_k < 1:
             raise SettingsError(f"top_k must be at least 1, got {self.top_k}; use null to switch it off")
-        if self.confidence not in ("raw", "filtered"):
-            raise SettingsError(f"confidence must be 'raw' or 'filtered', got {self.confidence!r}")
-        if self.precision not in ("float32", "float64"):
-            raise SettingsError(f"precision must be 'float32' or 'float64', got {self.precision!r}")
 
     @property
     def filters(self) -> bool:

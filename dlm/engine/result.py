@@ -27,7 +27,7 @@ class Counts:
         tokens_per_second: ``tokens`` / ``seconds``.
         positions_cut: masked positions that a stop rule filled, so that no forward had to: what they would have cost at
             one position a step.
-        accepted_drafts: steps of the sampler that needed no forward of their own (FreeDave).
+        accepted_drafts: steps of the sampler that needed no forward of their own, or with guidance no pair (FreeDave).
         acceptance: how many forwards accepted 0, 1, 2, ... drafts, of those that evaluated any.
     """
 

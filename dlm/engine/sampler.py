@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from dlm.engine.calls import Checked
 from dlm.engine.interfaces import (
     BlockSchedule,
     Budget,
@@ -37,7 +38,7 @@ _COSTS: dict[Statistic, str] = {
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(metaclass=Checked):
     """Which masked tokens are committed at each step, as parts that can be exchanged one by one.
 
     Attributes:
@@ -74,9 +75,6 @@ class Sampler:
     guidance: float = 0.0
 
     def __post_init__(self) -> None:
-        # Hydra hands lists over; parts are kept as tuples so that the bundle stays immutable.
-        object.__setattr__(self, "modifiers", tuple(self.modifiers))
-        object.__setattr__(self, "transforms", tuple(self.transforms))
         if not 0.0 <= self.guidance < float("inf"):
             raise SettingsError(f"guidance must be 0 (off) or more, got {self.guidance}")
         for reason in _refusals(self):
@@ -155,27 +153,12 @@ class Sampler:
         return ", ".join(reasons)
 
 
-_ROLES: dict[str, type] = {
-    "score": Score, "selector": Selector, "blocks": BlockSchedule, "budget": Budget, "exit": EarlyExit,
-    "stop": StopRule, "reviser": Reviser, "modifiers": ScoreModifier, "transforms": LogitTransform, "probe": Speculator,
-}  # fmt: skip
-
-
 def _refusals(sampler: Sampler) -> Iterator[str]:
     """Why parts of the sampler are none or do not go together, reason by reason."""
-    if isinstance(sampler.reviser, list | tuple):
-        yield "two revisers in one sampler may undo each other for ever; give one"
-    for role, base in _ROLES.items():
-        given = getattr(sampler, role)
-        for part in given if role in ("modifiers", "transforms") else [given]:
-            if part is None and role not in ("score", "selector", "blocks"):
-                continue
-            if not isinstance(part, base) or not isinstance(part, Part):
-                yield (
-                    f"{role}: {type(part).__name__} is no {base.__name__}: a part extends the class of its role,"
-                    f" {base.__module__}.{base.__name__}"
-                )
-            yield from undeclared(part)
+    if sampler.probe is not None and not (isinstance(sampler.probe, Speculator) and isinstance(sampler.probe, Part)):
+        yield f"probe: {type(sampler.probe).__name__} is no probe: it extends dlm.speculation.probes.Probe"
+    for part in sampler.parts.values():
+        yield from undeclared(part)
     for rule in (_budget, _modifiers, _schedule, _reviser, _growth):
         yield from rule(sampler)
     reason = None if sampler.probe is None else sampler.probe.clashes(sampler)

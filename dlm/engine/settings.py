@@ -20,6 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from dlm.errors import SettingsError
 
 Nested = Callable[[Any, Any, str], Any]  # (annotation, value, name) -> value, for values that stand for parts
+DESCRIBED = " ({_target_: ..., ...})"
 _LISTS = (collections.abc.Sequence, collections.abc.Iterable, list, tuple)
 
 
@@ -49,7 +50,10 @@ def fitted(hint: Any, value: Any, name: str, nested: Nested | None = None) -> An
     try:
         return _fit(hint, value, name, nested)
     except _UnfitError:
-        raise SettingsError(f"{name} must be {spelled(hint)}, got {_short(value)}") from None
+        wanted = spelled(hint)
+        if "." not in name:  # from Python, where a part is made and not described
+            wanted = wanted.replace(DESCRIBED, "")
+        raise SettingsError(f"{name} must be {wanted}, got {_short(value)}") from None
 
 
 @lru_cache(maxsize=1024)
@@ -79,7 +83,7 @@ def spelled(hint: Any) -> str:
     words: list[str] = []
     for kind in kinds_of(hint):
         if get_origin(kind) is Literal:
-            words += map(str, get_args(kind))
+            words += map(repr, get_args(kind))
         elif get_origin(kind) in _LISTS:
             inner = next(iter(get_args(kind)), Any)
             words.append("a list" if inner is Any else f"a list, each of it {spelled(inner)}")
@@ -87,7 +91,7 @@ def spelled(hint: Any) -> str:
             words.append("a mapping")
         else:
             plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
-            named = f"a {getattr(kind, '__name__', kind)} ({{_target_: ..., ...}})"
+            named = f"a {getattr(kind, '__name__', kind)}{DESCRIBED}"
             words.append(plain.get(kind) or ("a path" if kind is Path else named))
     *first, last = dict.fromkeys(words)
     return f"{', '.join(first)} or {last}" if first else last
@@ -127,7 +131,7 @@ def _plain(kind: type, value: Any) -> Any:
     number = isinstance(value, Real) and not isinstance(value, bool)
     if kind is int:
         if isinstance(value, Integral):
-            return _only(number, value)
+            return int(_only(number, value))
         return int(_only(number and math.isfinite(value) and value == int(value), value))
     if kind is float:
         try:

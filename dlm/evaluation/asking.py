@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlm.api import prompt_job
+from dlm.api import CacheLike, SamplerLike, prompt_job
 from dlm.engine.canvas import Job
-from dlm.engine.interfaces import Cache
 from dlm.engine.loop import Decoder
+from dlm.engine.named import cache_of, sampler_of
 from dlm.engine.result import RowResult, first_end
-from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError, PromptError, SettingsError, StorageError
 from dlm.evaluation.identity import instance_key
 from dlm.evaluation.sample import Sample
@@ -68,10 +67,10 @@ class Asker:
         tokens = (*job.tokens[: job.start], *filled)
         return replace(job, tokens=tokens, writable=tuple(job.start + place for place in open_))
 
-    def decoder(self, sampler: Sampler, cache: Cache | None = None, drafter: Any = None) -> Decoder:
+    def decoder(self, sampler: SamplerLike, cache: CacheLike = None, drafter: Any = None) -> Decoder:
         """What answers the rows. Raises SettingsError: the sampler does not fit the model."""
-        bound = sampler.bind(self.model.tokenizer, self.model.description.valid_vocab)
-        return Decoder(self.model.backbone, self.model.description, bound, cache, drafter)
+        bound = sampler_of(sampler).bind(self.model.tokenizer, self.model.description.valid_vocab)
+        return Decoder(self.model.backbone, self.model.description, bound, cache_of(cache), drafter)
 
     def text(self, row: RowResult) -> str:
         """What a row answers: up to its first end token, or the whole template."""

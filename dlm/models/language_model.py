@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ENCODING = RLock()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LanguageModel:
     """A model ready to decode.
 
@@ -49,6 +49,14 @@ class LanguageModel:
     def dtype(self) -> torch.dtype:
         """Number format of the weights."""
         return next(self.backbone.parameters()).dtype  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        """Name, family, parameters, number format and device, in a line."""
+        weights = sum(weight.numel() for weight in self.backbone.parameters())  # type: ignore[attr-defined]
+        size = f"{weights / 1e9:.1f} billion" if weights >= 1e9 else f"{weights / 1e6:.1f} million"
+        family = getattr(getattr(self.backbone, "config", None), "model_type", type(self.backbone).__name__)
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"LanguageModel({self.name!r}, {family}, {size} parameters, {dtype}, {self.device})"
 
     def encode(self, text: str, masks: bool = False) -> list[int]:
         """Token ids of plain text; nothing is added in front or behind.

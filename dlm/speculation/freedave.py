@@ -53,16 +53,9 @@ class FreeDave(Speculator):
     sources: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("draft_length", 1), ("sources", 1)):
-            value = getattr(self, name)
-            if name == "draft_length" and value == "auto":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                allowed = ", or auto" if name == "draft_length" else ""
-                raise SettingsError(f"{name} must be a whole number of at least {least}{allowed}, got {value!r}")
-        for name, known in (("layout", ("batch", "tree")), ("acceptance", ("standard", "eager"))):
-            if getattr(self, name) not in known:
-                raise SettingsError(f"{name} must be {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}")
+        for name, value in (("draft_length", self.draft_length), ("sources", self.sources)):
+            if value != "auto" and value < 1:
+                raise SettingsError(f"{name} must be a whole number of at least 1, got {value}")
 
     @property
     def spans_blocks(self) -> bool:

@@ -60,8 +60,10 @@ def open_dataset(source: str, split: str, key: str) -> Any:
     Raises:
         SettingsError: it cannot be read; the message says why.
     """
-    import datasets  # slow to import, and needed for nothing else here
-
+    try:
+        import datasets  # slow to import, and needed for nothing else here
+    except ImportError as error:
+        raise SettingsError(f"{key}={source} needs the package datasets: pip install 'dlm[eval]'") from error
     path = Path(source).expanduser()
     kind = TABLES.get(path.suffix)
     try:

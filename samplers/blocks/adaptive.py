@@ -41,7 +41,6 @@ class AdaptiveBlocks(BlockSchedule):
     window: float = 0.25
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "delimiters", tuple(self.delimiters))
         at_least(1, **{"blocks.length": self.length})
         if not self.threshold > 0:
             raise SettingsError(f"threshold must be above 0, got {self.threshold}; above 1 no delimiter counts")

@@ -13,7 +13,7 @@ from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Whole
-from samplers.settings import at_least, one_of, within
+from samplers.settings import at_least, within
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class TimeGrid(Budget):
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps)
         within("(0, 1)", eps=self.eps)
-        one_of("clean", "reference", compat=self.compat)
 
     @property
     def idle_steps(self) -> int:

@@ -11,16 +11,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dlm.engine.calls import Checked
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import EarlyExit
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
-from samplers.settings import at_least, encode, one_of
+from samplers.settings import at_least, encode
 
 
 @dataclass(frozen=True)
-class AnswerRegion:
+class AnswerRegion(metaclass=Checked):
     """The positions whose certainty decides over an early exit.
 
     Give one of: ``start`` (offset in the generated region), ``after`` (a text, or token ids: the region begins behind
@@ -36,15 +37,8 @@ class AnswerRegion:
     length: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.after, int | float):
-            raise SettingsError(
-                f"the answer's suffix is a text or a list of token ids, got the number {self.after}: write"
-                f" '\"{self.after}\"' for the text, [{self.after}] for the id"
-            )
-        if self.after is not None and not isinstance(self.after, str):
-            object.__setattr__(self, "after", tuple(self.after))
-            if not self.after:
-                raise SettingsError("after= is empty: give a text or token ids")
+        if self.after is not None and not self.after:
+            raise SettingsError("after= is empty: give a text or token ids")
         if self.start is not None and self.after is not None:
             raise SettingsError("an answer region begins at start= or behind after=: give one of them")
         at_least(0, **{"the answer region's start": self.start})
@@ -93,7 +87,7 @@ class AnswerRegion:
 
 
 @dataclass(frozen=True)
-class Stages:
+class Stages(metaclass=Checked):
     """Required gap in three stages of the progress (Prophet, arXiv 2508.19982): ``early`` below 0.33, ``mid`` below
     0.67, then ``late``.
 
@@ -107,7 +101,6 @@ class Stages:
     cuts: Sequence[float] = (0.33, 0.67)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cuts", tuple(self.cuts))
         if not self.early >= self.mid >= self.late:
             raise SettingsError(f"required gaps must not rise, got {self.early}, {self.mid}, {self.late}")
         if not 0.0 <= self.cuts[0] <= self.cuts[1] <= 1.0:
@@ -120,7 +113,7 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class Smooth:
+class Smooth(metaclass=Checked):
     """Required gap that falls smoothly from ``first`` to ``last`` (SchED, arXiv 2512.02892; the default numbers are
     ours, the paper's are UNVERIFIED): ``linear``, ``cosine``, or ``exponential`` with rate ``decay``.
 
@@ -136,7 +129,6 @@ class Smooth:
     def __post_init__(self) -> None:
         if not self.first >= self.last:
             raise SettingsError(f"required gaps must not rise, got first={self.first} and last={self.last}")
-        one_of("linear", "cosine", "exponential", shape=self.shape)
         if not self.decay > 0:
             raise SettingsError(f"decay must be above 0, got {self.decay}")
 
@@ -177,7 +169,6 @@ class AnswerGap(EarlyExit):
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, tokens_per_step=self.tokens_per_step)
-        one_of("steps", "filled", progress=self.progress)
 
     def bind(self, tokenizer: Any, vocab_size: int) -> AnswerGap:
         return replace(self, region=self.region.bind(tokenizer))

@@ -15,7 +15,7 @@ from dlm.engine.interfaces import LogitRows, LogitTransform, Selector
 from dlm.engine.proposal import BANNED, Statistic
 from dlm.engine.step import BlockState, RowSize, StepView, rank
 from dlm.errors import SettingsError
-from dlm.training.filter_file import Inputs, check_inputs, needs_of
+from dlm.training.filter_file import Inputs, needs_of
 from samplers.settings import within
 
 
@@ -42,9 +42,7 @@ class Oracle(Selector):
     idle_steps = 1
 
     def __post_init__(self) -> None:
-        check_inputs(self.inputs)
         within("[0, 1]", least=self.least)
-        object.__setattr__(self, "answers", tuple(tuple(row) for row in self.answers))
         if not self.answers:
             raise SettingsError("the oracle needs at least one answer: whole rows of ids, prompt first")
 

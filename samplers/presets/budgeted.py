@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from dlm.engine.interfaces import BlockSchedule, Score, Selector
 from dlm.engine.proposal import Proposer
@@ -14,7 +14,7 @@ from samplers.budgets.time_grid import TimeGrid
 from samplers.budgets.uniform import Uniform
 from samplers.ends import EndRejection
 from samplers.modifiers.certainty_prior import CertaintyPrior
-from samplers.presets.options import preset
+from samplers.presets.options import SharedOptions, preset, published
 from samplers.scores.calibrated import Calibrated
 from samplers.scores.confidence import Margin, NegativeEntropy, Probability, Random
 from samplers.selectors.coherent import Coherent
@@ -28,7 +28,8 @@ def uniform(tokens_per_step: int | None, steps: int | None) -> Uniform:
     return Uniform(1 if tokens_per_step is None and steps is None else tokens_per_step, steps)
 
 
-def topk(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:
+@published
+def topk(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Unpack[SharedOptions]) -> Sampler:
     """LLaDA's low-confidence remasking: the most probable proposals first.
 
     Give ``tokens_per_step`` (default 1) or ``steps`` for the whole canvas. ``options``: see
@@ -37,21 +38,31 @@ def topk(*, tokens_per_step: int | None = None, steps: int | None = None, **opti
     return preset("topk", options, Probability(), TopK(), budget=uniform(tokens_per_step, steps))
 
 
-def margin(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:
+@published
+def margin(
+    *, tokens_per_step: int | None = None, steps: int | None = None, **options: Unpack[SharedOptions]
+) -> Sampler:
     """A fixed budget ranked by the gap between the two largest probabilities (arXiv 2502.06768)."""
     return preset("margin", options, Margin(), TopK(), budget=uniform(tokens_per_step, steps))
 
 
-def entropy(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:
+@published
+def entropy(
+    *, tokens_per_step: int | None = None, steps: int | None = None, **options: Unpack[SharedOptions]
+) -> Sampler:
     """A fixed budget ranked by negative entropy, the least uncertain position first."""
     return preset("entropy", options, NegativeEntropy(), TopK(), budget=uniform(tokens_per_step, steps))
 
 
-def random(*, tokens_per_step: int | None = None, steps: int | None = None, **options: Any) -> Sampler:
+@published
+def random(
+    *, tokens_per_step: int | None = None, steps: int | None = None, **options: Unpack[SharedOptions]
+) -> Sampler:
     """A fixed budget in random order (LLaDA's ``remasking="random"``); tokens are still the proposals."""
     return preset("random", options, Random(), TopK(), budget=uniform(tokens_per_step, steps))
 
 
+@published
 def eoser(
     *,
     low: float = 0.4,
@@ -59,7 +70,7 @@ def eoser(
     tokens_per_step: int | None = None,
     steps: int | None = None,
     compat: Compat = "clean",
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """A fixed budget in which a proposed end of text is distrusted early: its confidence is multiplied with a factor
     that rises from ``low`` to ``high`` over the steps (end-of-sequence early rejection, EOSER, arXiv 2509.23924)."""
@@ -68,7 +79,7 @@ def eoser(
     return preset("eoser", options, Probability(), TopK(), Whole(), budget=budget, modifiers=(modifier,))
 
 
-def _doubling(name: str, block_count: int, options: dict[str, Any], **parts: Any) -> Sampler:
+def _doubling(name: str, block_count: int, options: SharedOptions, **parts: Any) -> Sampler:
     own: BlockSchedule = AscendingBlocks(block_count) if block_count > 1 else Whole()
     if not isinstance(options.get("blocks") or own, Whole | AscendingBlocks):
         raise SettingsError(
@@ -77,17 +88,22 @@ def _doubling(name: str, block_count: int, options: dict[str, Any], **parts: Any
     return preset(name, options, Probability(), TopK(), own, budget=Ascending(), **parts)
 
 
-def ass(*, block_count: int = 1, **options: Any) -> Sampler:
+@published
+def ass(*, block_count: int = 1, **options: Unpack[SharedOptions]) -> Sampler:
     """Ascending step size (ASS, arXiv 2509.23924): 1, 2, 4, … positions a step, log2 of the canvas forwards in all.
     ``block_count`` cuts the canvas where steps end, the small steps first (see :class:`samplers.AscendingBlocks`)."""
     return _doubling("ass", block_count, options)
 
 
-def eoser_ass(*, low: float = 0.01, high: float = 1.0, block_count: int = 1, **options: Any) -> Sampler:
+@published
+def eoser_ass(
+    *, low: float = 0.01, high: float = 1.0, block_count: int = 1, **options: Unpack[SharedOptions]
+) -> Sampler:
     """Both: doubling steps, with the end of text distrusted until the last one."""
     return _doubling("eoser_ass", block_count, options, modifiers=(EndRejection(low, high, None, "ascending"),))
 
 
+@published
 def pc(
     *,
     decay: float = 0.25,
@@ -95,7 +111,7 @@ def pc(
     frequencies: str | None = None,
     tokens_per_step: int | None = None,
     steps: int | None = None,
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Position-aware, calibrated confidence (PC-Sampler, arXiv 2508.13021): a fixed budget that prefers early positions
     and tokens that are rare in a corpus; a sampler for quality. The whole canvas is one block by default. The paper's
@@ -104,8 +120,13 @@ def pc(
     return preset("pc", options, score, TopK(), Whole(), budget=budget)
 
 
+@published
 def certainty_prior(
-    sigma: float = 10.0, *, tokens_per_step: int | None = None, steps: int | None = None, **options: Any
+    sigma: float = 10.0,
+    *,
+    tokens_per_step: int | None = None,
+    steps: int | None = None,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """A fixed budget by confidence times the share of known positions around, seen through a Gaussian of ``sigma``
     positions (certainty prior, d2Cache, arXiv 2509.23094)."""
@@ -113,23 +134,29 @@ def certainty_prior(
     return preset("certainty_prior", options, Probability(), TopK(), budget=budget, modifiers=modifiers)
 
 
-def _ccd(name: str, selector: Coherent, options: dict[str, Any]) -> Sampler:
+def _ccd(name: str, selector: Coherent, options: SharedOptions) -> Sampler:
     return preset(name, options, NegativeEntropy(), selector, Whole(), proposer=Proposer(confidence="filtered"))
 
 
-def ccd(*, steps: int | None = None, expand: float = 4.0, warm_up: int = 5, **options: Any) -> Sampler:
+@published
+def ccd(
+    *, steps: int | None = None, expand: float = 4.0, warm_up: int = 5, **options: Unpack[SharedOptions]
+) -> Sampler:
     """Coherent contextual decoding (CCD, arXiv 2512.02044): ``steps`` forwards over the whole canvas (None: one per
     position); positions that kept their token while they waited go first. See :class:`samplers.Coherent`."""
     return _ccd("ccd", Coherent(False, steps, expand, warm_up), options)
 
 
-def ccd_ds(*, steps: int | None = None, expand: float = 4.0, warm_up: int = 5, **options: Any) -> Sampler:
+@published
+def ccd_ds(
+    *, steps: int | None = None, expand: float = 4.0, warm_up: int = 5, **options: Unpack[SharedOptions]
+) -> Sampler:
     """The same, committing all that kept their token at once: fewer forwards than ``steps``."""
     return _ccd("ccd_ds", Coherent(True, steps, expand, warm_up), options)
 
 
 def _on_grid(
-    name: str, options: dict[str, Any], score: Score, selector: Selector, budget: TimeGrid | None = None
+    name: str, options: SharedOptions, score: Score, selector: Selector, budget: TimeGrid | None = None
 ) -> Sampler:
     """A sampler of Dream (Dream 7B, arXiv 2508.15487): one block, a time grid, confidence under the filtered
     distribution."""
@@ -142,18 +169,20 @@ def _on_grid(
     return preset(name, options, score, selector, Whole(), budget=budget, proposer=proposer)
 
 
-def dream_origin(*, steps: int | None = None, eps: float = 1e-3, **options: Any) -> Sampler:
+@published
+def dream_origin(*, steps: int | None = None, eps: float = 1e-3, **options: Unpack[SharedOptions]) -> Sampler:
     """``alg="origin"``: every masked position is committed with probability 1 - s/t, whatever its confidence."""
     return _on_grid("dream_origin", options, Probability(), Bernoulli(TimeGrid(steps, eps)))
 
 
+@published
 def dream_maskgit_plus(
     *,
     steps: int | None = None,
     eps: float = 1e-3,
     alg_temp: float | None = None,
     compat: Compat = "reference",
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """``alg="maskgit_plus"``: the most probable proposals first.
 
@@ -164,26 +193,28 @@ def dream_maskgit_plus(
     return _on_grid("dream_maskgit_plus", options, Probability(), selector, grid)
 
 
+@published
 def dream_margin(
     *,
     steps: int | None = None,
     eps: float = 1e-3,
     alg_temp: float | None = None,
     compat: Compat = "reference",
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """``alg="topk_margin"``: the largest gap between the two best tokens first. Settings as ``dream_maskgit_plus``."""
     selector, grid = TopK(alg_temp or 0.0), TimeGrid(steps, eps, compat)
     return _on_grid("dream_margin", options, Margin(), selector, grid)
 
 
+@published
 def dream_entropy(
     *,
     steps: int | None = None,
     eps: float = 1e-3,
     alg_temp: float | None = None,
     compat: Compat = "reference",
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """``alg="entropy"``: the lowest entropy first, Dream's recommended rule. Settings as ``dream_maskgit_plus``."""
     selector, grid = TopK(alg_temp or 0.0), TimeGrid(steps, eps, compat)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 from dlm.engine.interfaces import Score, Selector
 from dlm.engine.sampler import Sampler
@@ -11,7 +11,7 @@ from dlm.errors import SettingsError
 from samplers.blocks.adaptive import AdaptiveBlocks
 from samplers.blocks.fixed import Fixed, Whole
 from samplers.presets.budgeted import uniform
-from samplers.presets.options import preset
+from samplers.presets.options import SharedOptions, preset, published
 from samplers.probes.lookahead import Lookahead
 from samplers.scores.confidence import Margin, NegativeEntropy, Probability
 from samplers.selectors.dawn import Dawn
@@ -32,7 +32,8 @@ VARIANTS: dict[str, tuple[float | None, float | None, float]] = {
 }
 
 
-def threshold(threshold: float = 0.9, **options: Any) -> Sampler:
+@published
+def threshold(threshold: float = 0.9, **options: Unpack[SharedOptions]) -> Sampler:
     """Commit every position at least as probable as ``threshold``, and always the best one (confidence-aware parallel
     decoding, Fast-dLLM, arXiv 2505.22618).
 
@@ -42,8 +43,9 @@ def threshold(threshold: float = 0.9, **options: Any) -> Sampler:
     return preset("threshold", options, Probability(), Threshold(threshold))
 
 
+@published
 def factor(
-    factor: float = 1.0, *, compat: Literal["clean", "reference", "d2cache"] = "clean", **options: Any
+    factor: float = 1.0, *, compat: Literal["clean", "reference", "d2cache"] = "clean", **options: Unpack[SharedOptions]
 ) -> Sampler:
     """Commit the longest prefix of the sorted confidences with c_(n) >= 1 - factor/(n + 1) (Fast-dLLM, arXiv
     2505.22618).
@@ -54,38 +56,42 @@ def factor(
     return preset("factor", options, Probability(), Factor(factor, compat))
 
 
-def frechet(margin: float = 0.25, **options: Any) -> Sampler:
+@published
+def frechet(margin: float = 0.25, **options: Unpack[SharedOptions]) -> Sampler:
     """Commit as many of the surest positions as keep a lower bound of their joint probability above any competitor's
     upper bound by more than ``margin`` (Fast-dLLM++, arXiv 2606.02955); see :class:`samplers.Frechet`."""
     return preset("frechet", options, Probability(), Frechet(margin))
 
 
-def entropy_threshold(threshold: float = 0.5, *, strict: bool = False, **options: Any) -> Sampler:
+@published
+def entropy_threshold(threshold: float = 0.5, *, strict: bool = False, **options: Unpack[SharedOptions]) -> Sampler:
     """Commit every position with an entropy of at most ``threshold`` nats (``strict``: below it), and always the least
     uncertain one: the decoder of dParallel (arXiv 2509.26488). The paper's speeds are those of a model trained for it;
     the decoder itself needs no training."""
     return preset("entropy_threshold", options, NegativeEntropy(), EntropyThreshold(threshold, strict))
 
 
+@published
 def eb(
     gamma: float = 0.1,
     *,
     ranking: Literal["entropy", "probability", "margin"] = "entropy",
     minimum: int = 1,
     compat: Literal["clean", "d2cache"] = "clean",
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Commit as many positions as keep the bound on their mutual information below ``gamma`` nats (entropy-bounded
     unmasking: EB-Sampler, arXiv 2505.24857).
 
     ``ranking``: what orders the positions. Others: see :class:`samplers.EntropyBound`.
     """
-    if ranking not in _RANKINGS:
-        raise SettingsError(f"ranking must be one of {', '.join(_RANKINGS)}, got {ranking!r}")
     return preset("eb", options, _RANKINGS[ranking](), EntropyBound(gamma, compat, minimum))
 
 
-def dimple(threshold: float = 0.95, *, steps: int | None = None, eps: float = 1e-3, **options: Any) -> Sampler:
+@published
+def dimple(
+    threshold: float = 0.95, *, steps: int | None = None, eps: float = 1e-3, **options: Unpack[SharedOptions]
+) -> Sampler:
     """Commit everything surer than ``threshold``; where nothing is, as many as Dream's time grid of ``steps`` says
     (confident decoding, Dimple, arXiv 2505.16990).
 
@@ -94,6 +100,7 @@ def dimple(threshold: float = 0.95, *, steps: int | None = None, eps: float = 1e
     return preset("dimple", options, Probability(), Dimple(threshold, steps, eps), Whole())
 
 
+@published
 def klass(
     threshold: float = 0.9,
     *,
@@ -102,7 +109,7 @@ def klass(
     tokens_per_step: int | None = None,
     steps: int | None = None,
     compat: Literal["clean", "d2cache"] = "clean",
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Commit positions surer than ``threshold`` that moved less than ``divergence`` nats at each of the last
     ``history`` forwards; else a fixed budget (KLASS, arXiv 2511.05664).
@@ -114,13 +121,17 @@ def klass(
     return preset("klass", options, Probability(), selector, budget=uniform(tokens_per_step, steps))
 
 
-def localleap(threshold: float = 0.9, relaxed: float | None = None, radius: int = 4, **options: Any) -> Sampler:
+@published
+def localleap(
+    threshold: float = 0.9, relaxed: float | None = None, radius: int = 4, **options: Unpack[SharedOptions]
+) -> Sampler:
     """Commit what reaches ``threshold`` (the anchors), and within ``radius`` positions of an anchor what reaches
     ``relaxed``; None: 0.75, or the threshold where that is lower (LocalLeap, arXiv 2510.07081)."""
     near = min(RELAXED, threshold) if relaxed is None else relaxed
     return preset("localleap", options, Probability(), LocalLeap(threshold, near, radius))
 
 
+@published
 def dawn(
     sure: float = 0.9,
     *,
@@ -128,7 +139,7 @@ def dawn(
     low: float = 0.75,
     edge: float = 0.07,
     sink: float = 0.01,
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Commit together what does not attend to each other (DAWN, arXiv 2602.06953); see :class:`samplers.Dawn`. The
     paper's numbers for LLaDA are the defaults (``low`` .80 for HumanEval, .70 for MBPP); for Dream: induced .75, low
@@ -136,21 +147,32 @@ def dawn(
     return preset("dawn", options, Probability(), Dawn(sure, induced, low, edge, sink))
 
 
+@published
 def slowfast(
-    *, explore: int = 6, window: int = 2, deviation: float = 1.0, low: float = 0.3, high: float = 0.9, **options: Any
+    *,
+    explore: int = 6,
+    window: int = 2,
+    deviation: float = 1.0,
+    low: float = 0.3,
+    high: float = 0.9,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Find out slowly how far the canvas can be filled, then fill it up to there quickly (Slow-Fast sampling, arXiv
     2506.10848); see :class:`samplers.SlowFast`. The whole canvas is one block by default."""
     return preset("slowfast", options, Probability(), SlowFast(explore, window, deviation, low, high), Whole())
 
 
-def lopa(threshold: float = 0.9, *, branches: int = 3, selector: Selector | None = None, **options: Any) -> Sampler:
+@published
+def lopa(
+    threshold: float = 0.9, *, branches: int = 3, selector: Selector | None = None, **options: Unpack[SharedOptions]
+) -> Sampler:
     """Threshold decoding (or ``selector``) in which every forward also tries ``branches`` rows with one more token each
     and goes on with the surest (look-ahead branches: LoPA, arXiv 2512.16229); see :class:`samplers.Lookahead`. A
     forward costs 1 + ``branches`` rows."""
     return preset("lopa", options, Probability(), selector or Threshold(threshold), probe=Lookahead(branches))
 
 
+@published
 def credit(
     threshold: float = 0.95,
     *,
@@ -161,15 +183,13 @@ def credit(
     slots: int = 8,
     store: Literal["sparse", "dense"] = "sparse",
     selector: Selector | None = None,
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Tokens that keep winning need less confidence (CreditDecoding, arXiv 2510.06133): fuse credit into the logits,
     then commit what reaches ``threshold`` (or what ``selector`` chooses).
 
     ``variant`` sets alpha, beta and gamma; each can be given by itself. See :class:`samplers.Credit`.
     """
-    if variant not in VARIANTS:
-        raise SettingsError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
     usual_alpha, usual_beta, usual_gamma = VARIANTS[variant]
     transform = Credit(
         usual_alpha if alpha is None else alpha,
@@ -181,6 +201,7 @@ def credit(
     return preset("credit", options, Probability(), selector or Threshold(threshold), transforms=(transform,))
 
 
+@published
 def adablock(
     threshold: float = 0.9,
     *,
@@ -189,7 +210,7 @@ def adablock(
     delimiter_threshold: float = 0.3,
     window: float = 0.25,
     selector: Selector | None = None,
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Threshold decoding (or ``selector``) in blocks that end on a delimiter the model is sure of: where a line or a
     sentence does (AdaBlock, arXiv 2509.26432).

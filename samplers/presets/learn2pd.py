@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from dlm.engine.sampler import Sampler
 from dlm.training.filter_file import Filter, Inputs, read_filter
 from samplers.learn2pd.oracle import Oracle, OracleEscape
 from samplers.learn2pd.selector import Learn2PD
 from samplers.presets.budgeted import uniform
-from samplers.presets.options import preset
+from samplers.presets.options import SharedOptions, preset, published
 from samplers.scores.confidence import NegativeEntropy, Probability
 
 
+@published
 def learn2pd(
     filter: Filter | Path | str | None = None,
     *,
@@ -22,7 +23,7 @@ def learn2pd(
     inputs: Inputs | None = None,
     tokens_per_step: int | None = None,
     steps: int | None = None,
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Commit what a trained filter takes for final, and at least the surest position.
 
@@ -36,8 +37,12 @@ def learn2pd(
     return preset("learn2pd", options, score, selector, budget=uniform(tokens_per_step, steps))
 
 
+@published
 def oracle(
-    answers: Sequence[Sequence[int]], inputs: Inputs = "masked_probability", least: float = 0.0, **options: Any
+    answers: Sequence[Sequence[int]],
+    inputs: Inputs = "masked_probability",
+    least: float = 0.0,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Commit what agrees with known answers, a bound for rules that commit only final proposals. For analysis, and for
     the trajectories filters are trained on; see :class:`samplers.Oracle`."""

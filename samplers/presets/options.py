@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypedDict
 
+from dlm.engine.calls import Checked, arguments, hints_of
 from dlm.engine.interfaces import BlockSchedule, EarlyExit, LogitTransform, Score, ScoreModifier, Selector, StopRule
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Fixed
-from samplers.ends import RULES, BanEnd, EndBlock, EndOfText, Rule, SuppressEnd
+from samplers.ends import BanEnd, EndBlock, EndOfText, Rule, SuppressEnd
+
+P = ParamSpec("P")
 
 _BUDGET_KEYS = {"steps", "tokens_per_step"}
 _USUAL = Fixed()
 
 
 @dataclass(frozen=True)
-class Options:
-    """Settings shared by all presets.
+class Options(metaclass=Checked):
+    """Settings shared by all presets; :class:`SharedOptions` for a type checker.
 
     Attributes:
         blocks: which span may be filled now; None, and nothing else, means the preset's own (blocks of 32, or the
@@ -53,30 +58,8 @@ class Options:
     stop: StopRule | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ban_end, bool):
-            raise SettingsError(f"ban_end must be true or false, got {self.ban_end!r}")
-        if not (isinstance(self.stop_at_end, bool) or self.stop_at_end in RULES):
-            raise SettingsError(
-                f"stop_at_end must be true, false or one of {', '.join(RULES)}, got {self.stop_at_end!r}"
-            )
         if self.stop_at_end and self.stop is not None:
             raise SettingsError("stop_at_end and stop= both say when a row ends: give one of them")
-        if self.suppress_end not in (True, False, "reference"):
-            raise SettingsError(f"suppress_end must be true, false or 'reference', got {self.suppress_end!r}")
-
-    @classmethod
-    def parse(cls, preset: str, options: dict[str, Any]) -> Options:
-        """Options from keyword arguments; an unknown one is refused with the known ones listed."""
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(options) - set(known))
-        if _BUDGET_KEYS & set(unknown):
-            raise SettingsError(
-                f"sampler {preset!r} decides by itself how many tokens each step commits: remove"
-                f" {' and '.join(sorted(_BUDGET_KEYS & set(unknown)))} (a fixed budget is sampler=topk)"
-            )
-        if unknown:
-            raise SettingsError(f"sampler {preset!r} has no setting {', '.join(unknown)}; it knows {', '.join(known)}")
-        return cls(**options)
 
     def finish(self, sampler: Sampler) -> Sampler:
         """``sampler`` with these options added to its parts."""
@@ -104,13 +87,48 @@ class Options:
         return EndBlock() if self.stop_at_end is True else EndOfText(self.stop_at_end)
 
 
+class SharedOptions(TypedDict, total=False):
+    """The fields of :class:`Options`, for the signature of a preset."""
+
+    blocks: BlockSchedule | None
+    temperature: float
+    top_p: float | None
+    top_k: int | None
+    guidance: float
+    precision: Literal["float32", "float64"]
+    ban_end: bool
+    suppress_end: bool | Literal["reference"]
+    stop_at_end: bool | Rule
+    transforms: Sequence[LogitTransform]
+    modifiers: Sequence[ScoreModifier]
+    exit: EarlyExit | None
+    stop: StopRule | None
+
+
+def published(make: Callable[P, Sampler]) -> Callable[P, Sampler]:
+    """A preset, whose settings are checked before it is called: its own, and those of :class:`SharedOptions`."""
+    name, signature = make.__name__, inspect.signature(make)
+
+    @wraps(make)
+    def made(*given: P.args, **settings: P.kwargs) -> Sampler:
+        if surplus := sorted(_BUDGET_KEYS & set(settings) - set(signature.parameters)):
+            raise SettingsError(
+                f"sampler {name!r} decides by itself how many tokens each step commits: remove"
+                f" {' and '.join(surplus)} (a fixed budget is sampler=topk)"
+            )
+        bound = arguments(signature, hints_of(make), f"sampler {name!r}", given, settings)
+        return make(*bound.args, **bound.kwargs)
+
+    return made
+
+
 def preset(
-    name: str, options: dict[str, Any], score: Score, selector: Selector, blocks: BlockSchedule = _USUAL, **parts: Any
+    name: str, options: SharedOptions, score: Score, selector: Selector, blocks: BlockSchedule = _USUAL, **parts: Any
 ) -> Sampler:
     """The sampler of a preset: its own parts, and what ``options`` add to them.
 
     ``blocks``: its own default, for who asks for none. ``parts``: what else it has, as :class:`dlm.Sampler` names it.
     """
-    shared = Options.parse(name, options)
+    shared = Options(**options)
     asked = blocks if shared.blocks is None else shared.blocks
     return shared.finish(Sampler(name, score, selector, asked, **parts))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 from dlm.engine.interfaces import Selector
 from dlm.engine.sampler import Sampler
 from samplers.exits.answer_gap import AnswerGap, AnswerRegion, Smooth, Stages
 from samplers.presets.budgeted import uniform
-from samplers.presets.options import preset
+from samplers.presets.options import SharedOptions, preset, published
 from samplers.scores.confidence import Probability
 from samplers.selectors.top_k import TopK
 
@@ -17,7 +17,7 @@ ANSWER_LENGTH = 5
 
 
 def _early(
-    name: str, options: dict[str, Any], leave: AnswerGap, selector: Selector | None, tokens_per_step: int | None
+    name: str, options: SharedOptions, leave: AnswerGap, selector: Selector | None, tokens_per_step: int | None
 ) -> Sampler:
     """A base sampler (a fixed budget unless ``selector`` is another) with an early exit."""
     chooser = selector or TopK()
@@ -25,6 +25,7 @@ def _early(
     return preset(name, options, Probability(), chooser, budget=budget, exit=leave)
 
 
+@published
 def prophet(
     *,
     answer_start: int | None = None,
@@ -37,7 +38,7 @@ def prophet(
     steps: int | None = None,
     progress: Literal["steps", "filled"] = "steps",
     selector: Selector | None = None,
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Commit all that is left once the mean gap of the two largest logits over the answer reaches ``early``, ``mid`` or
     ``late``, by progress; until then a fixed budget, or what ``selector`` chooses.
@@ -53,6 +54,7 @@ def prophet(
     return _early("prophet", options, leave, selector, tokens_per_step)
 
 
+@published
 def sched(
     *,
     first: float = 7.5,
@@ -63,7 +65,7 @@ def sched(
     steps: int | None = None,
     progress: Literal["steps", "filled"] = "steps",
     selector: Selector | None = None,
-    **options: Any,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """The same over the whole generated span, with a gap that falls smoothly from ``first`` to ``last`` (SchED; the
     numbers are ours, the paper's are UNVERIFIED)."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from dlm.engine.interfaces import Budget
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Fixed, Whole, Widening
 from samplers.presets.budgeted import Compat, uniform
-from samplers.presets.options import preset
+from samplers.presets.options import SharedOptions, preset, published
 from samplers.revisers.hierarchy import Hierarchy, HierarchyRemask, RemaskDoubtful
 from samplers.revisers.rcr import FlooredShares, RemaskOvertaken, RunningConfidence
 from samplers.revisers.remdm import RemaskingLoop, RemaskLowest
@@ -17,10 +17,10 @@ from samplers.revisers.saber import FallingConfidence, MeanThreshold
 from samplers.revisers.wino import NarrowOut, WideIn
 from samplers.scores.confidence import Probability
 from samplers.selectors.top_k import TopK
-from samplers.settings import one_of
 
 
-def wino(wide: float = 0.6, narrow: float = 0.9, **options: Any) -> Sampler:
+@published
+def wino(wide: float = 0.6, narrow: float = 0.9, **options: Unpack[SharedOptions]) -> Sampler:
     """Wide in, narrow out (WINO, arXiv 2507.18578): commit what is surer than ``wide``; remask tokens whose probability
     without themselves is below ``narrow``.
 
@@ -31,9 +31,8 @@ def wino(wide: float = 0.6, narrow: float = 0.9, **options: Any) -> Sampler:
     return preset("wino", options, Probability(), WideIn(wide), blocks, reviser=reviser)
 
 
-def _reopened(options: dict[str, Any], compat: Compat) -> dict[str, Any]:
+def _reopened(options: SharedOptions, compat: Compat) -> SharedOptions:
     """Options with which, under ``compat="reference"``, tokens of earlier blocks are taken back too."""
-    one_of("clean", "reference", compat=compat)
     blocks = options.get("blocks")
     if compat == "clean" or blocks is None or isinstance(blocks, Whole):
         return options
@@ -45,7 +44,8 @@ def _reopened(options: dict[str, Any], compat: Compat) -> dict[str, Any]:
     return options | {"blocks": Widening(blocks.length, blocks.usual)}
 
 
-def saber(minimum: int = 2, *, compat: Compat = "clean", **options: Any) -> Sampler:
+@published
+def saber(minimum: int = 2, *, compat: Compat = "clean", **options: Unpack[SharedOptions]) -> Sampler:
     """Adaptive acceleration with backtracking, made for code (Saber, arXiv 2510.18165): commit what is surer than the
     average token so far, at least ``minimum``; take back those that gained least. The whole canvas is one block by
     default. In smaller ones ``compat="reference"`` takes back tokens of earlier blocks too, as published."""
@@ -53,8 +53,14 @@ def saber(minimum: int = 2, *, compat: Compat = "clean", **options: Any) -> Samp
     return preset("saber", _reopened(options, compat), Probability(), selector, Whole(), reviser=reviser)
 
 
+@published
 def remdm(
-    *, tokens_per_step: int = 1, cycles: int | None = None, number: int = 1, start: float = 0.875, **options: Any
+    *,
+    tokens_per_step: int = 1,
+    cycles: int | None = None,
+    number: int = 1,
+    start: float = 0.875,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """A fixed budget with ``cycles`` extra forwards when ``start`` of a block is filled, each refilling the ``number``
     tokens that were committed with the lowest confidence (ReMDM, arXiv 2503.00307, on LLaDA). For quality: slower than
@@ -63,8 +69,13 @@ def remdm(
     return preset("remdm", options, Probability(), TopK(), budget=loop, reviser=RemaskLowest(loop))
 
 
+@published
 def rcr(
-    *, tokens_per_step: int | None = None, steps: int | None = None, compat: Compat = "clean", **options: Any
+    *,
+    tokens_per_step: int | None = None,
+    steps: int | None = None,
+    compat: Compat = "clean",
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """A fixed budget in which positions keep competing: a committed token is taken back when enough open ones are surer
     than it was (running confidence remasking, RCR, of MDPO, arXiv 2508.13148). ``compat="reference"``: tokens of
@@ -76,14 +87,23 @@ def rcr(
     return preset("rcr", options, Probability(), RunningConfidence(), budget=budget, reviser=reviser)
 
 
-def hierarchy(low: float = 0.3, high: float | None = 0.9, *, first: bool = False, **options: Any) -> Sampler:
+@published
+def hierarchy(
+    low: float = 0.3, high: float | None = 0.9, *, first: bool = False, **options: Unpack[SharedOptions]
+) -> Sampler:
     """Commit the best position of every run of masks (above ``low``) and everything above ``high`` (divide and conquer:
     Hierarchy-dLLM, openreview ZsIQUjQtdW; dInfer)."""
     return preset("hierarchy", options, Probability(), Hierarchy(low, high, first))
 
 
+@published
 def hierarchy_remask(
-    low: float = 0.4, high: float | None = 0.9, *, doubt: float = 0.4, first: bool = False, **options: Any
+    low: float = 0.4,
+    high: float | None = 0.9,
+    *,
+    doubt: float = 0.4,
+    first: bool = False,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """The same; committed tokens whose position has become doubtful are written anew or masked again."""
     selector, reviser = HierarchyRemask(low, high, doubt, first), RemaskDoubtful(doubt)

@@ -29,11 +29,8 @@ class _Several(Selector):
     selectors: Sequence[Selector]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "selectors", tuple(self.selectors))
         if not self.selectors:
             raise SettingsError(f"{type(self).__name__} needs at least one selector")
-        if strange := [type(s).__name__ for s in self.selectors if not isinstance(s, Selector)]:
-            raise SettingsError(f"{type(self).__name__}: {strange[0]} is no selector")
         if any(s.rewrites or offers(s, Selector.visible_end) for s in self.selectors):
             raise SettingsError(f"{type(self).__name__}: a selector that rewrites tokens or cuts rows off stands alone")
 

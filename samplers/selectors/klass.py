@@ -15,7 +15,7 @@ from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, RowSize, StepView, rank
 from dlm.errors import SettingsError
-from samplers.settings import at_least, one_of, within
+from samplers.settings import at_least, within
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Klass(Selector):
         if math.isnan(self.divergence):
             raise SettingsError("divergence is a number of nats, got NaN")
         at_least(1, history=self.history)
-        one_of("clean", "d2cache", compat=self.compat)
 
     def init(self, canvas: Canvas) -> Float[Tensor, "B W H"]:
         """The last movements of every position, newest last; inf where there were none."""

@@ -13,7 +13,7 @@ from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from samplers.settings import at_least, one_of
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class Factor(Selector):
     def __post_init__(self) -> None:
         if not 0.0 <= self.factor < float("inf"):
             raise SettingsError(f"factor must be 0 (one token per step) or more, got {self.factor}")
-        one_of("clean", "reference", "d2cache", compat=self.compat)
         at_least(1, minimum=self.minimum)
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
@@ -108,7 +107,6 @@ class EntropyBound(Selector):
     def __post_init__(self) -> None:
         if not 0.0 <= self.gamma < float("inf"):
             raise SettingsError(f"gamma must be 0 (one position per step) or more nats, got {self.gamma}")
-        one_of("clean", "d2cache", compat=self.compat)
         at_least(1, minimum=self.minimum)
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:

@@ -13,7 +13,7 @@ from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
-from samplers.settings import at_least, one_of, within
+from samplers.settings import at_least, within
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ class Threshold(Selector):
                 f" got {self.threshold}"
             )
         at_least(1, minimum=self.minimum)
-        one_of("clean", "dinfer", compat=self.compat)
 
     @property
     def uses_budget(self) -> bool:

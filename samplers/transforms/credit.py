@@ -13,7 +13,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import LogitRows, LogitTransform
 from dlm.engine.proposal import BANNED, wide
 from dlm.errors import SettingsError
-from samplers.settings import at_least, one_of, within
+from samplers.settings import at_least, within
 
 
 class CreditStore(NamedTuple):
@@ -64,7 +64,6 @@ class Credit(LogitTransform):
         if not 0.0 < self.gamma < float("inf"):
             raise SettingsError(f"gamma must be above 0, got {self.gamma}")
         at_least(1, slots=self.slots)
-        one_of("sparse", "dense", store=self.store)
 
     def init(self, canvas: Canvas) -> CreditStore:
         # A block takes no more forwards than a row has columns, and each deposits one token.

@@ -134,6 +134,26 @@ def test_data_that_cannot_be_had_says_what_to_do(tmp_path: Path) -> None:
         run(["--tasks", "gsm8k", "--limit", "1", *FAST])
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("assert False, 'antlr4-python3-runtime==4.11 is required'", "antlr compares formulas with antlr4-.* gsm8k$"),
+        ("raise FileNotFoundError('Couldn\\'t find a module script')", "fetches its metric .* path= does not replace"),
+    ],
+)
+@pytest.mark.parametrize("local", [(), (f"path={DATA}",)])
+def test_tasks_that_cannot_be_loaded_say_why(body: str, message: str, local: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(f"def answer(doc):\n    return doc\n{body}\n", encoding="utf-8")
+    (tmp_path / "antlr.yaml").write_text(
+        "task: antlr\ndataset_path: json\noutput_type: generate_until\ntest_split: test\n"
+        f"dataset_kwargs:\n  data_files:\n    test: {DATA}\ndoc_to_text: '{{{{question}}}}'\n"
+        "doc_to_target: !function own.answer\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(SettingsError, match=message):
+        run(["--tasks", "antlr", "--include_path", str(tmp_path), "--limit", "1", *local, *FAST])
+
+
 def test_tasks_that_run_programs_want_leave(tmp_path: Path) -> None:
     (tmp_path / "code.yaml").write_text(
         "task: humaneval_like\ndataset_path: json\nunsafe_code: true\noutput_type: generate_until\ntest_split: test\n"

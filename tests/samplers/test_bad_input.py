@@ -41,7 +41,7 @@ LOOP = samplers.RemaskingLoop()
         (samplers.Smooth, {"first": 1.0}, "required gaps must not rise"),
         (samplers.Smooth, {"shape": "square"}, "shape must be 'linear', 'cosine' or 'exponential'"),
         (samplers.Smooth, {"decay": 0.0}, "decay must be above 0"),
-        (samplers.AnswerRegion, {"after": 132}, r"the number 132: write .* \[132\] for the id"),
+        (samplers.AnswerRegion, {"after": 132}, "after must be a text, a list"),
         (samplers.AnswerGap, {"steps": 0}, "steps must be at least 1"),
         (samplers.AnswerGap, {"tokens_per_step": 0}, "tokens_per_step must be at least 1"),
         (samplers.AnswerGap, {"progress": "time"}, "progress must be 'steps' or 'filled'"),
@@ -126,8 +126,8 @@ LOOP = samplers.RemaskingLoop()
         (samplers.Union, {"selectors": ()}, "Union needs at least one selector"),
         (samplers.Intersect, {"selectors": (samplers.HierarchyRemask(),)}, "Intersect: .* stands alone"),
         (samplers.OrElse, {"selectors": (samplers.SlowFast(),)}, "OrElse: .* stands alone"),
-        (samplers.credit, {"variant": "fast"}, "variant must be one of paper, free, dinfer"),
-        (samplers.eb, {"ranking": "random"}, "ranking must be one of entropy, probability, margin"),
+        (samplers.credit, {"variant": "fast"}, "variant must be 'paper', 'free' or 'dinfer'"),
+        (samplers.eb, {"ranking": "random"}, "ranking must be 'entropy', 'probability' or 'margin'"),
         (samplers.adablock, {"blocks": samplers.Whole()}, "makes its own blocks: leave blocks alone"),
         (samplers.ass, {"blocks": samplers.Fixed(4)}, "use blocks=whole or blocks=auto"),
         (samplers.ass, {"blocks": samplers.AdaptiveBlocks()}, "use blocks=whole or blocks=auto"),
@@ -222,7 +222,7 @@ TOP_K = {"selector": samplers.TopK(), "budget": samplers.Uniform()}
                 (samplers.RemaskLowest(LOOP), "budget RemaskingLoop"),
             )
         ),
-        ({"selector": samplers.WideIn(), "reviser": (samplers.NarrowOut(), samplers.NarrowOut())}, "two revisers"),
+        ({"selector": samplers.WideIn(), "reviser": (samplers.NarrowOut(),) * 2}, "reviser must be a Reviser or null, got "),
         (
             {"selector": samplers.HierarchyRemask(doubt=0.1), "reviser": samplers.RemaskDoubtful(0.9)},
             "RemaskDoubtful .* doubt",
@@ -344,7 +344,7 @@ def test_delimiters_are_single_tokens(delimiter: str | int, message: str) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rule": "paper"}, "rule must be one of decoded, complete, accepted, reference"),
+        ({"rule": "paper"}, "rule must be 'decoded', 'complete', 'accepted' or 'reference'"),
         ({"rule": "reference", "choice": "first"}, "choice must be"),
         ({"rule": "reference", "min_confidence": 1.5}, "min_confidence is a probability"),
         ({"rule": "reference", "min_confidence": float("nan")}, "min_confidence is a probability"),
@@ -359,7 +359,9 @@ def test_ends_of_text_that_are_refused(settings: dict[str, Any], message: str) -
 
 def test_options_of_the_end_that_are_refused() -> None:
     for wrong in ("yes", "block", 1.0, None):
-        with pytest.raises(SettingsError, match="must be true, false or one of decoded, complete, accepted"):
+        with pytest.raises(
+            SettingsError, match="must be true or false, 'decoded', 'complete', 'accepted' or 'reference'"
+        ):
             samplers.topk(stop_at_end=wrong)
     with pytest.raises(SettingsError, match="give one of them"):
         samplers.topk(stop_at_end=True, stop=samplers.EndOfText())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ def resolve_tasks(wanted: Any, path: str | None, shots_path: str | None) -> tupl
     except ValueError as error:
         raise SettingsError(f"{first_line(error)}; lm-eval ls tasks lists them, --include_path adds yours") from error
     if path is not None:
-        return with_local_data(wanted.tasks, manager, path, shots_path), manager
+        with _advised(wanted.tasks):
+            return with_local_data(wanted.tasks, manager, path, shots_path), manager
     if shots_path is not None:
         raise SettingsError("shots_path= goes with path=, the file of the questions")
     return list(wanted.tasks), manager
@@ -126,17 +128,11 @@ def run_harness(wanted: Any, model: Any, tasks: list[Any], manager: Any) -> dict
         "apply_chat_template", "fewshot_as_multiturn", "predict_only", "confirm_run_unsafe_code", "metadata",
     )  # fmt: skip
     settings = {name: getattr(wanted, name) for name in same} | dict(zip(names, seeds, strict=True))
-    try:
+    with _advised(tasks):
         results = evaluate(
             model, tasks, task_manager=manager, evaluation_tracker=tracker, gen_kwargs=wanted.gen_kwargs or None,
             log_samples=wanted.log_samples, **settings, **wanted.cache_requests,
         )  # fmt: skip
-    except DlmError:
-        raise
-    except Exception as error:
-        if (advice := _advice(error, tasks)) is None:
-            raise
-        raise SettingsError(advice) from error
     if results is None:
         return None
     samples = results.pop("samples", None)
@@ -147,12 +143,32 @@ def run_harness(wanted: Any, model: Any, tasks: list[Any], manager: Any) -> dict
     return results
 
 
+@contextmanager
+def _advised(tasks: list[Any]) -> Iterator[None]:
+    """An error that is the user's comes out as what to do about it."""
+    try:
+        yield
+    except DlmError:
+        raise
+    except Exception as error:
+        if (advice := _advice(error, tasks)) is None:
+            raise
+        raise SettingsError(advice) from error
+
+
 def _advice(error: Exception, tasks: list[Any]) -> str | None:
     """What to do about an error that is the user's; None: it is none of his."""
     from datasets.exceptions import DatasetsError
 
     text = first_line(error)
     name = str(tasks[0].get("task") if isinstance(tasks[0], dict) else tasks[0])
+    if "antlr4" in text:  # an AssertionError or an ImportError of the task's own module
+        return (
+            f"{name} compares formulas with antlr4-python3-runtime 4.11, and Hydra, which reads the settings here,"
+            " needs 4.9: it cannot be run by dlm; take a task without it, such as gsm8k"
+        )
+    if "module script" in text and "humaneval" not in name:  # what `evaluate.load` says offline
+        return f"{name} fetches its metric from the hub when it is loaded, and path= does not replace that: go online"
     if "marked as unsafe" in text:
         return f"{name} runs programs that a model wrote: add --confirm_run_unsafe_code if you accept that"
     if isinstance(error, DatasetsError | ConnectionError | FileNotFoundError | ImportError):

@@ -17,12 +17,11 @@ from lm_eval.api.registry import register_model
 from rich.progress import TimeRemainingColumn
 from torch import Tensor
 
-from dlm.api import Run
+from dlm.api import CacheLike, DrafterLike, Run, SamplerLike, ready
 from dlm.engine.canvas import Job
-from dlm.engine.interfaces import Cache
+from dlm.engine.named import cache_of, drafter_of, sampler_of
 from dlm.engine.no_cache import NoCache
 from dlm.engine.result import RowResult, first_end
-from dlm.engine.sampler import Sampler
 from dlm.errors import NumericsError, PromptError, SettingsError
 from dlm.evaluation.harness.answers import AnswerFile, Counters
 from dlm.evaluation.harness.likelihood import Estimator, Likelihood, Pair
@@ -67,11 +66,11 @@ class HarnessModel(LM):
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: LanguageModel | str | Path,
         *,
-        sampler: Sampler,
-        cache: Cache | None = None,
-        drafter: Any = None,
+        sampler: SamplerLike,
+        cache: CacheLike = None,
+        drafter: DrafterLike = None,
         max_new_tokens: int = 256,
         seed: int = 0,
         batch_size: int | str = 8,
@@ -79,6 +78,7 @@ class HarnessModel(LM):
         likelihood: Likelihood | None = None,
     ) -> None:
         super().__init__()
+        model, sampler, cache, drafter = ready(model), sampler_of(sampler), cache_of(cache), drafter_of(drafter)
         if model.tokenizer is None:
             raise SettingsError(f"{model.name} has no tokenizer, and the harness asks in text: use one that has")
         self.model, self.sampler, self.cache, self.drafter = model, sampler, cache, drafter
