@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cache.entropy import Entropy
+from dlm.engine.asked import checked
 from dlm.engine.no_cache import NoCache
-from dlm.engine.settings import checked
 
 
 @checked

@@ -8,13 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from dlm.engine.asked import checked
 from dlm.engine.canvas import Job
 from dlm.engine.interfaces import Cache
 from dlm.engine.loop import Decoder, StepEvent
 from dlm.engine.named import cache_of, sampler_of
 from dlm.engine.result import Counts, RowResult, StopReason, first_end
 from dlm.engine.sampler import Sampler
-from dlm.engine.settings import checked
 from dlm.errors import DlmError, SettingsError
 from dlm.models import load
 from dlm.models.language_model import LanguageModel

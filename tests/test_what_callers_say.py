@@ -13,8 +13,8 @@ import cache
 import dlm
 import samplers
 from dlm.drafting import FreeDave
+from dlm.engine.asked import fitted, hints_of
 from dlm.engine.interfaces import Cache, Part, Speculator
-from dlm.engine.settings import fitted, hints_of
 from dlm.evaluation import score
 from samplers.presets.options import SharedOptions
 

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, TypeVar
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.engine.asked import Checked
 from dlm.engine.canvas import Canvas
 from dlm.engine.plan import Branches, BranchPlan, CacheQuery, ForwardPlan, Layout
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
-from dlm.engine.settings import Checked
 from dlm.engine.step import BlockState, RowSize, State, StepView
 
 P = TypeVar("P", bound="Part")

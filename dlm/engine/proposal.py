@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlm.engine.settings import Checked
+from dlm.engine.asked import Checked
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 

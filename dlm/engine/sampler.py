@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from dlm.engine.asked import Checked
 from dlm.engine.interfaces import (
     BlockSchedule,
     Budget,
@@ -26,7 +27,6 @@ from dlm.engine.interfaces import (
     offers,
 )
 from dlm.engine.proposal import Proposer, Statistic
-from dlm.engine.settings import Checked
 from dlm.errors import SettingsError
 
 # What makes a step of a sampler dearer than its arithmetic, by the statistic that needs it.

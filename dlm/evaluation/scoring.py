@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.api import SamplerLike, ready
-from dlm.engine.settings import checked
+from dlm.engine.asked import checked
 from dlm.evaluation.asking import Asker, Query, decoded
 from dlm.evaluation.identity import Questions
 from dlm.evaluation.sample import Sample

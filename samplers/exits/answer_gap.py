@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dlm.engine.asked import Checked
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import EarlyExit
 from dlm.engine.proposal import Statistic
-from dlm.engine.settings import Checked
 from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
 from samplers.settings import at_least, encode

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypedDict
 
+from dlm.engine.asked import Checked, arguments, hints_of
 from dlm.engine.interfaces import BlockSchedule, EarlyExit, LogitTransform, Score, ScoreModifier, Selector, StopRule
 from dlm.engine.sampler import Sampler
-from dlm.engine.settings import Checked, arguments, hints_of
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Fixed
 from samplers.ends import BanEnd, EndBlock, EndOfText, Rule, SuppressEnd
