@@ -114,6 +114,8 @@ def settled(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     check_switches(switches, *(key for key in ("chat", "debug", "runtime.compile") if switches.get(key) is not None))
     for group in ("blocks", *GROUPS, "task"):
         node = plain.get(group)
+        if isinstance(node, str | list) and group == "task":  # names, where a command takes several tasks
+            continue
         if node is not None and (group != "drafting" or node):
             outside = {key: node[key] for key in _BESIDE.get(group, ()) if key in node}
             inside = {key: value for key, value in node.items() if key not in outside}

@@ -180,6 +180,9 @@ class Request:
                     f"{self._name.replace('_', ' ')} takes several {group}s: {example} instead of {group}=NAME"
                 )
         self.config = compose_config(self._name, self._shared("sampler" not in self._several))
+        for key in ("shapes", "batches"):  # one may stand without brackets
+            if isinstance(one := self.config.bench.get(key), str | int):
+                self.config.bench[key] = [one]
         self.settings = part_of(self.config, "bench")
 
     @property

@@ -17,6 +17,11 @@ from scripts.goldens.rules import RULES
 
 _COLUMNS = ("cases", "matched", "explained", "unexplained", "skipped")
 _SHOWN = 5
+# Where no public code is: what was run in its place.
+TRANSCRIBED = {
+    "credit_paper": "our transcription of the equations of CreditDecoding (arXiv 2510.06133): decay, deposit, fuse,"
+    " threshold"
+}
 
 
 @dataclass
@@ -35,6 +40,8 @@ class MethodReport:
     @property
     def references(self) -> list[str]:
         """Where the reference's code lies."""
+        if self.method in TRANSCRIBED:
+            return [TRANSCRIBED[self.method]]
         found = {f"{c.reference.get('repo', '?')} {c.reference.get('file', '')}".strip() for c, _ in self.verdicts}
         return sorted(found)
 

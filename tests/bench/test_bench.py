@@ -92,7 +92,7 @@ def test_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         (["sampler=topk"], "takes several samplers: 'samplers="),
         (["samplers=topk", "sampler.tokens_per_step=2"], "cannot be measured: .* decides by itself"),
         (["samplers=topk", "bench.runs=0"], "runs must be a whole number of at least 1, got 0"),
-        (["samplers=topk", "bench.steps=1.5"], "steps must be a whole number of at least 1, got 1.5"),
+        (["samplers=topk", "bench.steps=1.5"], "bench.steps must be a whole number, got 1.5"),
         (["samplers=topk", "bench.batches=[1,0]"], "batches must be a whole number"),
         (["samplers=topk", "bench.batches=[]"], "batches names none"),
         (["samplers=topk", "bench.new=64"], "new=64 is more than one block"),

@@ -245,7 +245,7 @@ def test_what_the_gpu_session_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         (["cache=dual"], "takes several caches: 'caches="),
         (["bench.rounds=0"], "rounds must be a whole number of at least 1, got 0"),
         (["bench.turn=0"], "turn must be a whole number of at least 1, got 0"),
-        (["bench.batches=[1,x]"], "batches must be a whole number of at least 1, got 'x'"),
+        (["bench.batches=[1,x]"], "bench.batches must be a list, each of it a whole number"),
         (["bench.versions=[0]"], "versions must be a whole number of at least 1, got 0"),
         (["bench.draft_lengths=[]"], "draft_lengths names none"),
         (["bench.draft_lengths=[0]"], "draft_length must be"),

@@ -191,7 +191,7 @@ def test_settings_refused_while_decoding_are_listed_too(capsys: pytest.CaptureFi
         (["samplers=[]"], "samplers names none"),
         (["samplers=[topk:steps]"], "'steps' in 'topk:steps' is not key=value"),
         (["sampler=topk"], "samplers=[NAME,...] instead of sampler=NAME"),
-        (["task=nope"], "unknown task 'nope'; known are waiting_line/copy"),
+        (["task=nope"], "unknown task 'nope'; known are arithmetic/addition"),
         (["task=[]"], "task names none"),
         (["n=0"], "n must be a whole number of at least 1, got 0"),
         (["n=two"], "n must be a whole number of at least 1, got 'two'"),

@@ -18,7 +18,7 @@ import cache
 import dlm
 import samplers
 from dlm.cli import main
-from dlm.errors import SettingsError
+from dlm.errors import SettingsError, StorageError
 from dlm.evaluation.drift import Drift, KeyDrift, OutputDrift, StepDrift, measure
 from dlm.evaluation.drift_pictures import draw
 from tests.cache.runs import FAMILIES, PROMPT, PROMPTS, one_layer
@@ -390,7 +390,7 @@ def test_a_file_that_cannot_be_finished_is_not_there(tmp_path: Path, monkeypatch
         raise OSError("no space left")
 
     monkeypatch.setattr(Path, "replace", broken)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(StorageError, match="no space left"):
         draw(drift, "a", tmp_path / "q.png")
     assert not (tmp_path / "q.png").exists()
 

@@ -222,7 +222,7 @@ TOP_K = {"selector": samplers.TopK(), "budget": samplers.Uniform()}
                 (samplers.RemaskLowest(LOOP), "budget RemaskingLoop"),
             )
         ),
-        ({"selector": samplers.WideIn(), "reviser": (samplers.NarrowOut(),) * 2}, "reviser must be a Reviser or null, got "),
+        ({"selector": samplers.WideIn(), "reviser": (samplers.NarrowOut(),) * 2}, "reviser must be a Reviser or null"),
         (
             {"selector": samplers.HierarchyRemask(doubt=0.1), "reviser": samplers.RemaskDoubtful(0.9)},
             "RemaskDoubtful .* doubt",

@@ -105,7 +105,7 @@ def built(**parts: Any) -> dlm.Sampler:
         ({"blocks": None}, "blocks must be a BlockSchedule, got null"),
         (
             {"transforms": (samplers.SuppressEnd(),)},
-            "transforms must be a list, each of it a LogitTransform, got .SuppressEnd",
+            "transforms must be a list, each of it a LogitTransform",
         ),
         ({"stop": samplers.AnswerGap()}, "stop must be a StopRule or null, got AnswerGap"),
         ({"probe": samplers.AnswerGap()}, "probe: AnswerGap is no probe"),

@@ -15,7 +15,7 @@ from dlm.commands.eval import run as run_eval
 from dlm.commands.tasks import run as run_tasks
 from dlm.errors import SettingsError
 from dlm.evaluation.identity import Questions
-from dlm.tasks import Instance, Verdict
+from dlm.tasks import Instance, Task, Verdict
 from dlm.tasks.checks import checked_instance, checked_task, checked_verdict
 from dlm.tasks.registry import get, metric
 
@@ -53,7 +53,11 @@ class Plain(Own):
 @pytest.fixture(autouse=True)
 def module(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = ModuleType("mine")
-    mine.Own, mine.Plain = lambda **kw: Own(**{"identity": {}, **kw}), Plain  # type: ignore[attr-defined]
+
+    def own(name: str = "mine/first") -> Task:
+        return Own(name=name, identity={})  # type: ignore[return-value]
+
+    mine.Own, mine.Plain = own, Plain  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mine", mine)
 
 

@@ -11,7 +11,7 @@ import cache
 import dlm
 import samplers
 from dlm.commands.generate import run
-from dlm.errors import SettingsError
+from dlm.errors import SettingsError, StorageError
 from dlm.trace import EVERYTHING
 
 PROMPT = 'Copy the list: ["Anna", "Bob"]'
@@ -60,5 +60,5 @@ def test_what_cannot_be_written_is_refused_at_once(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dlm.configuration.Composed.load_model", lambda self: pytest.fail("loaded a model"))
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises((SettingsError, StorageError), match=message):
         run([f"prompt={PROMPT}", "format=text", *arguments])
