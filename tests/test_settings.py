@@ -21,9 +21,9 @@ from dlm.errors import SettingsError
     [
         (int, 8.0, 8), (int, 10**12, 10**12), (float, 1, 1.0), (float, 0.5, 0.5), (int | None, None, None),
         (int | float, 8.0, 8.0), (str | int, 8.0, 8), (bool | Literal["x"], "x", "x"), (bool, False, False),
-        (Sequence[int], [1.0, 2], (1, 2)), (tuple[int, ...], (1.0,), (1,)), (Sequence[str | int], ["a", 2], ("a", 2)),
+        (Sequence[int], [1.0, 2], [1, 2]), (tuple[int, ...], (1.0,), (1,)), (Sequence[str | int], ["a", 2], ["a", 2]),
         (dict[int, float], {1: 2}, {1: 2.0}), (Path | str, "a", "a"), (Any, "x", "x"), (Mapping[str, Any], {}, {}),
-        (Sequence[Sequence[int]], [[1], [2.0]], ((1,), (2,))), (Literal[1, "a"], 1, 1),
+        (Sequence[Sequence[int]], [[1], [2.0]], [[1], [2]]), (Literal[1, "a"], 1, 1),
     ],
 )  # fmt: skip
 def test_what_fits(hint: Any, value: Any, fits: Any) -> None:

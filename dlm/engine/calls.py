@@ -74,10 +74,19 @@ def arguments(
     for name, value in bound.arguments.items():
         parameter = signature.parameters[name]
         if parameter.kind is parameter.VAR_KEYWORD:
-            bound.arguments[name] = {n: fitted(shared.get(n, Any), v, n) for n, v in value.items()}
+            bound.arguments[name] = {n: _held(shared.get(n, Any), v, n) for n, v in value.items()}
         elif parameter.kind is not parameter.VAR_POSITIONAL and value is not parameter.default:
-            bound.arguments[name] = fitted(hints.get(name, Any), value, name)
+            bound.arguments[name] = _held(hints.get(name, Any), value, name)
     return bound
+
+
+def _held(hint: Any, value: Any, name: str) -> Any:
+    """The value, lists as tuples, which nobody changes later. A mapping stays the object it is: it may be shared."""
+    return value if isinstance(value, Mapping) else _frozen(fitted(hint, value, name))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if type(value) in (list, tuple) else value
 
 
 def unknown(label: str, name: str, known: Sequence[str]) -> str:

@@ -117,7 +117,7 @@ def _fit(hint: Any, value: Any, name: str, nested: Nested | None) -> Any:
         _only(not inner or len(each) == len(value), value)
         pairs = zip(each or (Any,) * len(value), value, strict=True)
         made = [_fit(kind, entry, f"{name}[{i}]", nested) for i, (kind, entry) in enumerate(pairs)]
-        return tuple(made)
+        return tuple(made) if isinstance(value, tuple) else made
     if origin in (dict, collections.abc.Mapping) and inner:
         _only(isinstance(value, Mapping), value)
         return {_fit(inner[0], k, name, nested): _fit(inner[1], v, f"{name}[{k!r}]", nested) for k, v in value.items()}

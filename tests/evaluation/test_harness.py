@@ -123,7 +123,7 @@ def test_a_cached_answer_without_counters_is_named(tasks: Any, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "other", [{"sampler": samplers.threshold(0.8)}, {"seed": 1}, {"max_new_tokens": 40}, {"drafter": "other"}]
+    "other", [{"sampler": samplers.threshold(0.8)}, {"seed": 1}, {"max_new_tokens": 40}, {"drafter": "freedave"}]
 )
 def test_two_configurations_share_no_cached_answer(tasks: Any, tmp_path: Path, other: dict[str, Any]) -> None:
     settings = {"use_cache": str(tmp_path / "cache"), "limit": 2}

@@ -52,7 +52,7 @@ def test_record_alone_is_a_part_of_the_json(capsys: pytest.CaptureFixture[str]) 
     [
         (["record=[order]"], "nowhere to go"),
         (["record=[steps]", "trace=t.jsonl"], "unknown steps"),
-        (["trace=/nowhere/t.jsonl"], "trace=.*does not exist"),
+        (["trace=/nowhere/t.jsonl"], "t.jsonl cannot be written .*does not exist"),
         (["trace=/"], "is a folder"),
     ],
 )
