@@ -164,6 +164,11 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
                     return _with_choices(config) if chosen else config
                 except (HydraException, ValueError) as error:
                     raise _explained(name, list(overrides), error) from error
+                except TypeError as error:  # Hydra's own, at a list of choices that are no names
+                    listed = [o for o in overrides if o.partition("=")[2].lstrip().startswith("[")]
+                    raise SettingsError(
+                        f"{' '.join(listed) or 'the overrides'} cannot be read: a group takes one name, GROUP=NAME"
+                    ) from error
         finally:
             GlobalHydra.instance().clear()
             GlobalHydra.instance().hydra = outer

@@ -82,7 +82,8 @@ def arguments(
 
 def _held(hint: Any, value: Any, name: str) -> Any:
     """The value, lists as tuples, which nobody changes later. A mapping stays the object it is: it may be shared."""
-    return value if isinstance(value, Mapping) else _frozen(fitted(hint, value, name))
+    found = fitted(hint, value, name)
+    return value if isinstance(value, Mapping) else _frozen(found)
 
 
 def _frozen(value: Any) -> Any:

@@ -41,7 +41,9 @@ class Recorder:
     """
 
     def __init__(self, record: str | Sequence[str] | None) -> None:
-        wanted = {record} if isinstance(record, str) else set(record or ())
+        if not isinstance(record, str | Sequence | set | frozenset | None):
+            raise SettingsError(f"record must be a name or a list of names ({', '.join(RECORDABLE)}), got {record!r}")
+        wanted = {record} if isinstance(record, str) else set(map(str, record or ()))
         if unknown := sorted(map(str, wanted - set(RECORDABLE))):
             raise SettingsError(f"record: unknown {', '.join(unknown)}; known are {', '.join(RECORDABLE)}")
         self.active = bool(wanted)
