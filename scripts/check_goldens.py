@@ -2,9 +2,9 @@
 
     python scripts/check_goldens.py CASES_DIR CHECKPOINTS_DIR EXTRA_DIR [method ...]
 
-A method may be a shell-style pattern (llada_*). Prints cases, matched, explained and unexplained per method
-and writes docs/fidelity.md. Exit status 1 when a case is unexplained, or when a method named in full has no
-translation yet.
+A method may be a shell-style pattern (llada_*). Prints cases, matched, explained and unexplained per method;
+``--output docs/fidelity.md`` writes the page. Exit status 1 when a case is unexplained, or when a method named in
+full has no translation yet.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
                 report.verdicts.append((case, checker.check(case)))
             reports.append(report)
     print_report(console, reports)
-    output = options.output or (None if options.methods else ROOT / "docs" / "fidelity.md")
-    if output is not None:
+    if (output := options.output) is not None:
         output.write_text(markdown(reports, checker.plans, _command(options)), encoding="utf-8")
         console.print(f"written: {output}", highlight=False)
     missing = [r for r in reports if r.method in options.methods and r.count("skipped") == r.count("cases")]
@@ -72,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        help="where to write the report (docs/fidelity.md; with methods named: nowhere)",
+        help="where to write the report, as docs/fidelity.md; none: nowhere",
     )
     return parser
 
@@ -80,7 +79,14 @@ def _parser() -> argparse.ArgumentParser:
 def _command(options: argparse.Namespace) -> str:
     """The command with which the page is made again; whose folders they are is the reader's."""
     also = ["--also FURTHER_CASES_DIR"] * len(options.also)
-    return " ".join(["python scripts/check_goldens.py CASES_DIR CHECKPOINTS_DIR EXTRA_DIR", *also, *options.methods])
+    return " ".join(
+        [
+            "python scripts/check_goldens.py CASES_DIR CHECKPOINTS_DIR EXTRA_DIR",
+            *also,
+            *options.methods,
+            "--output docs/fidelity.md",
+        ]
+    )
 
 
 if __name__ == "__main__":
