@@ -7,6 +7,7 @@ closes, which ends their waiting with an error, and the launcher ends them in an
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,8 +99,18 @@ def _joined() -> Group:
             f"{os.environ['WORLD_SIZE']} processes were asked for, and {state.num_processes} came together: start them"
             " with torchrun --nproc-per-node N, or accelerate launch --num_processes N"
         )
+    atexit.register(_leave)
     device = None if alone else f"cuda:{state.local_process_index}"
     return Group(state.process_index, state.num_processes, device)
+
+
+def _leave() -> None:
+    """Joins the threads of the group while the interpreter still stands: one that lets go of its last tensor later
+    aborts the process ("terminate called without an active exception")."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @lru_cache(maxsize=1)

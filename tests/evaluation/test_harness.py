@@ -143,6 +143,7 @@ def test_two_processes_share_the_documents_and_agree_with_one(tasks: Any, tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, **settings)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr[-4000:]
     assert [(tmp_path / f"world{rank}").read_text() for rank in (0, 1)] == ["2", "2"]
+    assert [(tmp_path / f"left{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
     shared = json.loads((tmp_path / "results.json").read_text())
     alone = scores(scripted(sampler=samplers.topk(tokens_per_step=4)), tasks)
     assert {k: shared[k] for k in alone} == pytest.approx(alone)
