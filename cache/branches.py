@@ -86,8 +86,7 @@ class BranchingRun(Run):
 
     def accept(self, kept: Int[Tensor, " B"]) -> None:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
-        stamps = self.pending.accept(kept)
-        self.fed_now = stamps, torch.ones_like(stamps, dtype=torch.bool)
+        self.stamped = self.pending.accept(kept)
 
     def spread(self, branches: Branches) -> BranchPlan:
         """A call for rows that are recomputed whole (their first branches alone) and one for all others. Waits for the

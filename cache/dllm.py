@@ -141,7 +141,7 @@ class DLLMRun(Run):
     def _feeds(
         self,
         query: CacheQuery,
-        active: Bool[Tensor, "B W"],
+        order: Int[Tensor, "B W"] | None,
         seen: Bool[Tensor, "B W"] | None,
         full: list[bool],
         counts: list[int],
