@@ -140,15 +140,15 @@ def counted_steps(
     decoder = Decoder(model.backbone, model.description, contender.sampler, contender.cache, contender.drafter)
     (jobs,) = random_rounds(Cell(model, "", batch), settings.prompt, settings.new, 0)
     steps: list[tuple[StepEvent, Tally]] = []
-    with device.holding(model.backbone, hidden="body", attentive="body", head="head"):
-        with device:
-            events = decoder.run(jobs, batch, device.device)
-            for event in events:
-                if isinstance(event, StepEvent):
-                    steps.append((event, device.tally.taken()))
-                if len(steps) == settings.warmup + settings.steps:
-                    break
-            events.close()
+    backbone: Any = model.backbone
+    with device.holding(backbone, hidden="body", attentive="body", head="head"), device:
+        events = decoder.run(jobs, batch, device.device)
+        for event in events:
+            if isinstance(event, StepEvent):
+                steps.append((event, device.tally.taken()))
+            if len(steps) == settings.warmup + settings.steps:
+                break
+        events.close()
     if len(steps) <= settings.warmup:
         raise SettingsError(f"the decode is over after {len(steps)} steps: use more new tokens or less warmup")
     steps = steps[settings.warmup :]

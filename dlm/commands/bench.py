@@ -297,7 +297,7 @@ BENCHES = {
         LAUNCHES,
         _launches,
         {"sampler": ("parts",), "cache": ()},
-    ),  # fmt: skip
+    ),
     "drafting": Bench(
         "what drafts save beside no drafts", "bench_drafting", DRAFTING, _drafting, {"sampler": ("parts",), "cache": ()}
     ),
