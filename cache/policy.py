@@ -60,6 +60,10 @@ class Policy(Cache):
         """Statistics beyond the probability that the policy reads: none."""
         return frozenset()
 
+    @property
+    def feeds_alike(self) -> bool:
+        return self.uniform_feed
+
     def check(self, sampler: Sampler, description: ModelDescription) -> None:
         """Refuse samplers that do not go with the policy, with the reason."""
         reason = self.refusal(sampler, description)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +16,8 @@ from dlm.engine.answers import Answers
 from dlm.engine.canvas import Canvas, packed
 from dlm.engine.interfaces import CacheRun
 from dlm.engine.no_cache import WholeRows
-from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout, sees
+from dlm.engine.plan import CacheQuery, Feed, FixedFeeds, ForwardPlan, Layout, sees
+from dlm.engine.row import Row
 from dlm.engine.step import BlockState, State, StepView, map_state, renew_state
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class NextFeed(NamedTuple):
     order: Int[Tensor, "B W"]
 
 
-class Run(CacheRun):
+class Run(CacheRun, FixedFeeds):
     """A policy at work: stamps, buffer and the policy's memory.
 
     Rows that refresh and rows that do not are fed in two calls, so that each row is recomputed when its own clock says
@@ -225,9 +227,9 @@ class Run(CacheRun):
         """A call for positions by their running number (:func:`dlm.engine.canvas.packed`)."""
         canvas, reaches = query.canvas, [row.visible_end for row in query.rows]
         positions = packed(order, canvas.columns, self.rounded(most))
-        reach = max(reaches)
+        reach = self.layout.columns - 1 if self.layout.fixed else max(reaches)
         valid = None if seen is None else seen[:, :reach]
-        if seen is None and min(reaches) < reach:
+        if seen is None and (self.layout.fixed or min(reaches) < reach):
             # Shorter rows have stored columns behind their end, left over from rows before them.
             valid = self._context(query).live[:, :reach]
         if self.layout.attention_block:
@@ -255,6 +257,27 @@ class Run(CacheRun):
         largest = BUCKETS[-1]
         fitting = next((size for size in BUCKETS if size >= count), -(-count // largest) * largest)
         return min(fitting, self.layout.columns)
+
+    def told(self, blocks: BlockState, rows: Sequence[Row]) -> int | None:
+        """See :class:`dlm.engine.plan.FixedFeeds`."""
+        if self.next is None or self.next.block is not blocks.block or any(map(self.policy.refreshes, rows)):
+            return None
+        counts = self.counts(rows)
+        # What is fed whole is booked as a refresh, by the host.
+        whole = any(count == row.visible_end for count, row in zip(counts, rows, strict=True))
+        return None if whole else self.rounded(max(counts))
+
+    def counts(self, rows: Sequence[Row]) -> list[int]:
+        """See :class:`dlm.engine.plan.FixedFeeds`."""
+        return [row.cache["fed_next"] for row in rows]
+
+    def tensors(self) -> State:
+        """See :class:`dlm.engine.plan.FixedFeeds`."""
+        return (self.stamps, self.state, self.next)
+
+    def put(self, tensors: State) -> None:
+        """See :class:`dlm.engine.plan.FixedFeeds`."""
+        self.stamps, self.state, self.next = tensors
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
         """See :class:`dlm.engine.interfaces.CacheRun`."""

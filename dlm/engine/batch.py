@@ -43,6 +43,7 @@ class Batch:
     sampler: Sampler
     cache: CacheRun
     state: SamplerState
+    steady: bool = False  # whether the number of rows is kept while more than half of them are left
     _open: tuple[Tensor, Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -83,8 +84,18 @@ class Batch:
             moved_in.append(slot)
         if moved_in:
             self._reset(moved_in)
-        if freed:
-            self.keep([slot for slot in range(len(self.rows)) if slot not in freed])
+        left = [slot for slot, row in enumerate(self.rows) if slot not in freed and not row.ghost]
+        if freed and self.steady and 2 * len(left) > len(self.rows):
+            self._fill_up(left)
+        elif freed:
+            self.keep(left)
+
+    def _fill_up(self, left: list[int]) -> None:
+        """Keep the number of rows: copies of the last one that is left stand in for those that went."""
+        size, last = len(self.rows), left[-1]
+        self.keep([*left, *[last] * (size - len(left))])
+        for slot in range(len(left), size):
+            self.rows[slot] = replace(self.rows[slot], ghost=True)
 
     def shrink(self, error: BaseException) -> None:
         """Halve the batch after an out-of-memory error; re-raise anything else.
@@ -108,7 +119,7 @@ class Batch:
     def halve(self) -> int:
         """Send the second half of the rows back to the waiting line (they start again); returns the rows left."""
         left = (len(self.rows) + 1) // 2
-        self.waiting.extendleft(row.job for row in reversed(self.rows[left:]))
+        self.waiting.extendleft(row.job for row in reversed(self.rows[left:]) if not row.ghost)
         self.keep(list(range(left)))
         return left
 

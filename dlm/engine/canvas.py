@@ -144,11 +144,15 @@ class Canvas:
         """Generated positions that were asked for, which is what schedules are laid out over."""
         return self.asked - self.start
 
+    def touched(self) -> None:
+        """Tokens or ends are others now: nothing that was derived from them holds."""
+        self._masked = self._live = None
+
     def place(self, slot: int, job: Job) -> None:
         """Put a fresh row into ``slot``; whatever was there is gone. A row that begins with less than was asked for has
         end-of-text ids behind its first end."""
         device, end = self.tokens.device, job.first_end
-        self._masked = self._live = None
+        self.touched()
         self.tokens[slot] = 0
         self.tokens[slot, : job.end] = torch.tensor(job.tokens, device=device)
         self.writable[slot] = False
@@ -164,7 +168,7 @@ class Canvas:
     def keep(self, slots: list[int]) -> None:
         """Drop every row that is not in ``slots`` (row compaction)."""
         index = torch.tensor(slots, dtype=torch.long, device=self.tokens.device)
-        self._masked = self._live = None
+        self.touched()
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, Tensor) and each.name != "columns":

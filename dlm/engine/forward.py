@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -23,45 +20,13 @@ from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import PreviousForward, SamplerState
 from dlm.engine.shadow import lay_out, slots_of, with_shadow
 from dlm.engine.step import BlockState
+from dlm.engine.stopwatch import Stopwatch
 from dlm.models.backbone import Backbone
 
 # Logits that exist at one time on a CPU, in elements: 64 rows of a 126,464-word vocabulary.
 CHUNK_ELEMENTS = 64 * 126_464
 # What a CPU works on at one time after the head: a few rows of a large vocabulary, which its caches hold.
 _CACHED_ELEMENTS = 2**20
-
-
-@dataclass
-class Stopwatch:
-    """Splits a step into forward and sampler time.
-
-    On the CPU it reads the clock. On a GPU it records events and reads them after the step's only synchronisation.
-    """
-
-    device: torch.device
-    _marks: list[tuple[str, Any]] = field(default_factory=list)
-
-    def mark(self, phase: str) -> None:
-        """What follows, until the next mark, belongs to ``phase``."""
-        if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self._marks.append((phase, event))
-        else:
-            self._marks.append((phase, time.perf_counter()))
-
-    def read(self) -> dict[str, float]:
-        """Seconds per phase up to the last mark; starts afresh. On a GPU the last mark must have been reached, which
-        the step's synchronisation after it guarantees."""
-        seconds: dict[str, float] = {}
-        for (phase, begin), (_, end) in itertools.pairwise(self._marks):
-            seconds[phase] = seconds.get(phase, 0.0) + self._between(begin, end)
-        self._marks.clear()
-        return seconds
-
-    def _between(self, begin: Any, end: Any) -> float:
-        took: float = begin.elapsed_time(end) / 1000 if self.device.type == "cuda" else end - begin
-        return took
 
 
 @dataclass(frozen=True)

@@ -323,6 +323,12 @@ class Cache(metaclass=Checked):
         return False
 
     @property
+    def feeds_alike(self) -> bool:
+        """Whether every step of a block that recomputes nothing whole is fed the same positions, so that its shapes can
+        be fixed (:mod:`dlm.engine.static`)."""
+        return False
+
+    @property
     def spans_blocks(self) -> bool:
         """Whether a block begins without everything being recomputed, so that drafts may reach into the next one."""
         return False

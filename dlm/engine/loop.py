@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from dlm.engine.batch import Batch, Place
 from dlm.engine.canvas import Canvas, Job, SpecialIds
-from dlm.engine.forward import Forward, Stopwatch
-from dlm.engine.interfaces import Cache, CacheRun, Growth, Speculator
+from dlm.engine.events import Settled
+from dlm.engine.events import StepEvent as StepEvent
+from dlm.engine.forward import Forward
+from dlm.engine.interfaces import Cache, CacheRun, Speculator
 from dlm.engine.named import cache_of, drafter_of, sampler_of
 from dlm.engine.no_cache import NoCache
 from dlm.engine.plan import CacheQuery, Layout
@@ -22,8 +25,10 @@ from dlm.engine.result import RowResult
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import SamplerRun, SamplerState
+from dlm.engine.static import RunTools, StaticSteps, not_static
 from dlm.engine.step import BlockState, StepView
 from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
+from dlm.engine.stopwatch import Stopwatch
 from dlm.errors import DlmError, NumericsError, OutOfMemoryError, ProgressError, SettingsError
 from dlm.models.backbone import Backbone, ModelDescription
 from dlm.words import counted
@@ -31,34 +36,6 @@ from dlm.words import counted
 Failed = Callable[[int, DlmError], None]
 # A row that needs more forwards than this many per position is going round in circles.
 MAX_FORWARDS_PER_POSITION = 4
-
-
-@dataclass(frozen=True)
-class StepEvent:
-    """What one step did.
-
-    Attributes:
-        rows: the row in each slot of the batch; ``rows[b].job.index`` names it.
-        view: everything that was known at the step, scores and budget included; to whoever listens a step is a forward,
-            so its block state counts those.
-        chosen: which of ``view.positions`` were committed. ``[B, N]``
-        remasked: canvas positions that a reviser took back; None without one. ``[B, W]``
-        filled: the id a stop rule filled the rest of the row with, -1 where it did not; None without one. ``[B]``
-        cut: where a stop rule has let the row end, -1 where it did not; None without one. ``[B]``
-        refreshed: slots that a cache recomputed whole.
-        recomputed: positions that the forward recomputed; None: every one that could be. ``[B, W]``
-        growth: masks that were put in behind the step; all positions are counted with them; None: rows never grow.
-    """
-
-    rows: Sequence[Row]
-    view: StepView
-    chosen: Bool[Tensor, "B N"]
-    remasked: Bool[Tensor, "B W"] | None
-    filled: Int[Tensor, " B"] | None
-    cut: Int[Tensor, " B"] | None = None
-    refreshed: frozenset[int] = frozenset()
-    recomputed: Bool[Tensor, "B W"] | None = None
-    growth: Growth | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +77,11 @@ class Decoder:
             raise SettingsError(
                 f"sampler {sampler.name!r} verifies with masked copies of the block, which needs {needed}; this model's"
                 f" {given}: use another sampler"
+            )
+        if self.model.graphs and (why := not_static(sampler, self.policy, drafter)):
+            raise SettingsError(
+                f"graphs replay steps of one shape, and sampler {sampler.name!r} with this cache has none: {why}; leave"
+                " graphs off, or use a sampler such as threshold with cache=dual"
             )
         if self.policy.stores and not self.model.layered:
             raise SettingsError("this model does not take a cache (its hidden() knows no memory): use cache=none")
@@ -170,6 +152,11 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
             self.batch = Batch.start(jobs, batch_size, self.sampler, place, self._open_cache)
             how: Speculator | None = decoder.drafter or self.sampler.probe
             self.stepper: Stepper = PlainStepper(tools) if how is None else how.stepper(tools)
+        self.static = None
+        if decoder.model.graphs:
+            step = partial(self.device_step, static=True)
+            self.static = StaticSteps(RunTools(self.batch, self.rules, self.watch, step, self.hear))
+        self.batch.steady = decoder.model.graphs
         self._events = self._decode()
 
     def __next__(self) -> StepEvent | RowResult:
@@ -179,7 +166,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
     def close(self) -> None:
         """End the run where it stands, and let go of its memory."""
         self._events = iter(())
-        for name in ("batch", "stepper", "forward"):
+        for name in ("batch", "stepper", "forward", "static"):
             vars(self).pop(name, None)
 
     def _decode(self) -> Iterator[StepEvent | RowResult]:
@@ -207,34 +194,51 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
                 shift=about.shift,
                 attention_block=about.attention_block,
                 streams=2 if self.sampler.guidance else 1,
-                static=self.decoder.model.compiled,
+                static=self.decoder.model.compiled or self.decoder.model.graphs,
                 device=canvas.tokens.device,
+                fixed=self.decoder.model.graphs,
             )
         )
 
     def _step(self) -> StepEvent:
         """One forward of the batch and everything that follows from it."""
+        width = None if self.static is None else self.static.width()
+        if self.static is not None and width is not None:
+            return self.static.take(width)
         self.watch.mark("sampler")
+        settled, event = self.device_step()
+        self.hear(settled)
+        outcome = self.stepper.complete(self.batch, settled.outcome)
+        rows = tuple(row for row in self.batch.rows if not row.ghost)
+        return replace(event, rows=rows, chosen=outcome.chosen, view=self._shown(outcome))
+
+    def device_step(self, static: bool = False) -> tuple[Settled, StepEvent]:
+        """All of a step that the device does; ``static``: with positions for the longest block, however few are
+        open."""
         batch, state = self.batch, self.batch.state.copy()
-        inputs, ends = self._inputs(state), batch.canvas.end
+        inputs, ends = self._inputs(state, static), batch.canvas.end
         outcome = self.stepper.take(inputs, state)
         batch.state = state
-        filled = self._close(inputs, outcome)
-        outcome = self.stepper.complete(batch, outcome)
-        view, end = outcome.view, batch.canvas.end
-        if outcome.forward is not None:
-            view = replace(view, blocks=replace(view.blocks, step=outcome.forward))
+        settled = self._settle(inputs, outcome)
+        end = batch.canvas.end
         cut = torch.where(end < ends, end, -1) if self.rules.shortens else None
-        return StepEvent(
-            tuple(batch.rows), view, outcome.chosen, outcome.remasked, filled, cut, inputs.plan.refreshed,
-            inputs.plan.fed, outcome.growth,
+        return settled, StepEvent(
+            tuple(batch.rows), self._shown(outcome), outcome.chosen, outcome.remasked, settled.filled, cut,
+            inputs.plan.refreshed, inputs.plan.fed, outcome.growth,
         )  # fmt: skip
 
-    def _inputs(self, state: SamplerState) -> StepInputs:
+    def _shown(self, outcome: StepOutcome) -> StepView:
+        """The view of a step, its block state that counts forwards."""
+        view = outcome.view
+        if outcome.forward is not None:
+            view = replace(view, blocks=replace(view.blocks, step=outcome.forward))
+        return view
+
+    def _inputs(self, state: SamplerState, static: bool = False) -> StepInputs:
         """Open the blocks, and ask the cache what to feed."""
         batch, rules = self.batch, self.rules
         canvas = batch.canvas
-        blocks, opened, most = self._open_blocks(state)
+        blocks, opened, most = (batch.blocks, None, rules.most_open) if static else self._open_blocks(state)
         eligible = batch.open_in(blocks)
         wanted, exiting = rules.wanted(canvas, blocks, eligible)
         end = rules.visible_end(canvas, state)
@@ -265,8 +269,8 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         blocks, opened = self.rules.open_blocks(batch.canvas, batch.blocks, state)
         return blocks, opened, min(self.rules.most_open, max(row.open for row in batch.rows))
 
-    def _close(self, inputs: StepInputs, outcome: StepOutcome) -> Int[Tensor, " B"] | None:
-        """Stop rules, clocks, and the step's one synchronisation: what is open, and was every number a number."""
+    def _settle(self, inputs: StepInputs, outcome: StepOutcome) -> Settled:
+        """Stop rules, clocks, and the report: what is open, and was every number a number."""
         batch, view, exiting, fill = self.batch, outcome.view, outcome.exiting, None
         canvas, blocks = batch.canvas, view.blocks
         masked = canvas.masked
@@ -293,19 +297,24 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         own = len(report)
         report |= batch.cache.end(view, outcome.chosen)
         self.watch.mark("end")
-        columns = torch.stack(list(report.values()), dim=1).tolist()
-        for row, values in zip(batch.rows, columns, strict=True):
-            row.cache = dict(zip(list(report)[own:], values[own:], strict=True))
-        status = [dict(zip(report, row, strict=True)) for row in columns]
-        self._account(status, outcome.counts, inputs.plan.refreshed)
-        return fill
+        stacked = torch.stack(list(report.values()), dim=1)
+        return Settled(outcome, fill, tuple(report), own, stacked, outcome.counts, inputs.plan.refreshed)
+
+    def hear(self, settled: Settled) -> None:
+        """The step's one synchronisation: the host reads the report."""
+        names, own, columns = settled.names, settled.own, settled.report.tolist()
+        for row, values in zip(self.batch.rows, columns, strict=True):
+            row.cache = dict(zip(names[own:], values[own:], strict=True))
+        status = [dict(zip(names, row, strict=True)) for row in columns]
+        self._account(status, settled.counts, settled.refreshed)
 
     def _account(self, status: Sequence[Mapping[str, int]], counts: Sequence[int], refreshed: frozenset[int]) -> None:
         """Book the step on every row, and raise what went wrong."""
         rows, seconds = self.batch.rows, self.watch.read()
         self.stepper.booked(rows, status, seconds)
         # What is not a refresh is shared by all: the other rows' forward, and the head.
-        shared = {name: seconds[name] / len(rows) for name in ("forward", "sampler")}
+        own = sum(not row.ghost for row in rows)
+        shared = {name: seconds.get(name, 0.0) / own for name in ("forward", "sampler")}
         refresh = seconds.get("refresh", 0.0) / max(1, len(refreshed))
         for slot, (row, now, fed) in enumerate(zip(rows, status, counts, strict=True)):
             self._book(row, now, self._fed(row, fed))
@@ -360,14 +369,15 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         """A row has gone wrong: it leaves the batch, or ends the run where nobody is told."""
         if self.failed is None:
             raise error
-        self.failed(row.job.index, error)
+        if not row.ghost:
+            self.failed(row.job.index, error)
         row.failed = True
 
     def _finish(self) -> Iterator[RowResult]:
         batch, each = self.batch, 2 if self.sampler.guidance else 1
         finished = [slot for slot, row in enumerate(batch.rows) if row.failed or not row.open]
         for slot in finished:
-            if not batch.rows[slot].failed:
+            if not batch.rows[slot].failed and not batch.rows[slot].ghost:
                 yield RowResult.of(batch.rows[slot], batch.canvas, slot, forwards_per_step=each)
         if finished:
             batch.release(finished)

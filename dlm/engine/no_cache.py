@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.interfaces import Cache, CacheRun
-from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, ForwardPlan, Layout, sees
+from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, FixedFeeds, ForwardPlan, Layout, sees
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
-from dlm.engine.step import StepView
+from dlm.engine.step import BlockState, State, StepView
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,13 @@ class NoCache(Cache):
     def spans_blocks(self) -> bool:
         return True
 
+    @property
+    def feeds_alike(self) -> bool:
+        return True
+
     def open(self, layout: Layout) -> NoCacheRun:
         """Nothing is remembered but the masks of the present row lengths."""
-        return NoCacheRun(WholeRows(layout.attention_block))
+        return NoCacheRun(WholeRows(layout.attention_block), fixed=layout.fixed)
 
 
 @dataclass(frozen=True)
@@ -95,18 +100,38 @@ def inside(ends: list[int], columns: Int[Tensor, " S"]) -> Bool[Tensor, "R S"] |
 
 
 @dataclass
-class NoCacheRun(CacheRun):
+class NoCacheRun(CacheRun, FixedFeeds):
     """:class:`NoCache` at work."""
 
     whole: WholeRows
     ends: list[int] = field(default_factory=list)
+    fixed: bool = False
 
     def plan(self, query: CacheQuery) -> ForwardPlan:
         self.ends = ends = [row.visible_end for row in query.rows]
+        if self.fixed:
+            width, block = query.canvas.scratch, self.whole.attention_block
+            valid = query.canvas.live[:, :width]
+            if block:
+                columns = query.canvas.columns[:width]
+                valid = sees(columns.expand(len(ends), width), columns, block, valid)
+            return ForwardPlan((Feed(query.canvas.tokens[:, :width], None, valid),), ends)
         return ForwardPlan((self.whole.feed(query.canvas.tokens, ends, query.canvas.columns),), ends)
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Tensor]:
         return {}
+
+    def told(self, blocks: BlockState, rows: Sequence[Row]) -> int | None:
+        return 0  # the whole width, at every step
+
+    def counts(self, rows: Sequence[Row]) -> list[int]:
+        return [row.visible_end for row in rows]
+
+    def tensors(self) -> State:
+        return None
+
+    def put(self, tensors: State) -> None:
+        return None
 
     def evaluable(self, row: Row) -> int:
         return len(row.ahead)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.row import Row
-from dlm.engine.step import BlockState
+from dlm.engine.step import BlockState, State
 from dlm.models.backbone import Memory
 
 
@@ -28,6 +28,7 @@ class Layout:
         streams: 2 when a second, unguided stream of every row is fed (classifier-free guidance), else 1.
         static: whether the number of fed positions is rounded up, so that compiled code sees few shapes.
         device: where the canvas is.
+        fixed: whether steps have fixed shapes (:mod:`dlm.engine.static`): attention is over all columns.
     """
 
     rows: int
@@ -37,6 +38,7 @@ class Layout:
     streams: int
     static: bool
     device: torch.device
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,27 @@ class ForwardPlan:
     fed: Bool[Tensor, "B W"] | None = None
     eligible: Bool[Tensor, "B W"] | None = None
     wanted: Bool[Tensor, "B W"] | None = None
+
+
+class FixedFeeds:
+    """What a :class:`dlm.engine.interfaces.CacheRun` whose feeds can have fixed shapes offers beside its duties."""
+
+    def told(self, blocks: BlockState, rows: Sequence[Row]) -> int | None:
+        """How many entries the next step feeds of each row, should its blocks be these; None: that is not known, or
+        some row is recomputed whole."""
+        raise NotImplementedError
+
+    def counts(self, rows: Sequence[Row]) -> list[int]:
+        """How many positions that step feeds of each row."""
+        raise NotImplementedError
+
+    def tensors(self) -> State:
+        """Every tensor that outlives a step and is not written in place."""
+        raise NotImplementedError
+
+    def put(self, tensors: State) -> None:
+        """Others in their places."""
+        raise NotImplementedError
 
 
 def sees(

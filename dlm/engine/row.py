@@ -28,6 +28,7 @@ class Row:
         accepted: how many forwards accepted 0, 1, 2, ... drafts, of those that had any.
         cache: what the cache reported of the row at the last step.
         failed: whether it went wrong and leaves the batch without an answer.
+        ghost: whether it is a copy of another row that only fills its place in the batch.
     """
 
     job: Job
@@ -47,6 +48,7 @@ class Row:
     accepted: list[int] = field(default_factory=list)
     cache: dict[str, int] = field(default_factory=dict)
     failed: bool = False
+    ghost: bool = False
 
     @classmethod
     def of(cls, job: Job) -> Row:

@@ -180,8 +180,8 @@ class PlainStepper(Stepper):
         proposal = run.propose(canvas, view.blocks, outcome.seen.hidden, positions, here, batch.state.copy())
         canvas.commit(positions, proposal.token, here, view.blocks.step, proposal.prob)
         run.watch.mark("end")
-        if positions.is_cuda:
-            torch.cuda.synchronize()
+        if positions.device.type == "cuda":
+            torch.cuda.synchronize(positions.device)
         seconds = run.watch.read()
         for row in rows:
             row.open = row.block_open = 0

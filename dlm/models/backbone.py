@@ -59,13 +59,15 @@ class ModelDescription:
 class Backbone:
     """Position-precise access to a masked diffusion language model.
 
-    A subclass provides ``description``, ``hidden`` and ``head``; which row scores which position is settled
-    here. ``layered`` says that ``hidden`` takes a memory; without it the model goes with ``cache=none`` only.
+    A subclass provides ``description``, ``hidden`` and ``head``; which row scores which position is settled here.
+    ``layered`` says that ``hidden`` takes a memory; without it the model goes with ``cache=none`` only. ``graphs`` asks
+    for steps of fixed shape (:mod:`dlm.engine.static`).
     """
 
     description: ModelDescription
     layered: bool = False
     compiled: bool = False
+    graphs: bool = False
 
     def compile_blocks(self) -> None:
         """Compile what every layer does; from then on few shapes should be fed (``compiled`` says so)."""

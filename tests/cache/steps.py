@@ -10,11 +10,12 @@ import torch
 
 import samplers
 from dlm.engine.canvas import Canvas, Job, SpecialIds
-from dlm.engine.forward import Forward, Hidden, Stopwatch
+from dlm.engine.forward import Forward, Hidden
 from dlm.engine.plan import Branches, CacheQuery, Layout
 from dlm.engine.proposal import Proposal, Vocabulary
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, StepView
+from dlm.engine.stopwatch import Stopwatch
 
 
 class Stepper:
