@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.plan import PackedBranches
-from dlm.models.transformer import Block, Exchange, Rope
+from dlm.models.architecture import Rope
+from dlm.models.block import Block, Exchange
 
 
 @dataclass

@@ -125,13 +125,13 @@ class Run(CacheRun, FixedFeeds):
     def _foreseen(self, query: CacheQuery) -> bool:
         """Whether the last step's end has told what this one is fed."""
         told = self.next is not None and self.next.block is query.blocks.block
-        return told and query.wanted is query.eligible and query.exiting is None and "fed_next" in query.rows[0].cache
+        return told and query.wanted is query.eligible and query.exiting is None
 
     def _planned_before(self, query: CacheQuery, reaches: list[int]) -> ForwardPlan:
         """The plan that the end of the last step has laid out."""
         assert self.next is not None
         active, self.narrow = self.next.active, False
-        counts = [row.cache["fed_next"] for row in query.rows]
+        counts = self.counts(query.rows)
         self._note(query, active, query.canvas.live, (False,) * len(counts), counts)
         feed = self._partial(query, self.next.order, None, max(counts))
         refreshed = frozenset(i for i, (count, reach) in enumerate(zip(counts, reaches, strict=True)) if count == reach)
@@ -269,7 +269,7 @@ class Run(CacheRun, FixedFeeds):
 
     def counts(self, rows: Sequence[Row]) -> list[int]:
         """See :class:`dlm.engine.plan.FixedFeeds`."""
-        return [row.cache["fed_next"] for row in rows]
+        return [row.fed_next or 0 for row in rows]
 
     def tensors(self) -> State:
         """See :class:`dlm.engine.plan.FixedFeeds`."""

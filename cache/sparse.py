@@ -20,8 +20,9 @@ from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
 from dlm.engine.step import State, rank
 from dlm.errors import SettingsError
+from dlm.models.architecture import Rope
 from dlm.models.backbone import ModelDescription
-from dlm.models.transformer import Block, Exchange, Rope
+from dlm.models.block import Block, Exchange
 
 
 @dataclass(frozen=True)

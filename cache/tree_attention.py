@@ -20,7 +20,7 @@ from torch import Tensor
 from cache.kv_store import Access, flat
 from dlm.engine.canvas import pack_positions
 from dlm.engine.plan import PackedBranches
-from dlm.models.transformer import Block, Exchange
+from dlm.models.block import Block, Exchange
 
 
 @dataclass

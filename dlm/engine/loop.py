@@ -294,8 +294,11 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         elif self.rules.shortens or self.rules.grows:
             report["visible_end"] = canvas.end
         report |= outcome.report
+        of_cache = batch.cache.end(view, outcome.chosen)
+        if "fed_next" in of_cache:  # for the plan of the next step, and nobody else
+            report["fed_next"] = of_cache.pop("fed_next")
         own = len(report)
-        report |= batch.cache.end(view, outcome.chosen)
+        report |= of_cache
         self.watch.mark("end")
         stacked = torch.stack(list(report.values()), dim=1)
         return Settled(outcome, fill, tuple(report), own, stacked, outcome.counts, inputs.plan.refreshed)
@@ -328,10 +331,11 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
 
     def _book(self, row: Row, status: Mapping[str, int], positions: int) -> None:
         """One forward more, which was fed so many positions. ``status`` is what the device reported: ``open``,
-        ``block_open``, and where they apply ``exiting``, ``visible_end``, ``taken`` (steps beyond one) and
+        ``block_open``, and where they apply ``fed_next``, ``exiting``, ``visible_end``, ``taken`` (steps beyond one) and
         ``block_steps``."""
         row.open, row.block_open = status["open"], status["block_open"]
         row.exiting = bool(status.get("exiting"))
+        row.fed_next = status.get("fed_next")
         row.visible_end = min(status.get("visible_end", row.visible_end), row.job.end)
         taken = status.get("taken", 0)
         row.forwards += 1

@@ -27,6 +27,7 @@ class Row:
         drafts: states its last forward evaluated beside its own.
         accepted: how many forwards accepted 0, 1, 2, ... drafts, of those that had any.
         cache: what the cache reported of the row at the last step.
+        fed_next: positions its next forward is fed, should it stand in the same block; None: nobody can tell.
         failed: whether it went wrong and leaves the batch without an answer.
         ghost: whether it is a copy of another row that only fills its place in the batch.
     """
@@ -47,6 +48,7 @@ class Row:
     drafts: int = 0
     accepted: list[int] = field(default_factory=list)
     cache: dict[str, int] = field(default_factory=dict)
+    fed_next: int | None = None
     failed: bool = False
     ghost: bool = False
 

@@ -17,7 +17,7 @@ class Memory(Protocol):
     """Keys and values beside the positions that a forward is fed."""
 
     def run(self, layer: int, block: Any, x: Float[Tensor, "R T D"], rope: Any, mask: Tensor | None) -> Tensor:
-        """The stream after ``block`` (a :class:`dlm.models.transformer.Block`), the layer's stored keys and values
+        """The stream after ``block`` (a :class:`dlm.models.block.Block`), the layer's stored keys and values
         included. ``mask`` is over what the feed attends to."""
         ...
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from dlm.models.architecture import Architecture, Names
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
-from dlm.models.transformer import Architecture, Names
 
 
 class DreamConfig(MaskedLMConfig):

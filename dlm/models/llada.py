@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from dlm.errors import SettingsError
+from dlm.models.architecture import Architecture, Names
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
-from dlm.models.transformer import Architecture, Names
 
 
 class LLaDAConfig(MaskedLMConfig):

@@ -12,9 +12,11 @@ from transformers import initialization as init
 from transformers.modeling_outputs import MaskedLMOutput
 
 from dlm.errors import SettingsError
+from dlm.models.architecture import Architecture, Names
 from dlm.models.backbone import Backbone, ModelDescription
+from dlm.models.block import RMSNorm
 from dlm.models.fields import read_fields
-from dlm.models.transformer import Architecture, Names, RMSNorm, Transformer
+from dlm.models.transformer import Transformer
 
 # Checkpoints we can name but not run. LLaDA-MoE even has LLaDA's model_type, so its name is the only warning.
 _LATER = {

@@ -9,7 +9,8 @@ import torch
 
 import dlm
 from dlm.models import fused
-from dlm.models.transformer import GATE_UP, QKV, Rope, rope_tables, rotate
+from dlm.models.architecture import Rope, rope_tables
+from dlm.models.block import GATE_UP, QKV, rotate
 from tests.models.small import CONFIGS, small, tokens
 
 

@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional
 
 from dlm.errors import SettingsError
-from dlm.models.transformer import Architecture, RMSNorm, attend, rope_tables, rotate
+from dlm.models.architecture import Architecture, rope_tables
+from dlm.models.block import RMSNorm, attend, rotate
 from tests.models.small import CONFIGS, small, tokens
 
 FAMILIES = list(CONFIGS)
