@@ -66,6 +66,7 @@ class Backbone:
     description: ModelDescription
     layered: bool = False
     compiled: bool = False
+    quantised: str | None = None  # what the matrices of the blocks are kept in, where it is not the model's own format
 
     def compile_blocks(self) -> None:
         """Compile what every layer does; from then on few shapes should be fed (``compiled`` says so)."""

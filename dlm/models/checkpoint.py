@@ -90,7 +90,7 @@ def check_weights(folder: Path, family: type[MaskedLM], config: MaskedLMConfig) 
     ]
     if missing or surplus or wrong:
         faults = {"missing": missing, "surplus": surplus, "of the wrong shape": wrong}
-        lists = " ".join(f"{len(found)} {kind}: {_cut(found)}." for kind, found in faults.items() if found)
+        lists = " ".join(f"{len(found)} {kind}: {cut(found)}." for kind, found in faults.items() if found)
         raise CheckpointError(
             f"the weights in {folder} do not fit its config.json ({family.__name__}). {lists} "
             "Correct config.json or use the weights it was made for."
@@ -111,9 +111,14 @@ def stored_shapes(folder: Path) -> dict[str, Shape]:
         CheckpointError: there are none, a shard named by the index is absent, a file is damaged, or what is stored are
             no numbers of floating point.
     """
+    return shapes_in(_files(folder))
+
+
+def shapes_in(files: Sequence[Path]) -> dict[str, Shape]:
+    """As :func:`stored_shapes`, of given files."""
     shapes: dict[str, Shape] = {}
     odd: list[str] = []
-    for path in _files(folder):
+    for path in files:
         try:
             with safe_open(path, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 (not a dict)
@@ -124,7 +129,7 @@ def stored_shapes(folder: Path) -> dict[str, Shape]:
             raise CheckpointError(f"{path} is damaged or cut off ({error}); download it again") from error
     if odd:
         raise CheckpointError(
-            f"the weights in {folder} are not in {', '.join(_PRECISIONS)}: {_cut(odd)}; load weights that are"
+            f"the weights in {files[0].parent} are not in {', '.join(_PRECISIONS)}: {cut(odd)}; load weights that are"
         )
     return shapes
 
@@ -145,16 +150,13 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def refuse_adapters(folder: Path) -> None:
-    """Raise CheckpointError for an adapter: alone it is no model, beside a base model it would be left out."""
+    """Raise CheckpointError for an adapter in a model's folder: transformers would load it by itself."""
     kinds = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz")
-    found = sorted(path for path in folder.glob("adapter*") if path.suffix in kinds)
+    found = sorted(path.name for path in folder.glob("adapter*") if path.suffix in kinds)
     if found:
-        settings = folder / "adapter_config.json"
-        base = read_object(settings).get("base_model_name_or_path") if settings.is_file() else None
-        made_for = f" (for {base})" if isinstance(base, str) and base else ""
         raise CheckpointError(
-            f"{folder} holds an adapter{made_for}: {_cut([path.name for path in found])}. Adapters are not loaded:"
-            " merge it into its base model with peft's merge_and_unload(), save_pretrained() that and load the result"
+            f"{folder} holds an adapter beside its model: {cut(found)}. Move it to a folder of its own, and say adapter="
+            "that folder to merge it"
         )
 
 
@@ -197,7 +199,7 @@ def _files(folder: Path) -> list[Path]:
     outside = [name for name in names if not isinstance(name, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", name)]
     if outside or not names:
         raise CheckpointError(
-            f"{index} names {_cut([repr(name) for name in outside]) or 'nothing'}; shards are plain"
+            f"{index} names {cut([repr(name) for name in outside]) or 'nothing'}; shards are plain"
             " file names in its folder that end in .safetensors"
         )
     files = [folder / name for name in names]
@@ -209,10 +211,11 @@ def _files(folder: Path) -> list[Path]:
             )
         return [single]
     if absent:
-        raise CheckpointError(f"{folder} lacks shards that its index names: {_cut(absent)}; download them")
+        raise CheckpointError(f"{folder} lacks shards that its index names: {cut(absent)}; download them")
     return files
 
 
-def _cut(entries: Sequence[str]) -> str:
+def cut(entries: Sequence[str]) -> str:
+    """Names in a message, the first of many."""
     more = f" and {len(entries) - _LISTED} more" if len(entries) > _LISTED else ""
     return ", ".join(entries[:_LISTED]) + more

@@ -14,13 +14,15 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.utils import logging
 
 from dlm.errors import CheckpointError, DlmError, OutOfMemoryError, SettingsError
+from dlm.models.adapters import base_and_adapters, check_adapter, merge, read_adapter
 from dlm.models.backbone import ModelDescription
-from dlm.models.checkpoint import check_weights, read_object, refuse_adapters, refuse_quantised, resolve
+from dlm.models.checkpoint import check_weights, read_object, refuse_adapters, refuse_quantised
 from dlm.models.dream import DreamModel
 from dlm.models.fields import ROPE_FIELDS, token_ids
 from dlm.models.language_model import LanguageModel
 from dlm.models.llada import LLaDAModelLM
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig, refuse_later, register
+from dlm.models.quantising import Quantisation, quantise, refuse_odd_shapes, refuse_where_impossible
 
 # By the class a checkpoint names, not by model_type: LLaDA and LLaDA-MoE share the latter.
 FAMILIES: dict[str, type[MaskedLM]] = {"LLaDAModelLM": LLaDAModelLM, "DreamModel": DreamModel}
@@ -41,16 +43,22 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     device_map: str | Mapping[str, Any] | None = None,
+    quantize: Quantisation | None = None,
+    adapter: str | Path | None = None,
     compile: bool = False,
 ) -> LanguageModel:
     """Load a model with its tokenizer.
 
     Args:
-        name_or_path: ``"tiny"`` (the packaged model), a folder, or a Hugging Face id.
+        name_or_path: ``"tiny"`` (the packaged model), a folder, or a Hugging Face id. The folder of an adapter stands
+            for its base model with the adapter.
         device: where to put it; by default the GPU if there is one. Not together with ``device_map``.
         dtype: number format of the weights, ``torch.bfloat16`` or ``"bfloat16"``; by default float32 on
             the CPU, bfloat16 elsewhere.
         device_map: spread the layers over devices (transformers' ``device_map``, for example ``"auto"``).
+        quantize: keep the matrices of the blocks in fewer bits (``"int8"``, ``"int4"``, ``"fp8"``); embedding, norms
+            and head stay in ``dtype``, in which everything is computed. Needs torchao. Not together with ``device_map``.
+        adapter: folder or Hugging Face id of a LoRA adapter, which is merged into the weights. Needs peft.
         compile: compile the layers with torch.compile. The first forwards take long; caches then round the number of
             fed positions up, so that few shapes occur. Tokens are the same up to rounding.
 
@@ -61,19 +69,35 @@ def load(
     """
     if device is not None and device_map is not None:
         raise SettingsError("device and device_map contradict each other; give one of them")
+    if quantize is not None and device_map is not None:
+        raise SettingsError("quantize puts the model on one device: give device in place of device_map")
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
-    folder = resolve(name_or_path)
+    if quantize is not None:
+        refuse_where_impossible(quantize, target, precision)
+    folder, folders = base_and_adapters(name_or_path, adapter)
+    adapters = [read_adapter(found) for found in folders]
     family, config = read_config(folder)
+    if quantize is not None:
+        refuse_odd_shapes(quantize, config.architecture(), target)
     tokenizer = load_tokenizer(folder)
     description = describe(folder, config, family, tokenizer)
     check_weights(folder, family, config)
-    # {"": target}: straight to the device, without a second copy in main memory
-    model = _weights(folder, family, config, precision, {"": target} if device_map is None else device_map)
+    for part in adapters:
+        check_adapter(part, family, config)
+    # {"": target}: straight to the device, without a second copy in main memory. What is quantised goes there in parts.
+    placement = device_map if device_map is not None else {"": target if quantize is None else torch.device("cpu")}
+    model = _weights(folder, family, config, precision, placement)
     model.description = description
+    for part in adapters:
+        merge(model, part)
+    if quantize is not None:
+        with _no_memory_told(folder, f"quantised to {quantize}"):
+            quantise(model, quantize, target)
     if compile:
         model.compile_blocks()
-    return LanguageModel(model.eval().requires_grad_(False), tokenizer, str(name_or_path))
+    name = str(name_or_path) if adapter is None else f"{name_or_path} with {adapter}"
+    return LanguageModel(model.eval().requires_grad_(False), tokenizer, name)
 
 
 def _weights(
@@ -82,16 +106,22 @@ def _weights(
     settings = {"config": config, "dtype": dtype, "device_map": placement, "local_files_only": True}
     try:
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _SMALL
-        with _LOADING, _default_dtype_kept(), _quiet(small):
+        with _no_memory_told(folder, f"as {dtype}"), _LOADING, _default_dtype_kept(), _quiet(small):
             return family.from_pretrained(folder, use_safetensors=True, **settings)
     except DlmError:
         raise
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            f"{folder} does not fit on the device as {dtype}; try dtype=bfloat16, device_map=auto, device=cpu"
-        ) from error
     except Exception as error:  # whatever the libraries below raise about files they were not made for
         raise CheckpointError(f"the weights in {folder} could not be loaded: {error}") from error
+
+
+@contextmanager
+def _no_memory_told(folder: Path, how: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"{folder} does not fit on the device {how}; try dtype=bfloat16, quantize=int4, device_map=auto, device=cpu"
+        ) from error
 
 
 @contextmanager
