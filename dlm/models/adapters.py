@@ -66,6 +66,12 @@ def is_adapter(folder: Path) -> bool:
     return (folder / SETTINGS).is_file() and not any(folder.glob("model*.safetensors*"))
 
 
+def base_of(folder: Path) -> str | None:
+    """What an adapter in place of a model names as its base: a path or a hub id. None: no adapter, or it names none."""
+    base = read_object(folder / SETTINGS).get("base_model_name_or_path") if is_adapter(folder) else None
+    return base if isinstance(base, str) and base else None
+
+
 def base_and_adapters(name_or_path: str | Path, adapter: str | Path | None) -> tuple[Path, list[Path]]:
     """The folder of the model itself, and those of the adapters that go into it, in this order.
 
@@ -76,8 +82,8 @@ def base_and_adapters(name_or_path: str | Path, adapter: str | Path | None) -> t
     folder = resolve(name_or_path)
     if not is_adapter(folder):
         return folder, given
-    base = read_object(folder / SETTINGS).get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
+    base = base_of(folder)
+    if base is None:
         raise CheckpointError(
             f"{folder} holds an adapter and names no base model (base_model_name_or_path in {SETTINGS}): load the base"
             f" with adapter={folder}"

@@ -109,3 +109,10 @@ def test_widths_that_int4_cannot_divide(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(quantising, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"needs torchao: pip install 'dlm\[quantize\]'"):
         dlm.load(tmp_path, quantize="int8")
+
+
+def test_digests_tell_quantised_weights_apart() -> None:
+    from dlm.evaluation.harness.requests import decode_digest
+
+    digests = {decode_digest(dlm.load("tiny", device="cpu", quantize=kind)) for kind in (None, "int8", "int4")}
+    assert len(digests) == 3
