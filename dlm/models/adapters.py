@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from dlm.errors import CheckpointError, SettingsError
 from dlm.models.checkpoint import Shape, cut, needed_shapes, read_object, resolve, shapes_in
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
-from dlm.models.quantising import quiet_imports
+from dlm.models.quiet import quiet_imports
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # what peft puts before a module's name

@@ -7,9 +7,7 @@ written: a model is quantised anew at every load, so that no copy can be old or 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from dlm.errors import SettingsError
 from dlm.models.masked_lm import MaskedLM
+from dlm.models.quiet import quiet_imports
 from dlm.models.transformer import Architecture
 
 Quantisation = Literal["int8", "int4", "fp8"]
@@ -94,17 +93,6 @@ def stored_tensors(weight: Tensor) -> list[Tensor]:
         return [weight]
     names, _ = weight.__tensor_flatten__()
     return [part for name in names for part in stored_tensors(getattr(weight, name))]
-
-
-@contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Without what torchao logs at its first import about kernels of other devices."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _recipe(kind: str, group: int | None, device: torch.device) -> Any:
