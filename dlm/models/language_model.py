@@ -57,7 +57,8 @@ class LanguageModel:
 
     def __repr__(self) -> str:
         """Name, family, parameters, number format and device, in a line."""
-        weights = sum(weight.numel() for weight in self.backbone.parameters())  # type: ignore[attr-defined]
+        known = getattr(self.backbone, "weight_count", None)
+        weights = known or sum(weight.numel() for weight in self.backbone.parameters())  # type: ignore[attr-defined]
         size = f"{weights / 1e9:.1f} billion" if weights >= 1e9 else f"{weights / 1e6:.1f} million"
         family = getattr(getattr(self.backbone, "config", None), "model_type", type(self.backbone).__name__)
         dtype = str(self.dtype).removeprefix("torch.") + (f" with {kept} weights" if (kept := self.quantised) else "")

@@ -16,13 +16,15 @@ from transformers.utils import logging
 from dlm.errors import CheckpointError, DlmError, OutOfMemoryError, SettingsError
 from dlm.models.adapters import base_and_adapters, check_adapter, merge, read_adapter
 from dlm.models.backbone import ModelDescription
-from dlm.models.checkpoint import check_weights, read_object, refuse_adapters, refuse_quantised
+from dlm.models.checkpoint import check_weights, read_object, refuse_adapters
 from dlm.models.dream import DreamModel
 from dlm.models.fields import ROPE_FIELDS, token_ids
 from dlm.models.language_model import LanguageModel
 from dlm.models.llada import LLaDAModelLM
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig, refuse_later, register
+from dlm.models.packed import quantisation_of, refuse_beside, settle
 from dlm.models.quantising import Quantisation, quantise, refuse_odd_shapes, refuse_where_impossible
+from dlm.models.quiet import quiet_imports
 
 # By the class a checkpoint names, not by model_type: LLaDA and LLaDA-MoE share the latter.
 FAMILIES: dict[str, type[MaskedLM]] = {"LLaDAModelLM": LLaDAModelLM, "DreamModel": DreamModel}
@@ -78,17 +80,22 @@ def load(
     folder, folders = base_and_adapters(name_or_path, adapter)
     adapters = [read_adapter(found) for found in folders]
     family, config = read_config(folder)
+    packed = getattr(config, "quantization_config", {}).get("quant_method")
+    if packed is not None:
+        refuse_beside(packed, quantize, len(adapters), precision)
     if quantize is not None:
         refuse_odd_shapes(quantize, config.architecture(), target)
     tokenizer = load_tokenizer(folder)
     description = describe(folder, config, family, tokenizer)
-    check_weights(folder, family, config)
+    check_weights(folder, family, config, packed is not None)
     for part in adapters:
         check_adapter(part, family, config)
     # {"": target}: straight to the device, without a second copy in main memory. What is quantised goes there in parts.
     placement = device_map if device_map is not None else {"": target if quantize is None else torch.device("cpu")}
     model = _weights(folder, family, config, precision, placement)
     model.description = description
+    if packed is not None:
+        settle(model, packed, None if dtype is None else precision)
     for part in adapters:
         merge(model, part)
     if quantize is not None:
@@ -106,7 +113,7 @@ def _weights(
     settings = {"config": config, "dtype": dtype, "device_map": placement, "local_files_only": True}
     try:
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _SMALL
-        with _no_memory_told(folder, f"as {dtype}"), _LOADING, _default_dtype_kept(), _quiet(small):
+        with _no_memory_told(folder, f"as {dtype}"), _LOADING, _default_dtype_kept(), _quiet(small), quiet_imports():
             return family.from_pretrained(folder, use_safetensors=True, **settings)
     except DlmError:
         raise
@@ -185,7 +192,7 @@ def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
             f"{path} names the architecture {architecture!r} (field 'architectures'), which is unknown; "
             f"known: {', '.join(FAMILIES)}"
         )
-    refuse_quantised(folder, settings)
+    packed = quantisation_of(folder, settings)
     family = FAMILIES[architecture]
     config: Any = family.config_class
     spellings = {**config.attribute_map, **config.spellings}
@@ -197,6 +204,8 @@ def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
     own = {*config.fields, *spellings, *ROPE_FIELDS, "partial_rotary_factor", "architectures"}
     config = config.from_dict({key: value for key, value in settings.items() if key in own})
     config.architecture()
+    if packed is not None:
+        config.quantization_config = packed
     return family, config
 
 

@@ -214,25 +214,6 @@ def test_an_adapter_beside_its_model(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["gptq", "awq", "bitsandbytes", "fp8", "fbgemm_fp8", "compressed-tensors", "torchao", None]
-)
-def test_quantised_weights(folder: Path, method: str | None) -> None:
-    settings = {"quant_method": method, "bits": 4} if method else {"bits": 4, "group_size": 128}
-    message = f"quantised with {method}" if method else "are quantised"
-    for file in ("quantize_config.json", "quant_config.json"):
-        (folder / file).write_text(json.dumps(settings))
-        with pytest.raises(CheckpointError, match=f"{message} .*{file}.*load the unquantised model"):
-            dlm.load(folder)
-        (folder / file).unlink()
-    configure(folder, quantization_config=settings)
-    with pytest.raises(CheckpointError, match=f"{message} .*quantization_config"):
-        dlm.load(folder)
-    configure(folder, quantization_config={"load_in_4bit": True})
-    with pytest.raises(CheckpointError, match="bitsandbytes"):
-        dlm.load(folder)
-
-
-@pytest.mark.parametrize(
     ("in_config", "in_generation", "wanted"),
     [
         (510, 7, (510, 7)),
