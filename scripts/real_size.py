@@ -2,6 +2,7 @@
 
     python scripts/real_size.py                                    both, as they are and in int8
     python scripts/real_size.py --shapes llada-8b --kinds none
+    python scripts/real_size.py --table                            only count: memory of each shape and kind of weights
 
 A checkpoint (bfloat16, sharded) is written layer by layer into a temporary folder, and deleted afterwards. Each kind of
 weights is then loaded by a process of its own, which decodes two prompts of unequal length over a cache, together and
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ import cache
 import dlm
 import samplers
 from dlm.bench.shapes import SHAPES as BENCH_SHAPES
+from dlm.models.checkpoint import needed_shapes
 from dlm.models.dream import DreamConfig, DreamModel
 from dlm.models.llada import LLaDAConfig, LLaDAModelLM
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
@@ -48,8 +51,8 @@ SHARD = 2 << 30  # bytes
 ROOM = 1.05  # peak of resident memory, of the size of the weights that are mapped
 # Tokens. With the canvas they are multiples of 16: at other lengths torch's bfloat16 attention on a CPU rounds by what
 # the row is padded to, and near ties of random weights fall otherwise.
-PROMPTS = (32, 64)
-NEW, BLOCK, PER_STEP = 16, 8, 2
+PROMPTS = (24, 56)
+NEW, BLOCK, PER_STEP = 8, 8, 2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,13 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["llada-8b", "dream-7b"])
     parser.add_argument("--kinds", nargs="+", choices=("none", "int8", "int4"), default=["none", "int8"])
+    parser.add_argument("--table", action="store_true", help="count the memory, write and load nothing")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--child", nargs=2, metavar=("CHECKPOINT", "KIND"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
         print(json.dumps(measured(Path(options.child[0]), options.child[1])))
         return 0
-    rows = []
+    if options.table:
+        counted = [{"shape": shape, **memory(shape)} for shape in options.shapes]
+        Console(width=150).print(table(counted, "GB of weights, and of keys and values per 1,000 positions of a row"))
+        print(json.dumps({"rows": counted}))
+        return 0
+    rows: list[dict[str, Any]] = []
     for shape in options.shapes:
         with tempfile.TemporaryDirectory(prefix="real_size-", dir=options.folder) as folder:
             begin, size = time.perf_counter(), write(shape, Path(folder))
@@ -71,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
             for kind in options.kinds:
                 row = {"shape": shape, "kind": kind, "checkpoint_gb": size / 1e9, "write_s": written}
                 rows.append(row | in_a_process(Path(folder), kind))
-    Console(width=150).print(table(rows))
+                print(rows[-1], file=sys.stderr)
+    Console(width=150).print(table(rows, "real size, random weights, bfloat16, CPU"))
     print(json.dumps({"rows": rows}))
     return 0 if all(row["rows_equal"] and (row["kind"] != "none" or row["ratio"] <= ROOM) for row in rows) else 1
 
@@ -162,14 +172,32 @@ def available() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
+def memory(shape: str) -> dict[str, float]:
+    """Gigabytes: weights as bfloat16 and with the blocks' matrices quantised; keys and values of 1,000 positions."""
+    family, make = SHAPES[shape]
+    arch = make().architecture()
+    rest = matrices = rows = 0
+    for name, size in needed_shapes(family, make()).items():
+        inside = family.names.blocks in name and len(size) == 2
+        matrices, rest = matrices + prod(size) * inside, rest + prod(size) * (not inside)
+        rows += size[0] * inside
+    plain = 2 * rest
+    return {
+        "bfloat16": (plain + 2 * matrices) / 1e9,
+        "int8": (plain + matrices + 2 * rows) / 1e9,  # a scale per row
+        "fp8": (plain + matrices + 4 * rows) / 1e9,  # a scale per row, in float32
+        "int4": (plain + matrices * (1 / 2 + 4 / 128)) / 1e9,  # a scale and a zero per 128
+        "kv_1k": 2 * 2 * arch.layers * arch.kv_heads * arch.head_width * 1000 / 1e9,
+    }
+
+
+def table(rows: list[dict[str, Any]], title: str) -> Table:
     """What was found, a line for each shape and kind."""
-    found = Table(title="real size, random weights, bfloat16, CPU")
-    headings = ("shape", "kind", "weights_gb", "load_s", "own_after_load_gb", "peak_gb", "ratio", "step_s", "rows_equal")
-    for name in headings:
+    found = Table(title=title)
+    for name in rows[0]:
         found.add_column(name, justify="left" if name in ("shape", "kind") else "right")
     for row in rows:
-        found.add_row(*(f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name]) for name in headings))
+        found.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
     return found
 
 

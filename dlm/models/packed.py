@@ -40,6 +40,8 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "awq": ("bits", "group_size", "zero_point", "version", "format", "modules_to_not_convert"),
     "fp8": ("activation_scheme", "weight_block_size", "modules_to_not_convert", "fmt", "scale_fmt"),
 }  # fmt: skip
+# These become plain weights: products of theirs are kernels that transformers fetches from the hub.
+_UNPACKED = ("fp8", "compressed-tensors")
 # What a folder's files are called when they are quantised; config.json has a field of its own for it.
 _BESIDE = ("quantize_config.json", "quant_config.json", "quantization_config.json")
 
@@ -71,8 +73,7 @@ def quantisation_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]
             " unquantised model"
         )
     own = {key: value for key, value in found.items() if method not in _FIELDS or key in _FIELDS[method]}
-    # float8 products would be kernels that transformers fetches from the hub: the weights become plain ones instead
-    return {**own, "quant_method": method, **({"dequantize": True} if method == "fp8" else {})}
+    return {**own, "quant_method": method, **({"dequantize": True} if method in _UNPACKED else {})}
 
 
 def _described(folder: Path, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
@@ -103,6 +104,6 @@ def settle(model: MaskedLM, method: str, dtype: torch.dtype | None) -> None:
             module.to(dtype)
     # It tells at every product that the inputs are cast.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    model.quantised = None if method == "fp8" else method
+    model.quantised = None if method in _UNPACKED else method
     with torch.device("meta"):  # packed weights are of other shapes, or no parameters
         model.weight_count = sum(weight.numel() for weight in type(model)(model.config).parameters())

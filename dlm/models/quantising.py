@@ -77,8 +77,17 @@ def quantise(
             ready(block)
         for group in _GROUPS if kind == "int4" else (None,):
             quantize_(block, _recipe(kind, group, device), lambda part, _, group=group: _takes(part, group))
+        _let_go(block)
     model.to(device)  # type: ignore[arg-type]
+    _let_go(model)
     model.quantised = kind
+
+
+def _let_go(module: nn.Module) -> None:
+    """Copy what is not quantised: one norm that is mapped from a file would keep all of the file in memory."""
+    for weight in module.parameters():
+        if weight.device.type == "cpu" and stored_tensors(weight)[0] is weight:
+            weight.data = weight.data.clone()
 
 
 def weight_bytes(module: nn.Module) -> int:

@@ -111,3 +111,23 @@ def test_bitsandbytes(bits: int, tmp_path: Path, folder: Path) -> None:
     save_file(gone | {"model.transformer.strange.weight": torch.ones(2)}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"1 missing: .*1.q_proj.weight. 1 surplus: model.transformer.strange"):
         dlm.load(folder, device="cpu")
+
+
+def test_compressed_tensors_become_plain_weights(folder: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    tensors = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        tensors[name] = weight
+        if weight.dim() == 2 and "blocks" in name:
+            tensors[f"{name}_scale"] = scale = weight.abs().amax(1, keepdim=True) / 127
+            tensors[name] = (weight / scale).round().to(torch.int8)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
+    configure(folder, quantization_config={
+        "quant_method": "compressed-tensors", "format": "int-quantized", "quantization_status": "compressed",
+        "ignore": ["model.transformer.ff_out"], "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+    })  # fmt: skip
+    model, exact = dlm.load(folder, device="cpu"), dlm.load("tiny", device="cpu")
+    query, wanted = (m.backbone.state_dict()["model.transformer.blocks.0.q_proj.weight"] for m in (model, exact))
+    assert 0 < (query - wanted).abs().max() <= wanted.abs().max() / 250
+    assert model.quantised is None
