@@ -160,8 +160,8 @@ def check_adapter(adapter: Adapter, family: type[MaskedLM], config: MaskedLMConf
     if not pairs or any(faults.values()):
         told = " ".join(f"{kind}: {cut(names)}." for kind, names in faults.items() if names)
         raise CheckpointError(
-            f"the adapter {adapter.folder} does not fit {family.__name__}. {told or 'It holds no LoRA matrices.'} Use it"
-            " with the base model it was trained on."
+            f"the adapter {adapter.folder} does not fit {family.__name__}. {told or 'It holds no LoRA matrices.'} Use"
+            " it with the base model it was trained on."
         )
 
 
@@ -208,7 +208,7 @@ def merge(model: MaskedLM, adapter: Adapter) -> None:
     own["alpha_pattern"] = {re.escape(name): adapter.of(name, "alpha_pattern", "lora_alpha") for name in names}
     try:
         placed = get_peft_model(model, LoraConfig(target_modules=names, **own))
-        result = set_peft_model_state_dict(placed, load_file(adapter.folder / WEIGHTS))
+        result: Any = set_peft_model_state_dict(placed, load_file(adapter.folder / WEIGHTS))
         if result.unexpected_keys:
             raise ValueError(f"{cut(result.unexpected_keys)} has no place")
         placed.merge_and_unload(safe_merge=True)

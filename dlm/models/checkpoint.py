@@ -167,8 +167,8 @@ def refuse_adapters(folder: Path) -> None:
     found = sorted(path.name for path in folder.glob("adapter*") if path.suffix in kinds)
     if found:
         raise CheckpointError(
-            f"{folder} holds an adapter beside its model: {cut(found)}. Move it to a folder of its own, and say adapter="
-            "that folder to merge it"
+            f"{folder} holds an adapter beside its model: {cut(found)}. Move it to a folder of its own, and say"
+            " adapter=that folder to merge it"
         )
 
 

@@ -59,7 +59,7 @@ def load(
             the CPU, bfloat16 elsewhere.
         device_map: spread the layers over devices (transformers' ``device_map``, for example ``"auto"``).
         quantize: keep the matrices of the blocks in fewer bits (``"int8"``, ``"int4"``, ``"fp8"``); embedding, norms
-            and head stay in ``dtype``, in which everything is computed. Needs torchao. Not together with ``device_map``.
+            and head stay in ``dtype``, in which everything is computed. Needs torchao. Not with ``device_map``.
         adapter: folder or Hugging Face id of a LoRA adapter, which is merged into the weights. Needs peft.
         compile: compile the layers with torch.compile. The first forwards take long; caches then round the number of
             fed positions up, so that few shapes occur. Tokens are the same up to rounding.

@@ -91,7 +91,7 @@ def refuse_beside(method: str, quantize: str | None, adapters: int, dtype: torch
     if quantize is not None:
         raise SettingsError(f"the weights are quantised with {method} already: leave quantize out")
     if adapters:
-        raise SettingsError(f"an adapter is not merged into weights quantised with {method}: load the unquantised model")
+        raise SettingsError(f"weights quantised with {method} take no adapter: load the unquantised model")
     if dtype == torch.float64:
         raise SettingsError(f"weights quantised with {method} do not compute in float64: leave dtype out")
 

@@ -106,10 +106,10 @@ def test_an_adapter_finds_its_base(made: dict[str, Path], adapter: Path, checkpo
     change(adapter, base_model_name_or_path="base")  # seen from the adapter
     assert torch.equal(logits(dlm.load(adapter, device="cpu")), wanted)
     change(adapter, base_model_name_or_path=None)
-    with pytest.raises(CheckpointError, match="names no base model.*adapter="):
+    with pytest.raises(CheckpointError, match=r"names no base model.*adapter="):
         dlm.load(adapter)
     change(adapter, base_model_name_or_path=str(adapter.parent / "nowhere"))
-    with pytest.raises(CheckpointError, match="base model of the adapter .* is not there.*adapter="):
+    with pytest.raises(CheckpointError, match=r"base model of the adapter .* is not there.*adapter="):
         dlm.load(adapter)
     change(adapter, base_model_name_or_path=str(adapter))
     with pytest.raises(CheckpointError, match="is itself an adapter"):
@@ -137,16 +137,16 @@ def test_settings_that_do_not_fit(fields: dict[str, Any], message: str, adapter:
 
 def test_files_that_do_not_fit(adapter: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     base, weights = checkpoints["llada_tiny"], adapter / "adapter_model.safetensors"
-    with pytest.raises(CheckpointError, match="does not fit DreamModel. no such module: model.transformer.blocks.0"):
+    with pytest.raises(CheckpointError, match=r"does not fit DreamModel. no such module: model.transformer.blocks.0"):
         dlm.load(checkpoints["dream_tiny"], adapter=adapter)
     with pytest.raises(CheckpointError, match=r"does not fit LLaDAModelLM. wrong shape: .*blocks.0.v_proj is"):
         dlm.load(checkpoints["llada_tiny_gqa"], adapter=adapter)
     tensors = load_file(weights)
     save_file({name: t for name, t in tensors.items() if "0.q_proj.lora_B" not in name}, weights)
-    with pytest.raises(CheckpointError, match="blocks.0.q_proj has no pair of A and B"):
+    with pytest.raises(CheckpointError, match=r"blocks.0.q_proj has no pair of A and B"):
         dlm.load(base, adapter=adapter)
     save_file({}, weights)
-    with pytest.raises(CheckpointError, match="missing: model.transformer.blocks.0.q_proj"):
+    with pytest.raises(CheckpointError, match=r"missing: model.transformer.blocks.0.q_proj"):
         dlm.load(base, adapter=adapter)
     weights.write_bytes(b"\0" * 99)
     with pytest.raises(CheckpointError, match="damaged or cut off"):

@@ -1,4 +1,4 @@
-"""Checkpoints that were quantised before: read where their package is there, else refused in a sentence that names it."""
+"""Checkpoints that were quantised before: read where their package is there, else refused with its name."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_compressed_tensors_become_plain_weights(folder: Path) -> None:
     weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
     configure(folder, quantization_config={
         "quant_method": "compressed-tensors", "format": "int-quantized", "quantization_status": "compressed",
-        "ignore": ["model.transformer.ff_out"], "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+        "ignore": ["model.transformer.ff_out"], "config_groups": {"all": {"targets": ["Linear"], "weights": weights}},
     })  # fmt: skip
     model, exact = dlm.load(folder, device="cpu"), dlm.load("tiny", device="cpu")
     query, wanted = (m.backbone.state_dict()["model.transformer.blocks.0.q_proj.weight"] for m in (model, exact))

@@ -79,7 +79,7 @@ def test_quantised_blocks_compile(kind: Any) -> None:
 def test_the_command_line() -> None:
     model = dlm.compose(["model.quantize=int8"]).load_model()
     assert model.quantised == "int8"
-    with pytest.raises(SettingsError, match="model.quantize must be 'int8', 'int4', 'fp8' or null, got 'int3'"):
+    with pytest.raises(SettingsError, match=r"model.quantize must be 'int8', 'int4', 'fp8' or null, got 'int3'"):
         dlm.compose(["model.quantize=int3"])
     assert torch.get_float32_matmul_precision() == "highest"  # torchao's own settings hold for the whole process
 
