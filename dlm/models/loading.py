@@ -22,7 +22,7 @@ from dlm.models.fields import ROPE_FIELDS, token_ids
 from dlm.models.language_model import LanguageModel
 from dlm.models.llada import LLaDAModelLM
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig, refuse_later, register
-from dlm.models.packed import quantisation_of, refuse_beside, settle
+from dlm.models.packed import quantisation_of, refuse_together, settle
 from dlm.models.quantising import Quantisation, quantise, refuse_odd_shapes, refuse_where_impossible
 from dlm.models.quiet import quiet_imports
 
@@ -71,20 +71,16 @@ def load(
     """
     if device is not None and device_map is not None:
         raise SettingsError("device and device_map contradict each other; give one of them")
-    if quantize is not None and device_map is not None:
-        raise SettingsError("quantize puts the model on one device: give device in place of device_map")
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     if quantize is not None:
-        refuse_where_impossible(quantize, target, precision)
+        refuse_where_impossible(quantize, target, precision, device_map is not None)
     folder, folders = base_and_adapters(name_or_path, adapter)
     adapters = [read_adapter(found) for found in folders]
     family, config = read_config(folder)
     packed = getattr(config, "quantization_config", {}).get("quant_method")
-    if packed is not None:
-        refuse_beside(packed, quantize, len(adapters), precision)
-    if quantize is not None:
-        refuse_odd_shapes(quantize, config.architecture(), target)
+    refuse_together(packed, quantize, bool(adapters), precision)
+    refuse_odd_shapes(quantize, config.architecture(), target)
     tokenizer = load_tokenizer(folder)
     description = describe(folder, config, family, tokenizer)
     check_weights(folder, family, config, packed is not None)
@@ -94,8 +90,7 @@ def load(
     placement = device_map if device_map is not None else {"": target if quantize is None else torch.device("cpu")}
     model = _weights(folder, family, config, precision, placement)
     model.description = description
-    if packed is not None:
-        settle(model, packed, None if dtype is None else precision)
+    settle(model, packed, None if dtype is None else precision)
     for part in adapters:
         merge(model, part)
     if quantize is not None:

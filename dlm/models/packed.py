@@ -86,19 +86,23 @@ def _described(folder: Path, settings: Mapping[str, Any]) -> tuple[Mapping[str, 
     return (None, "") if beside is None else (read_object(beside), str(beside))
 
 
-def refuse_beside(method: str, quantize: str | None, adapters: int, dtype: torch.dtype) -> None:
-    """Raise SettingsError for what cannot be done with weights that are quantised already."""
+def refuse_together(method: str | None, quantize: str | None, adapted: bool, dtype: torch.dtype) -> None:
+    """Raise SettingsError for what cannot be done with weights that are quantised with ``method`` already."""
+    if method is None:
+        return
     if quantize is not None:
         raise SettingsError(f"the weights are quantised with {method} already: leave quantize out")
-    if adapters:
+    if adapted:
         raise SettingsError(f"weights quantised with {method} take no adapter: load the unquantised model")
     if dtype == torch.float64:
         raise SettingsError(f"weights quantised with {method} do not compute in float64: leave dtype out")
 
 
-def settle(model: MaskedLM, method: str, dtype: torch.dtype | None) -> None:
+def settle(model: MaskedLM, method: str | None, dtype: torch.dtype | None) -> None:
     """Make a model whose weights were read packed say what they are, and put the others in ``dtype`` (None: as they are
     stored, which their kernels were made for)."""
+    if method is None:
+        return
     for module in model.modules():
         if dtype is not None and type(module) in (nn.Embedding, nn.Linear, RMSNorm):
             module.to(dtype)

@@ -26,9 +26,11 @@ _COLUMNS = 16  # torch's int4 product on a CPU takes them by so many
 _FP8_FROM = (8, 9)  # compute capability of Nvidia's first cards with float8
 
 
-def refuse_where_impossible(kind: str, device: torch.device, dtype: torch.dtype) -> None:
+def refuse_where_impossible(kind: str, device: torch.device, dtype: torch.dtype, spread: bool = False) -> None:
     """Raise SettingsError, before anything is loaded, where ``kind`` cannot be: the package, a device without the
-    kernels, a number format that they do not take."""
+    kernels, a number format that they do not take, a model that is ``spread`` over devices."""
+    if spread:
+        raise SettingsError("quantize puts the model on one device: give device in place of device_map")
     if kind not in get_args(Quantisation):
         raise SettingsError(f"unknown quantisation {kind!r}; use int8, int4 or fp8")
     if find_spec("torchao") is None:
@@ -43,7 +45,7 @@ def refuse_where_impossible(kind: str, device: torch.device, dtype: torch.dtype)
         raise SettingsError(f"quantize={kind} on {device.type} computes in {names}, not {dtype}: set dtype")
 
 
-def refuse_odd_shapes(kind: str, arch: Architecture, device: torch.device) -> None:
+def refuse_odd_shapes(kind: str | None, arch: Architecture, device: torch.device) -> None:
     """Raise SettingsError for an architecture whose matrices ``kind`` cannot divide."""
     if kind != "int4":
         return
