@@ -54,3 +54,9 @@ def test_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(real_size.shutil, "disk_usage", lambda folder: type("Disk", (), {"free": 10}))
     with pytest.raises(SystemExit, match="set --folder"):
         real_size.write("body", tmp_path)
+
+
+def test_the_documented_table() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    for shape, name in (("llada-8b", "LLaDA-8B"), ("dream-7b", "Dream-7B")):
+        assert f"| {name} | {' | '.join(f'{gb:.2f}' for gb in real_size.memory(shape).values())} |" in text

@@ -105,6 +105,9 @@ def test_an_adapter_finds_its_base(made: dict[str, Path], adapter: Path, checkpo
     shutil.copytree(checkpoints["llada_tiny"], adapter / "base")
     change(adapter, base_model_name_or_path="base")  # seen from the adapter
     assert torch.equal(logits(dlm.load(adapter, device="cpu")), wanted)
+    spaced = Path(shutil.copytree(adapter, adapter.parent / "an adapter (2)"))
+    composed = dlm.compose(["model=local", f"model.path={checkpoints['llada_tiny']}", f"model.adapter={spaced}"])
+    assert torch.equal(logits(composed.load_model()), wanted)
     change(adapter, base_model_name_or_path=None)
     with pytest.raises(CheckpointError, match=r"names no base model.*adapter="):
         dlm.load(adapter)
