@@ -48,7 +48,7 @@ examples:
   dlm drift cache=dual n=2 max_new_tokens=32
   dlm drift cache=dkv_decode cache.interval=4 'prompt=47+85=' max_new_tokens=16
   dlm drift cache=dkv_greedy sampler=random
-  dlm drift model.quantize=int4 cache=none n=8
+  dlm drift model.quantize=int4 cache=none n=1 max_new_tokens=16
   dlm drift model=llada-8b-instruct cache=vicinity task=math/word_problem max_new_tokens=128 out=drift
 """
 LONGEST_TABLE = 32  # lines; of a longer run several steps share one
