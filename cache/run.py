@@ -125,6 +125,7 @@ class Run(CacheRun, FixedFeeds):
     def _foreseen(self, query: CacheQuery) -> bool:
         """Whether the last step's end has told what this one is fed."""
         told = self.next is not None and self.next.block is query.blocks.block
+        told = told and all(row.fed_next is not None for row in query.rows)
         return told and query.wanted is query.eligible and query.exiting is None
 
     def _planned_before(self, query: CacheQuery, reaches: list[int]) -> ForwardPlan:

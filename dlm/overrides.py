@@ -11,7 +11,7 @@ from dlm.errors import SettingsError
 
 GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
 # Settings that are paths: their values are texts.
-_PATHS = ("path", "shots_path", "dir", "data", "name_or_path")
+_PATHS = ("path", "shots_path", "dir", "data", "name_or_path", "adapter")
 # What Hydra reads as it is meant: a name, something quoted, a list, a mapping, an interpolation, a function.
 _PLAIN = re.compile(r"""['"$\[{].*|\w+\(.*\)|(?![\d.+-]*$)[\w./~:+-]+""", re.ASCII | re.DOTALL)
 _ESCAPED = {"\\n": "\n", "\\t": "\t", "\\r": "\r"}

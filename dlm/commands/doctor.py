@@ -45,6 +45,8 @@ examples:
 State = Literal["yes", "no", "look"]
 # Distribution -> what needs it, how it is had.
 PACKAGES = {
+    "torchao": ("model.quantize= (weights in int8, int4, fp8)", "pip install 'dlm[quantize]'"),
+    "peft": ("model.adapter= (LoRA adapters)", "pip install 'dlm[adapters]'"),
     "matplotlib": ("pictures of compare, drift, report and trace", "pip install 'dlm[plot]'"),
     "datasets": ("task.path= in Parquet, CSV or on the hub", "pip install 'dlm[eval]'"),
     "lm-eval": ("dlm lm-eval", "pip install 'dlm[eval]'"),
@@ -184,10 +186,13 @@ def _model(overrides: list[str]) -> Iterator[Check]:
     if name is None:
         yield Check("model", "tokenizer", "look", "a model of your own", "only models of dlm.load are looked at")
         return
+    from dlm.models.adapters import base_of
     from dlm.models.loading import describe, load_tokenizer, read_config
 
     try:
         folder = _small_files(str(name))
+        if base := base_of(folder):
+            folder = _small_files(str(folder / base) if (folder / base).is_dir() else base)
         family, config = read_config(folder)
         tokenizer = load_tokenizer(folder)
         description = describe(folder, config, family, tokenizer)

@@ -1,9 +1,9 @@
-"""``dlm drift``: how far a cache's answers are from the exact ones."""
+"""``dlm drift``: how far the answers of a cache, or of quantised weights, are from the exact ones."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from dlm.api import Prompt
     from dlm.evaluation.drift import Drift
 
-HELP = """dlm drift: how far a cache's answers are from the exact ones.
+HELP = """dlm drift: how far the answers of a cache, or of quantised weights, are from the exact ones.
 
 usage: dlm drift [key=value ...]
 
   cache=dkv_decode                the cache; its settings are cache.KEY=VALUE
+  model.quantize=int8             weights in fewer bits beside the model's own; cache=none: what they cost alone
   'prompt=TEXT'                   a prompt, used as it is; without one, questions of the tasks
   task=waiting_line/shuffle       a task, or a list: task=[waiting_line/copy,puzzle/sudoku]
   n=4                             questions per task
@@ -47,6 +48,7 @@ examples:
   dlm drift cache=dual n=2 max_new_tokens=32
   dlm drift cache=dkv_decode cache.interval=4 'prompt=47+85=' max_new_tokens=16
   dlm drift cache=dkv_greedy sampler=random
+  dlm drift model.quantize=int4 cache=none n=1 max_new_tokens=16
   dlm drift model=llada-8b-instruct cache=vicinity task=math/word_problem max_new_tokens=128 out=drift
 """
 LONGEST_TABLE = 32  # lines; of a longer run several steps share one
@@ -59,13 +61,17 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     parts, prompts, out = _prepare(texts, overrides)
     from dlm.evaluation.drift import measure
 
-    cache, count = parts.name("cache"), counted(len(prompts), "prompt")
+    kind, cache, count = parts.model_config.get("quantize"), parts.name("cache"), counted(len(prompts), "prompt")
+    compared = cache if kind is None else f"{kind} weights" if parts.cache is None else f"{kind} weights and {cache}"
     title = (
-        f"{cache} beside no cache: {count}, {counted(parts.max_new_tokens, 'position')}, sampler {parts.sampler.name}"
+        f"{compared} beside {'no cache' if kind is None else 'the model itself'}: {count},"
+        f" {counted(parts.max_new_tokens, 'position')}, sampler {parts.sampler.name}"
     )
+    other = None if kind is None else parts.load_model()  # first: it may be refused
+    plain = replace(parts, config={**parts.config, "model": {**parts.model_config, "quantize": None}})
     drift = measure(
-        parts.load_model(), prompts, parts.sampler, parts.cache,
-        max_new_tokens=parts.max_new_tokens, batch_size=parts.batch_size, seed=parts.seed,
+        plain.load_model(), prompts, parts.sampler, parts.cache, max_new_tokens=parts.max_new_tokens,
+        batch_size=parts.batch_size, seed=parts.seed, other=other,
     )  # fmt: skip
     console = Console(file=sys.stdout)
     console.print(_step_table(drift, title))

@@ -41,6 +41,8 @@ settings:
   max_new_tokens=128       positions to fill
   'pinned={{20: " The answer is"}}'   tokens the answer must contain, from a generated position on
   seed=0  batch_size=8
+  model.quantize=int8      keep the blocks' weights in int8, int4 or fp8 (pip install 'dlm[quantize]')
+  model.adapter=DIR        merge a LoRA adapter into the weights (pip install 'dlm[adapters]')
   runtime.compile=true     compile the model's layers: slow at first, worth it on long runs
   format=auto|live|text|json   live redraws the canvas as it fills and ends with a card; json is one object a line
   output=FILE              write the answers there (the file appears whole or not at all); - is standard output

@@ -1,4 +1,5 @@
-"""How far a cache's answers are from the exact ones: teacher-forced, in the stored keys, and when it runs freely."""
+"""How far the answers of a cache, or of quantised weights, are from the exact ones: teacher-forced, in the stored keys,
+and when they run freely."""
 
 from __future__ import annotations
 
@@ -97,10 +98,13 @@ def measure(
     max_new_tokens: int = 64,
     batch_size: int = 1,
     seed: int = 0,
+    other: LanguageModel | None = None,
 ) -> Drift:
     """Replay the uncached decode of ``prompts`` under a cache, then decode them with it.
 
-    Takes about two uncached decodes and two cached ones. Arguments are as in :func:`dlm.generate`.
+    Takes about two uncached decodes and two cached ones. Arguments are as in :func:`dlm.generate`; ``other`` is the
+    model that the cached forwards are taken with (one with quantised weights, with a cache or without), where it is not
+    the same.
 
     Raises:
         SettingsError: the cache does not go with the sampler or the model, a sampler with look-ahead, no prompts.
@@ -110,10 +114,11 @@ def measure(
         raise SettingsError("there are no prompts: give at least one")
     jobs = keyed([prompt_job(model, i, p, max_new_tokens, {}) for i, p in enumerate(listed(prompts))], seed)
     sampler = sampler.bind(model.tokenizer, model.description.valid_vocab)
-    policy, replay = NoCache() if cache is None else cache, Replay()
+    asked = model if other is None else other
+    policy, replay = NoCache() if cache is None else cache, Replay(None if other is None else other.backbone)
     beside = Decoder(model.backbone, model.description, sampler, Beside(policy), replay)
     exact = _history(beside, jobs, model, batch_size)
-    cached = _history(Decoder(model.backbone, model.description, sampler, cache), jobs, model, batch_size)
+    cached = _history(Decoder(asked.backbone, asked.description, sampler, cache), jobs, asked, batch_size)
     return Drift(
         steps=tuple(step for _, step in sorted(replay.steps.items())),
         keys=tuple(line for _, lines in sorted(replay.keys.items()) for line in lines),

@@ -25,7 +25,7 @@ from dlm.engine.sampler_run import SamplerState
 from dlm.engine.step import StepView, rank
 from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, StepTools
 from dlm.errors import SettingsError
-from dlm.models.backbone import ModelDescription
+from dlm.models.backbone import Backbone, ModelDescription
 
 # What a stored key can belong to: a given position; a token that stood there at the row's last refresh, or has been
 # committed since; a mask.
@@ -131,11 +131,13 @@ class Replay(Speculator):
     cache :class:`Beside`.
 
     Attributes:
+        other: the model that the policy's forwards are taken with; None: the run's own.
         steps: per prompt and step.
         keys: per prompt and step, a line per layer and kind; empty when the policy keeps no keys.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, other: Backbone | None = None) -> None:
+        self.other = other
         self.steps: dict[tuple[int, int], StepDrift] = {}
         self.keys: dict[tuple[int, int], list[KeyDrift]] = {}
 
@@ -157,7 +159,9 @@ class ReplayingStepper(PlainStepper):
 
     def __init__(self, tools: StepTools, found: Replay) -> None:
         super().__init__(tools)
-        self.found = found
+        self.found, self.asked = found, PlainStepper(tools)
+        if found.other is not None:
+            self.asked = PlainStepper(tools._replace(forward=replace(tools.forward, model=found.other)))
 
     def take(self, inputs: StepInputs, state: SamplerState, forwards: Int[Tensor, " B"] | None = None) -> StepOutcome:
         """The exact step; before it, what the sampler would have chosen from the policy's answers."""
@@ -172,7 +176,7 @@ class ReplayingStepper(PlainStepper):
         )
         # Memories of the parts are the exact run's; only what is held against the step before is the cache's own.
         own = replace(state, previous=state.stepper)
-        cached, answered = self.look(asked, own)
+        cached, answered = self.asked.look(asked, own)
         exact, seen = self.look(inputs, state)
         state.stepper = own.previous
         gaps = compare(self.forward, seen, answered, cached.positions)

@@ -92,7 +92,8 @@ def _dtype(model: Mapping[str, Any]) -> Any:
 
 
 def fingerprint(model: Mapping[str, Any], fetched: bool = False) -> str | None:
-    """Hash of a model's files: names, sizes and contents, of large files in places. None: there are none to look at.
+    """Hash of the files of a model and its adapters: names, sizes and contents, of large files in places. None: there
+    are none to look at.
 
     Args:
         model: the configuration of the model.
@@ -101,15 +102,21 @@ def fingerprint(model: Mapping[str, Any], fetched: bool = False) -> str | None:
     Raises:
         CheckpointError: a folder that is not there.
     """
-    name = model.get("name_or_path")
+    name, adapter = model.get("name_or_path"), model.get("adapter")
     if model.get("_target_") != "dlm.load" or name is None:
         return None
-    from dlm.models.checkpoint import resolve
+    from dlm.models.adapters import base_and_adapters, base_of
 
-    if not fetched and name != "tiny" and not Path(name).expanduser().is_dir() and str(name).count("/") == 1:
-        return None  # a name of the hub
-    paths = sorted(p for p in resolve(name).iterdir() if p.suffix in _MODEL_FILES and p.is_file())
+    names = [str(given) for given in (name, adapter, base_of(Path(name).expanduser())) if given is not None]
+    if not fetched and any(map(_of_the_hub, names)):
+        return None
+    folder, adapters = base_and_adapters(name, adapter)
+    paths = [p for f in (folder, *adapters) for p in sorted(f.iterdir()) if p.suffix in _MODEL_FILES and p.is_file()]
     return _contents(tuple((path, about.st_size, about.st_mtime_ns) for path in paths for about in [path.stat()]))
+
+
+def _of_the_hub(name: str) -> bool:
+    return name != "tiny" and not Path(name).expanduser().is_dir() and name.count("/") == 1
 
 
 @lru_cache(maxsize=8)

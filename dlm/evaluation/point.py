@@ -10,6 +10,8 @@ from typing import Any
 
 # What a run may choose without changing any answer: left out of the identity, written down in the manifest.
 FREE = ("device", "device_map", "path")
+# Settings of a model that are left out while nobody sets them: folders written before they were there keep their names.
+UNSET = ("quantize", "adapter")
 # Where a task's data lies; what is in it stands, hashed, in the task's identity.
 PLACES = ("path", "shots_path", "dir", "data")
 PARTS = ("model", "task", "sampler", "blocks", "cache", "drafting")
@@ -32,7 +34,8 @@ class Point:
     @property
     def identity(self) -> dict[str, Any]:
         """What is hashed: the configuration without what cannot change an answer."""
-        model = {key: value for key, value in self.config["model"].items() if key not in FREE}
+        given = {key: value for key, value in self.config["model"].items() if key not in FREE}
+        model = {key: value for key, value in given.items() if key not in UNSET or value is not None}
         task = {key: value for key, value in self.config["task"].items() if key not in PLACES}
         return {**self.config, "model": model, "task": task, "version": IDENTITY_VERSION}
 

@@ -68,6 +68,8 @@ class Backbone:
     layered: bool = False
     compiled: bool = False
     graphs: bool = False
+    quantised: str | None = None  # what the matrices of the blocks are kept in, where it is not the model's own format
+    weight_count: int | None = None  # where it is not the sum over the parameters
 
     def compile_blocks(self) -> None:
         """Compile what every layer does; from then on few shapes should be fed (``compiled`` says so)."""

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dlm.errors import SettingsError
 from dlm.models.architecture import Architecture, Names, Rope
 from dlm.models.fused import fused
 
@@ -165,7 +166,10 @@ class Block(nn.Module):
         """The projections one by one again, as trainers and adapters look for them; views of the packed matrices."""
         for packed, names in packings(self.names).items():
             if packed in self._modules:
-                whole: Any = self._modules.pop(packed)
+                whole: Any = self._modules[packed]
+                if type(whole) is not nn.Linear or type(whole.weight) is not nn.Parameter:
+                    raise SettingsError("quantised projections cannot be taken apart: load the model without quantize")
+                del self._modules[packed]
                 sizes = self._sizes(packed)
                 biases = [None] * len(sizes) if whole.bias is None else whole.bias.split(sizes)
                 for name, weight, bias in zip(names, whole.weight.split(sizes), biases, strict=True):
@@ -265,8 +269,9 @@ def _saved_apart(block: Any, state: dict[str, Any], prefix: str, metadata: Any) 
     """What is packed leaves under the checkpoint's names."""
     for packed, names in packings(block.names).items():
         for kind in ("weight", "bias"):
-            whole = state.pop(f"{prefix}{packed}.{kind}", None)
-            if whole is not None:
+            whole = state.get(f"{prefix}{packed}.{kind}")
+            if type(whole) in (Tensor, nn.Parameter):  # what is quantised stays as it is
+                del state[f"{prefix}{packed}.{kind}"]
                 parts = whole.split(block._sizes(packed))
                 state.update({f"{prefix}{name}.{kind}": part for name, part in zip(names, parts, strict=True)})
 

@@ -18,8 +18,6 @@ TINY = Path(__file__).parent / "tiny"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _LISTED = 12
-# What a folder's files are called when they are quantised; config.json has a field of its own for it.
-_QUANTISED = ("quantize_config.json", "quant_config.json", "quantization_config.json")
 _PRECISIONS = ("F64", "F32", "F16", "BF16")
 _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
@@ -67,17 +65,20 @@ def _download(repo: str) -> Path:
         ) from error
 
 
-def check_weights(folder: Path, family: type[MaskedLM], config: MaskedLMConfig) -> None:
+def check_weights(folder: Path, family: type[MaskedLM], config: MaskedLMConfig, packed: bool = False) -> None:
     """Compare the tensors on disk with the ones the architecture needs; CheckpointError lists what differs.
 
-    Reads the headers only. A truncated file fails here, because its header does not cover it.
+    Reads the headers only. A truncated file fails here, because its header does not cover it. ``packed``: matrices may
+    be stored in any other way, under names below their module's.
     """
-    stored, layers = stored_shapes(folder), config.architecture().layers
+    stored, layers = stored_shapes(folder, packed), config.architecture().layers
     if layers > len(stored):
         raise CheckpointError(
             f"config.json in {folder} names {layers} layers, its weights are {len(stored)} tensors; correct the config"
         )
     needed = needed_shapes(family, config)
+    if packed:
+        stored = _unpacked(stored, needed)
     missing = sorted(needed.keys() - stored.keys())
     if config.tie_word_embeddings:
         tied = family._tied_weights_keys or {}
@@ -90,11 +91,22 @@ def check_weights(folder: Path, family: type[MaskedLM], config: MaskedLMConfig) 
     ]
     if missing or surplus or wrong:
         faults = {"missing": missing, "surplus": surplus, "of the wrong shape": wrong}
-        lists = " ".join(f"{len(found)} {kind}: {_cut(found)}." for kind, found in faults.items() if found)
+        lists = " ".join(f"{len(found)} {kind}: {cut(found)}." for kind, found in faults.items() if found)
         raise CheckpointError(
             f"the weights in {folder} do not fit its config.json ({family.__name__}). {lists} "
             "Correct config.json or use the weights it was made for."
         )
+
+
+def _unpacked(stored: Mapping[str, Shape], needed: Mapping[str, Shape]) -> dict[str, Shape]:
+    """What is stored, with every matrix that is packed as if it were not."""
+    plain = {name: shape for name, shape in stored.items() if needed.get(name) == shape}
+    for name in stored.keys() - plain.keys():
+        parts = name.split(".")
+        modules = (".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
+        matrix = next((key for m in modules if len(needed.get(key := f"{m}.weight", ())) == 2), name)
+        plain[matrix] = needed.get(matrix, stored[name])
+    return plain
 
 
 def needed_shapes(family: type[MaskedLM], config: MaskedLMConfig) -> dict[str, Shape]:
@@ -104,16 +116,21 @@ def needed_shapes(family: type[MaskedLM], config: MaskedLMConfig) -> dict[str, S
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def stored_shapes(folder: Path) -> dict[str, Shape]:
+def stored_shapes(folder: Path, packed: bool = False) -> dict[str, Shape]:
     """Name and shape of every tensor in a folder's safetensors files.
 
     Raises:
         CheckpointError: there are none, a shard named by the index is absent, a file is damaged, or what is stored are
-            no numbers of floating point.
+            no numbers of floating point (``packed``: those may be).
     """
+    return shapes_in(_files(folder), packed)
+
+
+def shapes_in(files: Sequence[Path], packed: bool = False) -> dict[str, Shape]:
+    """As :func:`stored_shapes`, of given files."""
     shapes: dict[str, Shape] = {}
     odd: list[str] = []
-    for path in _files(folder):
+    for path in files:
         try:
             with safe_open(path, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 (not a dict)
@@ -122,9 +139,9 @@ def stored_shapes(folder: Path) -> dict[str, Shape]:
                     odd += [f"{name} is {part.get_dtype()}"] if part.get_dtype() not in _PRECISIONS else []
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged or cut off ({error}); download it again") from error
-    if odd:
+    if odd and not packed:
         raise CheckpointError(
-            f"the weights in {folder} are not in {', '.join(_PRECISIONS)}: {_cut(odd)}; load weights that are"
+            f"the weights in {files[0].parent} are not in {', '.join(_PRECISIONS)}: {cut(odd)}; load weights that are"
         )
     return shapes
 
@@ -145,39 +162,13 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def refuse_adapters(folder: Path) -> None:
-    """Raise CheckpointError for an adapter: alone it is no model, beside a base model it would be left out."""
+    """Raise CheckpointError for an adapter in a model's folder: transformers would load it by itself."""
     kinds = (".json", ".safetensors", ".bin", ".pt", ".pth", ".npz")
-    found = sorted(path for path in folder.glob("adapter*") if path.suffix in kinds)
+    found = sorted(path.name for path in folder.glob("adapter*") if path.suffix in kinds)
     if found:
-        settings = folder / "adapter_config.json"
-        base = read_object(settings).get("base_model_name_or_path") if settings.is_file() else None
-        made_for = f" (for {base})" if isinstance(base, str) and base else ""
         raise CheckpointError(
-            f"{folder} holds an adapter{made_for}: {_cut([path.name for path in found])}. Adapters are not loaded:"
-            " merge it into its base model with peft's merge_and_unload(), save_pretrained() that and load the result"
-        )
-
-
-def refuse_quantised(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise CheckpointError for quantised weights, whose config.json is ``settings``."""
-    where: str | None = None
-    method: Any = None
-    for field in ("quantization_config", "compression_config", "quantization"):
-        if settings.get(field):
-            where, value = f"{field} in {folder / 'config.json'}", settings[field]
-            method = value.get("quant_method") or value.get("format") if isinstance(value, Mapping) else None
-            if method is None and isinstance(value, Mapping) and (value.keys() & {"load_in_8bit", "load_in_4bit"}):
-                method = "bitsandbytes"
-            break
-    else:
-        beside = next((folder / name for name in _QUANTISED if (folder / name).is_file()), None)
-        if beside is not None:
-            where, method = str(beside), read_object(beside).get("quant_method")
-    if where is not None:
-        kind = f"quantised with {method}" if isinstance(method, str) else "quantised"
-        raise CheckpointError(
-            f"the weights in {folder} are {kind} ({where}), which is not supported: load the unquantised model they"
-            " were made from"
+            f"{folder} holds an adapter beside its model: {cut(found)}. Move it to a folder of its own, and say"
+            " adapter=that folder to merge it"
         )
 
 
@@ -197,7 +188,7 @@ def _files(folder: Path) -> list[Path]:
     outside = [name for name in names if not isinstance(name, str) or not re.fullmatch(r"[^/\\\0]+\.safetensors", name)]
     if outside or not names:
         raise CheckpointError(
-            f"{index} names {_cut([repr(name) for name in outside]) or 'nothing'}; shards are plain"
+            f"{index} names {cut([repr(name) for name in outside]) or 'nothing'}; shards are plain"
             " file names in its folder that end in .safetensors"
         )
     files = [folder / name for name in names]
@@ -209,10 +200,11 @@ def _files(folder: Path) -> list[Path]:
             )
         return [single]
     if absent:
-        raise CheckpointError(f"{folder} lacks shards that its index names: {_cut(absent)}; download them")
+        raise CheckpointError(f"{folder} lacks shards that its index names: {cut(absent)}; download them")
     return files
 
 
-def _cut(entries: Sequence[str]) -> str:
+def cut(entries: Sequence[str]) -> str:
+    """Names in a message, the first of many."""
     more = f" and {len(entries) - _LISTED} more" if len(entries) > _LISTED else ""
     return ", ".join(entries[:_LISTED]) + more

@@ -47,15 +47,21 @@ class LanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the weights."""
+        """Number format of hidden states and logits, and of all weights that are not quantised."""
         return next(self.backbone.parameters()).dtype  # type: ignore[attr-defined]
+
+    @property
+    def quantised(self) -> str | None:
+        """What the matrices of the blocks are kept in (``int8``, ``int4``, ...); None: in ``dtype``."""
+        return getattr(self.backbone, "quantised", None)
 
     def __repr__(self) -> str:
         """Name, family, parameters, number format and device, in a line."""
-        weights = sum(weight.numel() for weight in self.backbone.parameters())  # type: ignore[attr-defined]
+        known = getattr(self.backbone, "weight_count", None)
+        weights = known or sum(weight.numel() for weight in self.backbone.parameters())  # type: ignore[attr-defined]
         size = f"{weights / 1e9:.1f} billion" if weights >= 1e9 else f"{weights / 1e6:.1f} million"
         family = getattr(getattr(self.backbone, "config", None), "model_type", type(self.backbone).__name__)
-        dtype = str(self.dtype).removeprefix("torch.")
+        dtype = str(self.dtype).removeprefix("torch.") + (f" with {kept} weights" if (kept := self.quantised) else "")
         return f"LanguageModel({self.name!r}, {family}, {size} parameters, {dtype}, {self.device})"
 
     def encode(self, text: str, masks: bool = False) -> list[int]:

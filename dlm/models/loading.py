@@ -14,13 +14,17 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.utils import logging
 
 from dlm.errors import CheckpointError, DlmError, OutOfMemoryError, SettingsError
+from dlm.models.adapters import base_and_adapters, check_adapter, merge, read_adapter
 from dlm.models.backbone import ModelDescription
-from dlm.models.checkpoint import check_weights, read_object, refuse_adapters, refuse_quantised, resolve
+from dlm.models.checkpoint import check_weights, read_object, refuse_adapters
 from dlm.models.dream import DreamModel
 from dlm.models.fields import ROPE_FIELDS, token_ids
 from dlm.models.language_model import LanguageModel
 from dlm.models.llada import LLaDAModelLM
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig, refuse_later, register
+from dlm.models.packed import quantisation_of, refuse_together, settle
+from dlm.models.quantising import Quantisation, quantise, refuse_odd_shapes, refuse_where_impossible
+from dlm.models.quiet import quiet_imports
 
 # By the class a checkpoint names, not by model_type: LLaDA and LLaDA-MoE share the latter.
 FAMILIES: dict[str, type[MaskedLM]] = {"LLaDAModelLM": LLaDAModelLM, "DreamModel": DreamModel}
@@ -42,18 +46,27 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     device_map: str | Mapping[str, Any] | None = None,
+    quantize: Quantisation | None = None,
+    adapter: str | Path | None = None,
     compile: bool = False,
+    graphs: bool = False,
 ) -> LanguageModel:
     """Load a model with its tokenizer.
 
     Args:
-        name_or_path: ``"tiny"`` (the packaged model), a folder, or a Hugging Face id.
+        name_or_path: ``"tiny"`` (the packaged model), a folder, or a Hugging Face id. The folder of an adapter stands
+            for its base model with the adapter.
         device: where to put it; by default the GPU if there is one. Not together with ``device_map``.
         dtype: number format of the weights, ``torch.bfloat16`` or ``"bfloat16"``; by default float32 on
             the CPU, bfloat16 elsewhere.
         device_map: spread the layers over devices (transformers' ``device_map``, for example ``"auto"``).
+        quantize: keep the matrices of the blocks in fewer bits (``"int8"``, ``"int4"``, ``"fp8"``); embedding, norms
+            and head stay in ``dtype``, in which everything is computed. Needs torchao. Not with ``device_map``.
+        adapter: folder or Hugging Face id of a LoRA adapter, which is merged into the weights. Needs peft.
         compile: compile the layers with torch.compile. The first forwards take long; caches then round the number of
             fed positions up, so that few shapes occur. Tokens are the same up to rounding.
+        graphs: steps of fixed shape, which a GPU replays as CUDA graphs. Not every sampler and cache has them: a
+            :class:`dlm.Decoder` of another refuses. Elsewhere they are run one by one, which gains nothing.
 
     Raises:
         SettingsError: unknown name, device or dtype, or an architecture that is not supported.
@@ -64,19 +77,36 @@ def load(
         raise SettingsError("device and device_map contradict each other; give one of them")
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
-    folder = resolve(name_or_path)
+    if quantize is not None:
+        refuse_where_impossible(quantize, target, precision, device_map is not None)
+    folder, folders = base_and_adapters(name_or_path, adapter)
+    adapters = [read_adapter(found) for found in folders]
     family, config = read_config(folder)
+    packed = getattr(config, "quantization_config", {}).get("quant_method")
+    refuse_together(packed, quantize, bool(adapters), precision)
+    refuse_odd_shapes(quantize, config.architecture(), target)
     tokenizer = load_tokenizer(folder)
     description = describe(folder, config, family, tokenizer)
-    check_weights(folder, family, config)
-    # {"": target}: straight to the device, without a second copy in main memory
-    model = _weights(folder, family, config, precision, {"": target} if device_map is None else device_map)
+    check_weights(folder, family, config, packed is not None)
+    for part in adapters:
+        check_adapter(part, family, config)
+    # {"": target}: straight to the device, without a second copy in main memory. What is quantised goes there in parts.
+    placement = device_map if device_map is not None else {"": target if quantize is None else torch.device("cpu")}
+    model = _weights(folder, family, config, precision, placement)
     model.description = description
-    if target.type != "cpu" or model.get_memory_footprint() < _LARGE:
+    settle(model, packed, None if dtype is None else precision)
+    for part in adapters:
+        merge(model, part)
+    if quantize is not None:
+        with _no_memory_told(folder, f"quantised to {quantize}"):
+            quantise(model, quantize, target, ready=lambda block: block.pack())
+    elif packed is None and (target.type != "cpu" or model.get_memory_footprint() < _LARGE):
         model.pack()
+    model.graphs = graphs
     if compile:
         model.compile_blocks()
-    return LanguageModel(model.eval().requires_grad_(False), tokenizer, str(name_or_path))
+    name = str(name_or_path) if adapter is None else f"{name_or_path} with {adapter}"
+    return LanguageModel(model.eval().requires_grad_(False), tokenizer, name)
 
 
 def _weights(
@@ -85,16 +115,22 @@ def _weights(
     settings = {"config": config, "dtype": dtype, "device_map": placement, "local_files_only": True}
     try:
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _SMALL
-        with _LOADING, _default_dtype_kept(), _quiet(small):
+        with _no_memory_told(folder, f"as {dtype}"), _LOADING, _default_dtype_kept(), _quiet(small), quiet_imports():
             return family.from_pretrained(folder, use_safetensors=True, **settings)
     except DlmError:
         raise
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            f"{folder} does not fit on the device as {dtype}; try dtype=bfloat16, device_map=auto, device=cpu"
-        ) from error
     except Exception as error:  # whatever the libraries below raise about files they were not made for
         raise CheckpointError(f"the weights in {folder} could not be loaded: {error}") from error
+
+
+@contextmanager
+def _no_memory_told(folder: Path, how: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"{folder} does not fit on the device {how}; try dtype=bfloat16, quantize=int4, device_map=auto, device=cpu"
+        ) from error
 
 
 @contextmanager
@@ -158,7 +194,7 @@ def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
             f"{path} names the architecture {architecture!r} (field 'architectures'), which is unknown; "
             f"known: {', '.join(FAMILIES)}"
         )
-    refuse_quantised(folder, settings)
+    packed = quantisation_of(folder, settings)
     family = FAMILIES[architecture]
     config: Any = family.config_class
     spellings = {**config.attribute_map, **config.spellings}
@@ -170,6 +206,8 @@ def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
     own = {*config.fields, *spellings, *ROPE_FIELDS, "partial_rotary_factor", "architectures"}
     config = config.from_dict({key: value for key, value in settings.items() if key in own})
     config.architecture()
+    if packed is not None:
+        config.quantization_config = packed
     return family, config
 
 

@@ -406,3 +406,20 @@ def test_help_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'n': 7" in told  # a bare n is false in older YAML
     assert main(["--help"]) == 0
     assert "drift" in capsys.readouterr().out
+
+
+def test_quantised_weights_beside_the_models_own(capsys: pytest.CaptureFixture[str]) -> None:
+    model, prompts = dlm.load("tiny", device="cpu"), ["47+85="]
+    same = measure(model, prompts, samplers.topk(), None, max_new_tokens=8, other=dlm.load("tiny", device="cpu"))
+    assert (same.max_kl, same.agreement, same.hamming) == (0, 1, 0) and not same.keys
+    kl = []
+    for kind in ("int8", "int4"):
+        other: Any = dlm.load("tiny", device="cpu", quantize=kind)
+        drift = measure(model, prompts, samplers.topk(), None, max_new_tokens=8, other=other)
+        tokens = torch.tensor([[*model.encode(prompts[0]), *[model.description.mask_id] * 8]])
+        p, q = (m.backbone.head(m.backbone.hidden(tokens))[0, -8:].double().log_softmax(-1) for m in (model, other))
+        assert drift.steps[0].kl_mean == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-4)
+        kl.append(drift.mean_kl)
+    assert 0 < kl[0] < kl[1]
+    assert main(["drift", "model.quantize=int8", "cache=dual", "prompt=47+85=", "max_new_tokens=4"]) == 0
+    assert "int8 weights and dual beside the model itself: 1 prompt" in capsys.readouterr().out

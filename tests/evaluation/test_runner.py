@@ -378,6 +378,18 @@ def test_a_changed_model_is_refused(tmp_path: Path) -> None:
     assert fingerprint({"_target_": "dlm.load", "name_or_path": "some/hub-model"}) is None
 
 
+def test_the_files_of_an_adapter_and_its_base_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
+    tiny = {"_target_": "dlm.load", "name_or_path": "tiny"}
+    alone = {"_target_": "dlm.load", "name_or_path": str(tmp_path)}
+    before = fingerprint({**tiny, "adapter": str(tmp_path)})
+    assert len({before, fingerprint(tiny), None}) == 3 and fingerprint(alone) == before
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
+    assert fingerprint({**tiny, "adapter": str(tmp_path)}) == fingerprint(alone) != before
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "some/hub-model"}')
+    assert fingerprint(alone) is None
+
+
 def test_a_changed_model_of_the_hub_is_refused_once_it_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,8 +423,10 @@ def test_what_changes_no_answer_is_no_part_of_the_identity(tmp_path: Path) -> No
                  "model.dtype=float32", "retries=9"):  # fmt: skip
         assert ready(tmp_path, same).point.hash == base.hash, same
     for other in ("sampler.threshold=0.8", "max_new_tokens=33", "task.form=chat", "cache=dual", "blocks.length=8",
-                  "model.dtype=bfloat16", "task=waiting_line/sort", "drafting=freedave"):  # fmt: skip
+                  "model.dtype=bfloat16", "model.quantize=int8", "model.adapter=somewhere", "task=waiting_line/sort",
+                  "drafting=freedave"):  # fmt: skip
         assert ready(tmp_path, other).point.hash != base.hash, other
+    assert not {"quantize", "adapter"} & base.identity["model"].keys()  # folders without them keep their names
     assert base.method == "threshold"
     assert ready(tmp_path, "cache=dual", "sampler=topk").point.method == "topk + dual"
 

@@ -18,6 +18,7 @@ from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.evaluation.point import canonical
 from dlm.models import LanguageModel
+from dlm.models.quantising import stored_tensors
 
 # Everything of `gen_kwargs` that is read; what else stands there is named once in a warning.
 READ = ("until", "do_sample", "temperature", "top_p", "top_k")
@@ -174,7 +175,7 @@ def _weights(model: LanguageModel) -> str:
     names, values = [], []
     for name, weight in named():
         names.append(f"{name} {tuple(weight.shape)}")
-        values.append(weight.detach().flatten()[:_LOOKED_AT].double().cpu())
+        values += [part.detach().flatten()[:_LOOKED_AT].double().cpu() for part in stored_tensors(weight)]
     return " ".join(names) + hashlib.sha256(torch.cat(values).numpy().tobytes()).hexdigest()
 
 
