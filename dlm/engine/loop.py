@@ -331,8 +331,8 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
 
     def _book(self, row: Row, status: Mapping[str, int], positions: int) -> None:
         """One forward more, which was fed so many positions. ``status`` is what the device reported: ``open``,
-        ``block_open``, and where they apply ``fed_next``, ``exiting``, ``visible_end``, ``taken`` (steps beyond one) and
-        ``block_steps``."""
+        ``block_open``, and where they apply ``fed_next``, ``exiting``, ``visible_end``, ``taken`` (steps beyond one)
+        and ``block_steps``."""
         row.open, row.block_open = status["open"], status["block_open"]
         row.exiting = bool(status.get("exiting"))
         row.fed_next = status.get("fed_next")

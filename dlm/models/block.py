@@ -171,7 +171,7 @@ class Block(nn.Module):
                     raise SettingsError("quantised projections cannot be taken apart: load the model without quantize")
                 del self._modules[packed]
                 sizes = self._sizes(packed)
-                biases = [None] * len(sizes) if whole.bias is None else whole.bias.split(sizes)
+                biases: Any = [None] * len(sizes) if whole.bias is None else whole.bias.split(sizes)
                 for name, weight, bias in zip(names, whole.weight.split(sizes), biases, strict=True):
                     place(self, name, _linear_of(weight, bias))
 
@@ -269,7 +269,7 @@ def _saved_apart(block: Any, state: dict[str, Any], prefix: str, metadata: Any) 
     """What is packed leaves under the checkpoint's names."""
     for packed, names in packings(block.names).items():
         for kind in ("weight", "bias"):
-            whole = state.get(f"{prefix}{packed}.{kind}")
+            whole: Any = state.get(f"{prefix}{packed}.{kind}")
             if type(whole) in (Tensor, nn.Parameter):  # what is quantised stays as it is
                 del state[f"{prefix}{packed}.{kind}"]
                 parts = whole.split(block._sizes(packed))

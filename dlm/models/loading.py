@@ -56,17 +56,16 @@ def load(
     Args:
         name_or_path: ``"tiny"`` (the packaged model), a folder, or a Hugging Face id. The folder of an adapter stands
             for its base model with the adapter.
-        device: where to put it; by default the GPU if there is one. Not together with ``device_map``.
-        dtype: number format of the weights, ``torch.bfloat16`` or ``"bfloat16"``; by default float32 on
-            the CPU, bfloat16 elsewhere.
+        device: where to put it (``"cpu"``, ``"cuda:1"``, ``"mps"``, ``"xpu"``); by default the GPU if there is one.
+            Not together with ``device_map``.
+        dtype: number format of the weights; by default float32 on the CPU, bfloat16 elsewhere.
         device_map: spread the layers over devices (transformers' ``device_map``, for example ``"auto"``).
         quantize: keep the matrices of the blocks in fewer bits (``"int8"``, ``"int4"``, ``"fp8"``); embedding, norms
             and head stay in ``dtype``, in which everything is computed. Needs torchao. Not with ``device_map``.
         adapter: folder or Hugging Face id of a LoRA adapter, which is merged into the weights. Needs peft.
-        compile: compile the layers with torch.compile. The first forwards take long; caches then round the number of
-            fed positions up, so that few shapes occur. Tokens are the same up to rounding.
-        graphs: steps of fixed shape, which a GPU replays as CUDA graphs. Not every sampler and cache has them: a
-            :class:`dlm.Decoder` of another refuses. Elsewhere they are run one by one, which gains nothing.
+        compile: compile the layers with torch.compile: slow at first. Caches then round the number of fed positions up,
+            so that few shapes occur. Tokens are the same up to rounding.
+        graphs: steps of fixed shape, which a GPU replays as CUDA graphs. A decoder refuses parts that have none.
 
     Raises:
         SettingsError: unknown name, device or dtype, or an architecture that is not supported.
@@ -93,20 +92,29 @@ def load(
     # {"": target}: straight to the device, without a second copy in main memory. What is quantised goes there in parts.
     placement = device_map if device_map is not None else {"": target if quantize is None else torch.device("cpu")}
     model = _weights(folder, family, config, precision, placement)
-    model.description = description
+    model.description, model.graphs = description, graphs
     settle(model, packed, None if dtype is None else precision)
     for part in adapters:
         merge(model, part)
-    if quantize is not None:
-        with _no_memory_told(folder, f"quantised to {quantize}"):
-            quantise(model, quantize, target, ready=lambda block: block.pack())
-    elif packed is None and (target.type != "cpu" or model.get_memory_footprint() < _LARGE):
-        model.pack()
-    model.graphs = graphs
+    if packed is None and device_map is None:
+        _settle_blocks(model, folder, quantize, target)
     if compile:
         model.compile_blocks()
     name = str(name_or_path) if adapter is None else f"{name_or_path} with {adapter}"
     return LanguageModel(model.eval().requires_grad_(False), tokenizer, name)
+
+
+def _settle_blocks(model: MaskedLM, folder: Path, quantize: Quantisation | None, target: torch.device) -> None:
+    """Pack the projections of the blocks, and quantise them where that is asked for."""
+
+    def pack(block: Any) -> None:
+        block.pack()
+
+    if quantize is not None:
+        with _no_memory_told(folder, f"quantised to {quantize}"):
+            quantise(model, quantize, target, ready=pack)
+    elif target.type != "cpu" or model.get_memory_footprint() < _LARGE:
+        model.pack()
 
 
 def _weights(
@@ -156,15 +164,20 @@ def _quiet(quiet: bool) -> Iterator[None]:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the GPU if there is one."""
+    """The device asked for, or the accelerator if there is one."""
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        there = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
+        found = torch.accelerator.current_accelerator() if there and hasattr(torch, "accelerator") else None
+        return found if found is not None and found.type in ("cuda", "xpu", "mps") else torch.device("cpu")
     try:
         picked = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise SettingsError(f"unknown device {device!r}; use cpu, cuda or cuda:N") from error
-    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
-        raise SettingsError(f"{device} is not there ({torch.cuda.device_count()} GPUs found); use device=cpu")
+        raise SettingsError(f"unknown device {device!r}; use cpu, cuda, cuda:N, mps or xpu") from error
+    if picked.type in ("cuda", "xpu", "mps"):
+        module = getattr(torch, picked.type)
+        count = module.device_count() if module.is_available() else 0
+        if (picked.index or 0) >= count:
+            raise SettingsError(f"{device} is not there ({count} {picked.type.upper()} devices found); use device=cpu")
     return picked
 
 

@@ -27,6 +27,7 @@ def make(base: Path, folder: Path, **settings: Any) -> Path:
     """An adapter of random numbers for a checkpoint, saved by peft."""
     torch.manual_seed(3)
     model: Any = dlm.load(base, device="cpu").backbone
+    model.unpack()
     placed = get_peft_model(model, LoraConfig(**{"r": 4, "lora_alpha": 12, **settings}))
     for name, weight in placed.named_parameters():
         if "lora_" in name:
@@ -62,6 +63,7 @@ def test_the_sum_of_base_and_adapter(family: str, checkpoints: dict[str, Path], 
     before = (checkpoints[family] / "model.safetensors").read_bytes()
     merged = dlm.load(checkpoints[family], adapter=made[family], device="cpu")
     byhand: Any = dlm.load(checkpoints[family], device="cpu")
+    byhand.backbone.unpack()
     bare = logits(byhand)
     matrices = load_file(made[family] / "adapter_model.safetensors")
     changed = [name for name in matrices if name.endswith("lora_A.weight")]
@@ -94,6 +96,7 @@ def test_kinds_of_lora(settings: dict[str, Any], checkpoints: dict[str, Path], t
     base = checkpoints["llada_tiny"]
     folder = make(base, tmp_path / "adapter", **settings)
     model: Any = dlm.load(base, device="cpu")
+    model.backbone.unpack()
     model = PeftModel.from_pretrained(model.backbone, folder).merge_and_unload()
     wanted = model.head(model.hidden(TOKENS))
     assert (logits(dlm.load(base, adapter=folder, device="cpu")) - wanted).abs().max() < 1e-5

@@ -160,7 +160,7 @@ def test_devices_and_dtypes_that_are_not_there(folder: Path) -> None:
         dlm.load(folder, device="cpu", device_map="auto")
     with pytest.raises(SettingsError, match="unknown device"):
         dlm.load(folder, device="gpu")
-    with pytest.raises(SettingsError, match="GPUs found"):
+    with pytest.raises(SettingsError, match="CUDA devices found"):
         dlm.load(folder, device="cuda:99")
     for dtype in ("float31", "int8", torch.int32):
         with pytest.raises(SettingsError, match="unknown dtype"):

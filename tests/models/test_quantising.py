@@ -32,7 +32,7 @@ def test_matrices_are_rounded_to_the_next_step(
     model: Any = dlm.load(checkpoints[name], device="cpu", dtype=dtype, quantize=kind)
     blocks, full = (m.backbone.get_submodule(m.backbone.names.blocks) for m in (model, exact))
     matrices = {name: part for name, part in full.named_modules() if isinstance(part, torch.nn.Linear)}
-    assert len(matrices) == 4 * 7
+    assert len(matrices) == 4 * 4  # packed ones
     for name, matrix in matrices.items():
         rows = matrix.weight.unflatten(1, (-1, matrix.in_features if kind == "int8" else 64))
         widest = 2 * rows.abs().amax(-1) / 255 if kind == "int8" else (rows.amax(-1) - rows.amin(-1)) / 15
