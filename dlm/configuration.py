@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _COMPOSING = RLock()  # Hydra keeps what it composes in one place for all threads
 # What stands in a group's node and is nothing that its part is given.
+_RUNTIME = ("compile", "graphs")  # switches of `runtime` that loading a model takes
 _BESIDE = {"model": ("path",), "task": ("limit", "form")}
 
 
@@ -60,8 +61,7 @@ class Composed:
     def load_model(self) -> LanguageModel:
         """Load the model the configuration names."""
         node = {key: value for key, value in self.config["model"].items() if key not in _BESIDE["model"]}
-        if self.config.get("runtime", {}).get("compile"):
-            node["compile"] = True
+        node |= {key: True for key in _RUNTIME if self.config.get("runtime", {}).get(key)}
         loaded: LanguageModel = build(node, role_of("model"), "model")
         return loaded
 
@@ -82,10 +82,16 @@ def parts_of(config: DictConfig | dict[str, Any]) -> Composed:
     at. Raises SettingsError: what :func:`settled` refuses, or a value out of a part's range."""
     plain = config if isinstance(config, dict) else settled(config)
     check_counts(plain, *(numbers := ("max_new_tokens", "seed", "batch_size")), least=None)
+    sampler, cache = (_part(group, json.dumps(plain[group])) for group in ("sampler", "cache"))
+    drafter = _part("drafting", json.dumps(plain["drafting"])) if "_target_" in plain["drafting"] else None
+    if plain.get("runtime", {}).get("graphs"):  # before a model is loaded
+        from dlm.engine.static import check_static
+
+        check_static(sampler, cache, drafter)
     return Composed(
-        sampler=_part("sampler", json.dumps(plain["sampler"])),
-        cache=_part("cache", json.dumps(plain["cache"])),
-        drafter=_part("drafting", json.dumps(plain["drafting"])) if "_target_" in plain["drafting"] else None,
+        sampler=sampler,
+        cache=cache,
+        drafter=drafter,
         **{key: plain[key] for key in numbers},
         config={str(key): value for key, value in plain.items() if key != "hydra"},
     )
@@ -110,8 +116,9 @@ def settled(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     for group in GROUPS:
         if plain.get(group) is None:
             raise SettingsError(f"{group} is not chosen: add {group}=NAME, one of {', '.join(choices(group))}")
-    switches = {**plain, "runtime.compile": plain.get("runtime", {}).get("compile")}
-    check_switches(switches, *(key for key in ("chat", "debug", "runtime.compile") if switches.get(key) is not None))
+    switches = {**plain, **{f"runtime.{key}": plain.get("runtime", {}).get(key) for key in _RUNTIME}}
+    named = ("chat", "debug", *(f"runtime.{key}" for key in _RUNTIME))
+    check_switches(switches, *(key for key in named if switches.get(key) is not None))
     for group in ("blocks", *GROUPS, "task"):
         node = plain.get(group)
         if isinstance(node, str | list) and group == "task":  # names, where a command takes several tasks

@@ -44,6 +44,7 @@ settings:
   model.quantize=int8      keep the blocks' weights in int8, int4 or fp8 (pip install 'dlm[quantize]')
   model.adapter=DIR        merge a LoRA adapter into the weights (pip install 'dlm[adapters]')
   runtime.compile=true     compile the model's layers: slow at first, worth it on long runs
+  runtime.graphs=true      replay the steps of a block as CUDA graphs, with parts whose steps have one shape
   format=auto|live|text|json   live redraws the canvas as it fills and ends with a card; json is one object a line
   output=FILE              write the answers there (the file appears whole or not at all); - is standard output
   trace=FILE               write what happened at each step there; dlm trace show|html|plot FILE replays it

@@ -25,7 +25,7 @@ from dlm.engine.result import RowResult
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import SamplerRun, SamplerState
-from dlm.engine.static import RunTools, StaticSteps, not_static
+from dlm.engine.static import RunTools, StaticSteps, check_static
 from dlm.engine.step import BlockState, StepView
 from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
 from dlm.engine.stopwatch import Stopwatch
@@ -78,11 +78,8 @@ class Decoder:
                 f"sampler {sampler.name!r} verifies with masked copies of the block, which needs {needed}; this model's"
                 f" {given}: use another sampler"
             )
-        if self.model.graphs and (why := not_static(sampler, self.policy, drafter)):
-            raise SettingsError(
-                f"graphs replay steps of one shape, and sampler {sampler.name!r} with this cache has none: {why}; leave"
-                " graphs off, or use a sampler such as threshold with cache=dual"
-            )
+        if getattr(self.model, "graphs", False):
+            check_static(sampler, self.policy, drafter)
         if self.policy.stores and not self.model.layered:
             raise SettingsError("this model does not take a cache (its hidden() knows no memory): use cache=none")
 
@@ -137,6 +134,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         record: frozenset[Statistic],
     ) -> None:
         self.decoder, self.sampler, self.failed = decoder, decoder.sampler, failed
+        self.graphs = bool(getattr(decoder.model, "graphs", False))  # a stranger's model may not say
         self._events: Iterator[StepEvent | RowResult] = iter(())
         if not jobs:
             return
@@ -153,10 +151,10 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
             how: Speculator | None = decoder.drafter or self.sampler.probe
             self.stepper: Stepper = PlainStepper(tools) if how is None else how.stepper(tools)
         self.static = None
-        if decoder.model.graphs:
+        if self.graphs:
             step = partial(self.device_step, static=True)
             self.static = StaticSteps(RunTools(self.batch, self.rules, self.watch, step, self.hear))
-        self.batch.steady = decoder.model.graphs
+        self.batch.steady = self.graphs
         self._events = self._decode()
 
     def __next__(self) -> StepEvent | RowResult:
@@ -194,9 +192,9 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
                 shift=about.shift,
                 attention_block=about.attention_block,
                 streams=2 if self.sampler.guidance else 1,
-                static=self.decoder.model.compiled or self.decoder.model.graphs,
+                static=self.decoder.model.compiled or self.graphs,
                 device=canvas.tokens.device,
-                fixed=self.decoder.model.graphs,
+                fixed=self.graphs,
             )
         )
 

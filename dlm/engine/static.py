@@ -26,14 +26,15 @@ from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import SamplerRun, SamplerState
 from dlm.engine.step import BlockState
 from dlm.engine.stopwatch import Stopwatch
+from dlm.errors import SettingsError
 
 _CANVAS = ("tokens", "writable", "commit_step", "commit_confidence", "start", "end", "asked", "cut_away", "key")
 Signature = tuple[Any, ...]
 
 
-def not_static(sampler: Sampler, cache: Cache, drafter: Any) -> str | None:
-    """Why steps of these parts cannot have fixed shapes; None: they can."""
-    rules = SamplerRun(sampler, cache.stores, 1)
+def check_static(sampler: Sampler, cache: Cache | None, drafter: Any) -> None:
+    """Raise SettingsError where steps of these parts cannot have fixed shapes."""
+    rules = SamplerRun(sampler, cache is not None and cache.stores, 1)
     reasons = {
         "drafts are as many as pay": drafter is not None,
         "it asks about states that the rows are not in": sampler.probe is not None,
@@ -43,9 +44,14 @@ def not_static(sampler: Sampler, cache: Cache, drafter: Any) -> str | None:
         "it decides how much of a row is fed": rules.hides,
         "it looks at positions outside the block": rules.looks,
         "it reads the attention": "attention" in sampler.needs,
-        "its cache feeds other positions at every step": not cache.feeds_alike,
+        "its cache feeds other positions at every step": cache is not None and not cache.feeds_alike,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    why = next((reason for reason, holds in reasons.items() if holds), None)
+    if why is not None:
+        raise SettingsError(
+            f"graphs replay steps of one shape, and those of sampler {sampler.name!r} with this cache have none: {why};"
+            " leave graphs off, or use a sampler such as threshold with cache=dual"
+        )
 
 
 @dataclass

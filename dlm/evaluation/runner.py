@@ -102,8 +102,8 @@ class Models:
         config = parts.model_config
         if device is not None and config.get("device") is None and config.get("device_map") is None:
             config["device"] = device
-        compiled = bool(parts.config.get("runtime", {}).get("compile"))
-        key = canonical([config, compiled])
+        runtime = {name: True for name, on in parts.config.get("runtime", {}).items() if on}
+        key = canonical([config, runtime])
         if key not in self._held:
             self._held.clear()  # two large models would not fit
             self._held[key] = replace(parts, config={**parts.config, "model": config}).load_model()

@@ -146,6 +146,7 @@ class Session:
             "seeds": list(wanted.seeds),
             "batch_size": wanted.batch_size,
             "compile": bool(self.ready.parts.config.get("runtime", {}).get("compile")),
+            "graphs": bool(self.ready.parts.config.get("runtime", {}).get("graphs")),
             "left": len(self.plan.left),
             **machine(),
         }
