@@ -58,10 +58,10 @@ def uniform(
     key: Int[Tensor, " B"], step: Int[Tensor, " B"], purpose: Purpose, positions: Int[Tensor, "B N"]
 ) -> Float[Tensor, "B N"]:
     """Independent uniforms in the open interval (0, 1), float64, one per position."""
-    stream = _mix(_mix(key + _GOLDEN * (step + 1)) + _signed(_GOLDEN_WORD * int(purpose)))
-    word = _mix(stream[:, None] + _GOLDEN * (positions + 1))
+    stream = _mix(_mix((key + _GOLDEN).add_(step, alpha=_GOLDEN)) + _signed(_GOLDEN_WORD * int(purpose)))
+    word = _mix((stream + _GOLDEN)[:, None].add(positions, alpha=_GOLDEN))
     # 52 bits and a half: exact in float64, and never 0 or 1.
-    return (_shift_right(word, 12).double() + 0.5) * 2.0**-52
+    return _shift_right(word, 12).double().add_(0.5).mul_(2.0**-52)
 
 
 def gumbel(uniforms: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
