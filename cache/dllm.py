@@ -227,8 +227,8 @@ class Whole(Access):
         projections = 2 * arch.heads * arch.head_width + 2 * arch.kv_heads * arch.head_width + 3 * arch.mlp_width
         self.owner.value_share = arch.kv_heads * arch.head_width / projections
         n = block.attention_input(x)
-        q, k = block.queries_and_keys(n, rope)
-        k, v, mask = KeepAll(*self.store.layer(layer, block, x), self.slots, width)(q, k, block.value_heads(n), mask)
+        q, k, v = block.heads(n, rope)
+        k, v, mask = KeepAll(*self.store.layer(layer, block, x), self.slots, width)(q, k, v, mask)
         added = block.attention_output(q, k, v, mask)
         attention[rows, :width] = added
         x = x + added
@@ -257,10 +257,10 @@ class Chosen(Whole):
         keys, values = self.store.layer(layer, block, x)
         places = self._places(n, block, rows, values)
         picked = n.gather(1, places[..., None].expand(-1, -1, n.shape[2]))
-        q, k = block.queries_and_keys(picked, Rope(rope.cos[places], rope.sin[places]))
+        q, k, v = block.heads(picked, Rope(rope.cos[places], rope.sin[places]))
         at = (rows[:, None] * self.store.columns + places).flatten()
         flat(keys).index_copy_(0, at, k.flatten(0, 1).flatten(1))
-        flat(values).index_copy_(0, at, block.value_heads(picked).flatten(0, 1).flatten(1))
+        flat(values).index_copy_(0, at, v.flatten(0, 1).flatten(1))
         if self.slots is not None:
             keys, values = keys[self.slots], values[self.slots]
         attention, mlp = self.owner.kept.layer(layer, self.store, x)

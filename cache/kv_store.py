@@ -78,6 +78,11 @@ class Access:
     store: KVStore
     extra: int = 0
 
+    @property
+    def columns(self) -> int:
+        """No position lies beyond them."""
+        return self.store.columns
+
     def run(self, layer: int, block: Block, x: Float[Tensor, "R T D"], rope: Rope, mask: Tensor | None) -> Tensor:
         """See :class:`dlm.engine.plan.FeedMemory`."""
         out: Tensor = block(x, rope, mask, None, self.exchange(layer, block, x))

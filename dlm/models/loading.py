@@ -29,6 +29,7 @@ _ENDS = {"LLaDAModelLM": ("<|eot_id|>",), "DreamModel": ("<|im_end|>", "<|dlm_pa
 _PUBLIC_ENDS = {126464: (126348,), 152064: (151645,)}  # by vocabulary size
 _MASK_TOKENS = ("<|mdm_mask|>", "<|mask|>")
 _SMALL = 1 << 30  # bytes; below it a progress bar is noise
+_LARGE = 2 << 30  # bytes; from here on weights for the CPU stay where they are, mapped from the files, and unpacked
 # transformers sets torch's default dtype while it loads, for all threads.
 _LOADING = RLock()
 # Without these a model would be run with a default of ours, and nothing would tell: no tensor's shape depends on them.
@@ -71,6 +72,8 @@ def load(
     # {"": target}: straight to the device, without a second copy in main memory
     model = _weights(folder, family, config, precision, {"": target} if device_map is None else device_map)
     model.description = description
+    if target.type != "cpu" or model.get_memory_footprint() < _LARGE:
+        model.pack()
     if compile:
         model.compile_blocks()
     return LanguageModel(model.eval().requires_grad_(False), tokenizer, str(name_or_path))

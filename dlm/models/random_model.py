@@ -45,6 +45,7 @@ def random_model(
     model.to_empty(device=target)
     model.tie_weights()
     _fill(model, torch.Generator(target).manual_seed(seed))
+    model.pack()
     name = architecture if isinstance(architecture, str) else f"random {config.model_type}"
     return LanguageModel(model.eval().requires_grad_(False), None, name)
 

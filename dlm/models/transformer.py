@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from dlm.errors import SettingsError
 from dlm.models.backbone import Memory
+from dlm.models.fused import fused
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,33 @@ class Names:
     down: str
 
 
+# What packed projections are called in a block.
+QKV, GATE_UP = "qkv", "gate_up"
+
+
+def packings(names: Names) -> dict[str, tuple[str, ...]]:
+    """The projections of a block that read the same rows, by the name of the one that can stand for them."""
+    return {QKV: (names.query, names.key, names.value), GATE_UP: (names.gate, names.up)}
+
+
+class Parts:
+    """The modules of a block under the names of their roles, each found by one look into its parent: quantisers and
+    adapters replace modules in place."""
+
+    def __init__(self, block: nn.Module, names: Names) -> None:
+        self._places: dict[str, tuple[dict[str, Any], str]] = {}
+        for role in vars(names):
+            parent, _, leaf = getattr(names, role).rpartition(".")
+            if role not in ("embedding", "blocks", "final_norm", "head"):
+                self._places[role] = (block.get_submodule(parent)._modules, leaf)
+
+    def __getattr__(self, role: str) -> Any:
+        modules, leaf = self.__dict__.get("_places", {}).get(role, ({}, role))
+        if leaf not in modules:  # packed, or no role at all
+            raise AttributeError(role)
+        return modules[leaf]
+
+
 class Rope(NamedTuple):
     """Rotary tables of the fed positions; ``sin`` already carries the sign of the half it multiplies."""
 
@@ -101,7 +129,8 @@ Exchange = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tenso
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm with statistics in at least float32; the gain is applied in the model dtype."""
+    """Root-mean-square norm with statistics in at least float32; the gain is applied in the model dtype, but where one
+    kernel does all of it, before the one rounding."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -110,17 +139,20 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Normalise the last axis."""
-        if x.dtype in (torch.float32, torch.float64):
+        if x.dtype.itemsize >= 4 or fused(x):
             return functional.rms_norm(x, self.shape, self.weight, self.eps)
         return self.weight * functional.rms_norm(x.float(), self.shape, None, self.eps).to(x.dtype)
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and added to the stream; parts have the checkpoint's names."""
+    """Attention and MLP, each behind a norm and added to the stream; parts have the checkpoint's names.
+
+    Projections of the same rows may be packed into one product (:meth:`pack`): state dicts keep the checkpoint's names.
+    """
 
     def __init__(self, arch: Architecture, names: Names, layer: int) -> None:
         super().__init__()
-        self.arch = arch
+        self.arch, self.names = arch, names
         width, head, bias = arch.width, arch.head_width, arch.qkv_bias
         deep = math.sqrt(2 * (layer + 1))
         place(self, names.attention_norm, RMSNorm(width, arch.norm_eps))
@@ -132,9 +164,9 @@ class Block(nn.Module):
         place(self, names.gate, _linear(arch, width, arch.mlp_width))
         place(self, names.up, _linear(arch, width, arch.mlp_width))
         place(self, names.down, _linear(arch, arch.mlp_width, width, shrink=deep))
-        attention = names.attention_norm, names.query, names.key, names.value, names.attention_out
-        self._attention = _split(*attention)
-        self._mlp = _split(names.mlp_norm, names.gate, names.up, names.down)
+        self._parts = Parts(self, names)
+        self.register_state_dict_post_hook(_saved_apart)
+        self.register_load_state_dict_pre_hook(_loaded_apart)
 
     def forward(
         self,
@@ -147,9 +179,7 @@ class Block(nn.Module):
         """The stream after this block; ``mask`` is True at the keys that may be attended to. The attention, mean over
         the heads, is added to ``maps`` when there is one. ``exchange`` is given the queries, keys, values and mask of
         what is fed, and answers with the keys, values and mask of what is attended to."""
-        n = self.attention_input(x)
-        q, k = self.queries_and_keys(n, rope)
-        v = self.value_heads(n)
+        q, k, v = self.heads(self.attention_input(x), rope)
         if maps is not None:
             maps.append(attention_map(q, k, mask))
         if exchange is not None:
@@ -159,20 +189,34 @@ class Block(nn.Module):
 
     def attention_input(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """What the attention projections read."""
-        return _parts(self, self._attention)[0](x)
+        return self._parts.attention_norm(x)
 
-    def queries_and_keys(
+    def heads(
         self, n: Float[Tensor, "B T D"], rope: Rope
-    ) -> tuple[Float[Tensor, "B T H h"], Float[Tensor, "B T K h"]]:
-        """Rotated queries and keys of normed rows."""
-        _, query, key, _, _ = _parts(self, self._attention)
-        heads = (*n.shape[:-1], -1, self.arch.head_width)
-        return rotate(query(n).view(heads), key(n).view(heads), rope)
+    ) -> tuple[Float[Tensor, "B T H h"], Float[Tensor, "B T K h"], Float[Tensor, "B T K h"]]:
+        """Rotated queries and keys, and values, of normed rows."""
+        arch, parts = self.arch, self._parts
+        packed = self._modules.get(QKV)
+        if packed is not None:
+            every = packed(n)
+        else:
+            every = torch.cat([parts.query(n), parts.key(n), parts.value(n)], dim=-1)
+        every = every.view(*n.shape[:-1], -1, arch.head_width)
+        turned = rotate(every[..., : arch.heads + arch.kv_heads, :], rope)
+        q, k = turned.split([arch.heads, arch.kv_heads], dim=-2)
+        return q, k, every[..., arch.heads + arch.kv_heads :, :]
 
     def value_heads(self, n: Float[Tensor, "B T D"]) -> Float[Tensor, "B T K h"]:
         """Values of normed rows."""
-        value: Tensor = _parts(self, self._attention)[3](n)
-        return value.view(*n.shape[:-1], -1, self.arch.head_width)
+        arch, packed = self.arch, self._modules.get(QKV)
+        if packed is None:
+            value = self._parts.value(n)
+        elif type(packed) is nn.Linear:
+            first = (arch.heads + arch.kv_heads) * arch.head_width
+            value = functional.linear(n, packed.weight[first:], None if packed.bias is None else packed.bias[first:])
+        else:  # quantised: its rows cannot be had apart
+            value = packed(n)[..., (arch.heads + arch.kv_heads) * arch.head_width :]
+        return value.view(*n.shape[:-1], -1, arch.head_width)
 
     def attention_output(
         self,
@@ -182,13 +226,42 @@ class Block(nn.Module):
         mask: Bool[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 T S"] | None,
     ) -> Float[Tensor, "B T D"]:
         """What attention adds to the stream."""
-        return _parts(self, self._attention)[4](attend(q, k, v, mask))
+        return self._parts.attention_out(attend(q, k, v, mask))
 
     def mlp_output(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """What the MLP adds to the stream."""
-        norm, gate, up, down = _parts(self, self._mlp)
-        n = norm(x)
-        return down(functional.silu(gate(n)) * up(n))
+        parts, packed = self._parts, self._modules.get(GATE_UP)
+        n = parts.mlp_norm(x)
+        if packed is None:
+            return parts.down(functional.silu(parts.gate(n)) * parts.up(n))
+        return parts.down(gated(packed(n)))
+
+    def pack(self) -> None:
+        """Lay the query, key and value projections into one matrix, and gate and up: one product each instead of three
+        and two. Nothing happens to projections that are no plain ones (quantised, adapted, or not in memory)."""
+        for packed, names in packings(self.names).items():
+            linears = [self.get_submodule(name) for name in names]
+            if all(type(x) is nn.Linear and not x.weight.is_meta for x in linears):
+                self.add_module(packed, _joined(linears))
+                for name in names:
+                    parent, _, leaf = name.rpartition(".")
+                    delattr(self.get_submodule(parent), leaf)
+
+    def unpack(self) -> None:
+        """The projections one by one again, as trainers and adapters look for them; views of the packed matrices."""
+        for packed, names in packings(self.names).items():
+            if packed in self._modules:
+                whole: Any = self._modules.pop(packed)
+                sizes = self._sizes(packed)
+                biases = [None] * len(sizes) if whole.bias is None else whole.bias.split(sizes)
+                for name, weight, bias in zip(names, whole.weight.split(sizes), biases, strict=True):
+                    place(self, name, _linear_of(weight, bias))
+
+    def _sizes(self, packed: str) -> list[int]:
+        arch = self.arch
+        if packed == QKV:
+            return [heads * arch.head_width for heads in (arch.heads, arch.kv_heads, arch.kv_heads)]
+        return [arch.mlp_width, arch.mlp_width]
 
 
 class Transformer(nn.Module):
@@ -199,6 +272,7 @@ class Transformer(nn.Module):
 
     arch: Architecture
     layered: bool = True
+    _tables: Float[Tensor, "P 2 1 h"] | None = None
 
     def build(self, arch: Architecture, names: Names) -> None:
         """Create every part; weights are initialised by the caller."""
@@ -214,10 +288,23 @@ class Transformer(nn.Module):
 
     def compile_blocks(self) -> None:
         """Compile the block: all layers share one graph, since their code is the same and weights are its inputs."""
-        _, blocks, _ = _parts(self, self._body)
-        for block in blocks:
+        for block in self._blocks:
             block.compile()
         self.compiled = True
+
+    def pack(self) -> None:
+        """Pack every block (:meth:`Block.pack`)."""
+        for block in self._blocks:
+            block.pack()
+
+    def unpack(self) -> None:
+        """The projections one by one again (:meth:`Block.unpack`), for adapters and training."""
+        for block in self._blocks:
+            block.unpack()
+
+    @property
+    def _blocks(self) -> Any:
+        return _parts(self, self._body)[1]
 
     def hidden(
         self,
@@ -252,9 +339,7 @@ class Transformer(nn.Module):
         """Hidden states, and the attention of the layers ``mapped``."""
         embedding, blocks, norm = _parts(self, self._body)
         x = embedding(tokens)
-        if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device)
-        rope = rope_tables(self.arch, positions, x.dtype)
+        rope = self._rope(tokens, positions, memory, x.dtype)
         mask = None if valid is None else valid[:, None, None, :] if valid.dim() == 2 else valid[:, None]
         maps: list[Float[Tensor, "B T T"]] = []
         for layer, block in enumerate(blocks):
@@ -263,6 +348,23 @@ class Transformer(nn.Module):
             else:
                 x = block(x, rope, mask, maps if layer in mapped else None)
         return norm(x), maps
+
+    def _rope(
+        self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "B T"] | None, memory: Memory | None, dtype: torch.dtype
+    ) -> Rope:
+        """The tables of the fed positions: looked up where the host knows how far they may reach, and what is kept can
+        disturb no training."""
+        reach = tokens.shape[1] if positions is None else getattr(memory, "columns", None)
+        if reach is None or torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+            where = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions
+            return rope_tables(self.arch, where, dtype)
+        kept = self._tables
+        if kept is None or kept.shape[0] < reach or kept.device != tokens.device or self._tables_for is not dtype:
+            upto = torch.arange(-(-reach // 256) * 256, device=tokens.device)
+            kept = self._tables = torch.stack(rope_tables(self.arch, upto, dtype), dim=1)
+            self._tables_for = dtype
+        cos, sin = (kept[: tokens.shape[1]] if positions is None else kept[positions]).unbind(-3)
+        return Rope(cos, sin)
 
     def head(self, rows: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """Logits of hidden rows, in the model's dtype."""
@@ -284,14 +386,20 @@ def rope_tables(arch: Architecture, positions: Int[Tensor, "... T"], dtype: torc
     return Rope(*tables) if arch.rotate_full_precision else Rope(*(t.to(dtype) for t in tables))
 
 
-def rotate(
-    q: Float[Tensor, "B T H h"], k: Float[Tensor, "B T K h"], rope: Rope
-) -> tuple[Float[Tensor, "B T H h"], Float[Tensor, "B T K h"]]:
-    """Queries and keys turned by their positions, in the precision of the tables, back in their own dtype."""
-    both = torch.cat([q, k], dim=-2).to(rope.cos.dtype)
-    turned = both * rope.cos + both.roll(both.shape[-1] // 2, dims=-1) * rope.sin
-    q, k = turned.to(q.dtype).split([q.shape[-2], k.shape[-2]], dim=-2)
-    return q, k
+def rotate(x: Float[Tensor, "B T N h"], rope: Rope) -> Float[Tensor, "B T N h"]:
+    """Heads turned by their positions, in the precision of the tables, back in their own dtype."""
+    if fused(x):
+        return torch.ops.dlm.rotate(x, rope.cos, rope.sin)
+    turned = torch.addcmul(x * rope.cos, x.roll(x.shape[-1] // 2, dims=-1).to(rope.sin.dtype), rope.sin)
+    return turned.to(x.dtype)
+
+
+def gated(x: Float[Tensor, "... 2*M"]) -> Float[Tensor, "... M"]:
+    """``silu(first half) * second half``."""
+    if fused(x):
+        return torch.ops.dlm.gated(x)
+    gate, up = x.chunk(2, dim=-1)
+    return functional.silu(gate) * up
 
 
 def attend(
@@ -351,6 +459,41 @@ def _parts(root: nn.Module, paths: tuple[tuple[str, ...], ...]) -> list[Any]:
             part = getattr(part, name)
         parts.append(part)
     return parts
+
+
+def _joined(linears: Sequence[nn.Linear]) -> nn.Linear:
+    """One projection onto all of their outputs, one behind the other."""
+    biases = [x.bias for x in linears]
+    bias = None if biases[0] is None else torch.cat([x.detach() for x in biases])
+    whole = _linear_of(torch.cat([x.weight.detach() for x in linears]), bias)
+    return whole.requires_grad_(linears[0].weight.requires_grad)
+
+
+def _linear_of(weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None) -> nn.Linear:
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    made.weight = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
+    return made
+
+
+def _saved_apart(block: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """What is packed leaves under the checkpoint's names."""
+    for packed, names in packings(block.names).items():
+        for kind in ("weight", "bias"):
+            whole = state.pop(f"{prefix}{packed}.{kind}", None)
+            if whole is not None:
+                parts = whole.split(block._sizes(packed))
+                state.update({f"{prefix}{name}.{kind}": part for name, part in zip(names, parts, strict=True)})
+
+
+def _loaded_apart(block: Any, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    """And comes back from there."""
+    for packed, names in packings(block.names).items():
+        for kind in ("weight", "bias"):
+            keys = [f"{prefix}{name}.{kind}" for name in names]
+            if packed in block._modules and all(key in state for key in keys):
+                state[f"{prefix}{packed}.{kind}"] = torch.cat([state.pop(key) for key in keys])
 
 
 def _linear(arch: Architecture, inputs: int, outputs: int, *, bias: bool = False, shrink: float = 1.0) -> nn.Linear:

@@ -34,6 +34,7 @@ def test_bfloat16_stays_near(checkpoints: dict[str, Path], name: str) -> None:
 
 def test_gate_and_up_are_not_interchangeable(checkpoints: dict[str, Path]) -> None:
     model = dlm.load(checkpoints["llada_tiny"], device="cpu").backbone
+    model.unpack()
     for block in model.model.transformer.blocks:
         block.ff_proj, block.up_proj = block.up_proj, block.ff_proj
     logits = model.head(model.hidden(GOLDEN["llada_tiny/input"].long()[None]))[0, ::2]

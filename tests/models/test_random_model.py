@@ -37,7 +37,7 @@ def test_equal_seeds_give_equal_weights_at_the_initial_scale() -> None:
     assert not torch.equal(logits[0], logits[2])
     assert logits[0].isfinite().all()
     assert float(models[0].model.embed_tokens.weight.float().std()) == pytest.approx(0.02, rel=0.05)
-    assert not models[0].model.layers[0].self_attn.q_proj.bias.any()
+    assert not models[0].state_dict()["model.layers.0.self_attn.q_proj.bias"].any()
 
 
 def test_unknown_shape() -> None:

@@ -28,7 +28,7 @@ def arch(**changes: object) -> Architecture:
 def test_rotation_turns_pair_j_by_p_theta_to_minus_2j_over_width() -> None:
     settings, positions = arch(), torch.tensor([0, 1, 5, 300])
     q = torch.randn(1, 4, 2, 8, dtype=torch.float64)
-    turned, _ = rotate(q, q, rope_tables(settings, positions, torch.float64))
+    turned = rotate(q, rope_tables(settings, positions, torch.float64))
     for t, p in enumerate(positions.tolist()):
         for j in range(4):  # the halves are paired: j with j + 4
             angle = p * 100.0 ** (-2 * j / 8)

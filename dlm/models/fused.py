@@ -1,0 +1,115 @@
+"""What a block does between its matrix products, one kernel each on a GPU: the rotation, and the gate of the MLP.
+
+On an accelerator without Triton the same formulas run as several kernels. The registered operations have no gradient:
+training takes the formulas (:func:`fused` says so).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_LIBRARY = torch.library.Library("dlm", "DEF")
+_LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
+_LIBRARY.define("gated(Tensor x) -> Tensor")
+
+
+def fused(x: Tensor) -> bool:
+    """Whether ``x`` is worth a kernel of its own: half precision on an accelerator, without gradients; a compiler makes
+    its own."""
+    return (
+        x.device.type != "cpu"
+        and x.dtype.itemsize == 2
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    wide = x.float()
+    return (wide * cos + wide.roll(x.shape[-1] // 2, dims=-1) * sin).to(x.dtype)
+
+
+def _gated(x: Tensor) -> Tensor:
+    gate, up = x.float().chunk(2, dim=-1)
+    return (torch.nn.functional.silu(gate) * up).to(x.dtype)
+
+
+def _rotate_on_gpu(
+    x: Float[Tensor, "B T N h"], cos: Float[Tensor, "*B T 1 h"], sin: Float[Tensor, "*B T 1 h"]
+) -> Float[Tensor, "B T N h"]:
+    if not find_spec("triton") or x.stride(-1) != 1 or x.stride(-2) != x.shape[-1]:
+        return _rotate(x, cos, sin)
+    rotate_kernel, _ = kernels()
+    rows, fed, heads, width = x.shape
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    shared = cos.dim() == 3  # one table for all rows
+    with torch.cuda.device(x.device):
+        rotate_kernel[(rows * fed,)](
+            x, cos.contiguous(), sin.contiguous(), out, x.stride(0), x.stride(1), fed, heads, width // 2,
+            fed if shared else rows * fed, HEADS=_power(heads), HALF=_power(width // 2),
+        )  # fmt: skip
+    return out
+
+
+def _gated_on_gpu(x: Float[Tensor, "... 2*M"]) -> Float[Tensor, "... M"]:
+    if not find_spec("triton") or not x.is_contiguous():
+        return _gated(x)
+    _, gated_kernel = kernels()
+    width = x.shape[-1] // 2
+    out = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)
+    size = 1024
+    with torch.cuda.device(x.device):
+        gated_kernel[(out.numel() // width, -(-width // size))](x, out, width, SIZE=size)
+    return out
+
+
+def _power(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+@cache
+def kernels() -> tuple[Any, Any]:
+    """The Triton kernels, made when they are first needed."""
+    import triton
+    from triton import language as tl
+
+    @triton.jit
+    def rotate(  # type: ignore[no-untyped-def]
+        x, cos, sin, out, per_row, per_place, fed, heads, half, tables, HEADS: tl.constexpr, HALF: tl.constexpr
+    ):
+        place = tl.program_id(0)
+        head = tl.arange(0, HEADS)[:, None]
+        lane = tl.arange(0, HALF)[None, :]
+        inside = (head < heads) & (lane < half)
+        source = x + (place // fed) * per_row + (place % fed) * per_place + head * 2 * half + lane
+        first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+        second = tl.load(source + half, mask=inside, other=0.0).to(tl.float32)
+        # Both halves of a table hold the same angles; the sine of the first half is negated.
+        table = (place % tables) * 2 * half + lane
+        c = tl.load(cos + table, mask=lane < half, other=0.0).to(tl.float32)
+        s = tl.load(sin + table + half, mask=lane < half, other=0.0).to(tl.float32)
+        target = out + place * heads * 2 * half + head * 2 * half + lane
+        tl.store(target, first * c - second * s, mask=inside)
+        tl.store(target + half, second * c + first * s, mask=inside)
+
+    @triton.jit
+    def gated(x, out, width, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+        row = tl.program_id(0)
+        lane = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
+        inside = lane < width
+        gate = tl.load(x + row * 2 * width + lane, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(x + row * 2 * width + width + lane, mask=inside, other=0.0).to(tl.float32)
+        tl.store(out + row * width + lane, gate * tl.sigmoid(gate) * up, mask=inside)
+
+    return rotate, gated
+
+
+for _name, _anywhere, _on_gpu in (("rotate", _rotate, _rotate_on_gpu), ("gated", _gated, _gated_on_gpu)):
+    _LIBRARY.impl(_name, _anywhere, "CompositeExplicitAutograd")
+    _LIBRARY.impl(_name, _on_gpu, "CUDA")
