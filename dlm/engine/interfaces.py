@@ -194,6 +194,11 @@ class Selector(_Planned):
         return False
 
     @property
+    def best_first(self) -> bool:
+        """Whether it commits the best positions by score, as many as the budget says, and no others."""
+        return False
+
+    @property
     def rewrites(self) -> bool:
         """Whether it may choose committed positions of the active block too: they get the present proposal."""
         return False
@@ -216,6 +221,11 @@ class Selector(_Planned):
 
 class Budget(_Planned):
     """How many positions a step commits."""
+
+    @property
+    def each(self) -> int | None:
+        """The number, where it is the same at every step, at least 1; None: it depends."""
+        return None
 
     def step(self, view: StepView, state: State) -> tuple[Int[Tensor, " B"], State]:
         """Positions to commit in this step, per row."""

@@ -38,6 +38,10 @@ class TopK(Selector):
                 f"alg_temp must be 0 (the best positions) or from {COLDEST:g} to {HOTTEST:g}, got {self.temperature}"
             )
 
+    @property
+    def best_first(self) -> bool:
+        return self.temperature == 0
+
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
         assert view.budget is not None
