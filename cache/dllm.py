@@ -26,8 +26,8 @@ from dlm.models.transformer import Block, Rope
 
 @dataclass(frozen=True)
 class DLLM(Policy):
-    """dLLM-Cache: the residual stream keeps its full length; where a layer recomputes nothing it adds what its attention
-    and MLP added last. The prompt is recomputed every ``prompt_interval`` steps, the answer every ``interval`` steps,
+    """dLLM-Cache: the residual stream keeps its full length; where a layer recomputes nothing it adds what it has added
+    last. The prompt is recomputed every ``prompt_interval`` steps, the answer every ``interval`` steps,
     and in between the share ``ratio`` of the answer whose values moved most. The first layer is always recomputed.
 
     Positions whose token changed are recomputed first, however similar their values (the released code relies on

@@ -195,7 +195,7 @@ class Selector(_Planned):
 
     @property
     def best_first(self) -> bool:
-        """Whether it commits the best positions by score, as many as the budget says, and no others."""
+        """Whether it commits the best by score, as many as the budget says, and no others."""
         return False
 
     @property

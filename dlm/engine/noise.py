@@ -88,7 +88,7 @@ def _uniform_on_gpu(key: Tensor, step: Tensor, purpose: int, positions: Tensor) 
 @cache
 def kernel() -> Any:
     """The same formula as a Triton kernel, made when it is first needed."""
-    import triton
+    import triton  # type: ignore[import-not-found]
     from triton import language as tl
 
     @triton.jit

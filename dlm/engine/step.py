@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.engine.canvas import Canvas
+from dlm.engine.canvas import Canvas, versions
 from dlm.engine.noise import Purpose, uniform
 from dlm.engine.proposal import Proposal
 
@@ -55,7 +55,7 @@ class BlockState:
 
     def of(self, rows: Int[Tensor, " R"]) -> BlockState:
         """The state of some rows, each as often as it is named."""
-        return BlockState(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return BlockState(*(versions(getattr(self, field.name), rows) for field in fields(self)))
 
     def later(self, steps: Int[Tensor, " B"] | int) -> BlockState:
         """The state so many steps later in the same block."""

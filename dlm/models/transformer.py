@@ -350,7 +350,11 @@ class Transformer(nn.Module):
         return norm(x), maps
 
     def _rope(
-        self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "B T"] | None, memory: Memory | None, dtype: torch.dtype
+        self,
+        tokens: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"] | None,
+        memory: Memory | None,
+        dtype: torch.dtype,
     ) -> Rope:
         """The tables of the fed positions: looked up where the host knows how far they may reach, and what is kept can
         disturb no training."""

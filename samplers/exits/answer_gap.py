@@ -198,5 +198,7 @@ class AnswerGap(EarlyExit):
         else:
             each = self.tokens_per_step
             steps = region if each == 1 else (region + (each - 1)) // each
-            share = (view.blocks.step + 1).double() / (steps if self.steps is None else torch.full_like(region, self.steps))
+            share = (view.blocks.step + 1).double() / (
+                steps if self.steps is None else torch.full_like(region, self.steps)
+            )
         return mean >= self.thresholds.required(share), state

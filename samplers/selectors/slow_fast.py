@@ -107,7 +107,8 @@ class SlowFast(Selector):
         # From the second fast forward on the row is cut off; the next cycle begins where this one is over.
         cut = torch.where(slowly | over, view.canvas.end, start + length)
         done = torch.where(over, length, done)
-        return chosen, Cycle(done, *_where(~over, (estimates, length, settled, slow)), cut)
+        estimates, length, settled, slow = _where(~over, (estimates, length, settled, slow))
+        return chosen, Cycle(done, estimates, length, settled, slow, cut)
 
 
 def _where(goes_on: Bool[Tensor, " B"], memory: Sequence[Tensor]) -> list[Tensor]:

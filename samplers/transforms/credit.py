@@ -115,7 +115,7 @@ class Credit(LogitTransform):
         return free, free, 1.0
 
     def _stored(self, state: CreditStore, at: LogitRows, new: CreditStore) -> CreditStore:
-        """The store with the ``new`` lines that count; fillers and positions that are only looked at go to the trash."""
+        """The store with the ``new`` lines that count; fillers, and what is only looked at, go to the trash."""
         line = at.row, torch.where(at.eligible, at.position, at.canvas.scratch)
         value = state.value.expand(-1, -1, new.value.shape[1]).index_put(line, new.value)
         token = state.token if self.store == "dense" else state.token.index_put(line, new.token)
