@@ -20,7 +20,7 @@ from cache.context import PolicyContext
 from cache.run import Run
 from cache.tree_attention import BranchKV, BranchVisibility
 from dlm.engine.canvas import Canvas, pack_positions, versions
-from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, sees
+from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, ForwardPlan, sees
 from dlm.engine.proposal import Proposal
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, State, StepView, map_state, renew_state
@@ -87,8 +87,7 @@ class BranchingRun(Run):
 
     def accept(self, kept: Int[Tensor, " B"]) -> None:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
-        stamps = self.pending.accept(kept)
-        self.fed_now = stamps, torch.ones_like(stamps, dtype=torch.bool)
+        self.stamped = self.pending.accept(kept)
 
     def spread(self, branches: Branches) -> BranchPlan:
         """A call for rows that are recomputed whole (their first branches alone) and one for all others. Waits for the
@@ -182,19 +181,13 @@ class BranchingRun(Run):
         """Whether every branch is fed what its row is."""
         return not branches.remasks and (self.policy.uniform_feed or not any(branches.depths))
 
-    def _feeds(
-        self,
-        query: CacheQuery,
-        active: Bool[Tensor, "B W"],
-        seen: Bool[Tensor, "B W"] | None,
-        full: list[bool],
-        counts: list[int],
-    ) -> tuple[Feed, ...]:
-        feeds = super()._feeds(query, active, seen, full, counts)
+    def plan(self, query: CacheQuery) -> ForwardPlan:
+        """See :class:`dlm.engine.interfaces.CacheRun`."""
+        plan = super().plan(query)
         # A row that happens to be fed whole is not among those whose positions are packed.
-        packed = seen is not None or (not all(full) and tuple(full) == self.last.whole)
-        self.fed_positions = feeds[0].positions if packed else None
-        return feeds
+        packed = len(plan.feeds) == 1 or all(self.last.whole[slot] for slot in plan.refreshed)
+        self.fed_positions = plan.feeds[0].positions if packed else None
+        return plan
 
     def _branch_feed(
         self,

@@ -135,7 +135,7 @@ class DLLMRun(Run):
     def _feeds(
         self,
         query: CacheQuery,
-        active: Bool[Tensor, "B W"],
+        order: Int[Tensor, "B W"] | None,
         seen: Bool[Tensor, "B W"] | None,
         full: list[bool],
         counts: list[int],
@@ -144,7 +144,7 @@ class DLLMRun(Run):
             whole: [s for s, row in enumerate(query.rows) if self.policy.refreshes(row) == whole] for whole in (0, 1)
         }
         feeds = [self.refresh(query, slots[True])] if slots[True] else []
-        return (*feeds, self._chosen(query, active, slots[False])) if slots[False] else tuple(feeds)
+        return (*feeds, self._chosen(query, self.last.active, slots[False])) if slots[False] else tuple(feeds)
 
     def refreshing(self, query: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
         return Whole(self.store, 0, self, slots)

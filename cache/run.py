@@ -12,11 +12,11 @@ from torch import Tensor
 from cache.context import PolicyContext
 from cache.kv_store import Access, KVStore, Refreshing, Writing
 from dlm.engine.answers import Answers
-from dlm.engine.canvas import pack_positions
+from dlm.engine.canvas import Canvas, packed
 from dlm.engine.interfaces import CacheRun
 from dlm.engine.no_cache import WholeRows
 from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout, sees
-from dlm.engine.step import State, StepView, map_state, renew_state
+from dlm.engine.step import BlockState, State, StepView, map_state, renew_state
 
 if TYPE_CHECKING:
     from cache.policy import Policy
@@ -42,6 +42,22 @@ class LastPlan(NamedTuple):
     counts: list[int]
 
 
+class NextFeed(NamedTuple):
+    """What the next step of the same block will be fed, where that is known when a step ends: the host learns the
+    number with that step's report and need not wait for it.
+
+    Attributes:
+        block: the open positions it is about; another block's are not known. ``[B, W]``
+        asked: what the policy asks for at every step of the block. ``[B, W]``
+        active, order: what is fed, and its running number. ``[B, W]``
+    """
+
+    block: Bool[Tensor, "B W"]
+    asked: Bool[Tensor, "B W"]
+    active: Bool[Tensor, "B W"]
+    order: Int[Tensor, "B W"]
+
+
 class Run(CacheRun):
     """A policy at work: stamps, buffer and the policy's memory.
 
@@ -57,17 +73,20 @@ class Run(CacheRun):
         self.answers = Answers()
         self.state: State = None
         self.started = False
+        self.next: NextFeed | None = None
 
     def plan(self, query: CacheQuery) -> ForwardPlan:
-        """See :class:`dlm.engine.interfaces.CacheRun`. Waits for the device once, for the number of fed positions; what
-        waits there is little, since the step before has just been waited for."""
+        """See :class:`dlm.engine.interfaces.CacheRun`. Waits for the device, for the number of fed positions, where
+        the step before could not tell it."""
         canvas, reaches = query.canvas, [row.visible_end for row in query.rows]
         if not self.started:
             # Not when the run is opened: memories have the canvas's shape, and the layout knows no canvas.
             self.state = self.answers.memory(self.policy.init, (canvas,), len(query.rows))
             self.started = True
-        context = self._context(query)
         full = [self.answers.plain(self.policy.refreshes, (row,), bool) for row in query.rows]
+        if not any(full) and self._foreseen(query):
+            return self._planned_before(query, reaches)
+        context = self._context(query)
         eligible, wanted = self._narrowed(context, full)
         needed = self.needed(wanted, query.ahead)
         seen, self.narrow = self.in_sight(context, needed)
@@ -83,17 +102,56 @@ class Run(CacheRun):
             shown = ~(self.answering(canvas.masked) & ~active).any(dim=1, keepdim=True)
             wanted = wanted | (query.exiting & shown)
             active = active | (self.answering(query.exiting) & shown & seen)
-        # The one wait: how wide the feed is. Where every row is fed whole the host knows it already.
-        counts = reaches if all(full) and not self.narrow else active.sum(dim=1).tolist()
-        self.last = LastPlan(query, active, seen, tuple(full), counts)
-        # Stamps are set when the step is over: one that runs out of memory must leave no trace. The clone, because the
-        # keys are those of the tokens now, and the step's commits change the canvas.
-        self.fed_now = canvas.tokens.clone(), active
+        # The wait: how wide the feed is. Where every row is fed whole the host knows it already.
+        order = None if all(full) and not self.narrow else active.cumsum(dim=1)
+        counts = reaches if order is None else order[:, -1].tolist()
+        self._note(query, active, seen, tuple(full), counts)
         # A policy that feeds all there is has refreshed the row, whatever it calls it.
         full = [whole or count == reach for whole, count, reach in zip(full, counts, reaches, strict=True)]
-        feeds = self._feeds(query, active, seen if self.narrow else None, full, counts)
+        feeds = self._feeds(query, order, seen if self.narrow else None, full, counts)
         refreshed = frozenset(slot for slot, whole in enumerate(full) if whole)
         return ForwardPlan(feeds, counts, refreshed, active, eligible, wanted)
+
+    def _note(
+        self, query: CacheQuery, active: Tensor, seen: Tensor, whole: tuple[bool, ...], counts: list[int]
+    ) -> None:
+        """Remember what is planned. Stamps are set when the step is over: one that runs out of memory must leave no
+        trace; and made now, because the keys are those of the tokens before the step's commits."""
+        self.last = LastPlan(query, active, seen, whole, counts)
+        self.stamped = torch.where(active, query.canvas.tokens, self.stamps)
+
+    def _foreseen(self, query: CacheQuery) -> bool:
+        """Whether the last step's end has told what this one is fed."""
+        told = self.next is not None and self.next.block is query.blocks.block
+        return told and query.wanted is query.eligible and query.exiting is None and "fed_next" in query.rows[0].cache
+
+    def _planned_before(self, query: CacheQuery, reaches: list[int]) -> ForwardPlan:
+        """The plan that the end of the last step has laid out."""
+        assert self.next is not None
+        active, self.narrow = self.next.active, False
+        counts = [row.cache["fed_next"] for row in query.rows]
+        self._note(query, active, query.canvas.live, (False,) * len(counts), counts)
+        feed = self._partial(query, self.next.order, None, max(counts))
+        refreshed = frozenset(i for i, (count, reach) in enumerate(zip(counts, reaches, strict=True)) if count == reach)
+        return ForwardPlan((feed,), counts, refreshed, active, query.eligible, query.wanted)
+
+    def _foresee(self, canvas: Canvas, blocks: BlockState) -> None:
+        """What the next step is fed, should its block be this one: for policies that ask for the same at every step of
+        a block, this and what the step has just changed."""
+        before, self.next, rows = self.next, None, self.last.query.rows
+        foreseeable = self.policy.uniform_feed and not self.policy.exact and not self.narrow
+        if not foreseeable or any(row.visible_end < row.job.end for row in rows):
+            return
+        if before is not None and before.block is blocks.block:
+            asked = before.asked
+        else:
+            context = self._context(replace(self.last.query, blocks=blocks))
+            if self.policy.visible(context) is not None or self.policy.candidates(context, self.state) is not None:
+                return
+            asked = self.answers.one(self.policy.active, (context, self.state), "bool", canvas.tokens.shape)
+            asked = asked | self.needed(blocks.block, None)
+        active = (asked | (self.stamps != canvas.tokens)) & canvas.live
+        self.next = NextFeed(blocks.block, asked, active, active.cumsum(dim=1))
 
     def in_sight(self, context: PolicyContext, needed: Bool[Tensor, "B W"]) -> tuple[Bool[Tensor, "B W"], bool]:
         """What may be attended to, and whether that is not simply every live position."""
@@ -106,11 +164,12 @@ class Run(CacheRun):
 
     def answering(self, wanted: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
         """The rows that score the positions ``wanted``."""
-        return torch.nn.functional.pad(wanted[:, self.layout.shift :], (0, self.layout.shift))
+        shift = self.layout.shift
+        return torch.nn.functional.pad(wanted[:, shift:], (0, shift)) if shift else wanted
 
     def _context(self, query: CacheQuery) -> PolicyContext:
         canvas = query.canvas
-        live = canvas.columns < canvas.end[:, None]
+        live = canvas.live
         if any(row.visible_end < row.job.end for row in query.rows):
             reaches = torch.tensor([row.visible_end for row in query.rows], device=live.device)
             live = canvas.columns < reaches[:, None]
@@ -131,7 +190,7 @@ class Run(CacheRun):
     def _feeds(
         self,
         query: CacheQuery,
-        active: Bool[Tensor, "B W"],
+        order: Int[Tensor, "B W"] | None,
         seen: Bool[Tensor, "B W"] | None,
         full: list[bool],
         counts: list[int],
@@ -139,11 +198,14 @@ class Run(CacheRun):
         """One call for the rows that are recomputed whole, one for the others."""
         feeds: list[Feed] = []
         if seen is not None:  # what is recomputed whole is not the whole row: all rows alike
-            return (self._partial(query, active, seen, max(counts)),)
+            assert order is not None
+            return (self._partial(query, order, seen, max(counts)),)
         if not all(full):
-            others = active & ~torch.tensor(full, device=active.device)[:, None]
+            assert order is not None
+            if any(full):
+                order = order * ~torch.tensor(full, device=order.device)[:, None]
             most = max(count for count, whole in zip(counts, full, strict=True) if not whole)
-            feeds.append(self._partial(query, others, None, most))
+            feeds.append(self._partial(query, order, None, most))
         if any(full):
             feeds.append(self.refresh(query, [slot for slot, whole in enumerate(full) if whole]))
         return tuple(feeds)
@@ -158,10 +220,11 @@ class Run(CacheRun):
         return replace(feed, memory=self.refreshing(query, index), slots=index)
 
     def _partial(
-        self, query: CacheQuery, active: Bool[Tensor, "B W"], seen: Bool[Tensor, "B W"] | None, most: int
+        self, query: CacheQuery, order: Int[Tensor, "B W"], seen: Bool[Tensor, "B W"] | None, most: int
     ) -> Feed:
+        """A call for positions by their running number (:func:`dlm.engine.canvas.packed`)."""
         canvas, reaches = query.canvas, [row.visible_end for row in query.rows]
-        positions = pack_positions(active, canvas.columns, self.rounded(most))
+        positions = packed(order, canvas.columns, self.rounded(most))
         reach = max(reaches)
         valid = None if seen is None else seen[:, :reach]
         if seen is None and min(reaches) < reach:
@@ -195,15 +258,17 @@ class Run(CacheRun):
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
-        tokens, fed = self.fed_now
-        self.stamps = torch.where(fed, tokens, self.stamps)
+        self.stamps, told = self.stamped, {}
         asked = (view, chosen, self.state)
         self.state, report = self.answers.report(self.policy.remember, asked, view.canvas.start.shape[0])
-        return dict(report)
+        self._foresee(view.canvas, view.blocks)
+        if self.next is not None:
+            told["fed_next"] = self.next.order[:, -1]
+        return {**report, **told}
 
     def keep(self, slots: list[int]) -> None:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
-        rows = self.stamps.shape[0]
+        rows, self.next = self.stamps.shape[0], None
         index = torch.tensor(slots, dtype=torch.long, device=self.stamps.device)
         self.stamps = self.stamps.index_select(0, index)
         self.state = map_state(lambda x: x.index_select(0, index), self.state)
@@ -211,6 +276,7 @@ class Run(CacheRun):
 
     def renew(self, slots: list[int]) -> None:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
+        self.next = None
         self.stamps[slots] = -1  # no token has this id: everything is changed, so nothing stored is ever seen
         fresh = torch.zeros(self.stamps.shape[0], dtype=torch.bool, device=self.stamps.device)
         fresh[slots] = True

@@ -29,22 +29,25 @@ NAME = "counting"
 DEVICE = "counting:0"
 Kind = Literal["launch", "wait", "copy", "allocation"]
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Kernels of an operation where they are not one.
 KERNELS = {
     "scatter": 2, "masked_fill": 2, "index_copy": 2, "index_put": 2, "index_add": 2, "constant_pad_nd": 2,
     "sort": 3, "argsort": 3, "topk": 2, "nonzero": 3, "isin": 3, "logsumexp": 5,
 }  # fmt: skip
 # Operations that only describe memory in another way, or claim some without touching it.
-FREE = frozenset(
+FREE = _words(
     "view _unsafe_view expand permute transpose t slice select unsqueeze squeeze as_strided detach alias split"
-    " split_with_sizes unbind lift_fresh lift empty empty_strided empty_like new_empty new_empty_strided diagonal narrow"
-    " unfold view_as movedim _reshape_alias resize_ set_ is_same_size size stride dim numel chunk tensor_split"
-    " result_type can_cast view_as_real view_as_complex flatten unflatten squeeze_ unsqueeze_".split()
+    " split_with_sizes unbind lift_fresh lift empty empty_strided empty_like new_empty new_empty_strided diagonal"
+    " narrow detach_ unfold view_as movedim _reshape_alias resize_ set_ is_same_size size stride dim numel chunk"
+    " tensor_split result_type can_cast view_as_real view_as_complex flatten unflatten squeeze_ unsqueeze_"
 )
 # Composite operations that one kernel of a GPU does, and that are therefore not taken apart.
-WHOLE = frozenset(
-    "scaled_dot_product_attention item to rms_norm linear matmul reshape contiguous is_nonzero embedding".split()
-)
+WHOLE = _words("scaled_dot_product_attention item to rms_norm linear matmul reshape contiguous is_nonzero embedding")
 _READS = frozenset(["item", "_local_scalar_dense", "is_nonzero", "equal"])
 _SIZED_BY_VALUES = frozenset(["nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"])
 _ACROSS = frozenset(["copy_", "to", "_to_copy", "lift_fresh"])
@@ -76,10 +79,11 @@ class Tally:
         self.counts[self.part, kind] += times
         self.lines[self.part, kind, operation, _caller()] += times
 
-    def clear(self) -> None:
-        """Begin anew."""
-        self.counts.clear()
-        self.lines.clear()
+    def taken(self) -> Tally:
+        """What was counted so far; the count begins anew."""
+        so_far = Tally(counts=self.counts, lines=self.lines)
+        self.counts, self.lines = Counter(), Counter()
+        return so_far
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:
@@ -101,37 +105,39 @@ class Tally:
 
 
 class CountedTensor(Tensor):
-    """A tensor that says it is on the pretended device; ``inner`` holds its numbers on the CPU."""
+    """A tensor that says it is on the pretended device; ``held`` has its numbers on the CPU."""
 
-    inner: Tensor
+    held: Tensor
     home: CountingDevice
 
     @staticmethod
     def __new__(cls, inner: Tensor, home: CountingDevice) -> CountedTensor:
         """Around a CPU tensor."""
-        made: CountedTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: CountedTensor = Tensor._make_wrapper_subclass(
             cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
             layout=inner.layout, device=torch.device(DEVICE), requires_grad=False,
         )  # fmt: skip
-        made.inner, made.home = inner, home
+        made.held, made.home = inner, home
         return made
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"CountedTensor({self.inner})"
+        return f"CountedTensor({self.held})"
 
     def tolist(self) -> Any:
         """A wait, like the rest that reads."""
         self.home.tally.add("wait", "tolist")
-        return self.inner.tolist()
+        return self.held.tolist()
 
     def numpy(self, *args: Any, **kwargs: Any) -> Any:
         """Refused, as for a GPU's."""
         raise TypeError(f"can't convert a tensor of {DEVICE} to numpy")
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         home = next(x.home for x in tree_leaves([args, kwargs or {}]) if isinstance(x, CountedTensor))
         return _Call(home, func, args, kwargs or {}).answer()
 
@@ -152,25 +158,34 @@ class CountingDevice(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _Call(self, func, args, kwargs or {}).answer()
 
-    def hold(self, module: nn.Module) -> None:
-        """Move a module's parameters and buffers over."""
-        for part in module.modules():
-            for name, weight in part._parameters.items():
-                if weight is not None:
-                    part._parameters[name] = nn.Parameter(CountedTensor(weight.data, self), requires_grad=False)
-            for name, buffer in part._buffers.items():
-                if buffer is not None:
-                    part._buffers[name] = CountedTensor(buffer, self)
+    @contextmanager
+    def holding(self, module: nn.Module, **parts: str) -> Iterator[None]:
+        """Inside, a module's parameters and buffers are on the device, and what its methods ask for is counted as
+        ``parts`` says: ``hidden="body"``."""
+        tables = [table for part in module.modules() for table in (part._parameters, part._buffers)]
+        before: list[dict[str, Any]] = [dict(table) for table in tables]
+        for table in tables:
+            for name, value in table.items():
+                if value is not None:
+                    there = CountedTensor(value.data, self)
+                    kept = nn.Parameter(there, requires_grad=False) if isinstance(value, nn.Parameter) else there
+                    table[name] = kept  # type: ignore[assignment]
+        for method, part in parts.items():
+            setattr(module, method, self._booked(getattr(module, method), part))
+        try:
+            yield
+        finally:
+            for table, values in zip(tables, before, strict=True):
+                table.update(values)
+            for method in parts:
+                delattr(module, method)
 
-    def book(self, owner: object, method: str, part: str) -> None:
-        """Count what a method of an object asks for as ``part``."""
-        inside: Callable[..., Any] = getattr(owner, method)
-
+    def _booked(self, method: Callable[..., Any], part: str) -> Callable[..., Any]:
         def booked(*args: Any, **kwargs: Any) -> Any:
             with self.tally.within(part):
-                return inside(*args, **kwargs)
+                return method(*args, **kwargs)
 
-        setattr(owner, method, booked)
+        return booked
 
 
 def register() -> None:
@@ -183,7 +198,7 @@ def register() -> None:
     if setup is None:
         raise SettingsError(f"counting launches needs torch 2.10 or newer, this is {torch.__version__}")
     setup(NAME)
-    torch._C._set_only_lift_cpu_tensors(True)  # type: ignore[attr-defined]
+    torch._C._set_only_lift_cpu_tensors(True)
 
 
 @dataclass
@@ -265,7 +280,7 @@ class _Call:
             if leaves:
                 add("wait", "to the host")
                 return result
-            if result.data_ptr() == source.inner.data_ptr() and result.dtype == source.dtype:
+            if result.data_ptr() == source.held.data_ptr() and result.dtype == source.dtype:
                 return source
         if name == "copy_" and len({type(x) for x in self.tensors}) > 1:
             if not isinstance(self.args[0], CountedTensor):
@@ -275,7 +290,7 @@ class _Call:
                 add("copy", name)
         kernels = self._kernels(result, args)
         add("launch", name, kernels)
-        writes = name.endswith("_") and not name.startswith("__") or name == "_index_put_impl_"
+        writes = (name.endswith("_") and not name.startswith("__")) or name == "_index_put_impl_"
         if kernels and not writes:
             add("allocation", name)
         return self.args[0] if writes else tree_map(self._wrapped, result)
@@ -294,12 +309,12 @@ class _Call:
     def _wrapped(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        same = next((x for x in self.counted if x.inner is value), None)
+        same = next((x for x in self.counted if x.held is value), None)
         return CountedTensor(value, self.home) if same is None else same
 
 
 def _inner(value: Any) -> Any:
-    return value.inner if isinstance(value, CountedTensor) else value
+    return value.held if isinstance(value, CountedTensor) else value
 
 
 def _caller() -> str:

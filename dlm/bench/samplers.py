@@ -80,7 +80,7 @@ def _measured(bench: Bench[SamplersBenchSettings], shape: str, samplers: Mapping
     model = bench.model(shape)
     contenders = [
         Contender(name, sampler, baseline="" if name == BASELINE else BASELINE)
-        for name, sampler in _bound(model, samplers).items()
+        for name, sampler in bound(model, samplers).items()
     ]
     return [f for batch in bench.settings.batches for f in _at(bench, Cell(model, shape, batch), contenders)]
 
@@ -97,7 +97,7 @@ def _at(bench: Bench[SamplersBenchSettings], cell: Cell, contenders: Sequence[Co
     return [_figures(cell, contender, rounds) for contender in running]
 
 
-def _bound(model: LanguageModel, samplers: Mapping[str, Sampler | str]) -> dict[str, Sampler]:
+def bound(model: LanguageModel, samplers: Mapping[str, Sampler | str]) -> dict[str, Sampler]:
     """The samplers with texts turned into ids. A model with random weights has no tokenizer; the packaged one's gives
     ids that cost as much as any."""
     built = {name: sampler for name, sampler in samplers.items() if isinstance(sampler, Sampler)}

@@ -138,6 +138,33 @@ examples:
   dlm bench drafting bench.models=[body] bench.batches=[1,4] 'samplers=[topk]' 'caches=[dual]'
   dlm bench drafting bench.models=[llada-8b] bench.prompt=256 bench.generation=128 blocks.length=32 bench.device=cuda
 """
+LAUNCHES = """\
+dlm bench launches: how many kernels a step launches on a GPU, and how often the host waits, counted without one.
+
+usage: dlm bench launches [key=value ...]
+
+  samplers=all caches=[none,dual]   all, or a list; settings follow a colon: 'samplers=[klass,topk:tokens_per_step=2]'
+  bench.drafting=[none]             draft lengths of FreeDave, auto among them; none: without drafts
+  bench.batches=[1]                 batch sizes
+  bench.shape=llada-8b              whose layers are counted and whose weights are read: also dream-7b
+  bench.card=h200                   the card that would read them: a100, h100, h200, b200
+  bench.prompt=64 bench.new=32 bench.warmup=2 bench.steps=3
+  bench.dtype=bfloat16 bench.detail=true   the second also shows which line of the program launches what
+
+A narrow model with the layers of the shape decodes on a pretended device, which counts what it is asked to do. Steps
+that recompute everything for a cache are left out where there are others; figures are medians of the rest. A step waits
+for the GPU at least once: the host must hear what is left to do. Where "ms at 5 us" is above "ms of weights", launching
+takes longer than reading the weights does, and the GPU stands idle. Needs no GPU; kernels of Triton (rotation, gate,
+noise) count as one each, without Triton there are more. The last line is everything as JSON.
+
+groups:
+{groups}
+
+examples:
+  dlm bench launches
+  dlm bench launches samplers=[threshold] caches=all bench.batches=[1,8]
+  dlm bench launches samplers=[topk] caches=[dual] bench.drafting=[none,4] bench.detail=true
+"""
 
 
 def run(overrides: list[str]) -> int:
@@ -238,6 +265,12 @@ def _drafting(request: Request) -> None:
     bench_drafting(request.settings, samplers, caches, stepper=request.sampler)
 
 
+def _launches(request: Request) -> None:
+    from dlm.bench.launches import bench_launches
+
+    bench_launches(request.settings, request.parts("sampler"), request.parts("cache"))
+
+
 class Bench(NamedTuple):
     """A measurement."""
 
@@ -258,6 +291,13 @@ BENCHES = {
         {"sampler": ("parts",)},
     ),
     "caches": Bench("what each cache saves beside no cache", "bench_caches", CACHES, _caches, {"cache": ()}),
+    "launches": Bench(
+        "what a step asks of a GPU, counted without one",
+        "bench_launches",
+        LAUNCHES,
+        _launches,
+        {"sampler": ("parts",), "cache": ()},
+    ),
     "drafting": Bench(
         "what drafts save beside no drafts", "bench_drafting", DRAFTING, _drafting, {"sampler": ("parts",), "cache": ()}
     ),

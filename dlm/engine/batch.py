@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from dlm.engine.canvas import Canvas, Job, SpecialIds
 from dlm.engine.interfaces import CacheRun
@@ -41,6 +43,7 @@ class Batch:
     sampler: Sampler
     cache: CacheRun
     state: SamplerState
+    _open: tuple[Tensor, Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def start(
@@ -60,6 +63,14 @@ class Batch:
         canvas = Canvas.of(live, max((job.end for job in jobs), default=0), place.ids, place.device)
         rows, blocks, state = [Row.of(job) for job in live], BlockState.fresh(canvas), SamplerState.of(sampler, canvas)
         return cls(canvas, rows, waiting, blocks, sampler, open_cache(canvas), state)
+
+    def open_in(self, blocks: BlockState) -> Bool[Tensor, "B W"]:
+        """Positions of the blocks that are still to be filled; kept, since the end of a step and the beginning of the
+        next one ask the same."""
+        masked, block = self.canvas.masked, blocks.block
+        if self._open is None or self._open[0] is not masked or self._open[1] is not block:
+            self._open = masked, block, masked & block
+        return self._open[2]
 
     def release(self, finished: Sequence[int]) -> None:
         """Free the slots of finished rows: waiting jobs move in, what is left over is compacted away."""

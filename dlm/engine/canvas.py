@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -90,6 +90,8 @@ class Canvas:
     mask_id: int
     end_ids: tuple[int, ...]
     columns: Int[Tensor, " W"]
+    _masked: Bool[Tensor, "B W"] | None = field(default=None, init=False, repr=False)
+    _live: Bool[Tensor, "B W"] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def of(cls, jobs: Sequence[Job], length: int, ids: SpecialIds, device: torch.device) -> Canvas:
@@ -125,8 +127,18 @@ class Canvas:
 
     @property
     def masked(self) -> Bool[Tensor, "B W"]:
-        """Positions that are still to be filled."""
-        return self.writable & (self.tokens == self.mask_id)
+        """Positions that are still to be filled. Within a run, which nobody else writes to, kept until tokens are
+        written."""
+        if self._masked is None or not self.tokens.is_inference():
+            self._masked = self.writable & (self.tokens == self.mask_id)
+        return self._masked
+
+    @property
+    def live(self) -> Bool[Tensor, "B W"]:
+        """Positions before each row's end. Within a run kept until an end moves."""
+        if self._live is None or not self.tokens.is_inference():
+            self._live = self.columns < self.end[:, None]
+        return self._live
 
     @property
     def region(self) -> Int[Tensor, " B"]:
@@ -137,6 +149,7 @@ class Canvas:
         """Put a fresh row into ``slot``; whatever was there is gone. A row that begins with less than was asked for has
         end-of-text ids behind its first end."""
         device, end = self.tokens.device, job.first_end
+        self._masked = self._live = None
         self.tokens[slot] = 0
         self.tokens[slot, : job.end] = torch.tensor(job.tokens, device=device)
         self.writable[slot] = False
@@ -152,10 +165,11 @@ class Canvas:
     def keep(self, slots: list[int]) -> None:
         """Drop every row that is not in ``slots`` (row compaction)."""
         index = torch.tensor(slots, dtype=torch.long, device=self.tokens.device)
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor) and field.name != "columns":
-                setattr(self, field.name, value.index_select(0, index))
+        self._masked = self._live = None
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Tensor) and each.name != "columns":
+                setattr(self, each.name, value.index_select(0, index))
 
     def branched(self, tokens: Int[Tensor, "R W"], owner: Int[Tensor, " R"]) -> Canvas:
         """A canvas whose rows are versions, with these tokens, of the rows ``owner``."""
@@ -176,14 +190,15 @@ class Canvas:
         confidence: Float[Tensor, "B N"],
     ) -> None:
         """Write ``tokens`` where ``chosen``, and remember at which step and with which confidence."""
-        target = positions.masked_fill(~chosen, self.scratch)
+        self._masked = None
+        target = torch.where(chosen, positions, self.columns[-1])
         self.tokens.scatter_(1, target, tokens)
         self.commit_step.scatter_(1, target, step[:, None].expand_as(target))
         self.commit_confidence.scatter_(1, target, confidence.double())
 
     def fill(self, where: Bool[Tensor, "B W"], token: int | Int[Tensor, " B"]) -> None:
         """A stop rule writes ``token`` into all of ``where``: no step has committed it."""
-        where = where & self.writable
+        where, self._masked = where & self.writable, None
         self.cut_away = self.cut_away + (where & (self.tokens == self.mask_id)).sum(dim=1)
         filler = token[:, None] if isinstance(token, Tensor) else self.tokens.new_full((), token)
         self.tokens = torch.where(where, filler, self.tokens)
@@ -199,7 +214,7 @@ class Canvas:
         least = (self.columns + 1).expand_as(given).masked_fill(~given, 0).amax(dim=1)
         last = torch.minimum(self.end, torch.maximum(end, least))
         self.fill(self.inside(last, self.end), self.end_ids[0])
-        self.end = last
+        self.end, self._live = last, None
 
     def insert(self, at: Int[Tensor, " B"], count: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Put ``count`` masks before the position ``at`` of each row; what follows moves to the right, and the end with
@@ -209,7 +224,7 @@ class Canvas:
         fresh = (self.columns >= first) & (self.columns < behind)
         moved = (self.columns >= behind) & (self.columns < self.asked[:, None])
         source = torch.where(moved, self.columns - count[:, None], self.columns)
-        self.end = self.end + count
+        self.end, self._masked, self._live = self.end + count, None, None
         inside = self.columns < self.end[:, None]
         self.tokens = self.tokens.gather(1, source).masked_fill(fresh, self.mask_id)
         self.writable = (self.writable.gather(1, source) | fresh) & inside
@@ -219,7 +234,7 @@ class Canvas:
 
     def remask(self, where: Bool[Tensor, "B W"]) -> None:
         """Take committed tokens back: the positions are masked again and forget when they were committed."""
-        where = where & self.writable
+        where, self._masked = where & self.writable, None
         self.tokens.masked_fill_(where, self.mask_id)
         self.commit_step.masked_fill_(where, -1)
         self.commit_confidence.masked_fill_(where, torch.nan)
@@ -236,8 +251,11 @@ def pack_positions(wanted: Bool[Tensor, "B W"], columns: Int[Tensor, " W"], coun
     ``count`` must be at least the largest number of True columns in a row; the caller knows it on the host, so
     nothing waits for the device here.
     """
-    rows, width = wanted.shape
-    place = torch.where(wanted, wanted.cumsum(dim=1), 0)
-    slots = columns.new_full((rows, count + 1), width - 1)
-    # Slot 0 collects everything that is not wanted and is cut off again.
-    return slots.scatter_(1, place, columns.expand(rows, width))[:, 1:]
+    return packed(wanted.cumsum(dim=1), columns, count)
+
+
+def packed(order: Int[Tensor, "B W"], columns: Int[Tensor, " W"], count: int) -> Int[Tensor, "B N"]:
+    """As :func:`pack_positions`, from the running number of True columns: the n-th one is where it passes n."""
+    numbers = columns[:count].expand(order.shape[0], -1).contiguous()
+    # Without the last column a number that is never passed finds the scratch column.
+    return torch.searchsorted(order[:, :-1].contiguous(), numbers, right=True)

@@ -25,7 +25,7 @@ from dlm.engine.shadow import lay_out, slots_of, with_shadow
 from dlm.engine.step import BlockState
 from dlm.models.backbone import Backbone
 
-# Logits that exist at one time, in elements: 64 rows of a 126,464-word vocabulary.
+# Logits that exist at one time on a CPU, in elements: 64 rows of a 126,464-word vocabulary.
 CHUNK_ELEMENTS = 64 * 126_464
 # What a CPU works on at one time after the head: a few rows of a large vocabulary, which its caches hold.
 _CACHED_ELEMENTS = 2**20
@@ -111,17 +111,12 @@ class Hidden:
         return gathered
 
     def _answer(self, shift: int, feed: Feed, states: Tensor, wanted: Tensor) -> Tensor:
+        source, last = (wanted - shift).clamp_min(0) if shift else wanted, states.shape[1] - 1
         if feed.positions is None:
-            column = (wanted.clamp_max(states.shape[1] - 1) - shift).clamp_min(0)
-        else:
-            column = column_of(feed.positions, self.canvas).gather(1, (wanted - shift).clamp_min(0))
+            column = source.clamp_max(last)
+        else:  # fed positions ascend
+            column = torch.searchsorted(feed.positions, source.contiguous()).clamp_max(last)
         return states.gather(1, column[..., None].expand(-1, -1, states.shape[-1]))
-
-
-def column_of(positions: Int[Tensor, "R T"], canvas: Canvas) -> Int[Tensor, "R W"]:
-    """In which column of a feed each position stands; 0 where it was not fed."""
-    entries = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
-    return torch.zeros_like(canvas.tokens[:1]).expand(positions.shape[0], -1).scatter(1, positions, entries)
 
 
 def _at_columns(feed: Feed, states: Float[Tensor, "R T D"], columns: Int[Tensor, "R W"]) -> Float[Tensor, "R W D"]:
@@ -203,7 +198,7 @@ class Forward:
 
     def source(self, wanted: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
         """The positions whose rows score the tokens at ``wanted``."""
-        return (wanted - self.shift).clamp_min(0)
+        return (wanted - self.shift).clamp_min(0) if self.shift else wanted
 
     def feed(
         self, canvas: Canvas, feed: Feed
@@ -246,7 +241,7 @@ class Forward:
         noise = None
         if self.sampler.proposer.temperature > 0:
             noise = uniform(canvas.key, blocks.step, Purpose.TOKEN, positions).flatten()
-        proposals, chunk = [], self._chunk_rows()
+        proposals, chunk = [], rows_at_once(rows[0].device, self.vocabulary.width)
         for first in range(0, rows[0].shape[0], chunk):
             part = slice(first, first + chunk)
             self.watch.mark("forward")
@@ -301,7 +296,8 @@ class Forward:
         if not seen.slots:
             return None
         slots, inside = slots_of(blocks, self.longest)
-        tokens, chunk = canvas.tokens.gather(1, slots).flatten(), self._chunk_rows()
+        tokens = canvas.tokens.gather(1, slots).flatten()
+        chunk = rows_at_once(tokens.device, self.vocabulary.width)
         rows = [h.flatten(0, 1) for h in seen.slots]
         probs = []
         for first in range(0, tokens.shape[0], chunk):
@@ -386,9 +382,18 @@ class Forward:
         return [self.model.logit_rows(h, None, positions).flatten(0, 1) for h in previous.hidden]
 
     def _cached_rows(self, logits: Float[Tensor, "R V"]) -> int:
-        if logits.is_cuda:
+        if logits.device.type != "cpu":
             return logits.shape[0]
         return max(1, _CACHED_ELEMENTS // logits.shape[1])
 
-    def _chunk_rows(self) -> int:
-        return max(1, CHUNK_ELEMENTS // max(1, self.vocabulary.width))
+
+def rows_at_once(device: torch.device, vocabulary: int) -> int:
+    """Rows the head is asked for in one call. Every call reads its whole matrix, which on a GPU is what it costs: there
+    as many as a quarter of the free memory holds, logits, their copy and probabilities in float32."""
+    if device.type == "cpu":
+        return max(1, CHUNK_ELEMENTS // max(1, vocabulary))
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return 2**20
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(64, free // 4 // (12 * vocabulary))

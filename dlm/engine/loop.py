@@ -235,7 +235,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         batch, rules = self.batch, self.rules
         canvas = batch.canvas
         blocks, opened, most = self._open_blocks(state)
-        eligible = canvas.masked & blocks.block
+        eligible = batch.open_in(blocks)
         wanted, exiting = rules.wanted(canvas, blocks, eligible)
         end = rules.visible_end(canvas, state)
         if end is not None:
@@ -270,7 +270,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         batch, view, exiting, fill = self.batch, outcome.view, outcome.exiting, None
         canvas, blocks = batch.canvas, view.blocks
         masked = canvas.masked
-        block_open = (masked & blocks.block).sum(dim=1)
+        block_open = batch.open_in(blocks).sum(dim=1)
         if self.sampler.stop is not None:
             closed = block_open == 0 if exiting is None else (block_open == 0) & ~exiting
             asked = self.rules.answers
@@ -278,8 +278,9 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
             ended = masked & (fill >= 0)[:, None]
             canvas.fill(ended, fill)
             masked = masked & ~ended
-        batch.blocks = replace(blocks, step=blocks.step + 1, block_step=blocks.block_step + 1)
-        bad = (view.proposal.prob.isnan() & view.eligible).any(dim=1)
+        batch.blocks = blocks.later(1)
+        bad = view.proposal.prob.isnan()
+        bad = (bad & view.eligible if self.rules.looks else bad).any(dim=1)
         report = {"open": masked.sum(dim=1), "block_open": block_open, "broken": bad}
         if exiting is not None:
             report["exiting"] = exiting

@@ -80,7 +80,7 @@ def _uniform_on_gpu(key: Tensor, step: Tensor, purpose: int, positions: Tensor) 
     (rows, count), size, salt = positions.shape, 128, _signed(_GOLDEN_WORD * purpose)
     with torch.cuda.device(key.device):
         kernel()[(rows, -(-count // size))](
-            key.contiguous(), step.contiguous(), positions, out, salt, count, *positions.stride(), SIZE=size
+            key.contiguous(), step.contiguous(), positions, out, salt, count, *positions.stride(), size=size
         )
     return out
 
@@ -91,14 +91,14 @@ def kernel() -> Any:
     import triton  # type: ignore[import-not-found]
     from triton import language as tl
 
-    @triton.jit
+    @triton.jit  # type: ignore[untyped-decorator]
     def drawn(  # type: ignore[no-untyped-def]
-        key, step, positions, out, salt, count, per_row, per_place, SIZE: tl.constexpr
+        key, step, positions, out, salt, count, per_row, per_place, size: tl.constexpr
     ):
         row = tl.program_id(0)
-        lane = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
+        lane = tl.program_id(1) * size + tl.arange(0, size)
         inside = lane < count
-        golden = tl.full((SIZE,), 0x9E3779B97F4A7C15, tl.uint64)
+        golden = tl.full((size,), 0x9E3779B97F4A7C15, tl.uint64)
         place = tl.load(positions + row * per_row + lane * per_place, mask=inside, other=0).to(tl.uint64)
         word = tl.load(key + row).to(tl.uint64) + golden * (tl.load(step + row).to(tl.uint64) + 1)
         for level in tl.static_range(3):

@@ -13,8 +13,9 @@ Rules that hold for every sampler:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -96,6 +97,23 @@ class Vocabulary:
     width: int
     valid: int
     unconfident: tuple[int, ...] = ()
+    _vectors: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def bans(self, x: Tensor) -> Float[Tensor, " V"]:
+        """What takes the ids out of the running that may not be proposed, added to logits like ``x``."""
+        return self._vector("bans", (self.mask_id, *range(self.valid, self.width)), x)
+
+    def left_out(self, x: Tensor) -> Float[Tensor, " V"]:
+        """The same for those that are left out of the confidence."""
+        return self._vector("left out", self.unconfident, x)
+
+    def _vector(self, name: str, ids: Sequence[int], x: Tensor) -> Float[Tensor, " V"]:
+        key = (name, x.dtype, x.device)
+        if key not in self._vectors:
+            vector = torch.zeros(x.shape[1], dtype=x.dtype)
+            vector[list(ids)] = BANNED
+            self._vectors[key] = vector.to(x.device)
+        return self._vectors[key]
 
     @classmethod
     def of(cls, description: ModelDescription, proposer: Proposer) -> Vocabulary:
@@ -225,43 +243,22 @@ def _measure(
     token: Int[Tensor, " R"] | None,
     needs: frozenset[Statistic],
 ) -> Proposal:
-    """Statistics of ``token`` (the best allowed id when None) under softmax(x). Overwrites ``x``."""
-    mask_logit = x[:, vocabulary.mask_id].clone()
-    x[:, vocabulary.mask_id] = BANNED
-    best, best_token = x[:, : vocabulary.valid].max(dim=1)
-    # Everything is measured from the best allowed logit; a banned id that beats it only enlarges the normaliser.
-    token_logit = None if token is None else x.gather(1, token[:, None]).squeeze(1)
-    token = best_token if token is None else token
-    second = _runner_up(x, token, mask_logit) if "margin" in needs else None
-
-    x -= best[:, None]
-    mask_gap = mask_logit - best
-    weight = torch.exp(x) if "entropy" in needs else x.exp_()
-    mask_weight = mask_gap.exp()
-    total = weight.sum(dim=1) + mask_weight
-    entropy = None
-    if "entropy" in needs:
-        moment = weight.mul_(x).sum(dim=1) + mask_weight * mask_gap.clamp_min(BANNED)
-        entropy = total.log() - moment / total
-    numerator = torch.ones_like(total) if token_logit is None else (token_logit - best).exp()
-    if vocabulary.unconfident:
-        ids = torch.tensor(vocabulary.unconfident, device=x.device)
-        excluded = x[:, ids].exp() if "entropy" in needs else weight[:, ids]
-        numerator = numerator.masked_fill(torch.isin(token, ids), 0.0)
-        total = (total - excluded.sum(dim=1)).clamp_min(torch.finfo(x.dtype).tiny)
-    prob = numerator / total
-    margin = None if second is None else prob - (second - best).exp() / total
+    """Statistics of ``token`` (the best allowed id when None) under softmax(x)."""
+    token = (x + vocabulary.bans(x)).argmax(dim=1) if token is None else token
+    chosen, shares = token[:, None], x.softmax(dim=1)
+    entropy = torch.special.entr(shares).sum(dim=1) if "entropy" in needs else None
+    grown = None
+    if vocabulary.unconfident:  # left out of the normaliser, so that a proposal of one of them has no probability
+        kept = x + vocabulary.left_out(x)
+        grown = (x.logsumexp(dim=1) - kept.logsumexp(dim=1)).exp()
+        prob = kept.softmax(dim=1).gather(1, chosen).squeeze(1)
+    else:
+        prob = shares.gather(1, chosen).squeeze(1)
+    margin = None
+    if "margin" in needs:  # the mask id competes
+        second = shares.scatter_(1, chosen, 0.0).amax(dim=1)
+        margin = prob - (second if grown is None else second * grown)
     return Proposal(token, prob, margin, entropy)
-
-
-def _runner_up(
-    x: Float[Tensor, "R V"], token: Int[Tensor, " R"], mask_logit: Float[Tensor, " R"]
-) -> Float[Tensor, " R"]:
-    """The largest logit apart from the token's own; the mask id competes."""
-    own = x.gather(1, token[:, None])
-    second = x.scatter_(1, token[:, None], BANNED).amax(dim=1)
-    x.scatter_(1, token[:, None], own)
-    return torch.maximum(second, mask_logit)
 
 
 def _choose(

@@ -99,6 +99,7 @@ class SamplerRun:
     Attributes:
         hides, grows, shortens: whether a row may be fed only up to some position, grow, or be cut short.
         pace: how many positions every step commits, the best by score, as far as there are; None: that depends.
+        looks: whether a part looks at positions that may not be committed.
         idle_steps: see :class:`dlm.engine.sampler.Sampler`.
     """
 
@@ -111,7 +112,7 @@ class SamplerRun:
         if stores and self._cuts_short is not None:
             # What it looks at ahead of the block would have to be recomputed at every step.
             self._lookers = [part for part in self._lookers if part is not stop]
-        self.shortens = self._cuts_short is not None
+        self.shortens, self.looks = self._cuts_short is not None, bool(self._lookers)
         asked = self._cuts_short is not None and self._cuts_short.asks_accepted
         self._accepts = selector if asked and offers(selector, Selector.accepted) else None
         self.hides, self.grows = offers(selector, Selector.visible_end), sampler.grows
@@ -119,6 +120,7 @@ class SamplerRun:
         self.pace = sampler.budget.each if sampler.budget is not None and selector.best_first else None
         self._narrows = offers(blocks, BlockSchedule.narrow)
         self._moves = offers(blocks, BlockSchedule.move)
+        self._bounds: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
         self._in_places = offers(blocks, BlockSchedule.open_positions)
 
     @classmethod
@@ -252,29 +254,43 @@ class SamplerRun:
             view = replace(view, accepted=asked.one(self._accepts.accepted, (view,), "bool", shape))
         chosen, state.selector = asked.several(sampler.selector.step, (view, state.selector), ("bool",), shape)
         chosen = chosen & self._allowed(view)
-        if not self.idle_steps:
-            idle = ~chosen.any(dim=1, keepdim=True)
-            if forced is not None:
-                idle = idle & ~forced.any(dim=1, keepdim=True)
-            assert view.scores is not None
-            best = view.scores.argmax(dim=1, keepdim=True)
-            chosen = chosen.scatter(1, best, chosen.gather(1, best) | (idle & view.eligible.gather(1, best)))
         if forced is not None:
             chosen = chosen | forced
+        if not self.idle_steps:
+            chosen = self._never_idle(view, chosen, self._rewrites or forced is not None)
         exiting = None
         if sampler.exit is not None:
             exiting, state.exit = asked.several(sampler.exit.step, (view, state.exit), ("bool",), shape[:1])
         return view, chosen, exiting
 
+    def _never_idle(self, view: StepView, chosen: Bool[Tensor, "B N"], beyond: bool) -> Bool[Tensor, "B N"]:
+        """What is chosen, and in a row without any its best position. ``beyond``: others than eligible ones may be."""
+        assert view.scores is not None
+        # What is chosen is better than any score: then the best is one of those, and nothing changes.
+        best = torch.where(chosen, self._bound(view.scores, torch.inf), view.scores).argmax(dim=1, keepdim=True)
+        may_be = view.eligible | chosen if beyond else view.eligible
+        return chosen.scatter_(1, best, True) & may_be
+
+    def _eligible(self, view: StepView, scores: Float[Tensor, "B N"]) -> StepView:
+        """The view with scores, -inf where nothing may be committed."""
+        return replace(view, scores=torch.where(view.eligible, scores, self._bound(scores, -torch.inf)))
+
+    def _bound(self, like: Tensor, value: float) -> Float[Tensor, ""]:
+        """A number that stays on the device."""
+        key = (value, like.dtype, like.device)
+        if key not in self._bounds:
+            self._bounds[key] = torch.full((), value, dtype=like.dtype, device=like.device)
+        return self._bounds[key]
+
     def _scored(self, view: StepView, state: SamplerState) -> StepView:
         """The view with scores, -inf where nothing may be committed."""
         sampler, asked, shape = self.sampler, self.answers, view.positions.shape
         scores, state.score = asked.several(sampler.score.step, (view, state.score), ("float",), shape)
-        view = replace(view, scores=scores.masked_fill(~view.eligible, -torch.inf))
+        view = self._eligible(view, scores)
         memories = []
         for modifier, memory in zip(sampler.modifiers, state.modifiers, strict=True):
             scores, memory = asked.several(modifier.step, (view, memory), ("float",), shape)
-            view = replace(view, scores=scores.masked_fill(~view.eligible, -torch.inf))
+            view = self._eligible(view, scores)
             memories.append(memory)
         state.modifiers = tuple(memories)
         return view

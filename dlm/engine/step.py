@@ -59,7 +59,13 @@ class BlockState:
 
     def later(self, steps: Int[Tensor, " B"] | int) -> BlockState:
         """The state so many steps later in the same block."""
-        return replace(self, step=self.step + steps, block_step=self.block_step + steps)
+        # Both counters in one kernel.
+        step, block_step = (
+            torch._foreach_add([self.step, self.block_step], steps)
+            if isinstance(steps, int)
+            else torch._foreach_add([self.step, self.block_step], [steps, steps])
+        )
+        return replace(self, step=step, block_step=block_step)
 
     def opened(self, rows: Bool[Tensor, " B"], block: Bool[Tensor, "B W"], masks: Int[Tensor, " B"]) -> BlockState:
         """The state after ``rows`` have opened ``block`` with so many masked positions."""

@@ -52,7 +52,7 @@ def _rotate_on_gpu(
     with torch.cuda.device(x.device):
         rotate_kernel[(rows * fed,)](
             x, cos.contiguous(), sin.contiguous(), out, x.stride(0), x.stride(1), fed, heads, width // 2,
-            fed if shared else rows * fed, HEADS=_power(heads), HALF=_power(width // 2),
+            fed if shared else rows * fed, padded_heads=_power(heads), padded_half=_power(width // 2),
         )  # fmt: skip
     return out
 
@@ -65,7 +65,7 @@ def _gated_on_gpu(x: Float[Tensor, "... 2*M"]) -> Float[Tensor, "... M"]:
     out = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)
     size = 1024
     with torch.cuda.device(x.device):
-        gated_kernel[(out.numel() // width, -(-width // size))](x, out, width, SIZE=size)
+        gated_kernel[(out.numel() // width, -(-width // size))](x, out, width, size=size)
     return out
 
 
@@ -76,16 +76,17 @@ def _power(count: int) -> int:
 @cache
 def kernels() -> tuple[Any, Any]:
     """The Triton kernels, made when they are first needed."""
-    import triton
+    import triton  # type: ignore[import-not-found]
     from triton import language as tl
 
-    @triton.jit
+    @triton.jit  # type: ignore[untyped-decorator]
     def rotate(  # type: ignore[no-untyped-def]
-        x, cos, sin, out, per_row, per_place, fed, heads, half, tables, HEADS: tl.constexpr, HALF: tl.constexpr
-    ):
+        x, cos, sin, out, per_row, per_place, fed, heads, half, tables,
+        padded_heads: tl.constexpr, padded_half: tl.constexpr,
+    ):  # fmt: skip
         place = tl.program_id(0)
-        head = tl.arange(0, HEADS)[:, None]
-        lane = tl.arange(0, HALF)[None, :]
+        head = tl.arange(0, padded_heads)[:, None]
+        lane = tl.arange(0, padded_half)[None, :]
         inside = (head < heads) & (lane < half)
         source = x + (place // fed) * per_row + (place % fed) * per_place + head * 2 * half + lane
         first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
@@ -98,10 +99,10 @@ def kernels() -> tuple[Any, Any]:
         tl.store(target, first * c - second * s, mask=inside)
         tl.store(target + half, second * c + first * s, mask=inside)
 
-    @triton.jit
-    def gated(x, out, width, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+    @triton.jit  # type: ignore[untyped-decorator]
+    def gated(x, out, width, size: tl.constexpr):  # type: ignore[no-untyped-def]
         row = tl.program_id(0)
-        lane = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
+        lane = tl.program_id(1) * size + tl.arange(0, size)
         inside = lane < width
         gate = tl.load(x + row * 2 * width + lane, mask=inside, other=0.0).to(tl.float32)
         up = tl.load(x + row * 2 * width + width + lane, mask=inside, other=0.0).to(tl.float32)

@@ -196,11 +196,8 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "B T H h"], Float[Tensor, "B T K h"], Float[Tensor, "B T K h"]]:
         """Rotated queries and keys, and values, of normed rows."""
         arch, parts = self.arch, self._parts
-        packed = self._modules.get(QKV)
-        if packed is not None:
-            every = packed(n)
-        else:
-            every = torch.cat([parts.query(n), parts.key(n), parts.value(n)], dim=-1)
+        project = self._modules.get(QKV)
+        every = torch.cat([parts.query(n), parts.key(n), parts.value(n)], dim=-1) if project is None else project(n)
         every = every.view(*n.shape[:-1], -1, arch.head_width)
         turned = rotate(every[..., : arch.heads + arch.kv_heads, :], rope)
         q, k = turned.split([arch.heads, arch.kv_heads], dim=-2)
@@ -240,7 +237,7 @@ class Block(nn.Module):
         """Lay the query, key and value projections into one matrix, and gate and up: one product each instead of three
         and two. Nothing happens to projections that are no plain ones (quantised, adapted, or not in memory)."""
         for packed, names in packings(self.names).items():
-            linears = [self.get_submodule(name) for name in names]
+            linears: list[Any] = [self.get_submodule(name) for name in names]
             if all(type(x) is nn.Linear and not x.weight.is_meta for x in linears):
                 self.add_module(packed, _joined(linears))
                 for name in names:
@@ -273,6 +270,7 @@ class Transformer(nn.Module):
     arch: Architecture
     layered: bool = True
     _tables: Float[Tensor, "P 2 1 h"] | None = None
+    _tables_for: torch.dtype | None = None
 
     def build(self, arch: Architecture, names: Names) -> None:
         """Create every part; weights are initialised by the caller."""

@@ -172,6 +172,9 @@ class _RowsOnly(Run):
             query, torch.zeros_like(context.changed), context.live, context.shift, context.attention_block
         )
 
+    def _foresee(self, canvas: Any, blocks: Any) -> None:
+        """What has changed is not fed here."""
+
 
 @dataclass(frozen=True)
 class _ShortWindow(cache.Dual):
