@@ -224,8 +224,7 @@ class Budget(_Planned):
 
     @property
     def each(self) -> int | None:
-        """The number, where it is the same at every step, at least 1; None: it depends."""
-        return None
+        """The number, at least 1, where every step has the same; None: it depends."""
 
     def step(self, view: StepView, state: State) -> tuple[Int[Tensor, " B"], State]:
         """Positions to commit in this step, per row."""
@@ -303,8 +302,7 @@ class Reviser(Part):
         return None
 
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[Bool[Tensor, "B W"], State]:
-        """Canvas positions to mask again; ``chosen`` is what this step has just committed, and ``view.canvas`` holds it
-        already."""
+        """Canvas positions to mask again; ``chosen`` is what this step has committed: ``view.canvas`` holds it."""
         raise NotImplementedError
 
 
