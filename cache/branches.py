@@ -19,8 +19,8 @@ from torch import Tensor
 from cache.context import PolicyContext
 from cache.run import Run
 from cache.tree_attention import BranchKV, BranchVisibility
-from dlm.engine.canvas import Canvas, pack_positions
-from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, sees
+from dlm.engine.canvas import Canvas, pack_positions, versions
+from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, ForwardPlan, sees
 from dlm.engine.proposal import Proposal
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, State, StepView, map_state, renew_state
@@ -65,8 +65,8 @@ class PendingBranches:
     def accept(self, kept: Int[Tensor, " B"]) -> Int[Tensor, "B W"]:
         """Write what the kept branches and those they follow computed; returns the stamps after that."""
         if self.kv is not None:
-            branches = kept if self.slots is None else kept[self.slots]
-            self.kv.accept(self.place[branches], self.most)
+            branches = kept if self.slots is None else self.place[kept[self.slots]]
+            self.kv.accept(branches, self.most)
         return torch.where(self.lineage.fed[kept], self.tokens[kept], self.lineage.stamps[kept])
 
 
@@ -74,6 +74,7 @@ class BranchingRun(Run):
     """A policy at work that can also feed several branches of every row."""
 
     pending: PendingBranches
+    fed_positions: Int[Tensor, "B T"] | None = None  # of the step's rows that are not recomputed whole
 
     def evaluable(self, row: Row) -> int:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
@@ -118,8 +119,8 @@ class BranchingRun(Run):
     def _lineage(self, branches: Branches) -> BranchLineage:
         """Follow every branch from the row as it stands."""
         last, canvas, owner = self.last, branches.canvas, branches.owner
-        fed, stamps = last.active[owner], self.stamps[owner]
-        before, seen = torch.full_like(stamps, -1), last.seen[owner]
+        fed, stamps, seen = (versions(x, owner) for x in (last.active, self.stamps, last.seen))
+        before = torch.full_like(stamps, -1)
         if branches.remasks:
             live = canvas.columns < canvas.end[:, None]
             # A token that was taken back is none that the row is fed anyway: its key is that of the token.
@@ -130,6 +131,9 @@ class BranchingRun(Run):
             follows = fed & (above != torch.arange(above.shape[0], device=above.device))[:, None]
             stamps = torch.where(follows, canvas.tokens[above], stamps)
             return BranchLineage(stamps, fed, torch.where(follows, above[:, None], before), seen)
+        if not any(branches.depths):
+            return BranchLineage(stamps, fed, before, seen)
+        fed, stamps, seen = fed.clone(), stamps.clone(), seen.clone()
         state, live = _rows(self.state, owner), canvas.columns < canvas.end[:, None]
         for depth in sorted({*branches.depths} - {0}):
             level = torch.tensor([i for i, d in enumerate(branches.depths) if d == depth], device=owner.device)
@@ -164,7 +168,7 @@ class BranchingRun(Run):
     def _sizes(self, branches: Branches, lineage: BranchLineage) -> tuple[list[int], list[int], int]:
         """Positions each branch is fed and borrows, and the most that one and those it follows are fed."""
         last = self.last
-        if not branches.remasks and (self.policy.uniform_feed or not any(branches.depths)):
+        if self._alike(branches):
             counts = [0 if last.whole[slot] and not self.narrow else last.counts[slot] for slot in _owners(branches)]
             return counts, [0] * len(counts), max(counts)
         whole = torch.tensor(last.whole, device=lineage.fed.device)[branches.owner, None] & (not self.narrow)
@@ -172,6 +176,18 @@ class BranchingRun(Run):
         sizes = torch.stack([lineage.fed, borrowed, lineage.fed | (lineage.before >= 0)]) & ~whole
         fed, lent, together = sizes.sum(dim=2).tolist()
         return fed, lent, max(together)
+
+    def _alike(self, branches: Branches) -> bool:
+        """Whether every branch is fed what its row is."""
+        return not branches.remasks and (self.policy.uniform_feed or not any(branches.depths))
+
+    def plan(self, query: CacheQuery) -> ForwardPlan:
+        """See :class:`dlm.engine.interfaces.CacheRun`."""
+        plan = super().plan(query)
+        # A row that happens to be fed whole is not among those whose positions are packed.
+        packed = len(plan.feeds) == 1 or all(self.last.whole[slot] for slot in plan.refreshed)
+        self.fed_positions = plan.feeds[0].positions if packed else None
+        return plan
 
     def _branch_feed(
         self,
@@ -185,22 +201,24 @@ class BranchingRun(Run):
         canvas, ends = branches.canvas, [row.visible_end for row in self.last.query.rows]
         pick = slice(None) if chosen is None else chosen
         fed, reach, block = lineage.fed[pick], max(ends), self.layout.attention_block
-        positions = pack_positions(fed, canvas.columns, self.rounded(widths[0]))
+        alike, one = self._alike(branches), branches.owner[pick]
+        if alike and self.fed_positions is not None:
+            positions = versions(self.fed_positions, one)
+        else:
+            positions = pack_positions(fed, canvas.columns, self.rounded(widths[0]))
         valid = lineage.seen[pick, :reach] if self.narrow else None
         if not self.narrow and min(ends) < reach:
             valid = canvas.columns[:reach] < canvas.end[pick, None]
         if block:
             valid = sees(positions, canvas.columns[:reach], block, valid)
-        before = lineage.before[pick]
-        before = torch.where(before < 0, before, place[before.clamp_min(0)])
-        borrowed = lineage.seen[pick] & ~fed & (before >= 0) if widths[1] else torch.zeros_like(fed)
+        before, borrowed = lineage.before[pick], positions[:, :0]
+        if chosen is not None:
+            before = torch.where(before < 0, before, place[before.clamp_min(0)])
+        if widths[1]:
+            lent = lineage.seen[pick] & ~fed & (before >= 0)
+            borrowed = pack_positions(lent, canvas.columns, widths[1])
         visibility = BranchVisibility(
-            slot=branches.owner[pick],
-            positions=positions,
-            fed=fed,
-            before=before,
-            borrowed=pack_positions(borrowed, canvas.columns, widths[1]),
-            reach=reach,
+            slot=one, positions=positions, fed=fed, before=before, borrowed=borrowed, reach=reach, alike=alike
         )
         kv = BranchKV(self.store, visibility=visibility)
         tokens = canvas.tokens[pick].gather(1, positions)

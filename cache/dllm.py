@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cache.context import PolicyContext
-from cache.kv_store import Access, KeepAll, KVStore, flat, move_up
+from cache.kv_store import Access, KeepAll, flat, move_up
 from cache.policy import Policy
 from cache.run import Run
 from cache.settings import at_least, every_steps
 from dlm.engine.canvas import pack_positions
-from dlm.engine.no_cache import inside
 from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
-from dlm.engine.step import State, rank
+from dlm.engine.step import State, StepView, rank
 from dlm.errors import SettingsError
 from dlm.models.architecture import Rope
 from dlm.models.backbone import ModelDescription
@@ -27,8 +27,8 @@ from dlm.models.block import Block
 
 @dataclass(frozen=True)
 class DLLM(Policy):
-    """dLLM-Cache: the residual stream keeps its full length; each layer adds stored attention and MLP outputs where it
-    recomputes nothing. The prompt is recomputed every ``prompt_interval`` steps, the answer every ``interval`` steps,
+    """dLLM-Cache: the residual stream keeps its full length; where a layer recomputes nothing it adds what it has added
+    last. The prompt is recomputed every ``prompt_interval`` steps, the answer every ``interval`` steps,
     and in between the share ``ratio`` of the answer whose values moved most. The first layer is always recomputed.
 
     Positions whose token changed are recomputed first, however similar their values (the released code relies on
@@ -73,22 +73,6 @@ class DLLM(Policy):
         return context.live
 
 
-@dataclass
-class Kept:
-    """Outputs of the two halves of every layer, ``[rows, columns, width]`` each."""
-
-    attention: list[Tensor] = field(default_factory=list)
-    mlp: list[Tensor] = field(default_factory=list)
-
-    def layer(self, layer: int, store: KVStore, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The buffers of a layer."""
-        if layer == len(self.attention):
-            attention, mlp = (x.new_zeros(store.rows, store.columns, x.shape[2]) for _ in range(2))
-            self.attention.append(attention)
-            self.mlp.append(mlp)
-        return self.attention[layer], self.mlp[layer]
-
-
 @dataclass(frozen=True)
 class Choice:
     """Which rows of the stream a layer recomputes.
@@ -121,23 +105,33 @@ class DLLMRun(Run):
 
     def __init__(self, policy: DLLM, layout: Layout) -> None:
         super().__init__(policy, layout)
-        self.kept = Kept()
+        # What every layer added to the stream, ``[rows, columns, width]`` each.
+        self.added: list[Tensor] = []
         self.value_share = 0.0
 
     def plan(self, query: CacheQuery) -> ForwardPlan:
         plan = super().plan(query)
         # Rows that are no refresh show every position, but not from fresh features: nobody may leave from them.
-        fed = plan.fed
-        assert fed is not None
-        stale = [slot for slot in range(len(query.rows)) if not self.policy.refreshes(query.rows[slot])]
-        counts = list(plan.counts)
-        if stale:
-            fed = fed.clone()
-            fed[stale] = False
-            for slot in stale:
-                counts[slot] = self._equivalent(query.rows[slot])
-        refreshed = frozenset(range(len(query.rows))) - frozenset(stale)
-        return replace(plan, counts=counts, refreshed=refreshed, fed=fed)
+        stale = [slot for slot, row in enumerate(query.rows) if not self.policy.refreshes(row)]
+        if not stale:
+            return plan
+        assert plan.fed is not None
+        both = math.lcm(self.policy.prompt_interval, self.policy.interval)
+        fed = plan.fed & (query.blocks.step % both == 0)[:, None]
+        counts = [self._equivalent(row) if slot in stale else plan.counts[slot] for slot, row in enumerate(query.rows)]
+        return replace(plan, counts=counts, refreshed=frozenset(range(len(query.rows))) - {*stale}, fed=fed)
+
+    def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
+        """Beside the rest, how many positions of the answer now hold another token than the one they are kept for."""
+        report, canvas = super().end(view, chosen), view.canvas
+        moved = (self.stamps != canvas.tokens) & canvas.inside(canvas.start, canvas.end)
+        return report | {"moved": moved.sum(dim=1)}
+
+    def layer(self, layer: int, x: Tensor) -> Tensor:
+        """What a layer added to the stream."""
+        if layer == len(self.added):
+            self.added.append(x.new_zeros(self.store.rows, self.store.columns, x.shape[2]))
+        return self.added[layer]
 
     def _feeds(
         self,
@@ -151,51 +145,47 @@ class DLLMRun(Run):
             whole: [s for s, row in enumerate(query.rows) if self.policy.refreshes(row) == whole] for whole in (0, 1)
         }
         feeds = [self.refresh(query, slots[True])] if slots[True] else []
-        return (*feeds, self._chosen(query, slots[False])) if slots[False] else tuple(feeds)
+        return (*feeds, self._chosen(query, self.last.active, slots[False])) if slots[False] else tuple(feeds)
 
     def refreshing(self, query: CacheQuery, slots: Int[Tensor, " R"] | None) -> Access:
         return Whole(self.store, 0, self, slots)
 
-    def _chosen(self, query: CacheQuery, slots: list[int]) -> Feed:
+    def _chosen(self, query: CacheQuery, live: Bool[Tensor, "B W"], slots: list[int]) -> Feed:
         """The other rows: the whole stream, the scratch column included, of which each layer recomputes a part."""
-        canvas, rows = query.canvas, [query.rows[slot] for slot in slots]
-        index = None if len(slots) == len(query.rows) else torch.tensor(slots, device=canvas.start.device)
-        picked = slice(None) if index is None else index
-        reaches = [row.visible_end for row in rows]
-        live = torch.nn.functional.pad(
-            canvas.columns[:-1] < torch.tensor(reaches, device=canvas.start.device)[:, None], (0, 1)
-        )
-        changed = (self.stamps != canvas.tokens)[picked] & live
-        choice = self._choice(rows, canvas.columns, live, changed, canvas.start[picked])
-        valid = inside(reaches, canvas.columns)
+        index = None if len(slots) == len(query.rows) else torch.tensor(slots, device=live.device)
+        live = live if index is None else live[index]
         return Feed(
-            tokens=canvas.tokens[picked],
-            valid=valid,
-            memory=Chosen(self.store, 0, self, index, choice),
+            tokens=query.canvas.tokens if index is None else query.canvas.tokens[index],
+            valid=live,
+            memory=Chosen(self.store, 0, self, index, self._choice(query, slots, index, live)),
             slots=index,
         )
 
     def _choice(
-        self,
-        rows: list[Row],
-        columns: Int[Tensor, " W"],
-        live: Bool[Tensor, "R W"],
-        changed: Bool[Tensor, "R W"],
-        start: Int[Tensor, " R"],
+        self, query: CacheQuery, slots: list[int], index: Int[Tensor, " R"] | None, live: Bool[Tensor, "R W"]
     ) -> Choice:
-        answer = live & (columns >= start[:, None])
+        policy, columns, picked = self.policy, query.canvas.columns, slice(None) if index is None else index
+        rows, step = [query.rows[slot] for slot in slots], query.blocks.step[picked, None]
+        changed = (self.stamps != query.canvas.tokens)[picked] & live
+        answer = live & (columns >= query.canvas.start[picked, None])
         lengths = [row.visible_end - row.job.start for row in rows]
         places = pack_positions(answer, columns, max(lengths))
-        moved = changed.gather(1, places)
-        need = moved.sum(dim=1).tolist()
-        counts = []
-        prompts = [every_steps(row.steps, self.policy.prompt_interval) for row in rows]
-        for row, length, least in zip(rows, lengths, need, strict=True):
-            whole = every_steps(row.steps, self.policy.interval)
-            counts.append(length if whole else max(int(self.policy.ratio * length), least))
-        always = torch.tensor(prompts, device=live.device)[:, None] & live & ~answer | changed & ~answer
-        most = max(n + (row.job.start if p else 0) for n, row, p in zip(counts, rows, prompts, strict=True))
-        return Choice(places, moved, torch.tensor(counts, device=live.device), always, max(1, most))
+        moved, always = changed.gather(1, places), changed
+        prompts = [every_steps(row.steps, policy.prompt_interval) for row in rows]
+        if any(prompts):
+            always = always | (live & (step % policy.prompt_interval == 0))
+        whole = [every_steps(row.steps, policy.interval) for row in rows]
+        length = answer.sum(dim=1)
+        count = torch.maximum((policy.ratio * length.double()).long(), moved.sum(dim=1))
+        if any(whole):
+            count = torch.where(step[:, 0] % policy.interval == 0, length, count)
+        # The most rows that may be chosen, which the host must know, from what it was told of the step before.
+        known = zip(rows, lengths, whole, prompts, strict=True)
+        most = max(
+            (size if w else max(int(policy.ratio * size), row.cache["moved"])) + (row.job.start if p else 0)
+            for row, size, w, p in known
+        )
+        return Choice(places, moved, count, always & ~answer, self.rounded(most))
 
     def _equivalent(self, row: Row) -> int:
         """Rows of a whole layer that the step costs: a value alone is a fraction of one."""
@@ -209,8 +199,7 @@ class DLLMRun(Run):
         rows = self.stamps.shape[0]
         super().keep(slots)
         every = [stream * rows + slot for stream in range(self.layout.streams) for slot in slots]
-        for buffers in (self.kept.attention, self.kept.mlp):
-            buffers[:] = [move_up(buffer, every) for buffer in buffers]
+        self.added = [move_up(buffer, every) for buffer in self.added]
 
 
 @dataclass(frozen=True)
@@ -222,20 +211,12 @@ class Whole(Access):
 
     def run(self, layer: int, block: Block, x: Float[Tensor, "R T D"], rope: Rope, mask: Tensor | None) -> Tensor:
         assert self.owner is not None
-        width, rows = x.shape[1], slice(None) if self.slots is None else self.slots
-        attention, mlp = self.owner.kept.layer(layer, self.store, x)
-        arch = block.arch
+        width, rows, arch = x.shape[1], slice(None) if self.slots is None else self.slots, block.arch
         projections = 2 * arch.heads * arch.head_width + 2 * arch.kv_heads * arch.head_width + 3 * arch.mlp_width
         self.owner.value_share = arch.kv_heads * arch.head_width / projections
-        n = block.attention_input(x)
-        q, k, v = block.heads(n, rope)
-        k, v, mask = KeepAll(*self.store.layer(layer, block, x), self.slots, width)(q, k, v, mask)
-        added = block.attention_output(q, k, v, mask)
-        attention[rows, :width] = added
-        x = x + added
-        added = block.mlp_output(x)
-        mlp[rows, :width] = added
-        return x + added
+        out: Tensor = block(x, rope, mask, None, KeepAll(*self.store.layer(layer, block, x), self.slots, width))
+        self.owner.layer(layer, x)[rows, :width] = out - x
+        return out
 
     def doubled(self) -> Whole:
         half = self.store.rows // 2
@@ -253,39 +234,33 @@ class Chosen(Whole):
             return super().run(layer, block, x, rope, mask)
         assert self.owner is not None
         assert self.choice is not None
-        rows = torch.arange(x.shape[0], device=x.device) if self.slots is None else self.slots
-        n = block.attention_input(x)
         keys, values = self.store.layer(layer, block, x)
-        places = self._places(n, block, rows, values)
-        picked = n.gather(1, places[..., None].expand(-1, -1, n.shape[2]))
-        q, k, v = block.heads(picked, Rope(rope.cos[places], rope.sin[places]))
+        rows = torch.arange(x.shape[0], device=x.device) if self.slots is None else self.slots
+        places = self._places(x, block, rows, values)
+        everywhere = places[..., None].expand(-1, -1, x.shape[2])
         at = (rows[:, None] * self.store.columns + places).flatten()
-        flat(keys).index_copy_(0, at, k.flatten(0, 1).flatten(1))
-        flat(values).index_copy_(0, at, v.flatten(0, 1).flatten(1))
-        if self.slots is not None:
-            keys, values = keys[self.slots], values[self.slots]
-        attention, mlp = self.owner.kept.layer(layer, self.store, x)
-        # The stream keeps its full length: what was not chosen adds the outputs it had when it was last computed.
-        attention.flatten(0, 1).index_copy_(0, at, block.attention_output(q, keys, values, mask).flatten(0, 1))
-        x = x + (attention if self.slots is None else attention[self.slots])
-        added = block.mlp_output(x.gather(1, places[..., None].expand(-1, -1, x.shape[2])))
-        mlp.flatten(0, 1).index_copy_(0, at, added.flatten(0, 1))
-        return x + (mlp if self.slots is None else mlp[self.slots])
+        picked, tables = x.gather(1, everywhere), Rope(rope.cos[places], rope.sin[places])
+        out = block(picked, tables, mask, None, WriteChosen(keys, values, at, self.slots))
+        # The stream keeps its full length: what was not chosen adds what was added when it was last computed.
+        added = self.owner.layer(layer, x)
+        added.flatten(0, 1).index_copy_(0, at, (out - picked).flatten(0, 1))
+        return (x + (added if self.slots is None else added[self.slots])).scatter_(1, everywhere, out)
 
-    def _places(self, n: Tensor, block: Block, rows: Tensor, values: Tensor) -> Int[Tensor, "R T"]:
+    def _places(self, x: Tensor, block: Block, rows: Tensor, values: Tensor) -> Int[Tensor, "R T"]:
         """The rows of the stream this layer recomputes: the answer's lowest cosine between new and stored value. The
         new values are kept, whether their rows are chosen or not."""
         choice = self.choice
         assert choice is not None
-        columns = torch.arange(n.shape[1], device=n.device)
-        new = block.value_heads(n.gather(1, choice.answer[..., None].expand(-1, -1, n.shape[2]))).flatten(2)
+        columns = torch.arange(x.shape[1], device=x.device)
+        answer = x.gather(1, choice.answer[..., None].expand(-1, -1, x.shape[2]))
+        new = block.value_heads(block.attention_input(answer)).flatten(2)
         at = (rows[:, None] * self.store.columns + choice.answer).flatten()
         old = flat(values)[at].view_as(new)
         flat(values).index_copy_(0, at, new.flatten(0, 1))
         same = torch.nn.functional.cosine_similarity(new.float(), old.float(), dim=2)
         # Below any cosine: another token always counts as moved; above any: fillers never do.
-        same = same.masked_fill(choice.changed, -2.0).masked_fill(choice.answer == n.shape[1] - 1, torch.inf)
-        moved = rank(-same) < choice.count[:, None]
+        same = same.masked_fill_(choice.changed, -2.0).masked_fill_(choice.answer == x.shape[1] - 1, torch.inf)
+        moved = rank(-same, columns) < choice.count[:, None]
         chosen = choice.always.scatter(1, choice.answer, moved)
         chosen[:, -1] = False
         return pack_positions(chosen, columns, choice.most)
@@ -293,3 +268,21 @@ class Chosen(Whole):
     def doubled(self) -> Chosen:
         assert self.choice is not None
         return replace(self, slots=super().doubled().slots, choice=self.choice.doubled())
+
+
+@dataclass
+class WriteChosen:
+    """The exchange of :class:`Chosen`, one layer of it: keys and values go where they belong, and everything that is
+    stored of these rows is attended to."""
+
+    key: Tensor
+    value: Tensor
+    places: Tensor
+    slots: Tensor | None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        for buffer, new in ((self.key, k), (self.value, v)):
+            flat(buffer).index_copy_(0, self.places, new.flatten(0, 1).flatten(1))
+        if self.slots is None:
+            return self.key, self.value, mask
+        return self.key[self.slots], self.value[self.slots], mask

@@ -11,7 +11,7 @@ from torch import Tensor
 from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.settings import at_least, every_steps
-from dlm.engine.canvas import Canvas
+from dlm.engine.canvas import Canvas, pack_positions
 from dlm.engine.row import Row
 from dlm.engine.step import State, StepView, rank
 
@@ -43,31 +43,28 @@ class DKVGreedy(Policy):
         return every_steps(row.block_steps, self.interval)
 
     def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
-        upcoming = context.query.upcoming
-        assert upcoming is not None
-        return upcoming | near(upcoming, context.query.canvas.masked & context.live, self.window)
+        query = context.query
+        assert query.upcoming is not None
+        return near(query.upcoming, query.canvas.masked & context.live, self.window, query.most_upcoming)
 
     def candidates(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"] | None:
         return context.query.upcoming
 
 
-def near(chosen: Bool[Tensor, "B W"], masks: Bool[Tensor, "B W"], count: int) -> Bool[Tensor, "B W"]:
-    """For each chosen position in turn, from the left, the ``count`` nearest masks that are not taken yet; of two at
-    one distance the left one first."""
-    taken = chosen.clone()
-    if count == 0:
-        return taken
-    columns = torch.arange(chosen.shape[1], device=chosen.device)
+def near(chosen: Bool[Tensor, "B W"], masks: Bool[Tensor, "B W"], count: int, most: int) -> Bool[Tensor, "B W"]:
+    """What is chosen, at most ``most`` positions of a row, and for each in turn, from the left, the ``count`` nearest
+    masks that are not taken yet; of two at one distance the left one first."""
+    width, free = chosen.shape[1], masks & ~chosen
+    columns = torch.arange(width, device=chosen.device)
+    centres = pack_positions(chosen, columns, most)
+    # Fillers stand far away from every mask. Of two at one distance the left one is a half step nearer.
+    away = columns - centres.masked_fill_(centres == width - 1, -4 * width)[:, :, None]
+    distances, far = 2 * away.abs() + (away > 0), 4 * width
     # A window takes what windows before it have left, so the turns cannot be taken together.
-    for turn in range(int(chosen.sum(dim=1).max())):
-        place = (chosen.cumsum(dim=1) == turn + 1) & chosen
-        centre = place.to(torch.long).argmax(dim=1, keepdim=True)
-        # Left of two at one distance comes first: a half step nearer.
-        distance = 2 * (columns - centre).abs() + (columns > centre)
-        free = masks & ~taken & place.any(dim=1, keepdim=True)
-        order = rank(-distance.double().masked_fill(~free, torch.inf))
-        taken = taken | (free & (order < count))
-    return taken
+    for distance in distances.unbind(dim=1):
+        nearest, places = torch.where(free, distance, far).topk(min(count, width), dim=1, largest=False)
+        free = free.scatter(1, places, (nearest >= far) & free.gather(1, places))
+    return chosen | (masks & ~free)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class BranchVisibility:
             ``[R, W]``
         borrowed: positions it is not fed whose entry is another branch's, the last column for unused ones. ``[R, X]``
         reach: how many columns are attended to.
+        alike: whether all branches of a row are fed the same positions, so that none lacks what others were fed.
     """
 
     slot: Int[Tensor, " R"]
@@ -54,6 +55,7 @@ class BranchVisibility:
     before: Int[Tensor, "R W"]
     borrowed: Int[Tensor, "R X"]
     reach: int
+    alike: bool = False
 
     @cached_property
     def latest(self) -> Int[Tensor, "R W"]:
@@ -78,6 +80,7 @@ class BranchVisibility:
             before=torch.cat([self.before, torch.where(self.before < 0, self.before, second)]),
             borrowed=torch.cat([self.borrowed] * 2),
             reach=self.reach,
+            alike=self.alike,
         )
 
 
@@ -136,6 +139,9 @@ class BranchKV(Access):
     @cached_property
     def _lent(self) -> Source:
         """Entries of branches it follows."""
+        if not self.visibility.borrowed.shape[1]:
+            nothing = self.visibility.borrowed.flatten()
+            return Source(nothing, nothing)
         return self._at(
             torch.arange(self.visibility.fed.shape[0], device=self.visibility.fed.device), self.visibility.borrowed
         )
@@ -158,10 +164,14 @@ class BranchKV(Access):
             self._write(kept, most)
 
     def _write(self, kept: Int[Tensor, " A"], most: int) -> None:
-        latest = self.visibility.latest[kept]
-        columns = torch.arange(latest.shape[1], device=latest.device)
-        positions = pack_positions(latest >= 0, columns, most)
-        entries = self._at(kept, positions).entries
+        if self.visibility.alike:
+            positions, fed = self.visibility.positions[kept], self.visibility.positions.shape[1]
+            entries = (kept[:, None] * fed + torch.arange(fed, device=kept.device)).flatten()
+        else:
+            latest = self.visibility.latest[kept]
+            columns = torch.arange(latest.shape[1], device=latest.device)
+            positions = pack_positions(latest >= 0, columns, most)
+            entries = self._at(kept, positions).entries
         places = (self.visibility.slot[kept][:, None] * self.store.columns + positions).flatten()
         # One copy per layer: a kept branch and all those it follows are written at once, the latest entry each.
         for layer, fresh in enumerate(self.fresh):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, get_args
 
 import torch
@@ -38,9 +39,7 @@ class SuppressEnd(ScoreModifier):
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.scores is not None
-        ends = torch.zeros_like(view.eligible)
-        for end_id in view.canvas.end_ids:
-            ends |= view.proposal.token == end_id
+        ends = reduce(torch.logical_or, (view.proposal.token == end_id for end_id in view.canvas.end_ids))
         return view.scores.masked_fill(ends, _LAST), state
 
 
@@ -78,13 +77,14 @@ class EndRejection(ScoreModifier):
         assert view.scores is not None
         blocks, canvas = view.blocks, view.canvas
         region = canvas.region.double()
+        steps = torch.full_like(region, self.steps) if self.steps is not None else None
         j = (blocks.block_step if self.compat == "reference" else blocks.step).double()
         if self.schedule == "linear":
-            per_step = torch.ceil(region / self.tokens_per_step)
-            steps = per_step if self.steps is None else torch.full_like(region, self.steps)
-            share = torch.where(steps > 1, j / (steps - 1).clamp_min(1.0), 1.0)
+            if steps is None:
+                steps = region if self.tokens_per_step == 1 else torch.ceil(region / self.tokens_per_step)
+            share = (j / (steps - 1)).nan_to_num(nan=1.0, posinf=1.0)  # a single step is the last one
         else:
-            steps = region.log2().floor() if self.steps is None else torch.full_like(region, self.steps)
+            steps = region.log2().floor() if steps is None else steps
             share = (2.0 ** (j + 1) - 1) / 2.0**steps
         factor = self.low + (self.high - self.low) * share.clamp_max(1.0)
         ends = view.proposal.token == canvas.end_ids[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -177,7 +178,8 @@ class Canvas:
     def branched(self, tokens: Int[Tensor, "R W"], owner: Int[Tensor, " R"]) -> Canvas:
         """A canvas whose rows are versions, with these tokens, of the rows ``owner``."""
         rows = ("writable", "commit_step", "commit_confidence", "start", "end", "asked", "cut_away", "key")
-        return replace(self, tokens=tokens, **{name: getattr(self, name)[owner] for name in rows})
+        chosen: dict[str, Any] = {name: versions(getattr(self, name), owner) for name in rows}
+        return replace(self, tokens=tokens, **chosen)
 
     def inside(self, start: Int[Tensor, " B"], end: Int[Tensor, " B"]) -> Bool[Tensor, "B W"]:
         """Positions in ``[start, end)`` of each row."""
@@ -240,6 +242,11 @@ class Canvas:
         self.tokens.masked_fill_(where, self.mask_id)
         self.commit_step.masked_fill_(where, -1)
         self.commit_confidence.masked_fill_(where, torch.nan)
+
+
+def versions(rows: Tensor, owner: Int[Tensor, " R"]) -> Tensor:
+    """The row that each of several versions is one of, to be read only: of a single row no copies are made."""
+    return rows.expand(owner.shape[0], *rows.shape[1:]) if rows.shape[0] == 1 else rows[owner]
 
 
 def pack_positions(wanted: Bool[Tensor, "B W"], columns: Int[Tensor, " W"], count: int) -> Int[Tensor, "B N"]:

@@ -194,6 +194,11 @@ class Selector(_Planned):
         return False
 
     @property
+    def best_first(self) -> bool:
+        """Whether it commits the best by score, as many as the budget says, and no others."""
+        return False
+
+    @property
     def rewrites(self) -> bool:
         """Whether it may choose committed positions of the active block too: they get the present proposal."""
         return False
@@ -216,6 +221,10 @@ class Selector(_Planned):
 
 class Budget(_Planned):
     """How many positions a step commits."""
+
+    @property
+    def each(self) -> int | None:
+        """The number, at least 1, where every step has the same; None: it depends."""
 
     def step(self, view: StepView, state: State) -> tuple[Int[Tensor, " B"], State]:
         """Positions to commit in this step, per row."""
@@ -293,8 +302,7 @@ class Reviser(Part):
         return None
 
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[Bool[Tensor, "B W"], State]:
-        """Canvas positions to mask again; ``chosen`` is what this step has just committed, and ``view.canvas`` holds it
-        already."""
+        """Canvas positions to mask again; ``chosen`` is what this step has committed: ``view.canvas`` holds it."""
         raise NotImplementedError
 
 

@@ -245,10 +245,10 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
             eligible, wanted = eligible & fed, wanted & fed
             exiting = None if exiting is None else exiting & fed
         ahead = self.stepper.ahead(canvas, blocks)
-        upcoming = None
-        if self.asks_ahead:
-            upcoming = rules.upcoming(canvas, blocks, eligible, most, state)
-        plan = batch.cache.plan(CacheQuery(canvas, blocks, eligible, wanted, batch.rows, exiting, upcoming, ahead))
+        upcoming = rules.upcoming(canvas, blocks, eligible, most, state) if self.asks_ahead else None
+        soon = most if rules.pace is None else min(rules.pace, most)
+        query = CacheQuery(canvas, blocks, eligible, wanted, batch.rows, exiting, upcoming, ahead, soon)
+        plan = batch.cache.plan(query)
         eligible = eligible if plan.eligible is None else plan.eligible
         if plan.wanted is not None:
             wanted = plan.wanted

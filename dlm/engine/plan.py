@@ -55,6 +55,7 @@ class CacheQuery:
             None: there is no early exit, or it looks at nothing. ``[B, W]``
         upcoming: positions this step will commit, where the sampler can tell before the forward; None where it cannot
             or nobody asks. ``[B, W]``
+        most_upcoming: no row has more of them; known on the host.
         ahead: positions behind the block that drafts would like to see proposals for; they may not change what is
             computed for the others. None: there are none. ``[B, W]``
     """
@@ -67,6 +68,7 @@ class CacheQuery:
     exiting: Bool[Tensor, "B W"] | None = None
     upcoming: Bool[Tensor, "B W"] | None = None
     ahead: Bool[Tensor, "B W"] | None = None
+    most_upcoming: int = 0
 
 
 class PackedBranches(NamedTuple):

@@ -98,6 +98,7 @@ class SamplerRun:
 
     Attributes:
         hides, grows, shortens: whether a row may be fed only up to some position, grow, or be cut short.
+        pace: how many positions every step commits, the best by score, as far as there are; None: that depends.
         looks: whether a part looks at positions that may not be committed.
         idle_steps: see :class:`dlm.engine.sampler.Sampler`.
     """
@@ -116,6 +117,7 @@ class SamplerRun:
         self._accepts = selector if asked and offers(selector, Selector.accepted) else None
         self.hides, self.grows = offers(selector, Selector.visible_end), sampler.grows
         self.idle_steps, self._rewrites = sampler.idle_steps, selector.rewrites
+        self.pace = sampler.budget.each if sampler.budget is not None and selector.best_first else None
         self._narrows = offers(blocks, BlockSchedule.narrow)
         self._moves = offers(blocks, BlockSchedule.move)
         self._bounds: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}

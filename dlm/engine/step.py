@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.engine.canvas import Canvas
+from dlm.engine.canvas import Canvas, versions
 from dlm.engine.noise import Purpose, uniform
 from dlm.engine.proposal import Proposal
 
@@ -54,7 +55,7 @@ class BlockState:
 
     def of(self, rows: Int[Tensor, " R"]) -> BlockState:
         """The state of some rows, each as often as it is named."""
-        return BlockState(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return BlockState(*(versions(getattr(self, field.name), rows) for field in fields(self)))
 
     def later(self, steps: Int[Tensor, " B"] | int) -> BlockState:
         """The state so many steps later in the same block."""
@@ -140,7 +141,7 @@ class StepView:
             accepted=None,
         )
 
-    @property
+    @cached_property
     def real(self) -> Bool[Tensor, "B N"]:
         """Entries of ``positions`` that are no filler."""
         return self.positions != self.canvas.scratch
@@ -156,16 +157,26 @@ class StepView:
         laid[:, self.canvas.scratch] = fill
         return laid
 
+    def marks(self, entries: Bool[Tensor, "B N"]) -> Bool[Tensor, "B W"]:
+        """The canvas positions of these entries, of which no filler may be one."""
+        return torch.zeros_like(self.canvas.writable).scatter_(1, self.positions, entries)
+
+    def rank(self, scores: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+        """:func:`rank` of scores of the proposed positions."""
+        return rank(scores, self.canvas.columns)
+
     def uniform(self, purpose: Purpose) -> Float[Tensor, "B N"]:
         """One uniform in (0, 1) per position from the row's own stream."""
         return uniform(self.canvas.key, self.blocks.step, purpose, self.positions)
 
 
-def rank(scores: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
-    """Place of each entry in descending order of score, 0 is best; equal scores: the lower position first."""
-    order = scores.sort(dim=1, descending=True, stable=True).indices
-    places = torch.arange(scores.shape[1], device=scores.device)
-    return torch.empty_like(order).scatter_(1, order, places.expand_as(order))
+def rank(scores: Float[Tensor, "B N"], columns: Int[Tensor, " W"] | None = None) -> Int[Tensor, "B N"]:
+    """Place of each entry in descending order of score, 0 is best; equal scores: the lower position first. ``columns``:
+    0, 1, 2, ..., where they are at hand."""
+    order, count = scores.sort(dim=1, descending=True, stable=True).indices, scores.shape[1]
+    if columns is None or columns.shape[0] < count:
+        columns = torch.arange(count, device=scores.device)
+    return torch.empty_like(order).scatter_(1, order, columns[:count].expand_as(order))
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -183,6 +184,7 @@ class DraftingStepper(Stepper):
         batch, run = inputs.batch, self.forward
         canvas, rows = batch.canvas, batch.rows
         most = self.rules.most(rows, self.rules.longest + self.beyond if self.spans_blocks else inputs.most)
+        most = min(most, canvas.scratch)
         if drafts is None or not any(row.drafts for row in rows):
             wanted = self._shown(inputs.wanted, inputs.ahead, inputs.plan.fed)
             positions = pack_positions(wanted, canvas.columns, most)
@@ -199,7 +201,7 @@ class DraftingStepper(Stepper):
         here = (many.masked & blocks.block).gather(1, positions)
         hidden = Hidden(plan.feeds, run.branch_states(branches, plan, self.packed), many)
         proposal = run.propose(many, blocks, hidden, positions, here, state)
-        numbers = torch.tensor([row.drafts for row in rows], device=positions.device)
+        numbers = constant(tuple(row.drafts for row in rows), positions.device)
         asked = None if branches.ahead is None else branches.wanted.gather(1, positions)
         return Answers(positions, here, proposal, asked, branches.first, numbers, plan.counts)
 
@@ -224,7 +226,7 @@ class DraftingStepper(Stepper):
             place += range(-1, len(ahead))
             depth += [0, *(steps - row.steps for steps, _ in ahead)]
         first = [number for number, nth in enumerate(place) if nth < 0]
-        slot, nth, starts = (torch.tensor(numbers, device=device) for numbers in (owner, place, first))
+        slot, nth, starts = (constant(tuple(numbers), device) for numbers in (owner, place, first))
         itself, draft = nth < 0, nth.clamp_min(0)
         tokens = torch.where(itself[:, None], batch.canvas.tokens[slot], drafts.tokens[slot, draft])
         many = batch.canvas.branched(tokens, slot)
@@ -313,6 +315,12 @@ class DraftingStepper(Stepper):
     def _most(self, inputs: StepInputs) -> int:
         """The most positions a row may commit at a step."""
         return self.rules.longest if self.spans_blocks else inputs.most
+
+
+@lru_cache(maxsize=1024)
+def constant(numbers: tuple[int, ...], device: torch.device) -> Int[Tensor, " K"]:
+    """Numbers that many steps need again, copied to the device once. To be read only."""
+    return torch.tensor(numbers, device=device)
 
 
 def _depth(row: Row) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dlm.engine.canvas import Canvas, pack_positions
+from dlm.engine.canvas import Canvas, pack_positions, versions
 from dlm.engine.forward import Hidden
 from dlm.engine.interfaces import Part, Speculator, offers
 from dlm.engine.plan import Branches
@@ -81,6 +82,44 @@ class Choice(NamedTuple):
     version: Int[Tensor, " B"]
     commit: Bool[Tensor, "B N"] | None = None
     only: Bool[Tensor, "B N"] | None = None
+
+
+class VersionOrder(NamedTuple):
+    """Which branch of a forward stands for which version of which row.
+
+    Attributes:
+        grid: the branch of each version; the row itself for those it does not have. ``[B, V]``
+        there: which versions it has. ``[B, V]``
+        owner: the row of each branch. ``[R]``
+        place: its place among all versions of all rows. ``[R]``
+        parent: the branch it follows, itself where it follows none. ``[R]``
+        depth: how many it follows. ``[R]``
+    """
+
+    grid: Int[Tensor, "B V"]
+    there: Bool[Tensor, "B V"]
+    owner: Int[Tensor, " R"]
+    place: Int[Tensor, " R"]
+    parent: Int[Tensor, " R"]
+    depth: Int[Tensor, " R"]
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def of(counts: tuple[int, ...], parents: tuple[int, ...], device: torch.device) -> VersionOrder:
+        """Of rows with so many versions each, made once."""
+        grid, there, owner, place, parent, depth, first = [], [], [], [], [], [], 0
+        depths = [0]
+        for above in parents[1:]:
+            depths.append(depths[above] + 1 if above else 0)
+        for slot, count in enumerate(counts):
+            grid.append([first + version if version < count else first for version in range(len(parents))])
+            there.append([version < count for version in range(len(parents))])
+            owner += [slot] * count
+            place += [slot * len(parents) + version for version in range(count)]
+            parent += [first + (above or version) for version, above in enumerate(parents[:count])]
+            depth += depths[:count]
+            first += count
+        return VersionOrder(*(torch.tensor(x, device=device) for x in (grid, there, owner, place, parent, depth)))
 
 
 class Probe(Part, Speculator):
@@ -170,83 +209,83 @@ class ProbingStepper(Stepper):
         tokens, probs = self._versions(edits, canvas)
         edited = tokens != canvas.tokens[:, None]
         edited[..., canvas.scratch] = False
-        grid, branches = self._branches(inputs, tokens, edited, counts)
+        order = VersionOrder.of(tuple(counts), tuple(self.parents), tokens.device)
+        branches = self._branches(inputs, tokens, edited, order, counts)
         plan = batch.cache.spread(branches)
 
         wanted, most = inputs.wanted, self.rules.most(batch.rows, inputs.most)
         if self.probe.remasks:
             wanted, most = wanted | edited.any(dim=1), most + edits.position[0].numel()
         positions = pack_positions(wanted, canvas.columns, min(most, canvas.scratch))
-        everywhere = positions[branches.owner]
+        everywhere = versions(positions, branches.owner)
         here = (branches.wanted & branches.canvas.masked).gather(1, everywhere)
         hidden = Hidden(plan.feeds, self.forward.branch_states(branches, plan, packed=False), branches.canvas)
         proposal = self.forward.propose(branches.canvas, branches.blocks, hidden, everywhere, here, state.copy())
 
-        version = torch.arange(len(self.parents), device=positions.device)
-        exists = version < torch.tensor(counts, device=positions.device)[:, None]
         at = positions[:, None].expand(-1, len(self.parents), -1)
-        real = (positions != canvas.scratch)[:, None]
-        exists = exists & (edited.any(dim=2) | (version == 0))
-        views = VersionViews(
-            canvas, blocks, positions, exists, edited.gather(2, at) & real, here[grid], proposal.gather(grid)
-        )
+        exists = order.there & edited.any(dim=2)
+        exists[:, 0] = True
+        grid = order.grid
+        # Nothing is edited in the scratch column, where fillers point.
+        views = VersionViews(canvas, blocks, positions, exists, edited.gather(2, at), here[grid], proposal.gather(grid))
         choice = self.probe.choose(views, state.probe)
-        rows = torch.arange(exists.shape[0], device=positions.device)
-        kept = torch.where(exists[rows, choice.version], choice.version, 0)
+        version = choice.version[:, None]
+        kept = (version * exists.gather(1, version))[:, 0]
         outcome = self._become(inputs, state, views, choice._replace(version=kept), (tokens, probs))
         # Last: what the store holds must not run ahead of the canvas when a step has to be taken again.
-        batch.cache.accept(grid[rows, kept])
+        batch.cache.accept(grid.gather(1, kept[:, None])[:, 0])
         return replace(outcome, counts=plan.counts)
 
     def _allowed(self, edits: Edits, canvas: Canvas, blocks: BlockState) -> Edits:
         """Tokens at open positions of the block, and masks at its committed ones where the probe takes any back."""
-        where = edits.position.flatten(1)
-        inside = (blocks.block & canvas.writable).gather(1, where).view_as(edits.position)
-        masked = canvas.masked.gather(1, where).view_as(edits.position)
+        where, masked = edits.position.flatten(1), canvas.masked
+        open_ = (blocks.block & masked).gather(1, where).view_as(edits.position)
         puts = edits.token != canvas.mask_id
-        right = inside & (puts & masked | ~puts & ~masked if self.probe.remasks else puts & masked)
-        return edits._replace(position=edits.position.masked_fill(~right, canvas.scratch))
+        right = open_ & puts
+        if self.probe.remasks:
+            committed = (blocks.block & canvas.writable & ~masked).gather(1, where).view_as(edits.position)
+            right = right | (committed & ~puts)
+        return edits._replace(position=torch.where(right, edits.position, canvas.scratch))
 
     def _versions(self, edits: Edits, canvas: Canvas) -> tuple[Int[Tensor, "B V W"], Float[Tensor, "B V W"]]:
         """The tokens of every version, and how sure the model was of those put in."""
-        tokens, probs = [canvas.tokens], [torch.full_like(canvas.tokens, torch.nan, dtype=edits.prob.dtype)]
-        for number, parent in enumerate(self.parents[1:]):
-            where = edits.position[:, number]
-            tokens.append(tokens[parent].scatter(1, where, edits.token[:, number]))
-            probs.append(probs[parent].scatter(1, where, edits.prob[:, number]))
-        return torch.stack(tokens, dim=1), torch.stack(probs, dim=1)
+        tokens = canvas.tokens[:, None].repeat(1, len(self.parents), 1)
+        probs = torch.full_like(tokens, torch.nan, dtype=edits.prob.dtype)
+        for made, new in ((tokens, edits.token), (probs, edits.prob)):
+            made[:, 1:].scatter_(2, edits.position, new)
+            for number, parent in enumerate(self.parents):
+                if parent:  # it begins with what another version has
+                    made[:, number] = made[:, parent]
+                    made[:, number].scatter_(1, edits.position[:, number - 1], new[:, number - 1])
+        return tokens, probs
 
     def _branches(
-        self, inputs: StepInputs, tokens: Int[Tensor, "B V W"], edited: Bool[Tensor, "B V W"], counts: list[int]
-    ) -> tuple[Int[Tensor, "B V"], Branches]:
-        """The versions that are asked about, and which of them stands for each version of each row: the row itself for
-        those it does not have."""
-        device, every = tokens.device, len(self.parents)
-        first = [sum(counts[:slot]) for slot in range(len(counts))]
-        numbers = [(slot, version) for slot, count in enumerate(counts) for version in range(count)]
-        owner, version, starts = (torch.tensor(n, device=device) for n in (*zip(*numbers, strict=True), first))
-        parents = torch.tensor(self.parents, device=device)
-        itself = torch.arange(owner.shape[0], device=device)
-        place = owner * every + version
-        many = inputs.batch.canvas.branched(rearrange(tokens, "b v w -> (b v) w")[place], owner)
-        depths = [self.depths[number] for _, number in numbers]
-        blocks = inputs.blocks.of(owner).later(torch.tensor(depths, device=device))
-        differs = rearrange(edited, "b v w -> (b v) w")[place]
-        branches = Branches(
+        self,
+        inputs: StepInputs,
+        tokens: Int[Tensor, "B V W"],
+        edited: Bool[Tensor, "B V W"],
+        order: VersionOrder,
+        counts: list[int],
+    ) -> Branches:
+        """The versions that are asked about."""
+        owner = order.owner
+        many = inputs.batch.canvas.branched(rearrange(tokens, "b v w -> (b v) w")[order.place], owner)
+        blocks = inputs.blocks.of(owner)
+        if any(self.depths):
+            blocks = blocks.later(order.depth)
+        differs = rearrange(edited, "b v w -> (b v) w")[order.place]
+        return Branches(
             canvas=many,
             blocks=blocks,
-            wanted=(inputs.eligible[owner] | differs) & blocks.block,
+            wanted=(versions(inputs.eligible, owner) | differs) & blocks.block,
             ahead=None,
             owner=owner,
-            parent=torch.where(parents[version] > 0, starts[owner] + parents[version], itself),
-            first=starts,
-            depths=depths,
+            parent=order.parent,
+            first=order.grid[:, 0],
+            depths=[self.depths[number] for count in counts for number in range(count)],
             counts=counts,
             remasks=self.probe.remasks,
         )
-        numbered = torch.arange(every, device=device)
-        there = numbered < torch.tensor(counts, device=device)[:, None]
-        return starts[:, None] + torch.where(there, numbered, 0), branches
 
     def _become(
         self,

@@ -48,18 +48,17 @@ def block_inputs(view: StepView, inputs: Inputs, length: int, masked: Bool[Tenso
     What a stop rule has cut away counts as committed, in ``probability`` as missing, as published.
     """
     blocks, proposal = view.blocks, view.proposal
-    sure = 0.0 if inputs == "negative_entropy" else 1.0
     if inputs == "negative_entropy":
         assert proposal.entropy is not None
-        values = -proposal.entropy.float()
+        values, unseen = -proposal.entropy.float(), torch.zeros_like(masked, dtype=torch.float32)
     else:
-        values = proposal.prob.float()
-    laid = view.on_canvas(torch.where(view.real, values, torch.nan), torch.nan)
-    known = ~laid.isnan() if inputs == "probability" else ~laid.isnan() & masked
-    laid = torch.where(known, laid, torch.where(masked, 0.0, sure))
+        values, unseen = proposal.prob.float(), (~masked).float()
+    if inputs != "probability":
+        values = torch.where(masked.gather(1, view.positions), values, unseen.gather(1, view.positions))
+    laid = unseen.scatter_(1, view.positions, values)
     columns = blocks.block_start[:, None] + torch.arange(length, device=laid.device)
     inside = columns < (blocks.block_end if inputs == "probability" else blocks.opened_end)[:, None]
-    return laid.gather(1, columns.clamp_max(view.canvas.scratch)).masked_fill(~inside, 0.0)
+    return laid.gather(1, columns.clamp_max(view.canvas.scratch)) * inside
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,7 +69,6 @@ class Ascending(Budget):
             raise SettingsError(f"ascending step sizes need at least 2 positions to fill, got {region}")
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
-        canvas, j = view.canvas, view.blocks.step
-        steps = canvas.region.double().log2().floor().long()
-        left = view.eligible.sum(dim=1)
-        return torch.where(j < steps - 1, 2 ** j.clamp_max(62), left), state
+        size, left = 2 ** view.blocks.step.clamp_max(60), view.eligible.sum(dim=1)
+        # Step j is not the last but one of floor(log2 G) if 2^(j+2) is at most G.
+        return torch.where(4 * size <= view.canvas.region, size, left), state

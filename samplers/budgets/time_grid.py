@@ -70,14 +70,11 @@ def grid_share(grid: TimeGrid, view: StepView) -> Float[Tensor, " B"]:
 
     In float32 like the reference: rounding decides where a truncated number just misses an integer.
     """
-    k = view.blocks.step
+    now = view.blocks.step
     # Not the masks of the block: a stop rule may cut it short, and the grid stays what it was.
-    steps = view.canvas.writable.sum(dim=1) if grid.steps is None else torch.full_like(k, grid.steps)
-    left = 1.0 - _time(grid, k + 1, steps) / _time(grid, k, steps)
-    return torch.where(k >= steps - 1, torch.ones_like(left), left)
-
-
-def _time(grid: TimeGrid, k: Int[Tensor, " B"], steps: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """The k-th point of torch.linspace(1, eps, steps + 1), which counts from the nearer end."""
-    stride = (grid.eps - 1.0) / steps.float()
-    return torch.where(2 * k < steps + 1, 1.0 + k * stride, grid.eps - (steps - k) * stride)
+    steps = view.canvas.writable.sum(dim=1) if grid.steps is None else torch.full_like(now, grid.steps)
+    # The k-th point of torch.linspace(1, eps, steps + 1), which counts from the nearer end, for this step and the next.
+    k = now[:, None] + view.canvas.columns[:2]
+    behind, stride = steps[:, None] - k, ((grid.eps - 1.0) / steps.float())[:, None]
+    time = torch.where(k <= behind, 1.0 + k * stride, grid.eps - behind * stride)
+    return (1.0 - time[:, 1] / time[:, 0]).masked_fill_(behind[:, 1] <= 0, 1.0)

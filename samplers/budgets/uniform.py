@@ -42,6 +42,10 @@ class Uniform(Budget):
     def plans_blocks(self) -> bool:
         return self.steps is not None
 
+    @property
+    def each(self) -> int | None:
+        return self.tokens_per_step
+
     def check(self, region: int, block: int) -> None:
         blocks = -(-region // block)
         if self.steps is not None and self.steps < blocks:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.calls import Checked
@@ -64,11 +64,14 @@ class AnswerRegion(metaclass=Checked):
 
     def where(self, canvas: Canvas) -> Bool[Tensor, "B W"]:
         """Its positions in every row."""
-        first = canvas.start + (self.start or 0)
+        return canvas.inside(*self.bounds(canvas))
+
+    def bounds(self, canvas: Canvas) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
+        """Its first position and its end in every row."""
+        first = canvas.start if self.start is None else canvas.start + self.start
         if self.after is not None:
             first = self._behind(canvas)
-        last = canvas.end if self.length is None else torch.minimum(first + self.length, canvas.end)
-        return canvas.inside(first, last)
+        return first, canvas.end if self.length is None else torch.minimum(first + self.length, canvas.end)
 
     def _behind(self, canvas: Canvas) -> Tensor:
         """First position behind the last occurrence of the suffix; the end of the row where it does not occur."""
@@ -108,8 +111,8 @@ class Stages(metaclass=Checked):
 
     def required(self, progress: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """The gap that is needed."""
-        later = torch.where(progress < self.cuts[1], self.mid, self.late)
-        return torch.where(progress < self.cuts[0], self.early, later)
+        gap = torch.full_like(progress, self.late, dtype=torch.float32)
+        return gap.masked_fill_(progress < self.cuts[1], self.mid).masked_fill_(progress < self.cuts[0], self.early)
 
 
 @dataclass(frozen=True)
@@ -185,13 +188,17 @@ class AnswerGap(EarlyExit):
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, " B"], None]:
         assert view.proposal.gap is not None
         canvas = view.canvas
-        here = view.here(self.region.where(canvas))
-        count = here.sum(dim=1)
-        mean = view.proposal.gap.double().masked_fill(~here, 0.0).sum(dim=1) / count.clamp_min(1)
+        first, last = self.region.bounds(canvas)
+        here = (view.positions >= first[:, None]) & (view.positions < last[:, None])
+        # A row without a region has the mean 0/0, which reaches nothing.
+        mean = torch.where(here, view.proposal.gap, 0.0).sum(dim=1, dtype=torch.float64) / here.sum(dim=1)
         region = canvas.region
         if self.progress == "filled":
             share = 1.0 - canvas.masked.sum(dim=1) / region
         else:
-            steps = -(-region // self.tokens_per_step) if self.steps is None else torch.full_like(region, self.steps)
-            share = (view.blocks.step + 1).double() / steps
-        return (mean >= self.thresholds.required(share)) & (count > 0), state
+            each = self.tokens_per_step
+            steps = region if each == 1 else (region + (each - 1)) // each
+            share = (view.blocks.step + 1).double() / (
+                steps if self.steps is None else torch.full_like(region, self.steps)
+            )
+        return mean >= self.thresholds.required(share), state

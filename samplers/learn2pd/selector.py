@@ -13,7 +13,7 @@ from torch import Tensor
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
-from dlm.engine.step import BlockState, RowSize, StepView, rank
+from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
 from dlm.training.filter_file import Filter, block_inputs, needs_of, read_filter, vocabulary_of
 
@@ -79,9 +79,8 @@ class Learn2PD(Selector):
                 f" blocks.length={self.filter.block_length}, or train one with block_length={block}"
             )
 
-    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
-        here = blocks.block & canvas.masked
-        return blocks.block if self.filter is not None and self.filter.inputs == "probability" else here
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"] | None:
+        return blocks.block if self.filter is not None and self.filter.inputs == "probability" else None
 
     def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.block if self.filter is not None and self.filter.inputs == "probability" else eligible
@@ -89,7 +88,7 @@ class Learn2PD(Selector):
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
         assert view.budget is not None
-        return self.accepted(view) | (rank(view.scores) < view.budget[:, None]), state
+        return self.accepted(view) | (view.rank(view.scores) < view.budget[:, None]), state
 
     def accepted(self, view: StepView) -> Bool[Tensor, "B N"]:
         """What the filter takes for final, without the budget."""
@@ -98,7 +97,7 @@ class Learn2PD(Selector):
         n = self.filter.block_length
         sure = torch.sigmoid(self.filter(block_inputs(view, self.filter.inputs, n, view.canvas.masked)))
         place = (view.positions - view.blocks.block_start[:, None]).clamp(0, n - 1)
-        return (sure.gather(1, place) > self._level) & (view.scores > _PUT_LAST) & view.eligible
+        return (sure.gather(1, place) > self._level) & (view.scores > _PUT_LAST)
 
     @property
     def _level(self) -> float:

@@ -66,17 +66,17 @@ class Lookahead(Probe):
     def choose(self, views: VersionViews, state: Candidates) -> Choice:
         # In float64: which branch is surest must not depend on how the batch is padded.
         left = views.eligible
-        mean = (views.proposal.prob.double() * left).sum(dim=2) / left.sum(dim=2)
-        mean = mean.masked_fill(~views.exists | ~left.any(dim=2), -torch.inf).nan_to_num(nan=-torch.inf)
-        return Choice(mean.argmax(dim=1))
+        mean = (views.proposal.prob * left).sum(dim=2, dtype=torch.float64) / left.sum(dim=2)
+        # A version without anything left has the mean 0/0.
+        return Choice(torch.where(views.exists, mean, torch.nan).nan_to_num_(nan=-torch.inf).argmax(dim=1))
 
     def learn(self, view: StepView, chosen: Bool[Tensor, "B N"], state: Candidates) -> Candidates:
-        open_ = view.eligible & ~chosen
-        prob = view.proposal.prob.double().masked_fill(~open_, -torch.inf)
-        missing = max(0, self.branches - prob.shape[1])
-        prob = torch.nn.functional.pad(prob, (0, missing), value=-torch.inf)
-        best = prob.sort(dim=1, descending=True, stable=True)
-        order, real = best.indices[:, : self.branches], best.values[:, : self.branches] > -torch.inf
-        inside = order.clamp_max(view.positions.shape[1] - 1)
-        position = view.positions.gather(1, inside).masked_fill(~real, view.canvas.scratch)
-        return Candidates(position, view.proposal.token.gather(1, inside), best.values[:, : self.branches])
+        prob = torch.where(view.eligible & ~chosen, view.proposal.prob.double(), -torch.inf)
+        prob, order = (x[:, : self.branches] for x in prob.sort(dim=1, descending=True, stable=True))
+        position = torch.where(prob > -torch.inf, view.positions.gather(1, order), view.canvas.scratch)
+        found = Candidates(position, view.proposal.token.gather(1, order), prob)
+        missing = self.branches - prob.shape[1]
+        if missing > 0:
+            none = self.init(view.canvas)
+            found = Candidates(*(torch.cat([x, y[:, :missing]], dim=1) for x, y in zip(found, none, strict=True)))
+        return found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Reviser, Selector
-from dlm.engine.step import BlockState, RowSize, StepView, rank
+from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
 from samplers.settings import within
 
@@ -40,10 +40,8 @@ class Hierarchy(Selector):
         chosen = run_best(view, view.scores, view.eligible, self.first) & (view.scores > self.low)
         if self.high is not None:
             chosen = chosen | (view.scores > self.high)
-        if self.first:
-            reached = view.scores.amax(dim=1, keepdim=True) >= self.low
-            chosen = chosen & reached
-        return chosen | (rank(view.scores) == 0), state
+        best = view.scores.argmax(dim=1, keepdim=True)
+        return chosen.scatter_(1, best, torch.ones_like(best, dtype=torch.bool)), state
 
 
 @dataclass(frozen=True)
@@ -85,25 +83,26 @@ class HierarchyRemask(Selector):
             chosen = chosen | (scores > self.high)
         # The best of all counts as chosen already, the others are filled up behind it.
         missing = (doubtful.sum(dim=1) + 1 - chosen.sum(dim=1)).clamp_min(0)
-        rest = rank(scores.masked_fill(chosen, -torch.inf))
+        rest = view.rank(scores.masked_fill(chosen, -torch.inf))
         return chosen | ((rest < missing[:, None]) & candidates), state
 
 
 def doubted(view: StepView, doubt: float) -> Bool[Tensor, "B N"]:
     """Committed positions of the block whose best token has become improbable."""
-    committed = view.here(view.blocks.block & view.canvas.writable & ~view.canvas.masked)
-    return committed & (view.proposal.prob < doubt)
+    here = (view.blocks.block & view.canvas.writable).gather(1, view.positions)
+    return here & (view.proposal.prob < doubt) & ~view.eligible
 
 
 def run_best(
     view: StepView, scores: Float[Tensor, "B N"], candidates: Bool[Tensor, "B N"], first: bool
 ) -> Bool[Tensor, "B N"]:
-    """The best candidate of every run of neighbouring candidates; equal ones: all, or the first."""
-    on_canvas = view.on_canvas(candidates.float()) > 0
+    """The best candidate of every run of neighbouring candidates; equal ones: all, or the first. The score of what is
+    no candidate is -inf."""
+    on_canvas = view.marks(candidates)
     starts = on_canvas & ~on_canvas.roll(1, dims=1)
-    run = starts.long().cumsum(dim=1).gather(1, view.positions).masked_fill(~candidates, 0)
+    run = starts.cumsum(dim=1).gather(1, view.positions) * candidates
     best = scores.new_full((scores.shape[0], view.canvas.tokens.shape[1] + 1), -torch.inf)
-    best = best.scatter_reduce(1, run, scores.masked_fill(~candidates, -torch.inf), "amax")
+    best.scatter_reduce_(1, run, scores, "amax")
     ties = candidates & (scores == best.gather(1, run))
     if not first:
         return ties
@@ -143,5 +142,4 @@ class RemaskDoubtful(Reviser):
         return f"doubt is {self.doubt} here and {selector.doubt} there, give both the same"
 
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
-        again = doubted(view, self.doubt) & ~chosen
-        return view.on_canvas(again.float()) > 0, state
+        return view.marks(doubted(view, self.doubt) & ~chosen), state

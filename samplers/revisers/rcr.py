@@ -9,24 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.interfaces import Budget, Reviser, Selector
-from dlm.engine.step import StepView, rank
+from dlm.engine.step import StepView
 from samplers.settings import at_least
-
-
-def standing(view: StepView) -> Float[Tensor, "B W"]:
-    """How sure every position of the block is: of a committed one the confidence at its commit, of an open one the
-    present one; inf outside, where nothing competes."""
-    canvas = view.canvas
-    prob = view.on_canvas(view.proposal.prob.double())
-    value = torch.where(canvas.masked, prob, canvas.commit_confidence)
-    # Tokens that no step has committed have no confidence, and stay.
-    return value.masked_fill(value.isnan() | ~(view.blocks.block & canvas.writable), torch.inf)
-
-
-def weakest(view: StepView, left: Int[Tensor, " B"]) -> Bool[Tensor, "B W"]:
-    """The ``left`` positions of the block that are least sure; of equal ones the higher position gives way."""
-    place = rank(-standing(view).flip(1)).flip(1)
-    return (place < left[:, None]) & view.blocks.block
 
 
 @dataclass(frozen=True)
@@ -34,28 +18,40 @@ class RunningConfidence(Selector):
     """All positions of the block compete, open ones with their present confidence, committed ones with that of their
     commit, and as many as the budget leaves open, the least sure, are masked after the step: the other open ones are
     committed, and committed ones among them remasked by :class:`samplers.RemaskOvertaken` (running confidence
-    remasking, RCR, of MDPO, arXiv 2508.13148, as its code does it)."""
+    remasking, RCR, of MDPO, arXiv 2508.13148, as its code does it). Of equal ones the higher position is masked."""
 
     uses_budget = True
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.budget is not None
-        left = (view.eligible.sum(dim=1) - view.budget).clamp_min(0)
-        return view.eligible & ~view.here(weakest(view, left)), state
+        canvas = view.canvas
+        prob = torch.zeros_like(canvas.commit_confidence).scatter_(1, view.positions, view.proposal.prob.double())
+        place = surest_first(view, torch.where(canvas.masked, prob, canvas.commit_confidence))
+        left = view.eligible.sum(dim=1, keepdim=True) - view.budget[:, None]
+        return place.gather(1, view.positions) < place.shape[1] - left, state
 
 
 @dataclass(frozen=True)
 class RemaskOvertaken(Reviser):
     """Remask the tokens of the block that are less sure than what stays open; see :class:`samplers.RunningConfidence`,
-    whose budget bounds it."""
+    whose budget bounds it.
+
+    Of the least sure positions that are to be masked all open ones are there already; so these are the least sure
+    tokens, as many as were committed beyond the budget."""
 
     partners = (RunningConfidence,)
 
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
         assert view.budget is not None
-        open_ = view.blocks.block & view.canvas.masked
-        left = (open_.sum(dim=1) + chosen.sum(dim=1) - view.budget).clamp_min(0)
-        return weakest(view, left) & ~open_, state
+        place = surest_first(view, view.canvas.commit_confidence)
+        number = chosen.sum(dim=1, keepdim=True) - view.budget[:, None]
+        return place >= place.shape[1] - number, state
+
+
+def surest_first(view: StepView, sure: Float[Tensor, "B W"]) -> Int[Tensor, "B W"]:
+    """Place of every position in descending order; in front what is outside the block and what no step has committed,
+    which has no confidence (NaN), and stays."""
+    return view.rank(torch.where(view.blocks.block, sure, torch.inf))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.interfaces import Budget, Reviser
-from dlm.engine.step import BlockState, StepView, rank
+from dlm.engine.step import BlockState, StepView
 from dlm.errors import SettingsError
 from samplers.settings import at_least, within
 
@@ -42,14 +42,14 @@ class RemaskingLoop(Budget):
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
         looping = in_extra_cycles(self, view.blocks, view.blocks.block_step)
-        return torch.where(looping, self.number, self.tokens_per_step), state
+        return looping * (self.number - self.tokens_per_step) + self.tokens_per_step, state
 
 
 def in_extra_cycles(loop: RemaskingLoop, blocks: BlockState, step: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
     """Whether ``step`` of the block is one of the extra cycles."""
-    steps = -(-blocks.block_masks // loop.tokens_per_step)
-    wanted = (steps.double() * loop.start).floor().long()
-    first = torch.minimum(wanted, steps - 1).clamp_min(1)
+    each = loop.tokens_per_step
+    steps = blocks.block_masks if each == 1 else (blocks.block_masks + (each - 1)) // each
+    first = torch.minimum((steps.double() * loop.start).long(), steps - 1).clamp_min_(1)
     cycles = blocks.block_masks.clamp_max(32) if loop.cycles is None else loop.cycles
     return (step >= first) & (step < first + cycles)
 
@@ -69,10 +69,11 @@ class RemaskLowest(Reviser):
 
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: None) -> tuple[Bool[Tensor, "B W"], None]:
         canvas, blocks = view.canvas, view.blocks
-        committed = blocks.block & canvas.writable & ~canvas.masked & (canvas.commit_step >= 0)
         next_is_extra = in_extra_cycles(self.loop, blocks, blocks.block_step + 1)
-        confidence = canvas.commit_confidence.nan_to_num(nan=1.0)
-        lowest = rank((-confidence).masked_fill(~committed, -torch.inf)) < self.loop.number
         # A block that is full has no step left to refill it.
         open_ = (blocks.block & canvas.masked).any(dim=1)
-        return lowest & committed & (next_is_extra & open_)[:, None], state
+        # What no step has committed has no confidence, and NaN is sorted last.
+        confidence = torch.where(blocks.block, canvas.commit_confidence, torch.nan)
+        lowest, places = (x[:, : self.loop.number] for x in confidence.sort(dim=1, stable=True))
+        again = (lowest < torch.inf) & (next_is_extra & open_)[:, None]
+        return torch.zeros_like(canvas.writable).scatter_(1, places, again), state

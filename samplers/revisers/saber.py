@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Reviser, Selector
-from dlm.engine.step import BlockState, RowSize, StepView, rank
+from dlm.engine.step import BlockState, RowSize, StepView
 from samplers.settings import at_least
 
 
@@ -36,11 +36,11 @@ class MeanThreshold(Selector):
     def step(self, view: StepView, state: Float[Tensor, "B W"]) -> tuple[Bool[Tensor, "B N"], Float[Tensor, "B W"]]:
         assert view.scores is not None
         mean = state.nanmean(dim=1).nan_to_num(nan=1.0)
-        above = (view.scores > mean[:, None]) & view.eligible
+        above = view.scores > mean[:, None]
         few = above.sum(dim=1, keepdim=True) < self.minimum
-        chosen = torch.where(few, rank(view.scores) < self.minimum, above) & view.eligible
-        new = view.on_canvas(view.proposal.prob.double().masked_fill(~chosen, torch.nan), torch.nan)
-        return chosen, torch.where(new.isnan(), state, new)
+        chosen = torch.where(few, view.rank(view.scores) < self.minimum, above) & view.eligible
+        known = torch.where(chosen, view.proposal.prob.double(), state.gather(1, view.positions))
+        return chosen, state.scatter(1, view.positions, known)
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,16 @@ class FallingConfidence(Reviser):
     def step(
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: Float[Tensor, "B W"]
     ) -> tuple[Bool[Tensor, "B W"], Float[Tensor, "B W"]]:
+        masked, block = view.canvas.masked, view.blocks.block & view.canvas.writable
         prob = view.proposal.prob.to(state.dtype)
-        risen = prob - state.gather(1, view.positions)
         beyond = view.canvas.columns >= view.blocks.block_end[:, None]
-        state = torch.where(view.on_canvas(torch.ones_like(prob)) > 0, view.on_canvas(prob), state)
-        state = state.masked_fill(beyond, -torch.inf)
-        committed = chosen.sum(dim=1).clamp_min(self.minimum)
-        number = torch.minimum((committed + 7) // 8, committed - 1).clamp_min(0)
-        number = torch.minimum(number.clamp_min(self.minimum // 2), committed - 1)
-        # At most one less than really were committed: the end of a block may have fewer than the minimum.
-        number = torch.minimum(number, (chosen.sum(dim=1) - 1).clamp_min(0))
-        block = view.blocks.block & view.canvas.writable
-        open_ = (block & view.canvas.masked).any(dim=1, keepdim=True)
-        candidates = view.here(block & ~view.canvas.masked) & risen.isfinite()
-        lowest = rank((-risen).masked_fill(~candidates, -torch.inf)) < number[:, None]
-        return view.on_canvas((lowest & candidates & open_).float()) > 0, state
+        # How far it has fallen; -inf for what was behind the block, and for what is no token of it.
+        fallen = state.gather(1, view.positions) - prob
+        fallen.masked_fill_((masked | ~block).gather(1, view.positions), -torch.inf)
+        state = state.scatter(1, view.positions, prob).masked_fill_(beyond, -torch.inf)
+        # Fewer than really were committed: the end of a block may have fewer than the minimum.
+        committed, least = chosen.sum(dim=1), max(self.minimum // 2, -(-self.minimum // 8))
+        number = torch.minimum(((committed + 7) // 8).clamp_min_(least), committed - 1)
+        number = number * (block & masked).any(dim=1)
+        again = (view.rank(fallen) < number[:, None]) & (fallen > -torch.inf)
+        return view.marks(again), state

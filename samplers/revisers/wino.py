@@ -12,7 +12,7 @@ from torch import Tensor
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Reviser, Selector
 from dlm.engine.proposal import Statistic
-from dlm.engine.step import StepView, rank
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.settings import within
 
@@ -40,11 +40,7 @@ class WideIn(Selector):
         assert view.scores is not None
         open_ = view.eligible.sum(dim=1, keepdim=True)
         cap = (open_ * self.share + 1e-9).long().clamp(self.least, self.most)
-        return (view.scores > self.threshold) & (rank(view.scores) < cap), state
-
-
-# The published loop starts every block as if so many tokens had just been accepted.
-_ACCEPTED_AT_START = 30
+        return (view.scores > self.threshold) & (view.rank(view.scores) < cap), state
 
 
 class Accepted(NamedTuple):
@@ -78,19 +74,16 @@ class NarrowOut(Reviser):
         within("[0, 1]", threshold=self.threshold)
 
     def init(self, canvas: Canvas) -> Accepted:
-        return Accepted(torch.zeros_like(canvas.writable), torch.full_like(canvas.start, _ACCEPTED_AT_START))
+        return Accepted(torch.zeros_like(canvas.writable), torch.zeros_like(canvas.start))
 
     def step(
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: Accepted
     ) -> tuple[Bool[Tensor, "B W"], Accepted]:
         assert view.shadow is not None
-        fresh = view.blocks.block_step == 0
-        kept = state.kept & ~fresh[:, None]
-        last = state.last.masked_fill(fresh, _ACCEPTED_AT_START)
         accepted = chosen.sum(dim=1)
+        kept = state.kept & (view.blocks.block_step > 0)[:, None]
         doubted = kept & (view.shadow < self.threshold)
-        lowest = rank((-view.shadow).masked_fill(~doubted, -torch.inf))
-        allowed = torch.where(doubted.sum(dim=1) >= last, last - 1, doubted.sum(dim=1))
-        again = doubted & (lowest < allowed[:, None]) & (accepted > 1)[:, None]
-        now = view.on_canvas(chosen.float()) > 0
-        return again, Accepted((kept & ~again) | now, accepted)
+        lowest = view.rank((-view.shadow).masked_fill_(~doubted, -torch.inf))
+        allowed = (state.last - 1) * (accepted > 1)
+        again = doubted & (lowest < allowed[:, None])
+        return again, Accepted((kept & ~again) | view.marks(chosen), accepted)

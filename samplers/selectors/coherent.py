@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,25 +12,22 @@ from torch import Tensor
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Selector
-from dlm.engine.step import StepView, rank
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Whole
 from samplers.settings import at_least, within
-
-Rows = Int[Tensor, " B"]
 
 
 class Coherence(NamedTuple):
     """What CCD remembers.
 
     Attributes:
-        buffer: positions ranked right behind those committed at the step before. ``[B, W]``
-        token: the proposal of every position at the step before. ``[B, W]``
+        waiting: at the positions ranked right behind those committed at the step before (the buffer) their proposals,
+            -1 elsewhere. ``[B, W]``
         size: present size of the buffer. ``[B]``
     """
 
-    buffer: Bool[Tensor, "B W"]
-    token: Int[Tensor, "B W"]
+    waiting: Int[Tensor, "B W"]
     size: Int[Tensor, " B"]
 
 
@@ -67,39 +65,36 @@ class Coherent(Selector):
             raise SettingsError(f"steps={self.steps} is more than the {region} positions to fill: use at most {region}")
 
     def init(self, canvas: Canvas) -> Coherence:
-        return Coherence(
-            torch.zeros_like(canvas.writable), torch.full_like(canvas.tokens, -1), torch.ones_like(canvas.start)
-        )
+        return Coherence(torch.full_like(canvas.tokens, -1), torch.ones_like(canvas.start))
 
     def step(self, view: StepView, state: Coherence) -> tuple[Bool[Tensor, "B N"], Coherence]:
         assert view.scores is not None
-        blocks, total = view.blocks, view.blocks.block_masks
-        left = view.eligible.sum(dim=1)
-        unit = torch.ones_like(total) if self.steps is None else (total // self.steps).clamp_min(1)
-        size = self._size(blocks.step, left, total, unit, state.size)
+        step, n = view.blocks.step[:, None], view.canvas.columns[: view.scores.shape[1]]
+        size = self._size(view, state.size)[:, None]
+        unit = 1 if self.steps is None else (view.blocks.block_masks // self.steps).clamp_min(1)[:, None]
 
-        places = rank(view.scores)
-        top = (places < unit[:, None]) & view.eligible
-        buffered = state.buffer.gather(1, view.positions) & view.eligible
-        same = view.proposal.token == state.token.gather(1, view.positions)
-        agreed = (places < size[:, None]) & buffered & same & view.eligible
-        count = agreed.sum(dim=1)
-        if not self.seek:
-            best_first = rank(view.scores.masked_fill(~agreed, -torch.inf))
-            agreed = agreed & (best_first < unit[:, None])
-        follow = (top & buffered).any(dim=1) & (count >= unit) & (blocks.step >= self.warm_up) & (left > unit)
-        chosen = torch.where(follow[:, None], agreed, top)
+        # From here to the choice everything stands in the order of the ranking.
+        order = view.scores.sort(dim=1, descending=True, stable=True).indices
+        at, token, open_ = (x.gather(1, order) for x in (view.positions, view.proposal.token, view.eligible))
+        waiting, top = state.waiting.gather(1, at), n < unit
+        agreed = (waiting == token) & (n < size)
+        count = agreed.cumsum(dim=1)
+        # Before the warm-up is over nothing waits; in the last step all that is left is the top.
+        follow = ((waiting >= 0) & top).any(dim=1, keepdim=True) & (count[:, -1:] >= unit)
+        chosen = torch.where(follow, agreed if self.seek else agreed & (count <= unit), top)
 
-        # Buffers are kept from the last but one warm-up step on; tokens from the last one.
-        behind = rank(view.scores.masked_fill(chosen, -torch.inf)) < size[:, None]
-        keep = (blocks.step >= self.warm_up - 2)[:, None]
-        buffer = (view.on_canvas((behind & view.eligible & ~chosen).float()) > 0) & keep
-        token = view.on_canvas(view.proposal.token, -1)
-        token = torch.where((blocks.step >= self.warm_up - 1)[:, None], token, torch.full_like(token, -1))
-        return chosen, Coherence(buffer, token, size)
+        left = open_ & ~chosen
+        behind = left & (left.cumsum(dim=1) <= size) & (step >= self.warm_up - 1)
+        waits = torch.full_like(state.waiting, -1).scatter_(1, at, torch.where(behind, token, -1))
+        return torch.empty_like(chosen).scatter_(1, order, chosen), Coherence(waits, size[:, 0])
 
-    def _size(self, step: Rows, left: Rows, total: Rows, unit: Rows, before: Rows) -> Rows:
+    def _size(self, view: StepView, before: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """V of this step."""
-        grown = torch.where(10 * left <= total, torch.ones_like(before), before) + 1
-        grown = torch.minimum(grown, unit + torch.floor(self.expand * unit).long())
-        return torch.where(step < self.warm_up - 1, torch.ones_like(before), grown)
+        step, total = view.blocks.step, view.blocks.block_masks
+        grown = torch.where(10 * view.eligible.sum(dim=1) <= total, 2, before + 1)
+        if self.steps is None:
+            grown.clamp_max_(1 + math.floor(self.expand))
+        else:
+            unit = (total // self.steps).clamp_min(1)
+            grown = torch.minimum(grown, unit + torch.floor(self.expand * unit).long())
+        return grown.masked_fill_(step < self.warm_up - 1, 1)

@@ -43,7 +43,7 @@ class Dawn(Selector):
         within("[0, 1]", sure=self.sure, induced=self.induced, low=self.low, edge=self.edge, sink=self.sink)
 
     def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
-        return ~canvas.masked & (canvas.columns < blocks.block_end[:, None])
+        return (canvas.columns < blocks.block_end[:, None]) & ~canvas.masked
 
     def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.row
@@ -52,25 +52,23 @@ class Dawn(Selector):
         assert view.scores is not None
         depends = self._dependence(view)
         visible_sure = view.here(~view.canvas.masked) & (view.proposal.prob >= self.sure)
-        sure = (view.scores >= self.sure) & view.eligible
-        induced = (view.scores >= self.induced) & view.eligible & (depends & visible_sure[:, None, :]).any(dim=2)
-        taken = sure | induced
-        nodes = (view.scores >= self.low) & view.eligible & ~taken & ~(depends & taken[:, None, :]).any(dim=2)
-        free = independent(view.scores.masked_fill(~nodes, -torch.inf), nodes, depends, view.most)
-        return taken | free, state
+        # What is not eligible has the score -inf.
+        induced = (view.scores >= self.induced) & (depends & visible_sure[:, None, :]).any(dim=2)
+        taken = (view.scores >= self.sure) | induced
+        nodes = (view.scores >= self.low) & ~taken & ~(depends & taken[:, None, :]).any(dim=2)
+        return taken | independent(view.scores, nodes, depends, view.most), state
 
     def _dependence(self, view: StepView) -> Bool[Tensor, "B N N"]:
-        """Whether the position of the second axis depends on that of the third."""
+        """Whether the position of the second axis depends on that of the third, which is another one. Fillers may
+        depend on anything: they are neither visible nor eligible."""
         assert view.attention is not None
         attention, width = view.attention, view.attention.shape[2]
         queries = view.canvas.columns[:width] < view.canvas.end[:, None]
         mean = (attention * queries[:, :, None]).sum(dim=1, dtype=torch.float64) / queries.sum(dim=1, keepdim=True)
-        attention = attention.masked_fill((mean > self.sink)[:, None, :], 0.0)
         place = view.positions.clamp_max(width - 1)
         to = attention.gather(1, place[:, :, None].expand(-1, -1, width))
         to = to.gather(2, place[:, None, :].expand(-1, place.shape[1], -1))
-        itself = place[:, :, None] == place[:, None, :]
-        return (to >= self.edge) & ~itself & view.real[:, :, None] & view.real[:, None, :]
+        return to.masked_fill_((mean.gather(1, place) > self.sink)[:, None, :], 0.0) >= self.edge
 
 
 def independent(
@@ -78,22 +76,16 @@ def independent(
 ) -> Bool[Tensor, "B N"]:
     """The greedy independent set: by descending score, each node without an edge to one taken before.
 
-    In rounds: a node that is better than all its remaining neighbours is taken, its neighbours leave. Every round
-    but the first takes a node whose better neighbour left in the round before, so ``most`` nodes need at most
-    most / 2 + 1 rounds; no round waits for the device.
+    A node is taken if and only if no better neighbour is. Told that all are, a round finds out who then would be; after
+    k rounds that is right for the first k nodes, so ``most`` of them need ``most`` rounds; none waits for the device.
     """
-    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :most]
-    left = nodes.gather(1, order)
-    width = edges.shape[2]
-    near = edges.gather(1, order[:, :, None].expand(-1, -1, width)).gather(
+    order = scores.masked_fill(~nodes, -torch.inf).sort(dim=1, descending=True, stable=True).indices[:, :most]
+    near = edges.gather(1, order[:, :, None].expand(-1, -1, edges.shape[2])).gather(
         2, order[:, None, :].expand(-1, order.shape[1], -1)
     )
-    near = near | near.transpose(1, 2)
-    better = torch.ones_like(near).tril(-1)  # entries are in descending order of score
-    taken = torch.zeros_like(left)
-    for _ in range(order.shape[1] // 2 + 1):
-        beaten = (near & better & left[:, None, :]).any(dim=2)
-        now = left & ~beaten
-        taken = taken | now
-        left = left & ~now & ~(near & now[:, None, :]).any(dim=2)
-    return torch.zeros_like(nodes).scatter(1, order, taken)
+    better = (near | near.transpose(1, 2)).tril(-1).float()  # entries are in descending order of score
+    there = nodes.gather(1, order)[:, :, None].float()
+    taken = there
+    for _ in range(order.shape[1]):
+        taken = torch.baddbmm(there, better, taken, alpha=-1).clamp_min_(0)
+    return torch.zeros_like(nodes).scatter_(1, order, taken[:, :, 0] > 0)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.interfaces import Selector
-from dlm.engine.step import StepView, rank
+from dlm.engine.step import StepView
 from samplers.blocks.fixed import Whole
 from samplers.settings import at_least, within
 
@@ -40,23 +40,18 @@ class Dimple(Selector):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
-        last = view.blocks.step >= self._steps(view) - 1
-        sure = ((view.scores > self.threshold) | last[:, None]) & view.eligible
-        fallback = rank(view.scores) < self._scheduled(view)[:, None]
+        masks, step = view.blocks.block_masks, view.blocks.step
+        steps = masks if self.steps is None else torch.full_like(masks, self.steps)
+        sure = ((view.scores > self.threshold) | (step + 1 >= steps)[:, None]) & view.eligible
+        fallback = view.rank(view.scores) < self._scheduled(view, steps.double())[:, None]
         return torch.where(sure.any(dim=1, keepdim=True), sure, fallback), state
 
-    def _steps(self, view: StepView) -> Float[Tensor, " B"]:
-        """Intervals of the grid."""
-        total = view.blocks.block_masks.double()
-        return total if self.steps is None else torch.full_like(total, self.steps)
-
-    def _scheduled(self, view: StepView) -> Float[Tensor, " B"]:
-        """How many positions the grid commits at this step."""
-        total, now = view.blocks.block_masks.double(), view.eligible.sum(dim=1).double()
-        steps = self._steps(view)
+    def _scheduled(self, view: StepView, steps: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """How many positions a grid of so many intervals commits at this step."""
+        total, now = view.blocks.block_masks, view.eligible.sum(dim=1, dtype=torch.float64)
         stride = (1.0 - self.eps) / steps
         # n (1 - s/t) >= 1 is s N <= n - 1: the first grid point that low, if it is not behind the step already.
         reached = torch.ceil((1.0 - (now - 1.0) / total) / stride - 1e-9)
-        point = torch.maximum(reached, view.blocks.step + 1.0)
+        point = torch.maximum(reached, view.blocks.step + 1)
         number = torch.floor(now - (1.0 - point * stride) * total + 1e-9).clamp_min(1.0)
         return torch.where(point >= steps, now, number)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
-from dlm.engine.step import BlockState, RowSize, StepView, rank
+from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
 from samplers.settings import at_least, within
 
@@ -55,8 +55,8 @@ class Klass(Selector):
         history = min(self.history, canvas.tokens.shape[1])
         return torch.full((*canvas.tokens.shape, history), torch.inf, device=canvas.tokens.device)
 
-    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"]:
-        return canvas.masked if self.compat == "d2cache" else blocks.block & canvas.masked
+    def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"] | None:
+        return canvas.masked if self.compat == "d2cache" else None
 
     def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         return size.region if self.compat == "d2cache" else eligible
@@ -72,9 +72,9 @@ class Klass(Selector):
         state = torch.cat([state[..., 1:], moved[..., None]], dim=2)
         stable = (state < self.divergence).all(dim=2).gather(1, view.positions)
         if self.compat == "d2cache":
-            ready = stable & (view.scores >= self.threshold) & view.eligible
+            ready = stable & (view.scores >= self.threshold)
         else:
             waited = view.blocks.block_step >= self.history - 1
-            ready = stable & (view.scores > self.threshold) & view.eligible & waited[:, None]
-        fallback = rank(view.scores) < view.budget[:, None]
+            ready = stable & (view.scores > self.threshold) & waited[:, None]
+        fallback = view.rank(view.scores) < view.budget[:, None]
         return torch.where(ready.any(dim=1, keepdim=True), ready, fallback), state

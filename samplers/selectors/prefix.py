@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
-from dlm.engine.step import StepView, rank
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.settings import at_least
 
@@ -42,18 +42,18 @@ class Factor(Selector):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
-        places, ordered, n = _ranked(view.scores)
-        count = view.eligible.sum(dim=1)
+        places, ordered, n = _ranked(view)
+        # What is not eligible has the score -inf, comes last, and passes nowhere.
         if self.compat == "d2cache":
             passes = (n + 1) * (1 - ordered) < self.factor
         else:
             passes = ordered >= 1 - self.factor / (n + 1)
             passes[:, 0] = True
-        accepted = torch.cumprod((passes & (n <= count[:, None])).int(), dim=1).sum(dim=1)
-        if self.compat == "reference":
-            accepted = torch.where(accepted == count - 1, count, accepted)
-        elif self.compat == "d2cache":
-            accepted = torch.where(accepted == count, count - 1, accepted)
+        accepted = passes.cumprod(dim=1).sum(dim=1)
+        if self.compat != "clean":
+            count = view.eligible.sum(dim=1)
+            slipped, to = (count - 1, count) if self.compat == "reference" else (count, count - 1)
+            accepted = torch.where(accepted == slipped, to, accepted)
         accepted = accepted.clamp_min(self.minimum)
         return places < accepted[:, None], state
 
@@ -77,10 +77,9 @@ class Frechet(Selector):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
-        places, ordered, n = _ranked(view.scores)
-        real = n <= view.eligible.sum(dim=1, keepdim=True)
-        joint = (ordered.masked_fill(~real, 0.0).cumsum(dim=1) - (n - 1)).clamp_min(0.0)
-        passes = (joint - (1.0 - ordered) > self.margin) & real
+        places, ordered, n = _ranked(view)
+        joint = (ordered.cumsum(dim=1) - (n - 1)).clamp_min(0.0)
+        passes = joint - (1.0 - ordered) > self.margin  # never where the score is -inf
         # The difference never rises with n, so that the last rank to pass is the number of ranks that do.
         return places < passes.sum(dim=1, keepdim=True), state
 
@@ -112,17 +111,17 @@ class EntropyBound(Selector):
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
         assert view.proposal.entropy is not None
-        places = rank(view.scores)
-        entropy = torch.empty_like(view.proposal.entropy).scatter_(1, places, view.proposal.entropy)
-        entropy = entropy.clamp_min(0.0)
+        places = view.rank(view.scores)
+        entropy = torch.empty_like(view.proposal.entropy).scatter_(1, places, view.proposal.entropy).clamp_min_(0.0)
         largest = entropy if self.compat == "d2cache" else entropy.cummax(dim=1).values
         within = entropy.cumsum(dim=1) - largest <= self.gamma
-        count = torch.cumprod(within.int(), dim=1).sum(dim=1, keepdim=True).clamp_min(self.minimum)
+        count = within.cumprod(dim=1).sum(dim=1, keepdim=True).clamp_min(self.minimum)
         return places < count, state
 
 
-def _ranked(scores: Float[Tensor, "B N"]) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, " N"]]:
+def _ranked(view: StepView) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"], Float[Tensor, " N"]]:
     """Each position's rank, the scores from the best to the worst, and 1, 2, 3, ..."""
-    places = rank(scores)
+    assert view.scores is not None
+    scores, places = view.scores, view.rank(view.scores)
     n = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=scores.dtype)
     return places, torch.empty_like(scores).scatter_(1, places, scores), n

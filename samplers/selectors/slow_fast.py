@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Selector
-from dlm.engine.step import StepView, rank
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.settings import at_least
 
@@ -21,10 +22,10 @@ class Cycle(NamedTuple):
 
     Attributes:
         done: positions of the block that finished cycles cover. ``[B]``
-        estimates: the last estimates of how far the present cycle reaches, NaN where there is none. ``[B, K]``
+        estimates: the last estimates of how far the present cycle reaches, 0 where there is none. ``[B, K]``
         length: how far it will reach, 0 while unknown. ``[B]``
         settled: whether the estimates agreed. ``[B]``
-        slow, fast: forwards of each phase in the present cycle. ``[B]``
+        slow: forwards of the slow phase in the present cycle. ``[B]``
         cut: end of what the next forward is fed, absolute. ``[B]``
     """
 
@@ -33,7 +34,6 @@ class Cycle(NamedTuple):
     length: Int[Tensor, " B"]
     settled: Bool[Tensor, " B"]
     slow: Int[Tensor, " B"]
-    fast: Int[Tensor, " B"]
     cut: Int[Tensor, " B"]
 
 
@@ -72,64 +72,45 @@ class SlowFast(Selector):
         zero, none = torch.zeros_like(canvas.start), torch.zeros_like(canvas.start, dtype=torch.bool)
         # More estimates than a block has forwards are never there.
         window = min(self.window, canvas.tokens.shape[1] + 1)
-        estimates = torch.full((len(zero), window), torch.nan, device=zero.device)
-        return Cycle(zero, estimates, zero, none, zero, zero, canvas.end)
+        estimates = torch.zeros(len(zero), window, device=zero.device)
+        return Cycle(zero, estimates, zero, none, zero, canvas.end)
 
     def visible_end(self, canvas: Canvas, state: Cycle) -> Int[Tensor, " B"]:
         return state.cut
 
     def step(self, view: StepView, state: Cycle) -> tuple[Bool[Tensor, "B N"], Cycle]:
         assert view.scores is not None
-        state = self._begin(view, state)
-        start, offset = view.blocks.block_start, view.positions - view.blocks.block_start[:, None]
-        slowly = state.slow < self.explore
-        until = torch.where(slowly, view.blocks.block_end - start, state.length)
-        region = view.eligible & (offset >= state.done[:, None]) & (offset < until[:, None])
-        scores = view.scores.masked_fill(~region, -torch.inf)
-        sure = (scores >= self.high) & region
-        best = (rank(scores) == 0) & region
+        done, estimates, length, settled, slow = _where(view.blocks.block_step > 0, state[:5])
+        start, size = view.blocks.block_start, view.blocks.block_end - view.blocks.block_start
+        offset, slowly = view.positions - start[:, None], slow < self.explore
+        inside = offset >= done[:, None]
+        region = inside & (offset < torch.where(slowly, size, length)[:, None])
+        scores = torch.where(region, view.scores, -torch.inf)
+        sure = scores >= self.high
+        best = (view.canvas.columns[: scores.shape[1]] == scores.argmax(dim=1, keepdim=True)) & region
         chosen = torch.where(sure.sum(dim=1, keepdim=True) > 1, sure, best)
 
-        state = self._estimated(view, state, (scores >= self.low) & region, slowly)
-        state = state._replace(slow=state.slow + slowly, fast=state.fast + ~slowly)
-        inside = view.eligible & ~chosen & (offset >= state.done[:, None]) & (offset < state.length[:, None])
-        over = (state.slow >= self.explore) & ~inside.any(dim=1)
-        return chosen, self._turned(view, state, over)
+        # This slow forward's estimate of the length: up to the farthest position that is not hopeless.
+        farthest = ((offset + 1) * (scores >= self.low)).amax(dim=1)
+        estimate = torch.minimum(torch.where(farthest > 0, farthest, done + 1), size).clamp_min_(1)
+        pushes = slowly & ~settled
+        pushed = torch.cat([estimates[:, 1:], estimate[:, None]], dim=1)
+        estimates = torch.where(pushes[:, None], pushed, estimates)
+        full = (estimates > 0).all(dim=1)
+        settles = full & (estimates.std(dim=1, correction=0) < self.deviation)
+        guess = torch.where(full & ~settles, estimates.mean(dim=1).long(), estimate)
+        length = torch.where(pushes, guess, length)
+        settled, slow = settled | (pushes & settles), slow + slowly
 
-    def _begin(self, view: StepView, state: Cycle) -> Cycle:
-        """A new block starts from nothing."""
-        fresh = self.init(view.canvas)
-        new = view.blocks.block_step == 0
-        pairs = (torch.where(new.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(fresh, state, strict=True))
-        return Cycle(*pairs)
+        left = view.eligible & ~chosen & inside & (offset < length[:, None])
+        over = (slow >= self.explore) & ~left.any(dim=1)
+        # From the second fast forward on the row is cut off; the next cycle begins where this one is over.
+        cut = torch.where(slowly | over, view.canvas.end, start + length)
+        done = torch.where(over, length, done)
+        estimates, length, settled, slow = _where(~over, (estimates, length, settled, slow))
+        return chosen, Cycle(done, estimates, length, settled, slow, cut)
 
-    def _estimated(self, view: StepView, state: Cycle, open_: Bool[Tensor, "B N"], slowly: Bool[Tensor, " B"]) -> Cycle:
-        """The state after this slow forward's estimate of the length."""
-        start, size = view.blocks.block_start, view.blocks.block_end - view.blocks.block_start
-        farthest = (view.positions - start[:, None] + 1).masked_fill(~open_, 0).amax(dim=1)
-        estimate = torch.where(farthest > 0, farthest, state.done + 1)
-        estimate = torch.minimum(estimate, size).clamp_min(1)
-        pushes = slowly & ~state.settled
-        pushed = torch.cat([state.estimates[:, 1:], estimate[:, None].to(state.estimates.dtype)], dim=1)
-        estimates = torch.where(pushes[:, None], pushed, state.estimates)
-        full = ~estimates.isnan().any(dim=1)
-        spread = estimates.nan_to_num().std(dim=1, correction=0)
-        settles = pushes & full & (spread < self.deviation)
-        mean = estimates.nan_to_num().mean(dim=1).floor().long()
-        guess = torch.where(settles, estimate, torch.where(full, mean, estimate))
-        length = torch.where(pushes, guess, state.length)
-        return state._replace(estimates=estimates, length=length, settled=state.settled | settles)
 
-    def _turned(self, view: StepView, state: Cycle, over: Bool[Tensor, " B"]) -> Cycle:
-        """The next cycle where this one is ``over``; and what the next forward is fed."""
-        truncated = (state.slow >= self.explore) & (state.fast >= 1) & ~over
-        cut = torch.where(truncated, view.blocks.block_start + state.length, view.canvas.end)
-        return Cycle(
-            done=torch.where(over, state.length, state.done),
-            estimates=state.estimates.masked_fill(over[:, None], torch.nan),
-            length=state.length.masked_fill(over, 0),
-            settled=state.settled & ~over,
-            slow=state.slow.masked_fill(over, 0),
-            fast=state.fast.masked_fill(over, 0),
-            cut=cut,
-        )
+def _where(goes_on: Bool[Tensor, " B"], memory: Sequence[Tensor]) -> list[Tensor]:
+    """The memory of rows that go on, zeros for the others."""
+    return [x * goes_on.view(-1, *[1] * (x.dim() - 1)) for x in memory]

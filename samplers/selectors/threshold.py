@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
-from dlm.engine.step import StepView, rank
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.settings import at_least, within
 
@@ -52,10 +52,10 @@ class Threshold(Selector):
         if self.compat == "dinfer":
             chosen = chosen | (view.scores >= view.scores.amax(dim=1, keepdim=True) - 1e-5)
         if self.minimum > 1:
-            chosen = chosen | (rank(view.scores) < self.minimum)
+            chosen = chosen | (view.rank(view.scores) < self.minimum)
         if self.capped:
             assert view.budget is not None
-            chosen = chosen & (rank(view.scores) < view.budget[:, None])
+            chosen = chosen & (view.rank(view.scores) < view.budget[:, None])
         return chosen, state
 
 
@@ -105,9 +105,9 @@ class LocalLeap(Selector):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
-        anchors = (view.scores >= self.anchor) & view.eligible
-        on_canvas = view.on_canvas(anchors.float())[:, None]
+        anchors = view.scores >= self.anchor
+        on_canvas = view.marks(anchors).float()[:, None]
         radius = min(self.radius, on_canvas.shape[2])
         zone = torch.nn.functional.max_pool1d(on_canvas, 2 * radius + 1, stride=1, padding=radius)
-        near = view.here(zone[:, 0] > 0)
+        near = zone[:, 0].gather(1, view.positions) > 0
         return anchors | (near & (view.scores >= self.relaxed)), state

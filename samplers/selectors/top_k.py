@@ -11,7 +11,7 @@ from torch import Tensor
 from dlm.engine.interfaces import Selector
 from dlm.engine.noise import Purpose, gumbel
 from dlm.engine.proposal import COLDEST, HOTTEST
-from dlm.engine.step import StepView, rank
+from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Whole
 from samplers.budgets.time_grid import TimeGrid, grid_share
@@ -38,6 +38,10 @@ class TopK(Selector):
                 f"alg_temp must be 0 (the best positions) or from {COLDEST:g} to {HOTTEST:g}, got {self.temperature}"
             )
 
+    @property
+    def best_first(self) -> bool:
+        return self.temperature == 0
+
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
         assert view.budget is not None
@@ -45,7 +49,7 @@ class TopK(Selector):
         if self.temperature > 0:
             noise = gumbel(view.uniform(Purpose.WITHOUT_REPLACEMENT))
             scores = torch.where(view.eligible, scores.double() / self.temperature + noise, -torch.inf)
-        return rank(scores) < view.budget[:, None], state
+        return view.rank(scores) < view.budget[:, None], state
 
 
 @dataclass(frozen=True)

@@ -84,63 +84,49 @@ class Credit(LogitTransform):
     ) -> tuple[Float[Tensor, "R V"], CreditStore]:
         best, prob = _winner(logits, at.canvas.mask_id)
         alpha, beta, gamma = self._strengths(at)
-        deposit = prob**gamma
-        fresh = state.block[at.row, at.position] != at.blocks.block_number[at.row]
-        value = state.value[at.row, at.position].masked_fill(fresh[:, None], 0.0) * beta[:, None].float()
+        deposit, number = (prob**gamma).float()[:, None], at.blocks.block_number[at.row]
+        void = (state.block[at.row, at.position] != number)[:, None]
+        value = state.value[at.row, at.position].masked_fill_(void, 0.0).mul_(beta)
         if self.store == "dense":
             if value.shape[1] == 1:
                 value = value.expand(-1, logits.shape[1])
-            value = value.scatter_add(1, best[:, None], deposit[:, None].float())
+            value = value.scatter_add(1, best, deposit)
             token = torch.arange(logits.shape[1], device=logits.device).expand_as(value)
         else:
-            token = state.token[at.row, at.position].masked_fill(fresh[:, None], -1)
-            token, value = _deposited(token, value, best, deposit.float())
-        bonus = alpha[:, None] * value.log1p()
-        bonus = bonus.masked_fill((token < 0) | ~at.eligible[:, None], 0.0)
+            token = state.token[at.row, at.position].masked_fill_(void, -1)
+            own = token == best
+            # The token's own slot, or that with the least credit; none is below 0.
+            slot = value.masked_fill(own, -1.0).argmin(dim=1, keepdim=True)
+            deposit += (value * own).sum(dim=1, keepdim=True)
+            token.scatter_(1, slot, best)
+            value.scatter_(1, slot, deposit)
+        # A free slot has no credit, and so no bonus, whatever token is named for it.
+        bonus = value.log1p().mul_(alpha).mul_(at.eligible[:, None])
         logits.scatter_add_(1, token.clamp_min(0), bonus.to(logits.dtype))
-        return logits, self._stored(state, at, token, value)
+        return logits, self._stored(state, at, CreditStore(token, value, number))
 
-    def _strengths(self, at: LogitRows) -> tuple[Tensor, Tensor, float]:
-        """alpha, beta (per line) and gamma."""
+    def _strengths(self, at: LogitRows) -> tuple[float | Tensor, float | Tensor, float]:
+        """alpha, beta (numbers, or one per line) and gamma."""
         if self.alpha is not None and self.beta is not None:
-            one = torch.ones(at.row.shape, device=at.row.device)
-            return self.alpha * one, self.beta * one, self.gamma
+            return self.alpha, self.beta, self.gamma
         block = at.blocks.block & at.canvas.writable
         masked = (block & at.canvas.masked).sum(dim=1) / block.sum(dim=1)
-        free = (1.0 - masked)[at.row]
+        free = (1.0 - masked)[at.row][:, None]
         return free, free, 1.0
 
-    def _stored(
-        self, state: CreditStore, at: LogitRows, token: Int[Tensor, "R K"], value: Float[Tensor, "R K"]
-    ) -> CreditStore:
-        """The store with the lines that count; fillers and positions that are only looked at go to the trash."""
-        position = at.position.masked_fill(~at.eligible, at.canvas.scratch)
-        wide_value, tokens = state.value.expand(-1, -1, value.shape[1]).clone(), state.token.clone()
-        wide_value[at.row, position] = value
-        if self.store == "sparse":
-            tokens[at.row, position] = token
-        block = state.block.clone()
-        block[at.row, position] = at.blocks.block_number[at.row]
-        return CreditStore(tokens, wide_value, block)
+    def _stored(self, state: CreditStore, at: LogitRows, new: CreditStore) -> CreditStore:
+        """The store with the ``new`` lines that count; fillers, and what is only looked at, go to the trash."""
+        line = at.row, torch.where(at.eligible, at.position, at.canvas.scratch)
+        value = state.value.expand(-1, -1, new.value.shape[1]).index_put(line, new.value)
+        token = state.token if self.store == "dense" else state.token.index_put(line, new.token)
+        return CreditStore(token, value, state.block.index_put(line, new.block))
 
 
-def _winner(logits: Float[Tensor, "R V"], mask_id: int) -> tuple[Int[Tensor, " R"], Float[Tensor, " R"]]:
+def _winner(logits: Float[Tensor, "R V"], mask_id: int) -> tuple[Int[Tensor, "R 1"], Float[Tensor, " R"]]:
     """The best token that is not the mask, and its probability under the raw softmax."""
     x = wide(logits)
-    total = x.logsumexp(dim=1)
-    mask = x[:, mask_id].clone()
+    probs, mask = x.softmax(dim=1), x[:, mask_id].clone()
     x[:, mask_id] = BANNED
-    best = x.max(dim=1)
+    best = x.max(dim=1, keepdim=True).indices
     x[:, mask_id] = mask
-    return best.indices, (best.values - total).exp()
-
-
-def _deposited(
-    token: Int[Tensor, "R K"], value: Float[Tensor, "R K"], best: Int[Tensor, " R"], deposit: Float[Tensor, " R"]
-) -> tuple[Int[Tensor, "R K"], Float[Tensor, "R K"]]:
-    """The slots after the deposit: the token's own slot, or that with the least credit."""
-    own = token == best[:, None]
-    has = own.any(dim=1)
-    slot = torch.where(has, own.int().argmax(dim=1), value.argmin(dim=1))[:, None]
-    before = torch.where(has[:, None], value.gather(1, slot), 0.0)
-    return token.scatter(1, slot, best[:, None]), value.scatter(1, slot, before + deposit[:, None])
+    return best, probs.gather(1, best)[:, 0]

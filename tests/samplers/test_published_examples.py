@@ -136,12 +136,11 @@ def test_coherent_decoding(
     selector = samplers.Coherent(seek=seek)
     state = selector.init(view.canvas)
     state = state._replace(size=torch.tensor([2]))
-    for position in range(8):
-        state.buffer[0, position] = position in buffer
-        state.token[0, position] = 1 if position in agrees else 2
+    for position in buffer:
+        state.waiting[0, position] = 1 if position in agrees else 2
     chosen, state = selector.step(view, state)
     assert chosen_of(chosen) == expected
-    assert chosen_of(state.buffer) == behind
+    assert chosen_of(state.waiting >= 0) == behind
     assert int(state.size) == 3
 
 
