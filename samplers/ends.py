@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import LogitRows, LogitTransform, ScoreModifier, StopRule
+from dlm.engine.interfaces import LogitTransform, ScoreModifier, StopRule
 from dlm.engine.proposal import BANNED
-from dlm.engine.step import BlockState, RowSize, StepView
+from dlm.engine.step import BlockState, LogitRows, RowSize, StepView
 from dlm.errors import SettingsError
 from samplers.settings import at_least
 

@@ -164,12 +164,13 @@ class CountingDevice(TorchDispatchMode):
         ``parts`` says: ``hidden="body"``."""
         tables = [table for part in module.modules() for table in (part._parameters, part._buffers)]
         before: list[dict[str, Any]] = [dict(table) for table in tables]
-        for table in tables:
-            for name, value in table.items():
-                if value is not None:
-                    there = CountedTensor(value.data, self)
-                    kept = nn.Parameter(there, requires_grad=False) if isinstance(value, nn.Parameter) else there
-                    table[name] = kept  # type: ignore[assignment]
+        with torch.inference_mode():  # in which views of them are taken
+            for table in tables:
+                for name, value in table.items():
+                    if value is not None:
+                        there = CountedTensor(value.data, self)
+                        kept = nn.Parameter(there, requires_grad=False) if isinstance(value, nn.Parameter) else there
+                        table[name] = kept  # type: ignore[assignment]
         for method, part in parts.items():
             setattr(module, method, self._booked(getattr(module, method), part))
         try:

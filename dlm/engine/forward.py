@@ -12,14 +12,13 @@ from torch import Tensor
 
 from dlm.engine.answers import Answers
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import LogitRows
 from dlm.engine.noise import Purpose, uniform
 from dlm.engine.plan import Branches, BranchPlan, Feed, FeedMemory, ForwardPlan, PackedBranches
 from dlm.engine.proposal import Proposal, Statistic, Vocabulary, divergence, logit_gap, propose, wide
 from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import PreviousForward, SamplerState
 from dlm.engine.shadow import lay_out, slots_of, with_shadow
-from dlm.engine.step import BlockState
+from dlm.engine.step import BlockState, LogitRows
 from dlm.engine.stopwatch import Stopwatch
 from dlm.models.backbone import Backbone
 
@@ -80,7 +79,7 @@ class Hidden:
         if feed.positions is None:
             column = source.clamp_max(last)
         else:  # fed positions ascend
-            column = torch.searchsorted(feed.positions, source.contiguous()).clamp_max(last)
+            column = torch.searchsorted(feed.positions.contiguous(), source.contiguous()).clamp_max(last)
         return states.gather(1, column[..., None].expand(-1, -1, states.shape[-1]))
 
 

@@ -12,7 +12,6 @@ be ignored in silence.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import Bool, Float, Int
@@ -23,7 +22,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.plan import Branches, BranchPlan, CacheQuery, ForwardPlan, Layout
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
-from dlm.engine.step import BlockState, RowSize, State, StepView
+from dlm.engine.step import BlockState, LogitRows, RowSize, State, StepView
 
 P = TypeVar("P", bound="Part")
 
@@ -229,27 +228,6 @@ class Budget(_Planned):
     def step(self, view: StepView, state: State) -> tuple[Int[Tensor, " B"], State]:
         """Positions to commit in this step, per row."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class LogitRows:
-    """Which row and position each line of a chunk of logits belongs to.
-
-    Attributes:
-        canvas, blocks: the canvas and the block state the rows are of.
-        row, position: canvas row and absolute position of each line. ``[R]``
-        eligible: whether the position may be committed at this step; False where a part only looks. ``[R]``
-    """
-
-    canvas: Canvas
-    blocks: BlockState
-    row: Int[Tensor, " R"]
-    position: Int[Tensor, " R"]
-    eligible: Bool[Tensor, " R"]
-
-    def part(self, chunk: slice) -> LogitRows:
-        """The lines of a chunk."""
-        return LogitRows(self.canvas, self.blocks, self.row[chunk], self.position[chunk], self.eligible[chunk])
 
 
 class LogitTransform(Part):

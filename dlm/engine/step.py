@@ -80,6 +80,27 @@ class BlockState:
 
 
 @dataclass(frozen=True)
+class LogitRows:
+    """Which row and position each line of a chunk of logits belongs to.
+
+    Attributes:
+        canvas, blocks: the canvas and the block state the rows are of.
+        row, position: canvas row and absolute position of each line. ``[R]``
+        eligible: whether the position may be committed at this step; False where a part only looks. ``[R]``
+    """
+
+    canvas: Canvas
+    blocks: BlockState
+    row: Int[Tensor, " R"]
+    position: Int[Tensor, " R"]
+    eligible: Bool[Tensor, " R"]
+
+    def part(self, chunk: slice) -> LogitRows:
+        """The lines of a chunk."""
+        return LogitRows(self.canvas, self.blocks, self.row[chunk], self.position[chunk], self.eligible[chunk])
+
+
+@dataclass(frozen=True)
 class RowSize:
     """The largest sizes of the rows of a batch, known on the host.
 

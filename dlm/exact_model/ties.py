@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlm.engine.interfaces import LogitRows, LogitTransform, ScoreModifier
+from dlm.engine.interfaces import LogitTransform, ScoreModifier
 from dlm.engine.noise import Purpose, uniform
-from dlm.engine.step import StepView
+from dlm.engine.step import LogitRows, StepView
 
 TIED = 1e-12  # logits this close are equal
 NUDGE = 1e-10  # what the winner gets on top: no confidence changes by more

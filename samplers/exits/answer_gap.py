@@ -201,4 +201,4 @@ class AnswerGap(EarlyExit):
             share = (view.blocks.step + 1).double() / (
                 steps if self.steps is None else torch.full_like(region, self.steps)
             )
-        return mean >= self.thresholds.required(share), state
+        return mean.double() >= self.thresholds.required(share).double(), state

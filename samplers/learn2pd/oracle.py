@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import LogitRows, LogitTransform, Selector
+from dlm.engine.interfaces import LogitTransform, Selector
 from dlm.engine.proposal import BANNED, Statistic
-from dlm.engine.step import BlockState, RowSize, StepView, rank
+from dlm.engine.step import BlockState, LogitRows, RowSize, StepView, rank
 from dlm.errors import SettingsError
 from dlm.training.filter_file import Inputs, needs_of
 from samplers.settings import within

@@ -36,7 +36,7 @@ class MeanThreshold(Selector):
     def step(self, view: StepView, state: Float[Tensor, "B W"]) -> tuple[Bool[Tensor, "B N"], Float[Tensor, "B W"]]:
         assert view.scores is not None
         mean = state.nanmean(dim=1).nan_to_num(nan=1.0)
-        above = view.scores > mean[:, None]
+        above = view.scores.double() > mean[:, None]
         few = above.sum(dim=1, keepdim=True) < self.minimum
         chosen = torch.where(few, view.rank(view.scores) < self.minimum, above) & view.eligible
         known = torch.where(chosen, view.proposal.prob.double(), state.gather(1, view.positions))

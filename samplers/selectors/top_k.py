@@ -73,4 +73,4 @@ class Bernoulli(Selector):
         self.grid.check(region, block)
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
-        return view.uniform(Purpose.BERNOULLI) < grid_share(self.grid, view)[:, None], state
+        return view.uniform(Purpose.BERNOULLI) < grid_share(self.grid, view).double()[:, None], state

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import LogitRows, LogitTransform
+from dlm.engine.interfaces import LogitTransform
 from dlm.engine.proposal import BANNED, wide
+from dlm.engine.step import LogitRows
 from dlm.errors import SettingsError
 from samplers.settings import at_least, within
 

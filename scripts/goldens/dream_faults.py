@@ -13,10 +13,10 @@ from cache.context import PolicyContext
 from cache.policy import Policy
 from cache.run import Run
 from dlm.engine.canvas import Canvas
-from dlm.engine.interfaces import BlockSchedule, Budget, LogitRows, LogitTransform, Selector, StopRule
+from dlm.engine.interfaces import BlockSchedule, Budget, LogitTransform, Selector, StopRule
 from dlm.engine.plan import CacheQuery, ForwardPlan, Layout
 from dlm.engine.row import Row
-from dlm.engine.step import BlockState, State, StepView
+from dlm.engine.step import BlockState, LogitRows, State, StepView
 from scripts.goldens.faults import Unstamped
 
 Shift = Literal["un", "un_right", "right"]

@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas, Job, SpecialIds
-from dlm.engine.interfaces import Budget, LogitRows, Score, ScoreModifier, Selector
+from dlm.engine.interfaces import Budget, Score, ScoreModifier, Selector
 from dlm.engine.proposal import BANNED, Vocabulary, logit_gap, propose
 from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import SamplerRun, SamplerState
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.step import BlockState, LogitRows, StepView
 from dlm.models.language_model import LanguageModel
 from samplers.budgets.time_grid import grid_share
 from scripts.goldens.cases import Case

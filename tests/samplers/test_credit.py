@@ -13,7 +13,7 @@ from torch import Tensor
 
 import dlm
 import samplers
-from dlm.engine.interfaces import LogitRows
+from dlm.engine.step import LogitRows
 from tests.doubles import random_llada, scripted_model, table_model
 from tests.samplers.runs import blank_canvas, blocks_of, decode, outcome
 
