@@ -243,7 +243,9 @@ def _measure(
     token: Int[Tensor, " R"] | None,
     needs: frozenset[Statistic],
 ) -> Proposal:
-    """Statistics of ``token`` (the best allowed id when None) under softmax(x)."""
+    """Statistics of ``token`` (the best allowed id when None) under softmax(x): few kernels, for a GPU."""
+    if x.device.type == "cpu":
+        return _measure_in_place(x, vocabulary, token, needs)
     token = (x + vocabulary.bans(x)).argmax(dim=1) if token is None else token
     chosen, shares = token[:, None], x.softmax(dim=1)
     entropy = torch.special.entr(shares).sum(dim=1) if "entropy" in needs else None
@@ -259,6 +261,51 @@ def _measure(
         second = shares.scatter_(1, chosen, 0.0).amax(dim=1)
         margin = prob - (second if grown is None else second * grown)
     return Proposal(token, prob, margin, entropy)
+
+
+def _measure_in_place(
+    x: Float[Tensor, "R V"],
+    vocabulary: Vocabulary,
+    token: Int[Tensor, " R"] | None,
+    needs: frozenset[Statistic],
+) -> Proposal:
+    """The same for a CPU, whose caches hold a few rows: nothing is copied, ``x`` is overwritten."""
+    mask_logit = x[:, vocabulary.mask_id].clone()
+    x[:, vocabulary.mask_id] = BANNED
+    best, best_token = x[:, : vocabulary.valid].max(dim=1)
+    # Everything is measured from the best allowed logit; a banned id that beats it only enlarges the normaliser.
+    token_logit = None if token is None else x.gather(1, token[:, None]).squeeze(1)
+    token = best_token if token is None else token
+    second = _runner_up(x, token, mask_logit) if "margin" in needs else None
+
+    x -= best[:, None]
+    mask_gap = mask_logit - best
+    weight = torch.exp(x) if "entropy" in needs else x.exp_()
+    mask_weight = mask_gap.exp()
+    total = weight.sum(dim=1) + mask_weight
+    entropy = None
+    if "entropy" in needs:
+        moment = weight.mul_(x).sum(dim=1) + mask_weight * mask_gap.clamp_min(BANNED)
+        entropy = total.log() - moment / total
+    numerator = torch.ones_like(total) if token_logit is None else (token_logit - best).exp()
+    if vocabulary.unconfident:
+        ids = torch.tensor(vocabulary.unconfident, device=x.device)
+        excluded = x[:, ids].exp() if "entropy" in needs else weight[:, ids]
+        numerator = numerator.masked_fill(torch.isin(token, ids), 0.0)
+        total = (total - excluded.sum(dim=1)).clamp_min(torch.finfo(x.dtype).tiny)
+    prob = numerator / total
+    margin = None if second is None else prob - (second - best).exp() / total
+    return Proposal(token, prob, margin, entropy)
+
+
+def _runner_up(
+    x: Float[Tensor, "R V"], token: Int[Tensor, " R"], mask_logit: Float[Tensor, " R"]
+) -> Float[Tensor, " R"]:
+    """The largest logit apart from the token's own; the mask id competes."""
+    own = x.gather(1, token[:, None])
+    second = x.scatter_(1, token[:, None], BANNED).amax(dim=1)
+    x.scatter_(1, token[:, None], own)
+    return torch.maximum(second, mask_logit)
 
 
 def _choose(

@@ -56,5 +56,12 @@ def test_every_part_gives_the_answers_of_the_cpu_there(found: dict[str, Any]) ->
 
 
 def test_the_device_raises_where_a_gpu_would(found: dict[str, Any]) -> None:
-    wanted = ["tensors of counting:0 and of the CPU", "float32 and float64", "can't convert", "a wait", "a copy", "a wait"]
+    wanted = [
+        "tensors of counting:0 and of the CPU",
+        "float32 and float64",
+        "can't convert",
+        "a wait",
+        "a copy",
+        "a wait",
+    ]
     assert [part in said for part, said in zip(wanted, found["guard"], strict=True)] == [True] * len(wanted)
