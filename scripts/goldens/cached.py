@@ -94,8 +94,9 @@ def features(case: Case, s: Settings, plan: Plan) -> Plan:
 
 def dkv_decode(case: Case, s: Settings, plan: Plan) -> Plan:
     """horseee/dKV-Cache generation_utils/llada_dkv_cache_decode.py."""
-    policy = cache.dkv_decode(interval=s.get("cache_reloading_step"), cadence="reference")
-    return replace(plan, cache=policy if s.get("enable_cache") else cache.none())
+    if not s.get("enable_cache"):
+        return plan
+    return replace(plan, cache=cache.dkv_decode(interval=s.get("cache_reloading_step"), cadence="reference"))
 
 
 def dkv_greedy(case: Case, s: Settings, plan: Plan) -> Plan:
