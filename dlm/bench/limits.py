@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from dlm.engine.forward import rows_at_once
 from dlm.models import LanguageModel
+from dlm.models.block import Block
+from dlm.models.quantising import weight_bytes
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,12 @@ def forward_cost(model: LanguageModel, tokens: int, keys: int, rows: int) -> tup
     body = arch.layers * block
     attention = 4 * arch.layers * tokens * keys * arch.width
     itemsize = torch.finfo(model.dtype).bits // 8
-    return 2 * tokens * body + attention + 2 * rows * head, itemsize * (body + head)
+    reads = -(-rows // rows_at_once(model.device, arch.vocab_size))  # of the head's matrix, one for each call
+    read = itemsize * body
+    if getattr(model.backbone, "quantised", None):
+        blocks: Any = [part for part in model.backbone.modules() if isinstance(part, Block)]  # type: ignore[attr-defined]
+        read = sum(map(weight_bytes, blocks))
+    return 2 * tokens * body + attention + 2 * rows * head, read + itemsize * head * max(1, reads)
 
 
 def _wait(device: torch.device) -> None:
