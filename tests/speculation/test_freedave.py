@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -199,7 +200,7 @@ def test_when_every_guess_holds(length: int, forwards: int) -> None:
     assert answer.counts.accepted_drafts == 8 - forwards
 
 
-# Tokens and confidences of a block of four, by what is filled already (spec 1.16 A; "-" is filled).
+# Tokens and confidences of a block of four, by what is filled already ("-" is filled).
 TRAP = {
     "____": ("abcd", [0.8, 0.9, 0.6, 0.7]),
     "_b__": ("a-cd", [0.85, 0, 0.5, 0.6]),
@@ -247,7 +248,7 @@ def test_a_part_of_a_step_is_no_state(length: int) -> None:
 
 
 def test_equal_confidences_are_taken_in_order() -> None:
-    """Spec 1.16 E: every guess holds when all are equal."""
+    """Every guess holds when all are equal."""
     model = table_model([[0.5, 0.5]] * 5)
     sampler = samplers.topk(blocks=samplers.Fixed(4))
     (answer,) = run(model, sampler, None, 4, prompts=[[1]], max_new_tokens=4)
@@ -267,7 +268,7 @@ def far_sighted(right_from: dict[int, int]) -> Any:
 
 
 def test_the_fewest_forwards_are_not_what_a_greedy_chain_takes() -> None:
-    """Spec 1.13 d: from state 0 drafts hold up to 3, from 2 up to 10, from every other one state. Who stops at 2 needs
+    """From state 0 drafts hold up to 3, from 2 up to 10, from every other one state. Who stops at 2 needs
     3 forwards; who always goes as far as it is certain needs 8. Answers to more than one state find the way back."""
     model, sampler = far_sighted({0: 3, 2: 10}), samplers.topk(blocks=samplers.Fixed(10))
     counts = {}
@@ -282,38 +283,42 @@ def test_the_fewest_forwards_are_not_what_a_greedy_chain_takes() -> None:
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), length=st.integers(2, 8), sources=st.integers(1, 3))
 def test_a_forward_accepts_all_it_certifies(seed: int, length: int, sources: int) -> None:
-    """Spec 1.13 c: the state at which a forward stops was not among those it evaluated."""
+    """A forward goes on from every state that it has evaluated as what follows the one before."""
     prompt = [seed % 31, seed // 31 % 31, seed // 961 % 31]
     sampler = samplers.topk(blocks=samplers.Fixed(10))
-    evaluated: list[set[tuple[int, ...]]] = []
+    evaluated: list[tuple[list[tuple[int, ...]], list[int]]] = []
     number = DraftingStepper._branches
 
     def listen(self: DraftingStepper, turn: Any, drafts: Any) -> Any:
         versions = number(self, turn, drafts)
-        evaluated.append({tuple(row) for row in versions.canvas.tokens[:, :-1].tolist()})
+        evaluated.append(([tuple(row) for row in versions.canvas.tokens[:, :-1].tolist()], versions.parent.tolist()))
         return versions
 
-    states = [
-        tuple(row)
-        for row in run(FAMILIES["llada"], sampler, None, None, prompts=[prompt], max_new_tokens=10, record="commits")[
-            0
-        ].trace.replay()  # type: ignore[union-attr]
-    ]
+    def states_of(drafter: FreeDave | None) -> list[tuple[int, ...]]:
+        (answer,) = run(
+            FAMILIES["llada"], sampler, None, drafter, prompts=[prompt], max_new_tokens=10, record="commits"
+        )
+        assert answer.trace is not None
+        return [tuple(row) for row in answer.trace.replay()]
+
+    states = states_of(None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DraftingStepper, "_branches", listen)
-        how = FreeDave(length, sources=sources)
-        (answer,) = run(FAMILIES["llada"], sampler, None, how, prompts=[prompt], max_new_tokens=10, record="commits")
-    assert answer.trace is not None
-    reached = [tuple(row) for row in answer.trace.replay()]
+        reached = states_of(FreeDave(length, sources=sources))
     assert set(reached) <= set(states)
-    for state in reached:
-        last = next((known for known in reversed(evaluated) if states[states.index(state) - 1] in known), None)
-        assert last is None or state not in last
+    for tokens, parents in evaluated:
+        follows = dict(itertools.pairwise(states))
+        certified = {0}
+        for branch, parent in enumerate(parents):
+            if parent in certified and tokens[branch] == follows.get(tokens[parent]):
+                certified.add(branch)
+        stop = reached[reached.index(tokens[0]) + 1]
+        assert stop not in {tokens[branch] for branch in certified}
 
 
 @pytest.mark.parametrize("policy", [None, cache.block_causal()])
 def test_eager_acceptance_saves_what_small_blocks_do_not(policy: Any) -> None:
-    """Spec 1.16 H, block-causal, two blocks of two, every guess holds: published 6, 6 and 4 forwards. We store a
+    """Block-causal, two blocks of two, every guess holds: published 6, 6 and 4 forwards. We store a
     finished block with the next forward, or with the one that accepted it: 4, 4 and 2."""
     model = block_causal("llada", 2)
     model.backbone.head = lambda rows: torch.zeros(*rows.shape[:-1], model.description.vocab_size, dtype=rows.dtype)
