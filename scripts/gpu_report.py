@@ -124,7 +124,7 @@ def counted() -> dict[str, Any]:
     model, found = narrow(32, "bfloat16"), {}
     for name in ("none", "dual"):
         contender = Contender("", samplers.threshold(0.9, blocks=samplers.Fixed(32)), CACHES[name])
-        _, tally = counted_steps(model, contender, 1, LaunchesBenchSettings())[-1]
+        tally = counted_steps(model, contender, 1, LaunchesBenchSettings())[-1].tally
         found[name] = sum(times for (_, kind), times in tally.counts.items() if kind == "launch")
     return found
 

@@ -10,6 +10,7 @@ import torch
 
 import cache
 import dlm
+import dlm.api
 import samplers
 from dlm.engine.loop import Decoder, StepEvent
 from dlm.models import random_model
@@ -41,7 +42,7 @@ def test_equals_the_cpu_in_float64(name: str, family: Any) -> None:
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"slowfast"}))  # it tells the host where to cut
 def test_a_step_waits_for_the_device_once(name: str) -> None:
     model = on_gpu(random_llada())
-    jobs = dlm.api.keyed([dlm.api.prompt_job(model, 0, [1, 2, 3], 32, {})], 0)  # type: ignore[attr-defined]
+    jobs = dlm.api.keyed([dlm.api.prompt_job(model, 0, [1, 2, 3], 32, {})], 0)
     steps = Decoder(model.backbone, model.description, preset(name)).run(jobs, 1, model.device)
     assert isinstance(next(steps), StepEvent)
     torch.cuda.set_sync_debug_mode("warn")
@@ -77,7 +78,7 @@ def test_a_cache_equals_the_cpu_in_float64(name: str, family: Any) -> None:
 def test_a_cached_step_waits_for_the_device_twice(name: str) -> None:
     """For the number of fed positions, right after the last step was waited for, and at its end."""
     model = on_gpu(random_llada())
-    jobs = dlm.api.keyed([dlm.api.prompt_job(model, 0, [1, 2, 3], 32, {})], 0)  # type: ignore[attr-defined]
+    jobs = dlm.api.keyed([dlm.api.prompt_job(model, 0, [1, 2, 3], 32, {})], 0)
     decoder = Decoder(model.backbone, model.description, preset("topk"), CACHES[name])
     steps = decoder.run(jobs, 1, model.device)
     assert isinstance(next(steps), StepEvent)

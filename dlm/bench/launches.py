@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from rich.console import Console
@@ -128,10 +128,18 @@ def _cases(
                     yield from (((name, cached, length), contender, batch) for batch in settings.batches)
 
 
+class Counted(NamedTuple):
+    """A step: what is told of it, what it asked for, and positions pushed through the body, all rows together."""
+
+    event: StepEvent
+    tally: Tally
+    fed: int
+
+
 def counted_steps(
     model: LanguageModel, contender: Contender, batch: int, settings: LaunchesBenchSettings
-) -> list[tuple[StepEvent, Tally]]:
-    """The steps after ``warmup``, each with what it asked for: those that recompute no row whole, if there are any.
+) -> list[Counted]:
+    """The steps after ``warmup``: those that recompute no row whole, if there are any.
 
     Raises:
         SettingsError: the parts do not go together, or the decode is over before.
@@ -139,20 +147,22 @@ def counted_steps(
     device = CountingDevice()
     decoder = Decoder(model.backbone, model.description, contender.sampler, contender.cache, contender.drafter)
     (jobs,) = random_rounds(Cell(model, "", batch), settings.prompt, settings.new, 0)
-    steps: list[tuple[StepEvent, Tally]] = []
+    steps: list[Counted] = []
+    fed = 0
     backbone: Any = model.backbone
     with device.holding(backbone, hidden="body", attentive="body", head="head"), device:
         events = decoder.run(jobs, batch, device.device)
         for event in events:
             if isinstance(event, StepEvent):
-                steps.append((event, device.tally.taken()))
+                before, fed = fed, sum(row.token_forwards for row in event.rows)
+                steps.append(Counted(event, device.tally.taken(), fed - before))
             if len(steps) == settings.warmup + settings.steps:
                 break
         events.close()
     if len(steps) <= settings.warmup:
         raise SettingsError(f"the decode is over after {len(steps)} steps: use more new tokens or less warmup")
     steps = steps[settings.warmup :]
-    return [step for step in steps if not step[0].refreshed] or steps
+    return [step for step in steps if not step.event.refreshed] or steps
 
 
 def _measured(
@@ -160,13 +170,13 @@ def _measured(
 ) -> Measured:
     steps = counted_steps(model, contender, batch, settings)
     counts = {
-        (part, kind): median(tally.counts[part, kind] for _, tally in steps)
+        (part, kind): median(step.tally.counts[part, kind] for step in steps)
         for part in PARTS
         for kind in ("launch", "wait", "copy", "allocation")
     }
     total = {kind: sum(counts[part, kind] for part in PARTS) for kind in ("launch", "wait", "copy", "allocation")}
     layers: int = model.backbone.arch.layers  # type: ignore[attr-defined]
-    width = median(event.view.positions.numel() for event, _ in steps)
+    width = median(step.event.view.positions.numel() for step in steps)
     weights = _weight_bytes(settings, round(width)) / CARDS[settings.card]
     name, cached, drafting = labels
     return Measured(
@@ -181,11 +191,12 @@ def _measured(
         waits=total["wait"],
         copies=total["copy"],
         allocations=total["allocation"],
+        fed=median(step.fed for step in steps),
         scored=width,
         seconds_at_5us=total["launch"] * 5e-6,
         seconds_at_10us=total["launch"] * 10e-6,
         seconds_weights=weights,
-        lines=steps[-1][1].lines,
+        lines=steps[-1].tally.lines,
     )
 
 
@@ -206,6 +217,7 @@ def _table(settings: LaunchesBenchSettings, figures: Sequence[Measured]) -> Tabl
         Column("sampler", "sampler", words=True),
         Column("cache", beside, words=True),
         Column("x", "batch"),
+        Column("fed", "fed", "g"),
         Column("body/\nlayer", "body_per_layer", ".1f"),
         Column("head", "head", "g"),
         Column("out-\nside", "outside", "g"),

@@ -109,7 +109,10 @@ class Canvas:
             tokens=torch.zeros(shape, dtype=torch.long, device=device),
             writable=torch.zeros(shape, dtype=torch.bool, device=device),
             commit_step=torch.full(shape, -1, dtype=torch.long, device=device),
-            commit_confidence=torch.full(shape, torch.nan, dtype=torch.float64, device=device),
+            # Apple's accelerator has no float64.
+            commit_confidence=torch.full(
+                shape, torch.nan, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device
+            ),
             start=per_row,
             end=per_row.clone(),
             asked=per_row.clone(),
@@ -198,7 +201,7 @@ class Canvas:
         target = torch.where(chosen, positions, self.columns[-1])
         self.tokens.scatter_(1, target, tokens)
         self.commit_step.scatter_(1, target, step[:, None].expand_as(target))
-        self.commit_confidence.scatter_(1, target, confidence.double())
+        self.commit_confidence.scatter_(1, target, confidence.to(self.commit_confidence.dtype))
 
     def fill(self, where: Bool[Tensor, "B W"], token: int | Int[Tensor, " B"]) -> None:
         """A stop rule writes ``token`` into all of ``where``: no step has committed it."""

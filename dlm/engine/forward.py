@@ -130,6 +130,7 @@ class Forward:
     longest: int
     shift: int
     answers: Answers = field(default_factory=Answers, init=False)
+    _rows: int = field(default=0, init=False)
 
     def __call__(
         self,
@@ -205,7 +206,7 @@ class Forward:
         noise = None
         if self.sampler.proposer.temperature > 0:
             noise = uniform(canvas.key, blocks.step, Purpose.TOKEN, positions).flatten()
-        proposals, chunk = [], rows_at_once(rows[0].device, self.vocabulary.width)
+        proposals, chunk = [], self._at_once(rows[0].device)
         for first in range(0, rows[0].shape[0], chunk):
             part = slice(first, first + chunk)
             self.watch.mark("forward")
@@ -261,7 +262,7 @@ class Forward:
             return None
         slots, inside = slots_of(blocks, self.longest)
         tokens = canvas.tokens.gather(1, slots).flatten()
-        chunk = rows_at_once(tokens.device, self.vocabulary.width)
+        chunk = self._at_once(tokens.device)
         rows = [h.flatten(0, 1) for h in seen.slots]
         probs = []
         for first in range(0, tokens.shape[0], chunk):
@@ -344,6 +345,11 @@ class Forward:
         if "kl" not in self.needs or previous is None:
             return None
         return [self.model.logit_rows(h, None, positions).flatten(0, 1) for h in previous.hidden]
+
+    def _at_once(self, device: torch.device) -> int:
+        """:func:`rows_at_once`, asked once in a run: a step that is captured may not ask the device."""
+        self._rows = self._rows or rows_at_once(device, self.vocabulary.width)
+        return self._rows
 
     def _cached_rows(self, logits: Float[Tensor, "R V"]) -> int:
         if logits.device.type != "cpu":

@@ -11,12 +11,13 @@ import enum
 import hashlib
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from dlm.models.fused import TRITON
 
 
 def _signed(word: int) -> int:
@@ -74,7 +75,7 @@ def _uniform(key: Tensor, step: Tensor, purpose: int, positions: Tensor) -> Tens
 
 
 def _uniform_on_gpu(key: Tensor, step: Tensor, purpose: int, positions: Tensor) -> Tensor:
-    if not find_spec("triton"):
+    if not TRITON:
         return _uniform(key, step, purpose, positions)
     out = torch.empty(positions.shape, dtype=torch.float64, device=key.device)
     (rows, count), size, salt = positions.shape, 128, _signed(_GOLDEN_WORD * purpose)

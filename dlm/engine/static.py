@@ -106,7 +106,10 @@ class StaticSteps:
         counts = self.feeds.counts(batch.rows)
         tensors, rebuild = self._state()
         shapes = tuple((tuple(x.shape), x.dtype) for x in tensors)
-        kept = self.kept.setdefault((len(batch.rows), width, shapes), Kept([x.clone() for x in tensors]))
+        signature = (len(batch.rows), width, shapes)
+        if signature not in self.kept:
+            self.kept[signature] = Kept([x.clone() for x in tensors])
+        kept = self.kept[signature]
         for own, now in zip(kept.tensors, tensors, strict=True):
             if own is not now:
                 own.copy_(now)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+TRITON = find_spec("triton") is not None
 _LIBRARY = torch.library.Library("dlm", "DEF")
 _LIBRARY.define("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor")
 _LIBRARY.define("gated(Tensor x) -> Tensor")
@@ -43,29 +44,38 @@ def _gated(x: Tensor) -> Tensor:
 def _rotate_on_gpu(
     x: Float[Tensor, "B T N h"], cos: Float[Tensor, "*B T 1 h"], sin: Float[Tensor, "*B T 1 h"]
 ) -> Float[Tensor, "B T N h"]:
-    if not find_spec("triton") or x.stride(-1) != 1 or x.stride(-2) != x.shape[-1]:
+    if not TRITON or x.stride(-1) != 1 or x.stride(-2) != x.shape[-1]:
         return _rotate(x, cos, sin)
-    rotate_kernel, _ = kernels()
+    with torch.cuda.device(x.device):
+        return launch_rotate(x, cos, sin)
+
+
+def launch_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The kernel over all positions. The tables are read where they lie, a line every so many entries."""
     rows, fed, heads, width = x.shape
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    shared = cos.dim() == 3  # one table for all rows
-    with torch.cuda.device(x.device):
-        rotate_kernel[(rows * fed,)](
-            x, cos.contiguous(), sin.contiguous(), out, x.stride(0), x.stride(1), fed, heads, width // 2,
-            fed if shared else rows * fed, padded_heads=_power(heads), padded_half=_power(width // 2),
-        )  # fmt: skip
+    shared, line = cos.dim() == 3, cos.stride(-3)  # shared: one table for all rows
+    if cos.stride() != sin.stride() or cos.stride(-1) != 1 or not (shared or cos.stride(0) == fed * line):
+        cos, sin, line = cos.contiguous(), sin.contiguous(), width
+    kernels()[0][(rows * fed,)](
+        x, cos, sin, out, x.stride(0), x.stride(1), line, fed, heads, width // 2, fed if shared else rows * fed,
+        padded_heads=_power(heads), padded_half=_power(width // 2),
+    )  # fmt: skip
     return out
 
 
 def _gated_on_gpu(x: Float[Tensor, "... 2*M"]) -> Float[Tensor, "... M"]:
-    if not find_spec("triton") or not x.is_contiguous():
+    if not TRITON or not x.is_contiguous():
         return _gated(x)
-    _, gated_kernel = kernels()
-    width = x.shape[-1] // 2
-    out = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)
-    size = 1024
     with torch.cuda.device(x.device):
-        gated_kernel[(out.numel() // width, -(-width // size))](x, out, width, size=size)
+        return launch_gated(x)
+
+
+def launch_gated(x: Tensor) -> Tensor:
+    """The kernel over all rows."""
+    width, size = x.shape[-1] // 2, 1024
+    out = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)
+    kernels()[1][(out.numel() // width, -(-width // size))](x, out, width, size=size)
     return out
 
 
@@ -81,7 +91,7 @@ def kernels() -> tuple[Any, Any]:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def rotate(  # type: ignore[no-untyped-def]
-        x, cos, sin, out, per_row, per_place, fed, heads, half, tables,
+        x, cos, sin, out, per_row, per_place, line, fed, heads, half, tables,
         padded_heads: tl.constexpr, padded_half: tl.constexpr,
     ):  # fmt: skip
         place = tl.program_id(0)
@@ -92,7 +102,7 @@ def kernels() -> tuple[Any, Any]:
         first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
         second = tl.load(source + half, mask=inside, other=0.0).to(tl.float32)
         # Both halves of a table hold the same angles; the sine of the first half is negated.
-        table = (place % tables) * 2 * half + lane
+        table = (place % tables) * line + lane
         c = tl.load(cos + table, mask=lane < half, other=0.0).to(tl.float32)
         s = tl.load(sin + table + half, mask=lane < half, other=0.0).to(tl.float32)
         target = out + place * heads * 2 * half + head * 2 * half + lane

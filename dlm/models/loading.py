@@ -63,8 +63,8 @@ def load(
         quantize: keep the matrices of the blocks in fewer bits (``"int8"``, ``"int4"``, ``"fp8"``); embedding, norms
             and head stay in ``dtype``, in which everything is computed. Needs torchao. Not with ``device_map``.
         adapter: folder or Hugging Face id of a LoRA adapter, which is merged into the weights. Needs peft.
-        compile: compile the layers with torch.compile: slow at first. Caches then round the number of fed positions up,
-            so that few shapes occur. Tokens are the same up to rounding.
+        compile: compile the layers with torch.compile: slow at first; caches then feed few sizes. Tokens are the same
+            up to rounding.
         graphs: steps of fixed shape, which a GPU replays as CUDA graphs. A decoder refuses parts that have none.
 
     Raises:
@@ -72,8 +72,10 @@ def load(
         CheckpointError: files are absent, damaged, or do not fit the architecture; all faults are listed.
         OutOfMemoryError: the weights do not fit on the device.
     """
-    if device is not None and device_map is not None:
-        raise SettingsError("device and device_map contradict each other; give one of them")
+    if device_map is not None and (graphs or device is not None):
+        raise SettingsError(
+            f"{'graphs' if graphs else 'device'} and device_map contradict each other; give one of them"
+        )
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     if quantize is not None:
@@ -164,11 +166,9 @@ def _quiet(quiet: bool) -> Iterator[None]:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the accelerator if there is one."""
+    """The device asked for, or the GPU if there is one; those of other makers are taken where they are named."""
     if device is None:
-        there = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
-        found = torch.accelerator.current_accelerator() if there and hasattr(torch, "accelerator") else None
-        return found if found is not None and found.type in ("cuda", "xpu", "mps") else torch.device("cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
     except (RuntimeError, TypeError) as error:

@@ -48,7 +48,7 @@ def counts() -> dict[str, Any]:
     model, found = narrow(LAYERS, "bfloat16"), {}
     for name, contender in contenders():
         try:
-            _, tally = counted_steps(model, contender, 1, SETTINGS)[-1]
+            tally = counted_steps(model, contender, 1, SETTINGS)[-1].tally
         except DlmError:
             continue
         total = {kind: sum(n for (_, k), n in tally.counts.items() if k == kind) for kind in ("wait", "copy")}
@@ -62,7 +62,8 @@ def layers() -> dict[str, float]:
     for name, policy in {"none": NoCache(), "dual": cache.dual()}.items():
         contender = Contender("", samplers.threshold(0.9, blocks=samplers.Fixed(32)), policy)
         few, many = (
-            counted_steps(narrow(n, "bfloat16"), contender, 1, SETTINGS)[-1][1].counts["body", "launch"] for n in (2, 4)
+            counted_steps(narrow(n, "bfloat16"), contender, 1, SETTINGS)[-1].tally.counts["body", "launch"]
+            for n in (2, 4)
         )
         found[name] = (many - few) / 2
     return found
