@@ -13,7 +13,7 @@ from torch import Tensor
 from cache.context import PolicyContext
 from cache.kv_store import Access, KVStore, Refreshing, Writing
 from dlm.engine.answers import Answers
-from dlm.engine.canvas import Canvas, packed
+from dlm.engine.canvas import packed
 from dlm.engine.interfaces import CacheRun
 from dlm.engine.no_cache import WholeRows
 from dlm.engine.plan import CacheQuery, Feed, FixedFeeds, ForwardPlan, Layout, sees
@@ -50,14 +50,19 @@ class NextFeed(NamedTuple):
 
     Attributes:
         block: the open positions it is about; another block's are not known. ``[B, W]``
-        asked: what the policy asks for at every step of the block. ``[B, W]``
+        question: what else it depends on, see :func:`_question`.
+        asked: what the policy asks for. ``[B, W]``
         active, order: what is fed, and its running number. ``[B, W]``
+        eligible, wanted: as in :class:`dlm.engine.plan.ForwardPlan`; None: what the query says. ``[B, W]``
     """
 
     block: Bool[Tensor, "B W"]
+    question: tuple[Tensor | None, ...]
     asked: Bool[Tensor, "B W"]
     active: Bool[Tensor, "B W"]
     order: Int[Tensor, "B W"]
+    eligible: Bool[Tensor, "B W"] | None
+    wanted: Bool[Tensor, "B W"] | None
 
 
 class Run(CacheRun, FixedFeeds):
@@ -99,11 +104,7 @@ class Run(CacheRun, FixedFeeds):
             if any(full):
                 # Rows that refresh are fed whole in the same mask, so that counts and stamps need no second way.
                 active = torch.where(torch.tensor(full, device=active.device)[:, None], seen, active)
-        if query.exiting is not None:
-            # A row can only leave when every open position is shown; elsewhere what an exit looks at is not computed.
-            shown = ~(self.answering(canvas.masked) & ~active).any(dim=1, keepdim=True)
-            wanted = wanted | (query.exiting & shown)
-            active = active | (self.answering(query.exiting) & shown & seen)
+        wanted, active = self._leaving(query, wanted, active, seen)
         # The wait: how wide the feed is. Where every row is fed whole the host knows it already.
         order = None if all(full) and not self.narrow else active.cumsum(dim=1)
         counts = reaches if order is None else order[:, -1].tolist()
@@ -124,37 +125,63 @@ class Run(CacheRun, FixedFeeds):
 
     def _foreseen(self, query: CacheQuery) -> bool:
         """Whether the last step's end has told what this one is fed."""
-        told = self.next is not None and self.next.block is query.blocks.block
-        told = told and all(row.fed_next is not None for row in query.rows)
-        return told and query.wanted is query.eligible and query.exiting is None
+        told = self.next
+        if told is None or told.block is not query.blocks.block or any(row.fed_next is None for row in query.rows):
+            return False
+        return all(a is b for a, b in zip(told.question, _question(query), strict=True))
 
     def _planned_before(self, query: CacheQuery, reaches: list[int]) -> ForwardPlan:
         """The plan that the end of the last step has laid out."""
-        assert self.next is not None
-        active, self.narrow = self.next.active, False
+        told, self.narrow = self.next, False
+        assert told is not None
         counts = self.counts(query.rows)
-        self._note(query, active, query.canvas.live, (False,) * len(counts), counts)
-        feed = self._partial(query, self.next.order, None, max(counts))
-        refreshed = frozenset(i for i, (count, reach) in enumerate(zip(counts, reaches, strict=True)) if count == reach)
-        return ForwardPlan((feed,), counts, refreshed, active, query.eligible, query.wanted)
+        self._note(query, told.active, _live(query), (False,) * len(counts), counts)
+        full = [count == reach for count, reach in zip(counts, reaches, strict=True)]
+        feed = self._partial(query, told.order, None, max(counts))
+        eligible = query.eligible if told.eligible is None else told.eligible
+        wanted = query.wanted if told.wanted is None else told.wanted
+        refreshed = frozenset(slot for slot, whole in enumerate(full) if whole)
+        return ForwardPlan((feed,), counts, refreshed, told.active, eligible, wanted)
 
-    def _foresee(self, canvas: Canvas, blocks: BlockState) -> None:
-        """What the next step is fed, should its block be this one: for policies that ask for the same at every step of
-        a block, this and what the step has just changed."""
-        before, self.next, rows = self.next, None, self.last.query.rows
-        foreseeable = self.policy.uniform_feed and not self.policy.exact and not self.narrow
-        if not foreseeable or any(row.visible_end < row.job.end for row in rows):
-            return
-        if before is not None and before.block is blocks.block:
-            asked = before.asked
+    def foresee(self, query: CacheQuery) -> Int[Tensor, " B"] | None:
+        """See :class:`dlm.engine.interfaces.CacheRun`. For policies that ask for nothing a step has yet to tell the
+        host; of those that ask for the same at every step of a block, what they asked for is kept."""
+        before, self.next, policy = self.next, None, self.policy
+        if policy.exact or self.narrow or not (policy.uniform_feed or policy.schedule_known or policy.asks_ahead):
+            return None
+        block, live, eligible, wanted = query.blocks.block, _live(query), query.eligible, query.wanted
+        if policy.uniform_feed and before is not None and before.block is block:
+            asked, changed = before.asked, self.stamps != query.canvas.tokens
         else:
-            context = self._context(replace(self.last.query, blocks=blocks))
-            if self.policy.visible(context) is not None or self.policy.candidates(context, self.state) is not None:
-                return
-            asked = self.answers.one(self.policy.active, (context, self.state), "bool", canvas.tokens.shape)
-            asked = asked | self.needed(blocks.block, None)
-        active = (asked | (self.stamps != canvas.tokens)) & canvas.live
-        self.next = NextFeed(blocks.block, asked, active, active.cumsum(dim=1))
+            # What is kept is for all of the row, however much of it is seen now.
+            context = self._context(replace(query, visible=None) if policy.uniform_feed else query)
+            if policy.visible(context) is not None:
+                return None
+            eligible, wanted = self._narrowed(context, [])
+            asked = self.answers.one(policy.active, (context, self.state), "bool", block.shape)
+            changed = context.changed
+            if policy.uniform_feed:
+                asked = asked | self.needed(block, None)
+        fed = asked | changed
+        if not (policy.uniform_feed and wanted is eligible):
+            fed = fed | self.needed(wanted, None)
+        wanted, active = self._leaving(query, wanted, fed & live, live)
+        order = active.cumsum(dim=1)
+        other = (None if new is old else new for new, old in ((eligible, query.eligible), (wanted, query.wanted)))
+        self.next = NextFeed(block, _question(query), asked, active, order, *other)
+        return order[:, -1]
+
+    def _leaving(
+        self, query: CacheQuery, wanted: Bool[Tensor, "B W"], active: Bool[Tensor, "B W"], seen: Bool[Tensor, "B W"]
+    ) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"]]:
+        """What is proposed for, and fed, with what an early exit looks at. A row can only leave when every open
+        position is shown; elsewhere that is not computed."""
+        if query.exiting is None:
+            return wanted, active
+        # Of truth values <= is "implies": all that is masked is fed.
+        shown = (self.answering(query.canvas.masked) <= active).all(dim=1, keepdim=True)
+        exiting = query.exiting & shown
+        return wanted | exiting, active | (self.answering(exiting) & seen)
 
     def in_sight(self, context: PolicyContext, needed: Bool[Tensor, "B W"]) -> tuple[Bool[Tensor, "B W"], bool]:
         """What may be attended to, and whether that is not simply every live position."""
@@ -171,12 +198,8 @@ class Run(CacheRun, FixedFeeds):
         return torch.nn.functional.pad(wanted[:, shift:], (0, shift)) if shift else wanted
 
     def _context(self, query: CacheQuery) -> PolicyContext:
-        canvas = query.canvas
-        live = canvas.live
-        if any(row.visible_end < row.job.end for row in query.rows):
-            reaches = torch.tensor([row.visible_end for row in query.rows], device=live.device)
-            live = canvas.columns < reaches[:, None]
-        changed = (self.stamps != canvas.tokens) & live
+        live = _live(query)
+        changed = (self.stamps != query.canvas.tokens) & live
         return PolicyContext(query, changed, live, self.layout.shift, self.layout.attention_block)
 
     def _narrowed(self, context: PolicyContext, full: list[bool]) -> tuple[Bool[Tensor, "B W"], Bool[Tensor, "B W"]]:
@@ -184,10 +207,13 @@ class Run(CacheRun, FixedFeeds):
         query = context.query
         shape = query.eligible.shape
         candidates = self.answers.one(self.policy.candidates, (context, self.state), "bool", shape)
-        if candidates is None:
+        if candidates is None or (full and all(full)):
             return query.eligible, query.wanted
-        free = torch.tensor(full, device=candidates.device)[:, None]
-        eligible = query.eligible & (candidates | free)
+        if any(full):
+            candidates = candidates | torch.tensor(full, device=candidates.device)[:, None]
+        eligible = query.eligible & candidates
+        if query.wanted is query.eligible:
+            return eligible, eligible
         return eligible, eligible | (query.wanted & ~query.eligible)
 
     def _feeds(
@@ -232,7 +258,7 @@ class Run(CacheRun, FixedFeeds):
         valid = None if seen is None else seen[:, :reach]
         if seen is None and (self.layout.fixed or min(reaches) < reach):
             # Shorter rows have stored columns behind their end, left over from rows before them.
-            valid = self._context(query).live[:, :reach]
+            valid = _live(query)[:, :reach]
         if self.layout.attention_block:
             valid = sees(positions, canvas.columns[:reach], self.layout.attention_block, valid)
         return Feed(
@@ -282,13 +308,9 @@ class Run(CacheRun, FixedFeeds):
 
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
-        self.stamps, told = self.stamped, {}
-        asked = (view, chosen, self.state)
+        self.stamps, asked = self.stamped, (view, chosen, self.state)
         self.state, report = self.answers.report(self.policy.remember, asked, view.canvas.start.shape[0])
-        self._foresee(view.canvas, view.blocks)
-        if self.next is not None:
-            told["fed_next"] = self.next.order[:, -1]
-        return {**report, **told}
+        return report
 
     def keep(self, slots: list[int]) -> None:
         """See :class:`dlm.engine.interfaces.CacheRun`."""
@@ -305,3 +327,14 @@ class Run(CacheRun, FixedFeeds):
         fresh = torch.zeros(self.stamps.shape[0], dtype=torch.bool, device=self.stamps.device)
         fresh[slots] = True
         self.state = renew_state(self.state, map_state(torch.zeros_like, self.state), fresh)
+
+
+def _live(query: CacheQuery) -> Bool[Tensor, "B W"]:
+    """Positions the model may see."""
+    return query.canvas.live if query.visible is None else query.canvas.live & query.visible
+
+
+def _question(query: CacheQuery) -> tuple[Tensor | None, ...]:
+    """What the plan depends on beside the block and the tokens; a usual sampler asks for nothing else."""
+    wanted = None if query.wanted is query.eligible else query.wanted
+    return wanted, query.exiting, query.upcoming, query.visible

@@ -340,6 +340,11 @@ class CacheRun:
         one synchronisation, as ``row.cache``."""
         raise NotImplementedError
 
+    def foresee(self, query: CacheQuery) -> Int[Tensor, " B"] | None:
+        """Positions the next step will be fed, should it ask ``query`` (its ``rows`` have not heard of this step yet):
+        told with this step's report, so that :meth:`plan` need not wait. None: that is known only then."""
+        return None
+
     def evaluable(self, row: Row) -> int:
         """How many of the row's drafts (``row.ahead``) its next forward can evaluate: those before the next one at
         which everything is recomputed."""

@@ -136,6 +136,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         self.decoder, self.sampler, self.failed = decoder, decoder.sampler, failed
         self.graphs = bool(getattr(decoder.model, "graphs", False))  # a stranger's model may not say
         self._events: Iterator[StepEvent | RowResult] = iter(())
+        self._asked: tuple[Tensor, CacheQuery] | None = None
         if not jobs:
             return
         about, self.policy = decoder.description, decoder.policy
@@ -164,7 +165,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
     def close(self) -> None:
         """End the run where it stands, and let go of its memory."""
         self._events = iter(())
-        for name in ("batch", "stepper", "forward", "static"):
+        for name in ("batch", "stepper", "forward", "static", "_asked"):
             vars(self).pop(name, None)
 
     def _decode(self) -> Iterator[StepEvent | RowResult]:
@@ -234,27 +235,38 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
 
     def _inputs(self, state: SamplerState, static: bool = False) -> StepInputs:
         """Open the blocks, and ask the cache what to feed."""
-        batch, rules = self.batch, self.rules
-        canvas = batch.canvas
-        blocks, opened, most = (batch.blocks, None, rules.most_open) if static else self._open_blocks(state)
-        eligible = batch.open_in(blocks)
-        wanted, exiting = rules.wanted(canvas, blocks, eligible)
-        end = rules.visible_end(canvas, state)
-        if end is not None:
-            fed = canvas.columns < end[:, None]
-            eligible, wanted = eligible & fed, wanted & fed
-            exiting = None if exiting is None else exiting & fed
-        ahead = self.stepper.ahead(canvas, blocks)
-        upcoming = rules.upcoming(canvas, blocks, eligible, most, state) if self.asks_ahead else None
-        soon = most if rules.pace is None else min(rules.pace, most)
-        query = CacheQuery(canvas, blocks, eligible, wanted, batch.rows, exiting, upcoming, ahead, soon)
+        batch = self.batch
+        blocks, opened, most = (batch.blocks, None, self.rules.most_open) if static else self._open_blocks(state)
+        ahead = self.stepper.ahead(batch.canvas, blocks)
+        query = replace(self._query(blocks, most, state), ahead=ahead)
         plan = batch.cache.plan(query)
-        eligible = eligible if plan.eligible is None else plan.eligible
+        eligible = query.eligible if plan.eligible is None else plan.eligible
+        wanted = query.wanted
         if plan.wanted is not None:
             wanted = plan.wanted
-        elif exiting is not None:
-            wanted = wanted | exiting
+        elif query.exiting is not None:
+            wanted = wanted | query.exiting
         return StepInputs(batch, blocks, opened, most, plan, eligible, wanted, ahead)
+
+    def _query(self, blocks: BlockState, most: int, state: SamplerState) -> CacheQuery:
+        """What the cache is asked at a step. The end of the step before has asked already, if nothing has changed."""
+        batch, rules = self.batch, self.rules
+        canvas, eligible = batch.canvas, batch.open_in(blocks)
+        if self._asked is not None and self._asked[0] is eligible and self._asked[1].blocks is blocks:
+            return self._asked[1]
+        open_ = eligible
+        wanted, exiting = rules.wanted(canvas, blocks, eligible)
+        visible, end = None, rules.visible_end(canvas, state)
+        if end is not None:
+            visible, alone = canvas.columns < end[:, None], wanted is eligible
+            eligible = eligible & visible
+            wanted = eligible if alone else wanted & visible
+            exiting = None if exiting is None else exiting & visible
+        upcoming = rules.upcoming(canvas, blocks, eligible, most, state) if self.asks_ahead else None
+        soon = most if rules.pace is None else min(rules.pace, most)
+        query = CacheQuery(canvas, blocks, eligible, wanted, batch.rows, exiting, upcoming, None, soon, visible)
+        self._asked = open_, query
+        return query
 
     def _open_blocks(self, state: SamplerState) -> tuple[BlockState, Bool[Tensor, " B"] | None, int]:
         """A block for every row, the rows that have just opened one (None: none has), and the most positions that are
@@ -293,8 +305,10 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
             report["visible_end"] = canvas.end
         report |= outcome.report
         of_cache = batch.cache.end(view, outcome.chosen)
-        if "fed_next" in of_cache:  # for the plan of the next step, and nobody else
-            report["fed_next"] = of_cache.pop("fed_next")
+        if self.policy.stores and not self.sampler.moves_blocks:
+            fed_next = batch.cache.foresee(self._query(batch.blocks, inputs.most, batch.state))
+            if fed_next is not None:
+                report["fed_next"] = fed_next
         own = len(report)
         report |= of_cache
         self.watch.mark("end")

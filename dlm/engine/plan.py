@@ -58,6 +58,7 @@ class CacheQuery:
         most_upcoming: no row has more of them; known on the host.
         ahead: positions behind the block that drafts would like to see proposals for; they may not change what is
             computed for the others. None: there are none. ``[B, W]``
+        visible: positions before the end that a sampler has the row fed to; None: all of the row. ``[B, W]``
     """
 
     canvas: Canvas
@@ -69,6 +70,7 @@ class CacheQuery:
     upcoming: Bool[Tensor, "B W"] | None = None
     ahead: Bool[Tensor, "B W"] | None = None
     most_upcoming: int = 0
+    visible: Bool[Tensor, "B W"] | None = None
 
 
 class PackedBranches(NamedTuple):

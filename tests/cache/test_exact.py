@@ -172,7 +172,7 @@ class _RowsOnly(Run):
             query, torch.zeros_like(context.changed), context.live, context.shift, context.attention_block
         )
 
-    def _foresee(self, canvas: Any, blocks: Any) -> None:
+    def foresee(self, query: Any) -> None:
         """What has changed is not fed here."""
 
 
