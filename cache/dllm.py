@@ -105,6 +105,7 @@ class DLLMRun(Run):
 
     def __init__(self, policy: DLLM, layout: Layout) -> None:
         super().__init__(policy, layout)
+        self.feeds_all = True
         # What every layer added to the stream, ``[rows, columns, width]`` each.
         self.added: list[Tensor] = []
         self.value_share = 0.0
@@ -124,7 +125,7 @@ class DLLMRun(Run):
     def end(self, view: StepView, chosen: Bool[Tensor, "B N"]) -> dict[str, Int[Tensor, " B"]]:
         """Beside the rest, how many positions of the answer now hold another token than the one they are kept for."""
         report, canvas = super().end(view, chosen), view.canvas
-        moved = (self.stamps != canvas.tokens) & canvas.inside(canvas.start, canvas.end)
+        moved = (self.stamps != canvas.tokens) & canvas.generated
         return report | {"moved": moved.sum(dim=1)}
 
     def layer(self, layer: int, x: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ class DLLMRun(Run):
         policy, columns, picked = self.policy, query.canvas.columns, slice(None) if index is None else index
         rows, step = [query.rows[slot] for slot in slots], query.blocks.step[picked, None]
         changed = (self.stamps != query.canvas.tokens)[picked] & live
-        answer = live & (columns >= query.canvas.start[picked, None])
+        answer = live & query.canvas.generated[picked]
         lengths = [row.visible_end - row.job.start for row in rows]
         places = pack_positions(answer, columns, max(lengths))
         moved, always = changed.gather(1, places), changed

@@ -45,25 +45,25 @@ class DKVGreedy(Policy):
     def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         query = context.query
         assert query.upcoming is not None
-        return near(query.upcoming, query.canvas.masked & context.live, self.window, query.most_upcoming)
+        return near(query.canvas, query.upcoming, query.canvas.masked & context.live, self.window, query.most_upcoming)
 
     def candidates(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"] | None:
         return context.query.upcoming
 
 
-def near(chosen: Bool[Tensor, "B W"], masks: Bool[Tensor, "B W"], count: int, most: int) -> Bool[Tensor, "B W"]:
+def near(
+    canvas: Canvas, chosen: Bool[Tensor, "B W"], masks: Bool[Tensor, "B W"], count: int, most: int
+) -> Bool[Tensor, "B W"]:
     """What is chosen, at most ``most`` positions of a row, and for each in turn, from the left, the ``count`` nearest
     masks that are not taken yet; of two at one distance the left one first."""
-    width, free = chosen.shape[1], masks & ~chosen
-    columns = torch.arange(width, device=chosen.device)
-    centres = pack_positions(chosen, columns, most)
-    # Fillers stand far away from every mask. Of two at one distance the left one is a half step nearer.
-    away = columns - centres.masked_fill_(centres == width - 1, -4 * width)[:, :, None]
-    distances, far = 2 * away.abs() + (away > 0), 4 * width
+    columns, free, far = canvas.columns, masks & ~chosen, canvas.number(torch.inf, torch.float32)
+    centres = pack_positions(chosen, columns, most)[:, :, None]
+    # A quarter of a step to the right, so that of two at one distance the left one is nearer. Fillers are far away.
+    distances = torch.where(centres < canvas.scratch, (columns + 0.25 - centres).abs(), far)
     # A window takes what windows before it have left, so the turns cannot be taken together.
     for distance in distances.unbind(dim=1):
-        nearest, places = torch.where(free, distance, far).topk(min(count, width), dim=1, largest=False)
-        free = free.scatter(1, places, (nearest >= far) & free.gather(1, places))
+        nearest, places = torch.where(free, distance, far).topk(min(count, columns.shape[0]), dim=1, largest=False)
+        free.scatter_(1, places, (nearest == far) & free.gather(1, places))
     return chosen | (masks & ~free)
 
 

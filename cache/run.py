@@ -81,6 +81,7 @@ class Run(CacheRun, FixedFeeds):
         self.state: State = None
         self.started = False
         self.next: NextFeed | None = None
+        self.feeds_all = False  # every position at every step, of which an access may compute less
 
     def plan(self, query: CacheQuery) -> ForwardPlan:
         """See :class:`dlm.engine.interfaces.CacheRun`. Waits for the device, for the number of fed positions, where
@@ -98,7 +99,7 @@ class Run(CacheRun, FixedFeeds):
         needed = self.needed(wanted, query.ahead)
         seen, self.narrow = self.in_sight(context, needed)
         active = seen
-        if not all(full):
+        if not (all(full) or self.feeds_all):
             asked = self.answers.one(self.policy.active, (context, self.state), "bool", seen.shape)
             active = (asked | context.changed | needed) & seen
             if any(full):
@@ -106,7 +107,8 @@ class Run(CacheRun, FixedFeeds):
                 active = torch.where(torch.tensor(full, device=active.device)[:, None], seen, active)
         wanted, active = self._leaving(query, wanted, active, seen)
         # The wait: how wide the feed is. Where every row is fed whole the host knows it already.
-        order = None if all(full) and not self.narrow else active.cumsum(dim=1)
+        whole = (all(full) or self.feeds_all) and not self.narrow
+        order = None if whole else active.cumsum(dim=1)
         counts = reaches if order is None else order[:, -1].tolist()
         self._note(query, active, seen, tuple(full), counts)
         # A policy that feeds all there is has refreshed the row, whatever it calls it.

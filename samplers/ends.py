@@ -76,19 +76,27 @@ class EndRejection(ScoreModifier):
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.scores is not None
         blocks, canvas = view.blocks, view.canvas
-        region = canvas.region.double()
-        steps = torch.full_like(region, self.steps) if self.steps is not None else None
         j = (blocks.block_step if self.compat == "reference" else blocks.step).double()
+        whole = canvas.kept(self, lambda: self._whole(canvas))
         if self.schedule == "linear":
-            if steps is None:
-                steps = region if self.tokens_per_step == 1 else torch.ceil(region / self.tokens_per_step)
-            share = (j / (steps - 1)).nan_to_num(nan=1.0, posinf=1.0)  # a single step is the last one
+            share = (j / whole).nan_to_num(nan=1.0, posinf=1.0)  # a single step is the last one
         else:
-            steps = region.log2().floor() if steps is None else steps
-            share = (2.0 ** (j + 1) - 1) / 2.0**steps
+            share = (2.0 ** (j + 1) - 1) / whole
         factor = self.low + (self.high - self.low) * share.clamp_max(1.0)
         ends = view.proposal.token == canvas.end_ids[0]
         return torch.where(ends, view.scores * factor[:, None].to(view.scores.dtype), view.scores), state
+
+    def _whole(self, canvas: Canvas) -> Float[Tensor, " B"]:
+        """What the share is of: the steps but one, or two to their power."""
+        region = canvas.region.double()
+        steps = torch.full_like(region, self.steps) if self.steps is not None else None
+        if self.schedule == "linear":
+            if steps is None:
+                steps = region if self.tokens_per_step == 1 else torch.ceil(region / self.tokens_per_step)
+            return steps - 1
+        steps = region.log2().floor() if steps is None else steps
+        power: Tensor = 2.0**steps
+        return power
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -91,7 +91,8 @@ class Canvas:
     end_ids: tuple[int, ...]
     columns: Int[Tensor, " W"]
     _masked: Bool[Tensor, "B W"] | None = field(default=None, init=False, repr=False)
-    _live: Bool[Tensor, "B W"] | None = field(default=None, init=False, repr=False)
+    _kept: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _numbers: dict[tuple[float, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, jobs: Sequence[Job], length: int, ids: SpecialIds, device: torch.device) -> Canvas:
@@ -138,19 +139,41 @@ class Canvas:
 
     @property
     def live(self) -> Bool[Tensor, "B W"]:
-        """Positions before each row's end. Within a run kept until an end moves."""
-        if self._live is None or not self.tokens.is_inference():
-            self._live = self.columns < self.end[:, None]
-        return self._live
+        """Positions before each row's end."""
+        return self.kept("live", lambda: self.columns < self.end[:, None])
+
+    @property
+    def generated(self) -> Bool[Tensor, "B W"]:
+        """Positions of the generated region."""
+        return self.kept("generated", lambda: self.inside(self.start, self.end))
 
     @property
     def region(self) -> Int[Tensor, " B"]:
         """Generated positions that were asked for, which is what schedules are laid out over."""
-        return self.asked - self.start
+        return self.kept("region", lambda: self.asked - self.start)
+
+    @property
+    def rows(self) -> Int[Tensor, " B"]:
+        """``0 .. B-1``, the numbers of the rows."""
+        return self.kept("rows", lambda: torch.arange(self.start.shape[0], device=self.start.device))
+
+    def kept(self, name: Any, make: Callable[[], Tensor]) -> Tensor:
+        """What follows from the rows and their ends alone, under a name of its own: within a run made once, and again
+        when they change."""
+        if name not in self._kept or not self.tokens.is_inference():
+            self._kept[name] = make()
+        return self._kept[name]
+
+    def number(self, value: float, dtype: torch.dtype) -> Tensor:
+        """A number that stays on the device: one of the host's costs a kernel each time that it is needed there."""
+        if (value, dtype) not in self._numbers:
+            self._numbers[value, dtype] = torch.full((), value, dtype=dtype, device=self.tokens.device)
+        return self._numbers[value, dtype]
 
     def touched(self) -> None:
         """Tokens or ends are others now: nothing that was derived from them holds."""
-        self._masked = self._live = None
+        self._masked = None
+        self._kept.clear()
 
     def place(self, slot: int, job: Job) -> None:
         """Put a fresh row into ``slot``; whatever was there is gone. A row that begins with less than was asked for has
@@ -182,7 +205,9 @@ class Canvas:
         """A canvas whose rows are versions, with these tokens, of the rows ``owner``."""
         rows = ("writable", "commit_step", "commit_confidence", "start", "end", "asked", "cut_away", "key")
         chosen: dict[str, Any] = {name: versions(getattr(self, name), owner) for name in rows}
-        return replace(self, tokens=tokens, **chosen)
+        branched = replace(self, tokens=tokens, **chosen)
+        branched._numbers = self._numbers
+        return branched
 
     def inside(self, start: Int[Tensor, " B"], end: Int[Tensor, " B"]) -> Bool[Tensor, "B W"]:
         """Positions in ``[start, end)`` of each row."""
@@ -221,7 +246,8 @@ class Canvas:
         least = (self.columns + 1).expand_as(given).masked_fill(~given, 0).amax(dim=1)
         last = torch.minimum(self.end, torch.maximum(end, least))
         self.fill(self.inside(last, self.end), self.end_ids[0])
-        self.end, self._live = last, None
+        self.end = last
+        self._kept.clear()
 
     def insert(self, at: Int[Tensor, " B"], count: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Put ``count`` masks before the position ``at`` of each row; what follows moves to the right, and the end with
@@ -231,7 +257,8 @@ class Canvas:
         fresh = (self.columns >= first) & (self.columns < behind)
         moved = (self.columns >= behind) & (self.columns < self.asked[:, None])
         source = torch.where(moved, self.columns - count[:, None], self.columns)
-        self.end, self._masked, self._live = self.end + count, None, None
+        self.end = self.end + count
+        self.touched()
         inside = self.columns < self.end[:, None]
         self.tokens = self.tokens.gather(1, source).masked_fill(fresh, self.mask_id)
         self.writable = (self.writable.gather(1, source) | fresh) & inside
@@ -239,12 +266,15 @@ class Canvas:
         self.commit_confidence = self.commit_confidence.gather(1, source).masked_fill(fresh, torch.nan)
         return count
 
-    def remask(self, where: Bool[Tensor, "B W"]) -> None:
-        """Take committed tokens back: the positions are masked again and forget when they were committed."""
-        where, self._masked = where & self.writable, None
+    def remask(self, where: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
+        """Take committed tokens back, of positions that may be written: they are masked again and forget when they were
+        committed. Returns which these are."""
+        where = where & self.writable
+        self._masked = None if self._masked is None else self._masked | where
         self.tokens.masked_fill_(where, self.mask_id)
         self.commit_step.masked_fill_(where, -1)
         self.commit_confidence.masked_fill_(where, torch.nan)
+        return where
 
 
 def versions(rows: Tensor, owner: Int[Tensor, " R"]) -> Tensor:

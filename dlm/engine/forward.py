@@ -14,10 +14,10 @@ from dlm.engine.answers import Answers
 from dlm.engine.canvas import Canvas
 from dlm.engine.noise import Purpose, uniform
 from dlm.engine.plan import Branches, BranchPlan, Feed, FeedMemory, ForwardPlan, PackedBranches
-from dlm.engine.proposal import Proposal, Statistic, Vocabulary, divergence, logit_gap, propose, wide
+from dlm.engine.proposal import Proposal, Statistic, Vocabulary, divergence, logit_gap, probability, propose, wide
 from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import PreviousForward, SamplerState
-from dlm.engine.shadow import lay_out, slots_of, with_shadow
+from dlm.engine.shadow import Shadow, lay_out
 from dlm.engine.step import BlockState, LogitRows
 from dlm.engine.stopwatch import Stopwatch
 from dlm.models.backbone import Backbone
@@ -87,7 +87,7 @@ def _at_columns(feed: Feed, states: Float[Tensor, "R T D"], columns: Int[Tensor,
     if feed.positions is None:
         return torch.nn.functional.pad(states, (0, 0, 0, columns.shape[1] - states.shape[1]))
     laid = states.new_zeros(states.shape[0], columns.shape[1], states.shape[2])
-    return laid.scatter(1, feed.positions[..., None].expand_as(states), states)
+    return laid.scatter_(1, feed.positions[..., None].expand_as(states), states)
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,10 @@ class Forward:
     shift: int
     answers: Answers = field(default_factory=Answers, init=False)
     _rows: int = field(default=0, init=False)
+    _shadow: Shadow = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._shadow = Shadow(self.longest, keeps=not getattr(self.model, "graphs", False))
 
     def __call__(
         self,
@@ -148,7 +152,7 @@ class Forward:
             self.watch.mark("refresh" if whole else "forward")
             width, fed = feed.tokens.shape[1], feed
             if "shadow" in self.needs:
-                fed = with_shadow(feed, canvas, blocks, self.longest)
+                fed = self._shadow.beside(feed, canvas, blocks)
             hidden, attention = self.feed(canvas, fed)
             sets.append(tuple(h[:, :width] for h in hidden))
             tails.append(tuple(h[:, width:] for h in hidden))
@@ -157,7 +161,7 @@ class Forward:
         slots = Hidden(plan.feeds, tuple(tails), canvas).whole() if "shadow" in self.needs else ()
         proposal = self.propose(canvas, blocks, every, positions, eligible, state)
         if "kl" in self.needs:
-            known = canvas.columns < canvas.end[:, None] if plan.fed is None else plan.fed
+            known = canvas.live if plan.fed is None else plan.fed
             state.previous = PreviousForward(known, every.laid())
         return Seen(proposal, every, slots, attention)
 
@@ -201,7 +205,7 @@ class Forward:
     ) -> Proposal:
         """Proposals at ``positions`` from the hidden states of a forward, a chunk of logits at a time."""
         rows = hidden.rows(self.shift, positions)
-        before = self._before(positions, state.previous)
+        before, known = self._before(blocks, positions, state.previous)
         at = self._lines(canvas, blocks, positions, eligible)
         noise = None
         if self.sampler.proposer.temperature > 0:
@@ -220,6 +224,7 @@ class Forward:
                     self._chunk(
                         logits[inner : inner + size],
                         None if earlier is None else earlier[inner : inner + size],
+                        None if known is None else known[lines],
                         None if at is None else at.part(lines),
                         state,
                         None if noise is None else noise[lines],
@@ -231,21 +236,19 @@ class Forward:
         self,
         logits: Float[Tensor, "R V"],
         before: Float[Tensor, "R V"] | None,
+        known: Bool[Tensor, " R"] | None,
         at: LogitRows | None,
         state: SamplerState,
         uniforms: Float[Tensor, " R"] | None,
     ) -> Proposal:
-        """Proposals of one chunk of logits; ``before`` are those of the forward before."""
+        """Proposals of one chunk of logits; ``before`` are those of the forward before, where they are ``known``."""
         needs = self.needs
         gap = logit_gap(logits) if "gap" in needs else None
         kl = None
         if "kl" in needs:
-            assert at is not None
-            kl = unknown = wide(logits[:, 0]).new_full((logits.shape[0],), torch.inf)
-            if before is not None:
-                assert state.previous is not None
-                known = state.previous.known[at.row, self.source(at.position)] & (at.blocks.step[at.row] > 0)
-                kl = torch.where(known, divergence(logits, before), unknown)
+            kl = wide(logits[:, 0]).new_full((logits.shape[0],), torch.inf)
+            if before is not None and known is not None:
+                kl = torch.where(known, divergence(logits, before), kl)
         memories = list(state.transforms)
         for i, transform in enumerate(self.sampler.transforms):
             assert at is not None
@@ -260,18 +263,16 @@ class Forward:
         """What the shadow slots give to the tokens that now stand at their positions; None without a shadow."""
         if not seen.slots:
             return None
-        slots, inside = slots_of(blocks, self.longest)
-        tokens = canvas.tokens.gather(1, slots).flatten()
+        slots, double = self._shadow.slots(canvas, blocks), self.sampler.proposer.precision == "float64"
+        tokens = canvas.tokens.gather(1, slots.positions).flatten()
         chunk = self._at_once(tokens.device)
         rows = [h.flatten(0, 1) for h in seen.slots]
         probs = []
         for first in range(0, tokens.shape[0], chunk):
             part = slice(first, first + chunk)
-            logits = self.guided([r[part] for r in rows])
-            logits = logits.double() if self.sampler.proposer.precision == "float64" else wide(logits)
-            own = logits.gather(1, tokens[part, None]).squeeze(1)
-            probs.append((own - logits.logsumexp(dim=1)).exp())
-        return lay_out(torch.cat(probs).view(slots.shape), slots, inside, canvas)
+            probs.append(probability(self.guided([r[part] for r in rows]), tokens[part], double))
+        shares = probs[0] if len(probs) == 1 else torch.cat(probs)
+        return lay_out(shares.view(slots.positions.shape), slots, canvas)
 
     def branch_states(
         self, branches: Branches, plan: BranchPlan, packed: bool
@@ -333,18 +334,22 @@ class Forward:
         self, canvas: Canvas, blocks: BlockState, positions: Int[Tensor, "B N"], eligible: Bool[Tensor, "B N"]
     ) -> LogitRows | None:
         """Where the flattened rows come from; None when nobody asks."""
-        if not self.sampler.transforms and "kl" not in self.needs:
+        if not self.sampler.transforms:
             return None
-        row = torch.arange(positions.shape[0], device=positions.device).repeat_interleave(positions.shape[1])
+        row = canvas.rows[:, None].expand_as(positions).flatten()
         return LogitRows(canvas, blocks, row, positions.flatten(), eligible.flatten())
 
     def _before(
-        self, positions: Int[Tensor, "B N"], previous: PreviousForward | None
-    ) -> list[Float[Tensor, "R D"]] | None:
-        """The same rows of the previous forward, for its divergence; None when nobody asks or there was none."""
+        self, blocks: BlockState, positions: Int[Tensor, "B N"], previous: PreviousForward | None
+    ) -> tuple[list[Float[Tensor, "R D"]], Bool[Tensor, " R"]] | tuple[None, None]:
+        """The same rows of the previous forward, for its divergence, and which of them it computed; None when nobody
+        asks or there was none."""
         if "kl" not in self.needs or previous is None:
-            return None
-        return [self.model.logit_rows(h, None, positions).flatten(0, 1) for h in previous.hidden]
+            return None, None
+        source = self.source(positions)
+        known = previous.known.gather(1, source) & (blocks.step > 0)[:, None]
+        rows = [h.gather(1, source[..., None].expand(-1, -1, h.shape[2])).flatten(0, 1) for h in previous.hidden]
+        return rows, known.flatten()
 
     def _at_once(self, device: torch.device) -> int:
         """:func:`rows_at_once`, asked once in a run: a step that is captured may not ask the device."""

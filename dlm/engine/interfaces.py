@@ -198,6 +198,12 @@ class Selector(_Planned):
         return False
 
     @property
+    def always_commits(self) -> bool:
+        """Whether it chooses an eligible position in every row that has one, where a budget it reads allows one; for
+        other selectors the decoder sees to that."""
+        return False
+
+    @property
     def rewrites(self) -> bool:
         """Whether it may choose committed positions of the active block too: they get the present proposal."""
         return False

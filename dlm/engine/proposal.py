@@ -208,7 +208,7 @@ def logit_gap(logits: Float[Tensor, "R V"]) -> Float[Tensor, " R"]:
     best, token = logits.max(dim=1, keepdim=True)
     second = logits.scatter_(1, token, -torch.inf).amax(dim=1)
     logits.scatter_(1, token, best)
-    return wide(best.squeeze(1)) - wide(second)
+    return wide(best.squeeze(1)) - second
 
 
 def divergence(logits: Float[Tensor, "R V"], before: Float[Tensor, "R V"]) -> Float[Tensor, " R"]:
@@ -230,6 +230,14 @@ def _candidates(
     x[:, vocabulary.mask_id] = mask_logit
     logit, order = x.gather(1, token).sort(dim=1, descending=True, stable=True)
     return token.gather(1, order), (logit - total).exp(), logit
+
+
+def probability(logits: Float[Tensor, "R V"], token: Int[Tensor, " R"], double: bool) -> Float[Tensor, " R"]:
+    """Probability of one token of each row, in at least float32, or in float64."""
+    logits, at = logits.double() if double else wide(logits), token[:, None]
+    if logits.device.type != "cpu":
+        return logits.softmax(dim=1).gather(1, at).squeeze(1)
+    return (logits.gather(1, at).squeeze(1) - logits.logsumexp(dim=1)).exp()
 
 
 def wide(x: Tensor) -> Tensor:

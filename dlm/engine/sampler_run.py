@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.answers import Answers
-from dlm.engine.canvas import Canvas, Job, pack_positions
+from dlm.engine.canvas import Canvas, Job
 from dlm.engine.interfaces import BlockSchedule, Growth, Part, Selector, StopRule, offers
 from dlm.engine.proposal import Proposal
 from dlm.engine.row import Row
@@ -117,10 +117,12 @@ class SamplerRun:
         self._accepts = selector if asked and offers(selector, Selector.accepted) else None
         self.hides, self.grows = offers(selector, Selector.visible_end), sampler.grows
         self.idle_steps, self._rewrites = sampler.idle_steps, selector.rewrites
+        counted = selector.uses_budget and (sampler.budget is None or sampler.budget.each is None)
+        self._may_idle = not self.idle_steps and not (selector.always_commits and not counted)
         self.pace = sampler.budget.each if sampler.budget is not None and selector.best_first else None
         self._narrows = offers(blocks, BlockSchedule.narrow)
         self._moves = offers(blocks, BlockSchedule.move)
-        self._bounds: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
+        self._ahead: tuple[StepView, Bool[Tensor, "B W"], SamplerState] | None = None
         self._in_places = offers(blocks, BlockSchedule.open_positions)
 
     @classmethod
@@ -233,18 +235,42 @@ class SamplerRun:
         self, canvas: Canvas, blocks: BlockState, eligible: Bool[Tensor, "B W"], count: int, state: SamplerState
     ) -> Bool[Tensor, "B W"]:
         """What a sampler that does not read the proposals will commit at this step."""
-        positions = pack_positions(eligible, canvas.columns, count)
-        nothing = torch.zeros_like(positions, dtype=torch.float32)
-        unknown = Proposal(positions, nothing)
-        view = StepView(canvas, blocks, positions, eligible.gather(1, positions), unknown, most=count)
-        view, chosen, _ = self.select(view, state.copy())
-        return view.on_canvas(chosen, False)
+        self._ahead, positions, state = None, canvas.columns.expand_as(canvas.tokens), state.copy()
+        unknown = Proposal(positions, canvas.number(0.0, torch.float32).expand_as(positions))
+        view, chosen, _ = self.select(StepView(canvas, blocks, positions, eligible, unknown, most=count), state)
+        # Another budget may depend on how many positions the cache leaves.
+        self._ahead = (view, chosen, state) if self.pace is not None and self._accepts is None else None
+        return chosen
+
+    def _as_said(self, view: StepView, state: SamplerState) -> tuple[StepView, Bool[Tensor, "B N"]] | None:
+        """The scores and the choice of which :meth:`upcoming` has told; None: it has not, or of another step."""
+        if self._ahead is None or self._ahead[0].blocks is not view.blocks:
+            return None
+        told, chosen, after = self._ahead
+        assert told.scores is not None
+        state.score, state.modifiers, state.budget, state.selector = (
+            after.score, after.modifiers, after.budget, after.selector
+        )  # fmt: skip
+        view = replace(view, scores=told.scores.gather(1, view.positions), budget=told.budget)
+        return view, chosen.gather(1, view.positions) & view.eligible
 
     def select(
         self, view: StepView, state: SamplerState, forced: Bool[Tensor, "B N"] | None = None
     ) -> tuple[StepView, Bool[Tensor, "B N"], Bool[Tensor, " B"] | None]:
         """Scores, budget and choice, and the rows that would commit all they have. A row that may commit something
         but would not, commits its best position; ``forced`` ones are committed whatever the selector says."""
+        sampler, asked, shape = self.sampler, self.answers, view.positions.shape
+        said = None if forced is not None else self._as_said(view, state)
+        view, chosen = self._chosen(view, state, forced) if said is None else said
+        exiting = None
+        if sampler.exit is not None:
+            exiting, state.exit = asked.several(sampler.exit.step, (view, state.exit), ("bool",), shape[:1])
+        return view, chosen, exiting
+
+    def _chosen(
+        self, view: StepView, state: SamplerState, forced: Bool[Tensor, "B N"] | None
+    ) -> tuple[StepView, Bool[Tensor, "B N"]]:
+        """Scores, budget and choice."""
         sampler, asked, shape = self.sampler, self.answers, view.positions.shape
         view = self._scored(view, state)
         if sampler.budget is not None:
@@ -256,31 +282,22 @@ class SamplerRun:
         chosen = chosen & self._allowed(view)
         if forced is not None:
             chosen = chosen | forced
-        if not self.idle_steps:
+        if self._may_idle:
             chosen = self._never_idle(view, chosen, self._rewrites or forced is not None)
-        exiting = None
-        if sampler.exit is not None:
-            exiting, state.exit = asked.several(sampler.exit.step, (view, state.exit), ("bool",), shape[:1])
-        return view, chosen, exiting
+        return view, chosen
 
     def _never_idle(self, view: StepView, chosen: Bool[Tensor, "B N"], beyond: bool) -> Bool[Tensor, "B N"]:
         """What is chosen, and in a row without any its best position. ``beyond``: others than eligible ones may be."""
         assert view.scores is not None
         # What is chosen is better than any score: then the best is one of those, and nothing changes.
-        best = torch.where(chosen, self._bound(view.scores, torch.inf), view.scores).argmax(dim=1, keepdim=True)
+        first = torch.where(chosen, view.canvas.number(torch.inf, view.scores.dtype), view.scores)
+        best = first.argmax(dim=1, keepdim=True)
         may_be = view.eligible | chosen if beyond else view.eligible
         return chosen.scatter_(1, best, True) & may_be
 
     def _eligible(self, view: StepView, scores: Float[Tensor, "B N"]) -> StepView:
         """The view with scores, -inf where nothing may be committed."""
-        return replace(view, scores=torch.where(view.eligible, scores, self._bound(scores, -torch.inf)))
-
-    def _bound(self, like: Tensor, value: float) -> Float[Tensor, ""]:
-        """A number that stays on the device."""
-        key = (value, like.dtype, like.device)
-        if key not in self._bounds:
-            self._bounds[key] = torch.full((), value, dtype=like.dtype, device=like.device)
-        return self._bounds[key]
+        return replace(view, scores=torch.where(view.eligible, scores, view.canvas.number(-torch.inf, scores.dtype)))
 
     def _scored(self, view: StepView, state: SamplerState) -> StepView:
         """The view with scores, -inf where nothing may be committed."""
@@ -299,7 +316,7 @@ class SamplerRun:
         """Where the selector's choice counts: masked positions of the block, for a rewriting one all of them."""
         if not self._rewrites:
             return view.eligible
-        return view.here(view.blocks.block & view.canvas.writable)
+        return (view.blocks.block & view.canvas.writable).gather(1, view.positions)  # the scratch column is neither
 
     def growth(
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: SamplerState
@@ -322,15 +339,15 @@ class SamplerRun:
             return None
         reviser, shape = self.sampler.reviser, view.canvas.tokens.shape
         again, state.reviser = self.answers.several(reviser.step, (view, chosen, state.reviser), ("bool",), shape)
-        again = again & view.blocks.block & view.canvas.writable & ~view.canvas.masked
+        # Of truth values > is "but not".
+        again = again & (view.blocks.block > view.canvas.masked)
         if exiting is not None:
             again = again & ~exiting[:, None]
-        self.remask(view.canvas, again, state)
-        return again
+        return self.remask(view.canvas, again, state)
 
-    def remask(self, canvas: Canvas, where: Bool[Tensor, "B W"], state: SamplerState) -> None:
-        """Mask positions again; parts forget what they knew of them."""
-        canvas.remask(where)
+    def remask(self, canvas: Canvas, where: Bool[Tensor, "B W"], state: SamplerState) -> Bool[Tensor, "B W"]:
+        """Mask positions again, of those that may be written; parts forget what they knew of them."""
+        where = canvas.remask(where)
         for role in ONE_PART:
             part = getattr(self.sampler, role)
             if part is not None:
@@ -338,6 +355,7 @@ class SamplerRun:
         for role in SEVERAL_PARTS:
             pairs = zip(getattr(self.sampler, role), getattr(state, role), strict=True)
             setattr(state, role, tuple(part.forget(where, memory) for part, memory in pairs))
+        return where
 
     def shorten(self, view: StepView, chosen: Bool[Tensor, "B N"], rows: Bool[Tensor, " B"] | None = None) -> StepView:
         """After the commits of a step: those of ``rows`` (None: all) whose stop rule has seen the end of the text end

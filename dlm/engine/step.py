@@ -175,7 +175,7 @@ class StepView:
         """Values of the proposed positions, laid out over the canvas. ``[B, N]`` to ``[B, W]``"""
         width = self.canvas.tokens.shape[1]
         laid = values.new_full((values.shape[0], width), fill).scatter_(1, self.positions, values)
-        laid[:, self.canvas.scratch] = fill
+        laid[:, self.canvas.scratch].fill_(fill)
         return laid
 
     def marks(self, entries: Bool[Tensor, "B N"]) -> Bool[Tensor, "B W"]:

@@ -198,4 +198,5 @@ def all_masks_scored(forward: Forward, canvas: Canvas, plan: ForwardPlan) -> Boo
     if plan.fed is None:
         return torch.ones_like(canvas.start, dtype=torch.bool)
     source = forward.source(canvas.columns.expand_as(canvas.tokens))
-    return ~(canvas.masked & ~plan.fed.gather(1, source)).any(dim=1)
+    shown = plan.fed.gather(1, source) if forward.shift else plan.fed
+    return (canvas.masked <= shown).all(dim=1)  # of truth values <= is "implies"

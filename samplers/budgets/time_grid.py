@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Budget
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
@@ -66,15 +67,21 @@ class TimeGrid(Budget):
 
 
 def grid_share(grid: TimeGrid, view: StepView) -> Float[Tensor, " B"]:
-    """1 - s/t for each row's step, exactly 1 in the last step.
+    """1 - s/t for each row's step, exactly 1 in the last step and behind it."""
+    shares = view.canvas.kept(grid, lambda: _shares(grid, view.canvas))
+    return shares.gather(1, view.blocks.step[:, None].clamp_max(shares.shape[1] - 1)).squeeze(1)
 
-    In float32 like the reference: rounding decides where a truncated number just misses an integer.
-    """
-    now = view.blocks.step
+
+def _shares(grid: TimeGrid, canvas: Canvas) -> Float[Tensor, "B S"]:
+    """1 - s/t for every step of the grid, in float32 like the reference: rounding decides where a truncated number just
+    misses an integer."""
     # Not the masks of the block: a stop rule may cut it short, and the grid stays what it was.
-    steps = view.canvas.writable.sum(dim=1) if grid.steps is None else torch.full_like(now, grid.steps)
-    # The k-th point of torch.linspace(1, eps, steps + 1), which counts from the nearer end, for this step and the next.
-    k = now[:, None] + view.canvas.columns[:2]
-    behind, stride = steps[:, None] - k, ((grid.eps - 1.0) / steps.float())[:, None]
+    writable = canvas.writable.sum(dim=1)
+    steps = (writable if grid.steps is None else torch.full_like(writable, grid.steps))[:, None]
+    # The k-th point of torch.linspace(1, eps, steps + 1), which counts from the nearer end.
+    # A row takes no more steps than the decoder lets it: 4 a position, and those that check() allows to idle.
+    most = max(4096, 4 * canvas.scratch)
+    k = torch.arange(min(grid.steps or canvas.scratch, most) + 1, device=steps.device)
+    behind, stride = steps - k, (grid.eps - 1.0) / steps.float()
     time = torch.where(k <= behind, 1.0 + k * stride, grid.eps - behind * stride)
-    return (1.0 - time[:, 1] / time[:, 0]).masked_fill_(behind[:, 1] <= 0, 1.0)
+    return (1.0 - time[:, 1:] / time[:, :-1]).masked_fill_(behind[:, 1:] <= 0, 1.0)

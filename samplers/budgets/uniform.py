@@ -58,7 +58,7 @@ class Uniform(Budget):
         blocks = view.blocks
         if self.steps is None:
             assert self.tokens_per_step is not None
-            return torch.full_like(blocks.step, self.tokens_per_step), state
+            return view.canvas.number(self.tokens_per_step, torch.long).expand_as(blocks.step), state
         start, region = view.canvas.start, view.canvas.region
         # Steps are cut where blocks are cut, so that the parts add up to the whole.
         done = (blocks.block_start - start) * self.steps // region

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dlm.engine.calls import Checked
@@ -64,14 +64,13 @@ class AnswerRegion(metaclass=Checked):
 
     def where(self, canvas: Canvas) -> Bool[Tensor, "B W"]:
         """Its positions in every row."""
-        return canvas.inside(*self.bounds(canvas))
-
-    def bounds(self, canvas: Canvas) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
-        """Its first position and its end in every row."""
+        if self == AnswerRegion():
+            return canvas.generated
         first = canvas.start if self.start is None else canvas.start + self.start
         if self.after is not None:
             first = self._behind(canvas)
-        return first, canvas.end if self.length is None else torch.minimum(first + self.length, canvas.end)
+        last = canvas.end if self.length is None else torch.minimum(first + self.length, canvas.end)
+        return canvas.inside(first, last)
 
     def _behind(self, canvas: Canvas) -> Tensor:
         """First position behind the last occurrence of the suffix; the end of the row where it does not occur."""
@@ -187,11 +186,11 @@ class AnswerGap(EarlyExit):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, " B"], None]:
         assert view.proposal.gap is not None
-        canvas = view.canvas
-        first, last = self.region.bounds(canvas)
-        here = (view.positions >= first[:, None]) & (view.positions < last[:, None])
+        canvas, gap = view.canvas, view.proposal.gap
+        here = self.region.where(canvas).gather(1, view.positions)
         # A row without a region has the mean 0/0, which reaches nothing.
-        mean = torch.where(here, view.proposal.gap, 0.0).sum(dim=1, dtype=torch.float64) / here.sum(dim=1)
+        total = torch.where(here, gap, canvas.number(0.0, gap.dtype)).sum(dim=1, dtype=torch.float64)
+        mean = total / here.sum(dim=1)
         region = canvas.region
         if self.progress == "filled":
             share = 1.0 - canvas.masked.sum(dim=1) / region

@@ -56,7 +56,7 @@ class Learn2PD(Selector):
     filter: Filter | None = None
     threshold: float | None = None
 
-    uses_budget = True
+    uses_budget = always_commits = True
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0.0 < self.threshold < 1.0:

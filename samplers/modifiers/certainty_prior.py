@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import ScoreModifier
 from dlm.engine.step import StepView
 from dlm.errors import SettingsError
@@ -36,28 +38,35 @@ class CertaintyPrior(ScoreModifier):
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.scores is not None
         canvas = view.canvas
+        total, sources, inside = (
+            canvas.kept((self, part), partial(part, canvas)) for part in (self._total, self._sources, self._inside)
+        )
+        known = canvas.generated & ~canvas.masked
+        last = known.gather(1, canvas.kept("last", lambda: canvas.end[:, None] - 1))
+        known = torch.stack([known, inside, inside & last], dim=1)[:, None]
+        weights = canvas.kept(
+            (self, "weights"), lambda: self._weight(torch.arange(3 * canvas.tokens.shape[1] + 1, device=known.device))
+        )
+        place = (view.positions - canvas.start[:, None])[:, :, None, None]
+        here, left, right = (weights[(place - sources).abs()] * known).sum(dim=3).unbind(dim=2)
+        return view.scores * ((here + left + right) / total).to(view.scores.dtype), state
+
+    def _sources(self, canvas: Canvas) -> Int[Tensor, "B 1 3 W"]:
+        """What is looked at, as offsets from the start of the region: the row, and a region's length on either side."""
+        columns, length = canvas.columns, (canvas.end - canvas.start)[:, None]
+        offset, left = columns - canvas.start[:, None], -1 - columns.expand(len(length), -1)
+        return torch.stack([offset, left, length + columns], dim=1)[:, None]
+
+    def _inside(self, canvas: Canvas) -> Bool[Tensor, "B W"]:
+        """How far the sides reach."""
+        return canvas.columns < (canvas.end - canvas.start)[:, None]
+
+    def _total(self, canvas: Canvas) -> Float[Tensor, "B 1"]:
+        """The weight of all distances from -3L to 3L - 1, as published."""
         length = (canvas.end - canvas.start)[:, None]
-        known = ~canvas.masked & canvas.inside(canvas.start, canvas.end)
-        last = known.gather(1, (canvas.end - 1)[:, None])
-        # Offsets from the start of the region, one region wide on each side.
-        offset = canvas.columns - canvas.start[:, None]
-        place = view.positions - canvas.start[:, None]
-        away = torch.arange(1, 3 * canvas.columns.shape[0] + 1, device=place.device)
-        # Distances -3L .. 3L - 1, as published.
-        weights = self._weight(away.double()).masked_fill(away > 3 * length, 0.0)
-        total = 1.0 + 2.0 * weights.sum(dim=1, keepdim=True) - self._weight(3.0 * length.double())
-        steps = away[: canvas.columns.shape[0]]
-        left, right = -steps.expand(len(length), -1), length - 1 + steps
-        inside = steps <= length
-        density = (
-            self._mass(place, offset, known) + self._mass(place, left, inside) + self._mass(place, right, inside & last)
-        ) / total
-        return torch.where(view.eligible, view.scores * density.to(view.scores.dtype), view.scores), state
+        away = torch.arange(1, 3 * canvas.columns.shape[0] + 1, device=length.device)
+        weights = self._weight(away).masked_fill(away > 3 * length, 0.0)
+        return 1.0 + 2.0 * weights.sum(dim=1, keepdim=True) - self._weight(3 * length)
 
-    def _weight(self, distance: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-        return torch.exp(-(distance**2) / (2.0 * self.sigma**2))
-
-    def _mass(self, place: Tensor, source: Tensor, known: Tensor) -> Float[Tensor, "B N"]:
-        """Weight of the known among ``source`` offsets, seen from each ``place``."""
-        weight = self._weight((place[:, :, None] - source[:, None, :]).double())
-        return (weight * known[:, None, :]).sum(dim=2)
+    def _weight(self, distance: Int[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+        return torch.exp(-(distance.double() ** 2) / (2.0 * self.sigma**2))

@@ -32,6 +32,8 @@ class Hierarchy(Selector):
     high: float | None = 0.9
     first: bool = False
 
+    always_commits = True
+
     def __post_init__(self) -> None:
         check_levels(self.low, self.high)
 
@@ -62,7 +64,7 @@ class HierarchyRemask(Selector):
     doubt: float = 0.4
     first: bool = False
 
-    rewrites = True
+    rewrites = always_commits = True
 
     def __post_init__(self) -> None:
         check_levels(self.low, self.high)
@@ -77,13 +79,14 @@ class HierarchyRemask(Selector):
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         doubtful = doubted(view, self.doubt)
         candidates = view.eligible | doubtful
-        scores = view.proposal.prob.masked_fill(~candidates, -torch.inf)
+        none = view.canvas.number(-torch.inf, view.proposal.prob.dtype)
+        scores = torch.where(candidates, view.proposal.prob, none)
         chosen = run_best(view, scores, candidates, self.first) & (scores > self.low)
         if self.high is not None:
             chosen = chosen | (scores > self.high)
         # The best of all counts as chosen already, the others are filled up behind it.
         missing = (doubtful.sum(dim=1) + 1 - chosen.sum(dim=1)).clamp_min(0)
-        rest = view.rank(scores.masked_fill(chosen, -torch.inf))
+        rest = view.rank(torch.where(chosen, none, scores))
         return chosen | ((rest < missing[:, None]) & candidates), state
 
 

@@ -20,7 +20,7 @@ class RunningConfidence(Selector):
     committed, and committed ones among them remasked by :class:`samplers.RemaskOvertaken` (running confidence
     remasking, RCR, of MDPO, arXiv 2508.13148, as its code does it). Of equal ones the higher position is masked."""
 
-    uses_budget = True
+    uses_budget = always_commits = True
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.budget is not None
@@ -51,7 +51,7 @@ class RemaskOvertaken(Reviser):
 def surest_first(view: StepView, sure: Float[Tensor, "B W"]) -> Int[Tensor, "B W"]:
     """Place of every position in descending order; in front what is outside the block and what no step has committed,
     which has no confidence (NaN), and stays."""
-    return view.rank(torch.where(view.blocks.block, sure, torch.inf))
+    return view.rank(torch.where(view.blocks.block, sure, view.canvas.number(torch.inf, sure.dtype)))
 
 
 @dataclass(frozen=True)

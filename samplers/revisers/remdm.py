@@ -33,6 +33,11 @@ class RemaskingLoop(Budget):
         at_least(1, tokens_per_step=self.tokens_per_step, cycles=self.cycles, number=self.number)
         within("(0, 1)", start=self.start)
 
+    @property
+    def each(self) -> int | None:
+        """The same number, if the extra steps have it too."""
+        return self.tokens_per_step if self.number == self.tokens_per_step else None
+
     def check(self, region: int, block: int) -> None:
         if self.cycles is not None and self.cycles > 3 * block:
             raise SettingsError(
@@ -41,6 +46,8 @@ class RemaskingLoop(Budget):
             )
 
     def step(self, view: StepView, state: None) -> tuple[Int[Tensor, " B"], None]:
+        if self.each is not None:
+            return view.canvas.number(self.each, torch.long).expand_as(view.blocks.step), state
         looping = in_extra_cycles(self, view.blocks, view.blocks.block_step)
         return looping * (self.number - self.tokens_per_step) + self.tokens_per_step, state
 
@@ -73,7 +80,8 @@ class RemaskLowest(Reviser):
         # A block that is full has no step left to refill it.
         open_ = (blocks.block & canvas.masked).any(dim=1)
         # What no step has committed has no confidence, and NaN is sorted last.
-        confidence = torch.where(blocks.block, canvas.commit_confidence, torch.nan)
+        none = canvas.number(torch.nan, canvas.commit_confidence.dtype)
+        confidence = torch.where(blocks.block, canvas.commit_confidence, none)
         lowest, places = (x[:, : self.loop.number] for x in confidence.sort(dim=1, stable=True))
         again = (lowest < torch.inf) & (next_is_extra & open_)[:, None]
         return torch.zeros_like(canvas.writable).scatter_(1, places, again), state

@@ -26,6 +26,8 @@ class MeanThreshold(Selector):
 
     minimum: int = 2
 
+    always_commits = True
+
     def __post_init__(self) -> None:
         at_least(1, minimum=self.minimum)
 
@@ -83,9 +85,9 @@ class FallingConfidence(Reviser):
         masked, block = view.canvas.masked, view.blocks.block & view.canvas.writable
         prob = view.proposal.prob.to(state.dtype)
         beyond = view.canvas.columns >= view.blocks.block_end[:, None]
-        # How far it has fallen; -inf for what was behind the block, and for what is no token of it.
+        # How far it has fallen; -inf for what was behind the block, and for what is no token of it (masked if in it).
         fallen = state.gather(1, view.positions) - prob
-        fallen.masked_fill_((masked | ~block).gather(1, view.positions), -torch.inf)
+        fallen.masked_fill_((block <= masked).gather(1, view.positions), -torch.inf)
         state = state.scatter(1, view.positions, prob).masked_fill_(beyond, -torch.inf)
         # Fewer than really were committed: the end of a block may have fewer than the minimum.
         committed, least = chosen.sum(dim=1), max(self.minimum // 2, -(-self.minimum // 8))

@@ -83,7 +83,8 @@ class NarrowOut(Reviser):
         accepted = chosen.sum(dim=1)
         kept = state.kept & (view.blocks.block_step > 0)[:, None]
         doubted = kept & (view.shadow < self.threshold)
-        lowest = view.rank((-view.shadow).masked_fill_(~doubted, -torch.inf))
+        doubt = torch.where(doubted, view.shadow, view.canvas.number(torch.inf, view.shadow.dtype))
+        lowest = view.rank(-doubt)
         allowed = (state.last - 1) * (accepted > 1)
         again = doubted & (lowest < allowed[:, None])
         return again, Accepted((kept & ~again) | view.marks(chosen), accepted)

@@ -54,7 +54,7 @@ class Coherent(Selector):
     warm_up: int = 5
 
     block_schedules = (Whole,)
-    compares_steps = True
+    compares_steps = always_commits = True
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, warm_up=self.warm_up)
@@ -85,13 +85,15 @@ class Coherent(Selector):
 
         left = open_ & ~chosen
         behind = left & (left.cumsum(dim=1) <= size) & (step >= self.warm_up - 1)
-        waits = torch.full_like(state.waiting, -1).scatter_(1, at, torch.where(behind, token, -1))
+        token = torch.where(behind, token, view.canvas.number(-1, torch.long))
+        waits = torch.full_like(state.waiting, -1).scatter_(1, at, token)
         return torch.empty_like(chosen).scatter_(1, order, chosen), Coherence(waits, size[:, 0])
 
     def _size(self, view: StepView, before: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """V of this step."""
         step, total = view.blocks.step, view.blocks.block_masks
-        grown = torch.where(10 * view.eligible.sum(dim=1) <= total, 2, before + 1)
+        late = view.canvas.number(2, torch.long)
+        grown = torch.where(10 * view.eligible.sum(dim=1) <= total, late, before + 1)
         if self.steps is None:
             grown.clamp_max_(1 + math.floor(self.expand))
         else:

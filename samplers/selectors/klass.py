@@ -40,7 +40,7 @@ class Klass(Selector):
     history: int = 2
     compat: Literal["clean", "d2cache"] = "clean"
 
-    uses_budget = True
+    uses_budget = always_commits = True
     needs = frozenset[Statistic]({"kl"})
 
     def __post_init__(self) -> None:

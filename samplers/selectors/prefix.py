@@ -35,6 +35,8 @@ class Factor(Selector):
     compat: Literal["clean", "reference", "d2cache"] = "clean"
     minimum: int = 1
 
+    always_commits = True
+
     def __post_init__(self) -> None:
         if not 0.0 <= self.factor < float("inf"):
             raise SettingsError(f"factor must be 0 (one token per step) or more, got {self.factor}")
@@ -101,6 +103,7 @@ class EntropyBound(Selector):
     compat: Literal["clean", "d2cache"] = "clean"
     minimum: int = 1
 
+    always_commits = True
     needs = frozenset[Statistic]({"entropy"})
 
     def __post_init__(self) -> None:

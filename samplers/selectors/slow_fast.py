@@ -85,14 +85,14 @@ class SlowFast(Selector):
         offset, slowly = view.positions - start[:, None], slow < self.explore
         inside = offset >= done[:, None]
         region = inside & (offset < torch.where(slowly, size, length)[:, None])
-        scores = torch.where(region, view.scores, -torch.inf)
+        scores = torch.where(region, view.scores, view.canvas.number(-torch.inf, view.scores.dtype))
         sure = scores >= self.high
         best = (view.canvas.columns[: scores.shape[1]] == scores.argmax(dim=1, keepdim=True)) & region
         chosen = torch.where(sure.sum(dim=1, keepdim=True) > 1, sure, best)
 
         # This slow forward's estimate of the length: up to the farthest position that is not hopeless.
         farthest = ((offset + 1) * (scores >= self.low)).amax(dim=1)
-        estimate = torch.minimum(torch.where(farthest > 0, farthest, done + 1), size).clamp_min_(1)
+        estimate = torch.minimum(torch.maximum(farthest, done + 1), size).clamp_min_(1)
         pushes = slowly & ~settled
         pushed = torch.cat([estimates[:, 1:], estimate[:, None]], dim=1)
         estimates = torch.where(pushes[:, None], pushed, estimates)

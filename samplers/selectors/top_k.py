@@ -30,7 +30,7 @@ class TopK(Selector):
 
     temperature: float = 0.0
     order_known = True  # as far as the scores are
-    uses_budget = True
+    uses_budget = always_commits = True
 
     def __post_init__(self) -> None:
         if self.temperature != 0 and not COLDEST <= self.temperature <= HOTTEST:
@@ -48,7 +48,8 @@ class TopK(Selector):
         scores = view.scores
         if self.temperature > 0:
             noise = gumbel(view.uniform(Purpose.WITHOUT_REPLACEMENT))
-            scores = torch.where(view.eligible, scores.double() / self.temperature + noise, -torch.inf)
+            none = view.canvas.number(-torch.inf, torch.float64)
+            scores = torch.where(view.eligible, scores.double() / self.temperature + noise, none)
         return view.rank(scores) < view.budget[:, None], state
 
 

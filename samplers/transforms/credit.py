@@ -83,7 +83,7 @@ class Credit(LogitTransform):
     def step(
         self, logits: Float[Tensor, "R V"], at: LogitRows, state: CreditStore
     ) -> tuple[Float[Tensor, "R V"], CreditStore]:
-        best, prob = _winner(logits, at.canvas.mask_id)
+        logits, best, prob = _winner(logits, at.canvas.mask_id)
         alpha, beta, gamma = self._strengths(at)
         deposit, number = (prob**gamma).float()[:, None], at.blocks.block_number[at.row]
         void = (state.block[at.row, at.position] != number)[:, None]
@@ -97,7 +97,7 @@ class Credit(LogitTransform):
             token = state.token[at.row, at.position].masked_fill_(void, -1)
             own = token == best
             # The token's own slot, or that with the least credit; none is below 0.
-            slot = value.masked_fill(own, -1.0).argmin(dim=1, keepdim=True)
+            slot = torch.where(own, at.canvas.number(-1.0, value.dtype), value).argmin(dim=1, keepdim=True)
             deposit += (value * own).sum(dim=1, keepdim=True)
             token.scatter_(1, slot, best)
             value.scatter_(1, slot, deposit)
@@ -117,17 +117,22 @@ class Credit(LogitTransform):
 
     def _stored(self, state: CreditStore, at: LogitRows, new: CreditStore) -> CreditStore:
         """The store with the ``new`` lines that count; fillers, and what is only looked at, go to the trash."""
-        line = at.row, torch.where(at.eligible, at.position, at.canvas.scratch)
+        line = at.row, torch.where(at.eligible, at.position, at.canvas.columns[-1])
         value = state.value.expand(-1, -1, new.value.shape[1]).index_put(line, new.value)
         token = state.token if self.store == "dense" else state.token.index_put(line, new.token)
         return CreditStore(token, value, state.block.index_put(line, new.block))
 
 
-def _winner(logits: Float[Tensor, "R V"], mask_id: int) -> tuple[Int[Tensor, "R 1"], Float[Tensor, " R"]]:
-    """The best token that is not the mask, and its probability under the raw softmax."""
+def _winner(
+    logits: Float[Tensor, "R V"], mask_id: int
+) -> tuple[Float[Tensor, "R V"], Int[Tensor, "R 1"], Float[Tensor, " R"]]:
+    """The logits in at least float32, the best token that is not the mask, and its probability under the raw
+    softmax."""
     x = wide(logits)
-    probs, mask = x.softmax(dim=1), x[:, mask_id].clone()
-    x[:, mask_id] = BANNED
-    best = x.max(dim=1, keepdim=True).indices
-    x[:, mask_id] = mask
-    return best, probs.gather(1, best)[:, 0]
+    mask = x[:, mask_id].clone() if x is logits else None
+    probs = x.softmax(dim=1)
+    logits[:, mask_id].fill_(BANNED)
+    best = logits.max(dim=1, keepdim=True).indices
+    if mask is not None:
+        x[:, mask_id] = mask
+    return x, best, probs.gather(1, best)[:, 0]

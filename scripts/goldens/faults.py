@@ -96,7 +96,7 @@ class InOrder(DKVGreedy):
                     alone = torch.zeros_like(upcoming[row : row + 1])
                     alone[0, position] = True
                     free = masks[row : row + 1] & ~active[row : row + 1]
-                    active[row] |= near(alone, free, self.window, 1)[0]
+                    active[row] |= near(context.query.canvas, alone, free, self.window, 1)[0]
         return active
 
 
