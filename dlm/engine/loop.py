@@ -338,7 +338,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         taken = status.get("taken", 0)
         row.forwards += 1
         row.steps += 1 + taken
-        row.block_steps = status.get("block_steps", row.block_steps + 1)
+        row.block_steps = status.get("block_steps", row.block_steps + 1 + taken)
         if row.drafts:
             row.accepted += [0] * (taken + 1 - len(row.accepted))
             row.accepted[taken] += 1
