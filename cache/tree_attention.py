@@ -167,7 +167,7 @@ class BranchKV(Access):
             # Every entry is copied, those of other branches to the column that nobody attends to: what is kept need not
             # be gathered first, layer by layer.
             is_kept = torch.zeros_like(slot, dtype=torch.bool).index_fill_(0, kept, True)
-            at = self.visibility.positions.masked_fill(~is_kept[:, None], columns - 1)
+            at = torch.where(is_kept[:, None], self.visibility.positions, columns - 1)
             places, entries = (slot[:, None] * columns + at).flatten(), None
         else:
             latest = self.visibility.latest[kept]

@@ -91,9 +91,10 @@ class PackedBranches(NamedTuple):
 
     @staticmethod
     @lru_cache(maxsize=1024)
-    def of(counts: tuple[int, ...], device: torch.device) -> PackedBranches:
-        """Of rows with so many branches each, made once."""
-        each, first, grid, there, back = max(counts), 0, [], [], []
+    def of(counts: tuple[int, ...], device: torch.device, each: int | None = None) -> PackedBranches:
+        """Of rows with so many branches each, made once; ``each``: places for those of a row, None: as many as the most
+        have."""
+        each, first, grid, there, back = each or max(counts), 0, [], [], []
         for row, count in enumerate(counts):
             grid.append([first + place if place < count else first for place in range(each)])
             there.append([place < count for place in range(each)])
