@@ -28,10 +28,14 @@ class Fresh:
     """Keys and values that one layer computed for branches, to be kept if they are: ``[R, T, ...]`` each.
 
     A holder per layer, so that compiled layers all look alike.
+
+    Attributes:
+        keys, values: theirs; there beforehand as room in ``stack`` where all layers lie in one.
     """
 
     keys: Any = None
     values: Any = None
+    stack: Any = None
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,19 @@ class BranchKV(Access):
         device = keys.device
         own, lent = (Source(*(t.to(device) for t in source)) for source in (self._own, self._lent))
         # Whatever is computed is kept apart until the host says which branch the row becomes.
-        self.fresh.append(Fresh())
+        self.fresh.append(self._room(keys, x))
         return AttendBranches(
             keys, values, self.visibility.slot.to(device), self.visibility.reach, own, lent, self.fresh[-1]
         )
+
+    def _room(self, keys: Tensor, x: Tensor) -> Fresh:
+        """Where the next layer puts what it computes."""
+        if self.store.stack is None:
+            return Fresh()
+        number = 2 * len(self.fresh)
+        shape = (2 * self.store.together, *x.shape[:2], *keys.shape[2:])
+        stack = self.fresh[0].stack if self.fresh else keys.new_empty(shape)
+        return Fresh(stack[number], stack[number + 1], stack)
 
     def along_sequence(
         self, order: PackedBranches, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
@@ -173,7 +186,12 @@ class BranchKV(Access):
             latest = self.visibility.latest[kept]
             at = pack_positions(latest >= 0, torch.arange(columns, device=latest.device), most)
             places, entries = (slot[kept][:, None] * columns + at).flatten(), self._at(kept, at).entries
-        # One copy per layer: a kept branch and all those it follows are written at once, the latest entry each.
+        # One copy per layer, or one in all: a kept branch and all those it follows are written at once, the latest
+        # entry each.
+        if self.store.stack is not None and self.fresh[0].stack is not None:
+            store, new = (x.flatten(3).flatten(1, 2) for x in (self.store.stack, self.fresh[0].stack))
+            store.index_copy_(1, places, new if entries is None else new[:, entries])
+            return
         for layer, fresh in enumerate(self.fresh):
             for buffer, new in ((self.store.keys[layer], fresh.keys), (self.store.values[layer], fresh.values)):
                 new = flat(new) if entries is None else flat(new)[entries.to(buffer.device)]
@@ -193,8 +211,12 @@ class AttendBranches:
     fresh: Fresh
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        k, v = k.contiguous(), v.contiguous()
-        self.fresh.keys, self.fresh.values = k, v
+        if self.fresh.stack is None:
+            self.fresh.keys, self.fresh.values = k.contiguous(), v.contiguous()
+        else:
+            self.fresh.keys.copy_(k)
+            self.fresh.values.copy_(v)
+        k, v = self.fresh.keys, self.fresh.values
         return self._seen(self.key, k), self._seen(self.value, v), mask
 
     def _seen(self, buffer: Tensor, new: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class Layout:
         static: whether the number of fed positions is rounded up, so that compiled code sees few shapes.
         device: where the canvas is.
         fixed: whether steps have fixed shapes (:mod:`dlm.engine.static`): attention is over all columns.
+        layers: how many the model has, where all are on one device; 0: they are not, or that is not known.
     """
 
     rows: int
@@ -40,6 +41,7 @@ class Layout:
     static: bool
     device: torch.device
     fixed: bool = False
+    layers: int = 0
 
 
 @dataclass(frozen=True)
