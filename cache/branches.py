@@ -32,13 +32,14 @@ class BranchLineage(NamedTuple):
     Attributes:
         stamps: the tokens that stored keys were computed for, before its own step. ``[V, W]``
         fed: what its own step is fed. ``[V, W]``
-        before: the branch that computed a position last, of those it follows; -1: none of them. ``[V, W]``
+        before: the branch that computed a position last, of those it follows; -1: none of them. None: all branches of a
+            row are fed the same positions, which no other can have computed later. ``[V, W]``
         seen: what it may attend to. ``[V, W]``
     """
 
     stamps: Int[Tensor, "V W"]
     fed: Bool[Tensor, "V W"]
-    before: Int[Tensor, "V W"]
+    before: Int[Tensor, "V W"] | None
     seen: Bool[Tensor, "V W"]
 
 
@@ -48,26 +49,32 @@ class PendingBranches:
 
     Attributes:
         lineage: what leads to each.
+        alike: what every branch of a row is fed, and the row's stamps; None: that differs. ``[B, W]``
         tokens: theirs. ``[V, W]``
         kv: their keys and values; None when every row was recomputed whole.
         slots: rows that were not recomputed whole; None: all of them. ``[P]``
-        place: the row of the feed each branch is. ``[V]``
+        place: the row of the feed each branch is; None: in order. ``[V]``
         most: most positions one branch and those it follows were fed.
     """
 
     lineage: BranchLineage
+    alike: tuple[Bool[Tensor, "B W"], Int[Tensor, "B W"]] | None
     tokens: Int[Tensor, "V W"]
     kv: BranchKV | None
     slots: Int[Tensor, " P"] | None
-    place: Int[Tensor, " V"]
+    place: Int[Tensor, " V"] | None
     most: int
 
     def accept(self, kept: Int[Tensor, " B"]) -> Int[Tensor, "B W"]:
         """Write what the kept branches and those they follow computed; returns the stamps after that."""
         if self.kv is not None:
-            branches = kept if self.slots is None else self.place[kept[self.slots]]
+            branches = kept if self.slots is None or self.place is None else self.place[kept[self.slots]]
             self.kv.accept(branches, self.most)
-        return torch.where(self.lineage.fed[kept], self.tokens[kept], self.lineage.stamps[kept])
+        if self.alike is None:
+            return torch.where(self.lineage.fed[kept], self.tokens[kept], self.lineage.stamps[kept])
+        # Whatever any of them was fed, the last one was fed too.
+        fed, stamps = self.alike
+        return torch.where(fed, self.tokens[kept], stamps)
 
 
 class BranchingRun(Run):
@@ -99,38 +106,36 @@ class BranchingRun(Run):
         feeds = [_of_first(self.refresh(last.query, whole), branches)] if whole else []
         for slot in whole:
             counts[slot] = last.counts[slot]
+        alike = (last.active, self.stamps) if lineage.before is None else None
         if not others:
-            self.pending = PendingBranches(lineage, tokens, None, None, branches.owner, 0)
+            self.pending = PendingBranches(lineage, alike, tokens, None, None, None, 0)
             return BranchPlan(tuple(feeds), counts, lineage.fed, [])
         fed, borrowed, most = self._sizes(branches, lineage)
         for slot, count in zip(owners, fed, strict=True):
             counts[slot] += 0 if slot in whole else count
-        place = torch.arange(branches.owner.shape[0], device=tokens.device)
-        slots = chosen = None
+        slots = chosen = place = None
         if whole:
             slots = torch.tensor(others, device=tokens.device)
             chosen = torch.tensor([i for i, slot in enumerate(owners) if slot not in whole], device=tokens.device)
             # Where in the feed each branch stands; those of whole rows are not in it.
-            place = torch.zeros_like(place).scatter(0, chosen, place[: chosen.shape[0]])
+            order = torch.arange(chosen.shape[0], device=tokens.device)
+            place = torch.zeros_like(branches.owner).scatter(0, chosen, order)
         feed, kv = self._branch_feed(branches, lineage, chosen, place, (max(fed), max(borrowed)))
-        self.pending = PendingBranches(lineage, tokens, kv, slots, place, min(most, self.store.columns - 1))
+        self.pending = PendingBranches(lineage, alike, tokens, kv, slots, place, min(most, self.store.columns - 1))
         return BranchPlan((feed, *feeds), counts, lineage.fed, others)
 
     def _lineage(self, branches: Branches) -> BranchLineage:
         """Follow every branch from the row as it stands."""
         last, canvas, owner = self.last, branches.canvas, branches.owner
         fed, stamps, seen = (versions(x, owner) for x in (last.active, self.stamps, last.seen))
+        if self._alike(branches):
+            return BranchLineage(stamps, fed, None, seen)
         before = torch.full_like(stamps, -1)
         if branches.remasks:
             live = canvas.columns < canvas.end[:, None]
             # A token that was taken back is none that the row is fed anyway: its key is that of the token.
             needed = self.needed(branches.wanted, branches.ahead)
             fed = (fed | needed | ((stamps != canvas.tokens) & live)) & seen
-        if self.policy.uniform_feed and any(branches.depths):  # then every branch is fed what the row is
-            above = branches.parent
-            follows = fed & (above != torch.arange(above.shape[0], device=above.device))[:, None]
-            stamps = torch.where(follows, canvas.tokens[above], stamps)
-            return BranchLineage(stamps, fed, torch.where(follows, above[:, None], before), seen)
         if not any(branches.depths):
             return BranchLineage(stamps, fed, before, seen)
         fed, stamps, seen = fed.clone(), stamps.clone(), seen.clone()
@@ -168,7 +173,7 @@ class BranchingRun(Run):
     def _sizes(self, branches: Branches, lineage: BranchLineage) -> tuple[list[int], list[int], int]:
         """Positions each branch is fed and borrows, and the most that one and those it follows are fed."""
         last = self.last
-        if self._alike(branches):
+        if lineage.before is None:
             counts = [0 if last.whole[slot] and not self.narrow else last.counts[slot] for slot in _owners(branches)]
             return counts, [0] * len(counts), max(counts)
         whole = torch.tensor(last.whole, device=lineage.fed.device)[branches.owner, None] & (not self.narrow)
@@ -194,15 +199,15 @@ class BranchingRun(Run):
         branches: Branches,
         lineage: BranchLineage,
         chosen: Int[Tensor, " R"] | None,
-        place: Int[Tensor, " V"],
+        place: Int[Tensor, " V"] | None,
         widths: tuple[int, int],
     ) -> tuple[Feed, BranchKV]:
         """The call for branches of rows that are not recomputed whole: the branches ``chosen``, None: all."""
         canvas, ends = branches.canvas, [row.visible_end for row in self.last.query.rows]
         pick = slice(None) if chosen is None else chosen
         fed, reach, block = lineage.fed[pick], max(ends), self.layout.attention_block
-        alike, one = self._alike(branches), branches.owner[pick]
-        if alike and self.fed_positions is not None:
+        one = branches.owner[pick]
+        if lineage.before is None and self.fed_positions is not None:
             positions = versions(self.fed_positions, one)
         else:
             positions = pack_positions(fed, canvas.columns, self.rounded(widths[0]))
@@ -211,14 +216,14 @@ class BranchingRun(Run):
             valid = canvas.columns[:reach] < canvas.end[pick, None]
         if block:
             valid = sees(positions, canvas.columns[:reach], block, valid)
-        before, borrowed = lineage.before[pick], positions[:, :0]
-        if chosen is not None:
+        before, borrowed = None if lineage.before is None else lineage.before[pick], positions[:, :0]
+        if before is not None and place is not None:
             before = torch.where(before < 0, before, place[before.clamp_min(0)])
-        if widths[1]:
+        if before is not None and widths[1]:
             lent = lineage.seen[pick] & ~fed & (before >= 0)
             borrowed = pack_positions(lent, canvas.columns, widths[1])
         visibility = BranchVisibility(
-            slot=one, positions=positions, fed=fed, before=before, borrowed=borrowed, reach=reach, alike=alike
+            slot=one, positions=positions, fed=fed, before=before, borrowed=borrowed, reach=reach
         )
         kv = BranchKV(self.store, visibility=visibility)
         tokens = canvas.tokens[pick].gather(1, positions)

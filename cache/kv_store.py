@@ -24,11 +24,15 @@ class KVStore:
 
     Attributes:
         rows, columns: the capacity; the last column takes what belongs to nobody.
+        together: the buffers of so many layers lie in one, ``stack``, so that one kernel can write to all of them: for
+            one row, of which compaction never gives memory back.
         keys, values: per layer, made when the layer is first written.
     """
 
     rows: int
     columns: int
+    together: int = 0
+    stack: Tensor | None = None
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
@@ -39,7 +43,12 @@ class KVStore:
             # Layers may be spread over devices. Both buffers or none: the second may not fit into memory.
             weight = next(block.parameters())
             device = x.device if weight.is_meta else weight.device
-            key, value = (torch.zeros(shape, dtype=x.dtype, device=device) for _ in range(2))
+            if layer == 0 and self.together:
+                self.stack = torch.zeros(2 * self.together, *shape, dtype=x.dtype, device=device)
+            if self.stack is None:
+                key, value = (torch.zeros(shape, dtype=x.dtype, device=device) for _ in range(2))
+            else:
+                key, value = self.stack[2 * layer : 2 * layer + 2]
             self.keys.append(key)
             self.values.append(value)
         return self.keys[layer], self.values[layer]
@@ -47,12 +56,15 @@ class KVStore:
     @property
     def nbytes(self) -> int:
         """Memory of all buffers."""
-        return sum(buffer.untyped_storage().nbytes() for buffer in (*self.keys, *self.values))
+        storages = (buffer.untyped_storage() for buffer in (*self.keys, *self.values))
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def keep(self, slots: list[int]) -> None:
         """Row compaction: the rows move up within the buffers; what is at most half full is made anew, a layer at a
         time, so that the memory comes back."""
         self.rows = len(slots)
+        if self.stack is not None:
+            return
         for buffers in (self.keys, self.values):
             for layer, buffer in enumerate(buffers):
                 buffers[layer] = move_up(buffer, slots)

@@ -74,7 +74,8 @@ class Run(CacheRun, FixedFeeds):
 
     def __init__(self, policy: Policy, layout: Layout) -> None:
         self.policy, self.layout = policy, layout
-        self.store = KVStore(layout.streams * layout.rows, layout.columns)
+        rows = layout.streams * layout.rows
+        self.store = KVStore(rows, layout.columns, layout.layers if rows == 1 else 0)
         self.stamps = torch.full((layout.rows, layout.columns), -1, dtype=torch.long, device=layout.device)
         self.whole = WholeRows(layout.attention_block)
         self.answers = Answers()

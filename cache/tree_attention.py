@@ -28,10 +28,14 @@ class Fresh:
     """Keys and values that one layer computed for branches, to be kept if they are: ``[R, T, ...]`` each.
 
     A holder per layer, so that compiled layers all look alike.
+
+    Attributes:
+        keys, values: theirs; there beforehand as room in ``stack`` where all layers lie in one.
     """
 
     keys: Any = None
     values: Any = None
+    stack: Any = None
 
 
 @dataclass(frozen=True)
@@ -42,45 +46,43 @@ class BranchVisibility:
         slot: the store's row each branch looks at. ``[R]``
         positions: what each branch is fed, the last column for unused entries. ``[R, T]``
         fed: the same as a mask. ``[R, W]``
-        before: the branch that computed a position last among those it follows; -1: none did, the store has it.
-            ``[R, W]``
+        before: the branch that computed a position last among those it follows; -1: none did, the store has it. None:
+            all branches of a row are fed the same positions, so that none lacks what others were fed. ``[R, W]``
         borrowed: positions it is not fed whose entry is another branch's, the last column for unused ones. ``[R, X]``
         reach: how many columns are attended to.
-        alike: whether all branches of a row are fed the same positions, so that none lacks what others were fed.
     """
 
     slot: Int[Tensor, " R"]
     positions: Int[Tensor, "R T"]
     fed: Bool[Tensor, "R W"]
-    before: Int[Tensor, "R W"]
+    before: Int[Tensor, "R W"] | None
     borrowed: Int[Tensor, "R X"]
     reach: int
-    alike: bool = False
 
     @cached_property
     def latest(self) -> Int[Tensor, "R W"]:
         """The branch whose entry each branch sees at a position; -1: the store's."""
         own = torch.arange(self.fed.shape[0], device=self.fed.device)
-        return torch.where(self.fed, own[:, None], self.before)
+        return torch.where(self.fed, own[:, None], -1 if self.before is None else self.before)
 
     @cached_property
     def entry(self) -> Int[Tensor, "R W"]:
         """Where in its feed each branch has a position; 0 where it has not."""
         entries = torch.arange(self.positions.shape[1], device=self.positions.device).expand_as(self.positions)
-        return torch.zeros_like(self.before).scatter(1, self.positions, entries)
+        return torch.zeros_like(self.fed, dtype=torch.long).scatter(1, self.positions, entries)
 
     def doubled(self, rows: int) -> BranchVisibility:
         """For two streams, the second in the store's rows from ``rows`` on."""
-        second, branches = self.before + self.fed.shape[0], self.fed.shape[0]
-        assert branches == self.before.shape[0]
+        before = self.before
+        if before is not None:
+            before = torch.cat([before, torch.where(before < 0, before, before + self.fed.shape[0])])
         return BranchVisibility(
             slot=torch.cat([self.slot, self.slot + rows]),
             positions=torch.cat([self.positions] * 2),
             fed=torch.cat([self.fed] * 2),
-            before=torch.cat([self.before, torch.where(self.before < 0, self.before, second)]),
+            before=before,
             borrowed=torch.cat([self.borrowed] * 2),
             reach=self.reach,
-            alike=self.alike,
         )
 
 
@@ -110,10 +112,19 @@ class BranchKV(Access):
         device = keys.device
         own, lent = (Source(*(t.to(device) for t in source)) for source in (self._own, self._lent))
         # Whatever is computed is kept apart until the host says which branch the row becomes.
-        self.fresh.append(Fresh())
+        self.fresh.append(self._room(keys, x))
         return AttendBranches(
             keys, values, self.visibility.slot.to(device), self.visibility.reach, own, lent, self.fresh[-1]
         )
+
+    def _room(self, keys: Tensor, x: Tensor) -> Fresh:
+        """Where the next layer puts what it computes."""
+        if self.store.stack is None:
+            return Fresh()
+        number = 2 * len(self.fresh)
+        shape = (2 * self.store.together, *x.shape[:2], *keys.shape[2:])
+        stack = self.fresh[0].stack if self.fresh else keys.new_empty(shape)
+        return Fresh(stack[number], stack[number + 1], stack)
 
     def along_sequence(
         self, order: PackedBranches, valid: Bool[Tensor, "R S"] | Bool[Tensor, "R T S"] | None
@@ -164,19 +175,27 @@ class BranchKV(Access):
             self._write(kept, most)
 
     def _write(self, kept: Int[Tensor, " A"], most: int) -> None:
-        if self.visibility.alike:
-            positions, fed = self.visibility.positions[kept], self.visibility.positions.shape[1]
-            entries = (kept[:, None] * fed + torch.arange(fed, device=kept.device)).flatten()
+        slot, columns = self.visibility.slot, self.store.columns
+        if self.visibility.before is None:
+            # Every entry is copied, those of other branches to the column that nobody attends to: what is kept need not
+            # be gathered first, layer by layer.
+            is_kept = torch.zeros_like(slot, dtype=torch.bool).index_fill_(0, kept, True)
+            at = torch.where(is_kept[:, None], self.visibility.positions, columns - 1)
+            places, entries = (slot[:, None] * columns + at).flatten(), None
         else:
             latest = self.visibility.latest[kept]
-            columns = torch.arange(latest.shape[1], device=latest.device)
-            positions = pack_positions(latest >= 0, columns, most)
-            entries = self._at(kept, positions).entries
-        places = (self.visibility.slot[kept][:, None] * self.store.columns + positions).flatten()
-        # One copy per layer: a kept branch and all those it follows are written at once, the latest entry each.
+            at = pack_positions(latest >= 0, torch.arange(columns, device=latest.device), most)
+            places, entries = (slot[kept][:, None] * columns + at).flatten(), self._at(kept, at).entries
+        # One copy per layer, or one in all: a kept branch and all those it follows are written at once, the latest
+        # entry each.
+        if self.store.stack is not None and self.fresh[0].stack is not None:
+            store, new = (x.flatten(3).flatten(1, 2) for x in (self.store.stack, self.fresh[0].stack))
+            store.index_copy_(1, places, new if entries is None else new[:, entries])
+            return
         for layer, fresh in enumerate(self.fresh):
             for buffer, new in ((self.store.keys[layer], fresh.keys), (self.store.values[layer], fresh.values)):
-                flat(buffer).index_copy_(0, places.to(buffer.device), flat(new)[entries.to(buffer.device)])
+                new = flat(new) if entries is None else flat(new)[entries.to(buffer.device)]
+                flat(buffer).index_copy_(0, places.to(buffer.device), new)
 
 
 @dataclass
@@ -192,8 +211,12 @@ class AttendBranches:
     fresh: Fresh
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        k, v = k.contiguous(), v.contiguous()
-        self.fresh.keys, self.fresh.values = k, v
+        if self.fresh.stack is None:
+            self.fresh.keys, self.fresh.values = k.contiguous(), v.contiguous()
+        else:
+            self.fresh.keys.copy_(k)
+            self.fresh.values.copy_(v)
+        k, v = self.fresh.keys, self.fresh.values
         return self._seen(self.key, k), self._seen(self.value, v), mask
 
     def _seen(self, buffer: Tensor, new: Tensor) -> Tensor:

@@ -303,7 +303,7 @@ class Forward:
         The stored keys of a row are there once, however many branches look at them. Attention takes a mask of
         ``E * T`` by ``S + E * T`` for E branches of T positions over S stored ones.
         """
-        order, many = PackedBranches.of(counts, feed.tokens.device), branches.canvas
+        order, many = PackedBranches.of(tuple(counts), feed.tokens.device), branches.canvas
         (rows, length), each = feed.tokens.shape, order.grid.shape[1]
         positions = feed.positions if feed.positions is not None else many.columns[:length].expand(rows, length)
         memory: FeedMemory | None = None

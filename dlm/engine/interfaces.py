@@ -80,6 +80,12 @@ class Score(Part):
         """Whether the answer does not depend on the proposals."""
         return False
 
+    @property
+    def of_proposals(self) -> bool:
+        """Whether a position's score is read off its proposal and nothing else, so that it stays as long as that
+        does."""
+        return False
+
     def step(self, view: StepView, state: State) -> tuple[Float[Tensor, "B N"], State]:
         """Scores, higher is surer. Entries that are not eligible are ignored."""
         raise NotImplementedError

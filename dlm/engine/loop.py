@@ -196,6 +196,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
                 static=self.decoder.model.compiled or self.graphs,
                 device=canvas.tokens.device,
                 fixed=self.graphs,
+                layers=_layers(self.decoder.model, canvas.tokens.device),
             )
         )
 
@@ -352,7 +353,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         taken = status.get("taken", 0)
         row.forwards += 1
         row.steps += 1 + taken
-        row.block_steps = status.get("block_steps", row.block_steps + 1)
+        row.block_steps = status.get("block_steps", row.block_steps + 1 + taken)
         if row.drafts:
             row.accepted += [0] * (taken + 1 - len(row.accepted))
             row.accepted[taken] += 1
@@ -397,3 +398,9 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
                 yield RowResult.of(batch.rows[slot], batch.canvas, slot, forwards_per_step=each)
         if finished:
             batch.release(finished)
+
+
+def _layers(model: Any, device: torch.device) -> int:
+    """See :class:`dlm.engine.plan.Layout`."""
+    there = isinstance(model, torch.nn.Module) and all(weight.device == device for weight in model.parameters())
+    return int(getattr(getattr(model, "arch", None), "layers", 0)) if there else 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
@@ -29,6 +30,7 @@ class Layout:
         static: whether the number of fed positions is rounded up, so that compiled code sees few shapes.
         device: where the canvas is.
         fixed: whether steps have fixed shapes (:mod:`dlm.engine.static`): attention is over all columns.
+        layers: how many the model has, where all are on one device; 0: they are not, or that is not known.
     """
 
     rows: int
@@ -39,6 +41,7 @@ class Layout:
     static: bool
     device: torch.device
     fixed: bool = False
+    layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,28 +77,55 @@ class CacheQuery:
 
 
 class PackedBranches(NamedTuple):
-    """How the branches of rows lie one behind the other in one feed.
+    """How the branches of rows lie one behind the other.
 
     Attributes:
         grid: the branches of each row, the first one where a row has fewer. ``[B, E]``
         there: which of them are meant. ``[B, E]``
         back: the place of each branch in the flattened grid. ``[R]``
+        owner: its row. ``[R]``
+        itself: whether it is the first one of its row. ``[R]``
     """
 
     grid: Int[Tensor, "B E"]
     there: Bool[Tensor, "B E"]
     back: Int[Tensor, " R"]
+    owner: Int[Tensor, " R"]
+    itself: Bool[Tensor, " R"]
 
-    @classmethod
-    def of(cls, counts: Sequence[int], device: torch.device) -> PackedBranches:
-        """Of rows with so many branches each."""
-        each, first, grid, there, back = max(counts), 0, [], [], []
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def of(counts: tuple[int, ...], device: torch.device, each: int | None = None) -> PackedBranches:
+        """Of rows with so many branches each, made once; ``each``: places for those of a row, None: as many as the most
+        have."""
+        each, first, grid, there, back = each or max(counts), 0, [], [], []
         for row, count in enumerate(counts):
             grid.append([first + place if place < count else first for place in range(each)])
             there.append([place < count for place in range(each)])
             back += [row * each + place for place in range(count)]
             first += count
-        return cls(*(torch.tensor(part, device=device) for part in (grid, there, back)))
+        owner, itself = [place // each for place in back], [place % each == 0 for place in back]
+        return PackedBranches(*(torch.tensor(part, device=device) for part in (grid, there, back, owner, itself)))
+
+    @property
+    def even(self) -> bool:
+        """Whether all rows have the same number of them."""
+        return self.back.shape[0] == self.there.numel()
+
+    def by_row(self, values: Shaped[Tensor, "R ..."]) -> Shaped[Tensor, "B E ..."]:
+        """What belongs to the branches, side by side for each row; of a branch that is not there False, or what belongs
+        to the first one."""
+        if self.even:
+            return values.view(*self.grid.shape, *values.shape[1:])
+        laid = values[self.grid]
+        if values.dtype != torch.bool:
+            return laid
+        return laid & self.there.view(*self.there.shape, *[1] * (values.dim() - 1))
+
+    def of_branches(self, values: Shaped[Tensor, "B E ..."]) -> Shaped[Tensor, "R ..."]:
+        """And back."""
+        laid = values.flatten(0, 1)
+        return laid if self.even else laid[self.back]
 
     def apart(self, feed: Feed) -> Bool[Tensor, "B Q K"]:
         """The mask under which every branch of a feed sees itself alone: nothing is stored."""

@@ -13,7 +13,7 @@ Rules that hold for every sampler:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -155,12 +155,15 @@ class Proposal:
 
     def reshape(self, *shape: int) -> Proposal:
         """The same proposal, fresh from :func:`propose`, with its row axis reshaped."""
-        shaped = (None if x is None else x.view(*shape, *x.shape[1:]) for x in self._columns())
-        return Proposal(*shaped)  # type: ignore[arg-type]
+        return self.map(lambda x: x.view(*shape, *x.shape[1:]))
 
     def gather(self, *index: Int[Tensor, "..."]) -> Proposal:
         """What stands at these places of the first axes, one index each, in the shape of the indices."""
-        return Proposal(*(None if x is None else x[index] for x in self._columns()))  # type: ignore[arg-type]
+        return self.map(lambda x: x[index])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Proposal:
+        """The same done with everything there is."""
+        return Proposal(*(None if x is None else function(x) for x in self._columns()))  # type: ignore[arg-type]
 
     @classmethod
     def cat(cls, parts: list[Proposal], dim: int = 0) -> Proposal:

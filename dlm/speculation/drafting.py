@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -13,14 +11,14 @@ from torch import Tensor
 
 from dlm.engine.canvas import Canvas, pack_positions
 from dlm.engine.forward import Hidden
-from dlm.engine.plan import Branches
-from dlm.engine.proposal import Proposal
+from dlm.engine.plan import Branches, PackedBranches
 from dlm.engine.row import Row
 from dlm.engine.sampler_run import SamplerState
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.step import BlockState
 from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
 from dlm.speculation.draft_length import DraftLengthController, Load
-from dlm.speculation.drafts import COUNTERS, DraftBuilder, Drafts, blocks_from, counters, merge
+from dlm.speculation.drafts import COUNTERS, DraftBuilder, Drafts, blocks_from, counters, merge, ranked
+from dlm.speculation.verification import Answers, VerifiedSteps, Verifier, constant
 
 # The most forwards for which drafting rests when nothing can be drafted.
 LONGEST_REST = 15
@@ -36,56 +34,6 @@ class DraftState(NamedTuple):
 
     drafts: Drafts | None
     forwards: Int[Tensor, " B"]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What one forward said of every row and its drafts.
-
-    Attributes:
-        positions, eligible: as in a :class:`dlm.engine.step.StepView`, per branch. ``[V, N]``
-        proposal: each ``[V, N]``
-        asked: entries an undrafted forward would show too; None: all of them. ``[V, N]``
-        first: the branch that is the row as it stands. ``[B]``
-        numbers: drafts evaluated of each row; None: none of any.
-        counts: positions fed for each row, known on the host.
-    """
-
-    positions: Int[Tensor, "V N"]
-    eligible: Bool[Tensor, "V N"]
-    proposal: Proposal
-    asked: Bool[Tensor, "V N"] | None
-    first: Int[Tensor, " B"]
-    numbers: Int[Tensor, " B"] | None
-    counts: Sequence[int]
-
-    def view(self, canvas: Canvas, blocks: BlockState, branch: Int[Tensor, " B"], most: int) -> StepView:
-        """The view of a step from these branches: what an undrafted forward would have shown."""
-        view = self.guess(canvas, blocks, branch, most)
-        if self.asked is None:
-            return view
-        return replace(view, positions=view.positions.masked_fill(~self.asked[branch], canvas.scratch))
-
-    def guess(self, canvas: Canvas, blocks: BlockState, branch: Int[Tensor, " B"], most: int) -> StepView:
-        """The same with what was shown for the sake of drafts."""
-        proposal = self.proposal.gather(branch)
-        return StepView(canvas, blocks, self.positions[branch], self.eligible[branch], proposal, most=most)
-
-
-class VerifiedSteps(NamedTuple):
-    """The steps that followed from one forward.
-
-    Attributes:
-        steps: views, and what was committed from each.
-        path: the branch each step started from. ``[B, K]``
-        taken: steps beyond the first of each row. ``[B]``
-        last: the block state of each row's last step.
-    """
-
-    steps: list[tuple[StepView, Bool[Tensor, "B N"]]]
-    path: Int[Tensor, "B K"]
-    taken: Int[Tensor, " B"]
-    last: BlockState
 
 
 class DraftingStepper(Stepper):
@@ -113,7 +61,14 @@ class DraftingStepper(Stepper):
         self.length = length.longest if isinstance(length, DraftLengthController) else length
         # Without a draft to show for it so many times, and forwards until the next attempt.
         self.futile = self.rest = 0
-        self.builder = DraftBuilder(self.rules, spans_blocks)
+        self.builder = DraftBuilder(self.rules, spans_blocks, spans_blocks or sources > 1)
+        sampler = self.rules.sampler
+        # One ranking holds all drafts where each commits as many of the best and what is best does not change; the host
+        # can tell how many there are.
+        ranks = not (spans_blocks or self.rules.shortens or sampler.modifiers) and sampler.score.of_proposals
+        self.pace = self.rules.pace if ranks and sources == 1 else None
+        self.ranked = 0
+        self.verifier = Verifier(self.rules, spans_blocks, self.pace is not None)
         # Drafts can get so many positions behind their block when each commits one; more, and they end there.
         longest = self.rules.longest
         self.beyond = -(-self.length // longest) * longest if spans_blocks else 0
@@ -133,39 +88,51 @@ class DraftingStepper(Stepper):
         for row in batch.rows:
             row.drafts = batch.cache.evaluable(row) if row.ahead else 0
         length = self._length(inputs)
-        forwards = torch.where(blocks.step > 0, blocks.step if memory is None else memory.forwards, 0)
+        forwards = blocks.step if memory is None else torch.minimum(memory.forwards, blocks.step)  # a fresh row: 0
+        self.ranked = 0
         if length == 1 and not any(row.drafts for row in batch.rows):
             state.stepper = DraftState(None, forwards + 1)
             return self.plain.take(inputs, state, forwards)
         drafts = None if memory is None else memory.drafts
         answers = self._evaluate(inputs, drafts, state.copy())
-        verified = self._verify(inputs, answers, drafts, forwards, state)
-        if answers.numbers is not None:
-            batch.cache.accept(verified.path[:, -1])
+        verified = self.verifier.steps(inputs, answers, forwards, state)
+        if answers.branches is not None:
+            batch.cache.accept(verified.kept)
         drafts = self._draft(inputs, answers, verified, length, state)
         state.stepper = DraftState(drafts, forwards + 1)
-        (first, chosen), *others = verified.steps
-        view = replace(first.beside([view for view, _ in others]), blocks=verified.last)
-        chosen = torch.cat([chosen, *(more for _, more in others)], dim=1)
         report = _report(drafts, verified)
-        return StepOutcome(view, chosen, answers.counts, forward=forwards, report=report)
+        return StepOutcome(verified.view, verified.chosen, answers.counts, forward=forwards, report=report)
 
     def booked(self, rows: Sequence[Row], status: Sequence[Mapping[str, int]], seconds: Mapping[str, float]) -> None:
         """Learn what came of the drafts and how long the forward took, and note the drafts that every row has now."""
+        numbers = [self._number(now) for now in status]
         if self.controller is not None:
             for row, now in zip(rows, status, strict=True):
                 # With several sources a step has more drafts than one; what counts is how far they reach.
                 self.controller.learn(_depth(row), now.get("taken", 0))
-            made = [now["drafts"] for now in status if "drafts" in now]
-            if made:  # rows whose blocks end with every step have nothing to draft; asking costs all the same
-                self.futile = 0 if any(made) else min(2 * self.futile + 1, LONGEST_REST)
+            if self.ranked or "drafts" in status[0]:
+                # Rows whose blocks end with every step have nothing to draft; asking costs all the same.
+                self.futile = 0 if any(numbers) else min(2 * self.futile + 1, LONGEST_REST)
                 self.rest = self.futile
             branches = 1 + max(row.drafts for row in rows)
             forward = seconds["forward"] + seconds.get("refresh", 0.0)
             self.controller.timed(self.load, branches, forward, seconds["sampler"])
-        for row, now in zip(rows, status, strict=True):
-            places = range(now.get("drafts", 0))
-            row.ahead = [(now[f"steps{place}"], now[f"block_steps{place}"]) for place in places]
+        for row, now, number in zip(rows, status, numbers, strict=True):
+            next_step = 1 + now.get("taken", 0)
+            row.ahead = [
+                (
+                    now.get(f"steps{place}", row.steps + next_step + place + 1),
+                    now.get(f"block_steps{place}", row.block_steps + next_step + place + 1),
+                )
+                for place in range(number)
+            ]
+
+    def _number(self, now: Mapping[str, int]) -> int:
+        """How many drafts a row has, by the report of its step."""
+        if self.ranked and self.pace is not None:
+            # Each takes what a step takes, and leaves something.
+            return max(0, min(self.ranked, -(-now["block_open"] // self.pace) - 1))
+        return now.get("drafts", 0)
 
     def _length(self, inputs: StepInputs) -> int:
         """States that the next forward should evaluate of each row."""
@@ -190,20 +157,19 @@ class DraftingStepper(Stepper):
             positions = pack_positions(wanted, canvas.columns, most)
             here = inputs.eligible.gather(1, positions)
             proposal = run(canvas, inputs.blocks, inputs.plan, positions, here, state).proposal
-            first = torch.arange(len(rows), device=positions.device)
             asked = None if inputs.ahead is None else inputs.wanted.gather(1, positions)
-            return Answers(positions, here, proposal, asked, first, None, inputs.plan.counts)
+            return Answers(positions, here, proposal, asked, None, inputs.plan.counts)
         branches = self._branches(inputs, drafts)
         many, blocks = branches.canvas, branches.blocks
         plan = batch.cache.spread(branches)
         wanted = self._shown(branches.wanted, branches.ahead, plan.fed)
         positions = pack_positions(wanted, canvas.columns, most)
-        here = (many.masked & blocks.block).gather(1, positions)
+        open_ = many.masked & blocks.block if self.rules.looks else branches.wanted
+        here = open_.gather(1, positions)
         hidden = Hidden(plan.feeds, run.branch_states(branches, plan, self.packed), many)
         proposal = run.propose(many, blocks, hidden, positions, here, state)
-        numbers = constant(tuple(row.drafts for row in rows), positions.device)
         asked = None if branches.ahead is None else branches.wanted.gather(1, positions)
-        return Answers(positions, here, proposal, asked, branches.first, numbers, plan.counts)
+        return Answers(positions, here, proposal, asked, branches, plan.counts)
 
     def _shown(
         self, wanted: Bool[Tensor, "V W"], ahead: Bool[Tensor, "V W"] | None, fed: Bool[Tensor, "V W"] | None
@@ -217,110 +183,59 @@ class DraftingStepper(Stepper):
     def _branches(self, inputs: StepInputs, drafts: Drafts) -> Branches:
         """Every row and those of its drafts that can be evaluated now."""
         batch, device = inputs.batch, drafts.tokens.device
-        owner: list[int] = []
-        place: list[int] = []
-        depth: list[int] = []
-        for index, row in enumerate(batch.rows):
-            ahead = row.ahead[: row.drafts]
-            owner += [index] * (1 + len(ahead))
-            place += range(-1, len(ahead))
-            depth += [0, *(steps - row.steps for steps, _ in ahead)]
-        first = [number for number, nth in enumerate(place) if nth < 0]
-        slot, nth, starts = (constant(tuple(numbers), device) for numbers in (owner, place, first))
-        itself, draft = nth < 0, nth.clamp_min(0)
-        tokens = torch.where(itself[:, None], batch.canvas.tokens[slot], drafts.tokens[slot, draft])
-        many = batch.canvas.branched(tokens, slot)
-        numbers = torch.where(itself[:, None], counters(inputs.blocks)[slot], drafts.counters[slot, draft])
-        blocks = blocks_from(numbers, many)
+        counts = [1 + row.drafts for row in batch.rows]
+        order = PackedBranches.of(tuple(counts), device)
+        first, owner, each = order.grid[:, 0], order.owner, max(counts)
+
+        def beside(row: Tensor, of_drafts: Tensor) -> Tensor:
+            return order.of_branches(torch.cat([row[:, None], of_drafts[:, : each - 1]], dim=1))
+
+        many = batch.canvas.branched(beside(batch.canvas.tokens, drafts.tokens), owner)
+        depths = [d for row in batch.rows for d in (0, *(steps - row.steps for steps, _ in row.ahead[: row.drafts]))]
+        if drafts.counters is None:
+            blocks = inputs.blocks.of(owner).later(constant(tuple(depths), device))
+        else:
+            blocks = blocks_from(beside(counters(inputs.blocks), drafts.counters), many)
+        if drafts.parent is None:
+            above = [number - (depth > 0) for number, depth in enumerate(depths)]
+            parent = constant(tuple(above), device)
+        else:
+            parent = beside(first, first[:, None] + drafts.parent)
         wanted, _ = self.rules.wanted(many, blocks, many.masked & blocks.block)
         return Branches(
             canvas=many,
             blocks=blocks,
             wanted=wanted,
             ahead=self.ahead(many, blocks),
-            owner=slot,
-            parent=starts[slot] + torch.where(itself, 0, drafts.parent[slot, draft]),
-            first=starts,
-            depths=depth,
-            counts=[1 + row.drafts for row in batch.rows],
+            owner=owner,
+            parent=parent,
+            first=first,
+            depths=depths,
+            counts=counts,
         )
-
-    def _verify(
-        self,
-        inputs: StepInputs,
-        answers: Answers,
-        drafts: Drafts | None,
-        forwards: Int[Tensor, " B"],
-        state: SamplerState,
-    ) -> VerifiedSteps:
-        """Step from the answers for as long as the state arrived at is one that was evaluated."""
-        rules, canvas, most = self.rules, inputs.batch.canvas, self._most(inputs)
-        blocks, opened = inputs.blocks, inputs.opened
-        branch, taken = answers.first, torch.zeros_like(answers.first)
-        alive = torch.ones_like(branch, dtype=torch.bool)
-        path, steps, passed = [branch], [], []
-        deepest = max(map(_depth, inputs.batch.rows))
-        for number in range(deepest + 1):
-            view = answers.view(canvas, blocks, branch, most)
-            view = rules.narrow(replace(view, eligible=view.eligible & alive[:, None]), opened, state)
-            trial, blocks = state.copy(), view.blocks
-            view, chosen, _ = rules.select(view, trial)
-            chosen = chosen & alive[:, None]
-            canvas.commit(view.positions, view.proposal.token, chosen, forwards, view.proposal.prob)
-            state.adopt(trial, alive)
-            blocks = rules.shorten(view, chosen, alive).blocks
-            passed.append(counters(blocks))
-            taken = torch.where(alive, number, taken)
-            steps.append((view, chosen))
-            if number == deepest:
-                break
-            alive, blocks, opened = self._onward(canvas, blocks, alive, state)
-            found, following = _match(answers, drafts, branch, canvas, blocks)
-            alive = alive & found
-            if not bool(alive.any()):  # waiting for the device is cheaper than a step for nobody
-                break
-            branch = torch.where(alive, following, branch)
-            path.append(branch)
-        rows = torch.arange(taken.shape[0], device=taken.device)
-        last = blocks_from(torch.stack(passed, dim=1)[rows, taken], canvas)
-        return VerifiedSteps(steps, torch.stack(path, dim=1), taken, last)
-
-    def _onward(
-        self, canvas: Canvas, blocks: BlockState, alive: Bool[Tensor, " B"], state: SamplerState
-    ) -> tuple[Bool[Tensor, " B"], BlockState, Bool[Tensor, " B"] | None]:
-        """The block state of the step that comes next, in the next block where this one is full; and which rows go
-        on."""
-        if not self.spans_blocks:
-            return alive, blocks.later(1), None
-        stop = self.rules.sampler.stop
-        if stop is not None:
-            closed = alive & ~(canvas.masked & blocks.block).any(dim=1)
-            alive = alive & (stop.after_block(canvas, blocks, closed) < 0)
-        blocks, opened = self.rules.open_blocks(canvas, blocks.later(1), state)
-        return alive, blocks, opened
 
     def _draft(
         self, inputs: StepInputs, answers: Answers, verified: VerifiedSteps, length: int, state: SamplerState
-    ) -> Drafts:
-        """The next drafts, from the answers to the present state and to those that led to it."""
-        chains, rows = [], torch.arange(verified.path.shape[0], device=verified.path.device)
-        for back in range(min(self.sources, verified.path.shape[1])):
-            at = verified.taken - back
-            branch = verified.path[rows, at.clamp_min(0)]
-            view = answers.guess(inputs.batch.canvas, verified.last, branch, self._most(inputs))
+    ) -> Drafts | None:
+        """What will come next if the answers to the states before it stay; None: nothing will."""
+        canvas, branch = inputs.batch.canvas, verified.kept
+        if self.pace is not None and verified.left is not None:
+            # A step is taken already, and the last one leaves nothing.
+            length = min(length - 1, -(-inputs.most // self.pace) - 2)
+            if length < 1:
+                return None
+            self.ranked = length
+            entries = answers.positions[branch], answers.proposal.token[branch]
+            return Drafts(ranked(canvas, verified.left[branch], entries, self.pace, length))
+        chains = []
+        for back in range(min(self.sources, answers.deepest + 1)):
+            if back and answers.branches is not None:
+                branch = answers.branches.parent[branch]
+            most = self.rules.longest if self.spans_blocks else inputs.most
+            view = answers.guess(canvas, verified.view.blocks, branch, most)
             chain = self.builder.chain(view, state, length - 1)
-            chains.append(chain._replace(there=chain.there & (at >= 0)[:, None]))
+            chains.append(chain._replace(there=chain.there & (verified.taken >= back)[:, None]) if back else chain)
         return merge(chains)
-
-    def _most(self, inputs: StepInputs) -> int:
-        """The most positions a row may commit at a step."""
-        return self.rules.longest if self.spans_blocks else inputs.most
-
-
-@lru_cache(maxsize=1024)
-def constant(numbers: tuple[int, ...], device: torch.device) -> Int[Tensor, " K"]:
-    """Numbers that many steps need again, copied to the device once. To be read only."""
-    return torch.tensor(numbers, device=device)
 
 
 def _depth(row: Row) -> int:
@@ -328,25 +243,14 @@ def _depth(row: Row) -> int:
     return row.ahead[row.drafts - 1][0] - row.steps if row.drafts else 0
 
 
-def _report(drafts: Drafts, verified: VerifiedSteps) -> dict[str, Int[Tensor, " B"]]:
-    """What the host must know: steps taken, the block's, and those of the drafts at hand."""
-    steps, block_steps = (drafts.counters[..., COUNTERS.index(name)] for name in ("step", "block_step"))
-    report = {"taken": verified.taken, "block_steps": verified.last.block_step + 1, "drafts": drafts.number}
-    for place in range(drafts.tokens.shape[1]):
-        report |= {f"steps{place}": steps[:, place], f"block_steps{place}": block_steps[:, place]}
+def _report(drafts: Drafts | None, verified: VerifiedSteps) -> dict[str, Int[Tensor, " B"]]:
+    """What the host must know: steps taken, and where the drafts at hand stand."""
+    report = {"taken": verified.taken}
+    if drafts is not None and drafts.number is not None:
+        report["drafts"] = drafts.number
+    if drafts is not None and drafts.counters is not None:
+        report["block_steps"] = verified.view.blocks.block_step + 1
+        steps, block_steps = (drafts.counters[..., COUNTERS.index(name)] for name in ("step", "block_step"))
+        for place in range(drafts.tokens.shape[1]):
+            report |= {f"steps{place}": steps[:, place], f"block_steps{place}": block_steps[:, place]}
     return report
-
-
-def _match(
-    answers: Answers, drafts: Drafts | None, branch: Int[Tensor, " B"], canvas: Canvas, blocks: BlockState
-) -> tuple[Bool[Tensor, " B"], Int[Tensor, " B"]]:
-    """Whether the state arrived at from ``branch`` was evaluated, and as which branch."""
-    assert drafts is not None
-    if answers.numbers is None:
-        return torch.zeros_like(branch, dtype=torch.bool), branch
-    nth = torch.arange(drafts.tokens.shape[1], device=branch.device)
-    there = (nth < answers.numbers[:, None]) & (answers.first[:, None] + drafts.parent == branch[:, None])
-    same = (drafts.tokens == canvas.tokens[:, None])[..., : canvas.scratch].all(dim=2)
-    same = same & (drafts.counters == counters(blocks)[:, None]).all(dim=2)
-    right = there & same
-    return right.any(dim=1), answers.first + 1 + right.long().argmax(dim=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas
@@ -23,15 +23,17 @@ class Drafts(NamedTuple):
 
     Attributes:
         tokens: the whole canvas of each. ``[B, D, W]``
-        parent: what each follows: 0 the row as it stands, n the n-th draft. ``[B, D]``
-        counters: the block state of the step from it, a column for each of ``COUNTERS``. ``[B, D, 7]``
-        number: how many of them there are. ``[B]``
+        parent: what each follows: 0 the row as it stands, n the n-th draft; None: each the one before it. ``[B, D]``
+        counters: the block state of the step from it, a column for each of ``COUNTERS``; None: that of the row, so many
+            steps later. ``[B, D, 7]``
+        number: how many of them there are; None: as many as the block has steps left, which the host can tell.
+            ``[B]``
     """
 
     tokens: Int[Tensor, "B D W"]
-    parent: Int[Tensor, "B D"]
-    counters: Int[Tensor, "B D C"]
-    number: Int[Tensor, " B"]
+    parent: Int[Tensor, "B D"] | None = None
+    counters: Int[Tensor, "B D C"] | None = None
+    number: Int[Tensor, " B"] | None = None
 
 
 class Chain(NamedTuple):
@@ -39,12 +41,12 @@ class Chain(NamedTuple):
 
     Attributes:
         tokens: the canvas after one step more each. ``[B, L, W]``
-        counters: as in :class:`Drafts`. ``[B, L, 7]``
+        counters: as in :class:`Drafts`; None: nobody asks. ``[B, L, 7]``
         there: which of them are drafts. ``[B, L]``
     """
 
     tokens: Int[Tensor, "B L W"]
-    counters: Int[Tensor, "B L C"]
+    counters: Int[Tensor, "B L C"] | None
     there: Bool[Tensor, "B L"]
 
 
@@ -55,10 +57,12 @@ class DraftBuilder:
     Attributes:
         rules: whose steps they are.
         spans_blocks: whether a draft may complete its block and go on in the next one.
+        counted: whether block states are asked for.
     """
 
     rules: SamplerRun
     spans_blocks: bool
+    counted: bool
 
     def chain(self, view: StepView, state: SamplerState, length: int) -> Chain:
         """Step from the answers of ``view`` over and over, as if they were those to every state arrived at.
@@ -73,7 +77,8 @@ class DraftBuilder:
         """
         if not length:
             nothing = view.canvas.tokens[:, None][:, :0]
-            return Chain(nothing, counters(view.blocks)[:, None][:, :0], nothing[..., 0].bool())
+            none = counters(view.blocks)[:, None][:, :0] if self.counted else None
+            return Chain(nothing, none, nothing[..., 0].bool())
         rules, canvas = self.rules, replace(view.canvas, tokens=view.canvas.tokens.clone())
         blocks, trial = view.blocks.later(1), state.copy()
         going = torch.ones_like(blocks.step, dtype=torch.bool)
@@ -92,20 +97,45 @@ class DraftBuilder:
                 blocks, opened = rules.open_blocks(canvas, blocks, trial)
             going = going & chosen.any(dim=1) & (canvas.masked & blocks.block).any(dim=1)
             tokens.append(canvas.tokens)
-            passed.append(counters(blocks))
+            if self.counted:
+                passed.append(counters(blocks))
             there.append(going)
-            if not bool(going.any()):  # waiting for the device is cheaper than a step for nobody
+            if nobody(going):
                 break
-        return Chain(torch.stack(tokens, dim=1), torch.stack(passed, dim=1), torch.stack(there, dim=1))
+        counted = torch.stack(passed, dim=1) if passed else None
+        return Chain(torch.stack(tokens, dim=1), counted, torch.stack(there, dim=1))
+
+
+def ranked(
+    canvas: Canvas,
+    left: Float[Tensor, "B N"],
+    entries: tuple[Int[Tensor, "B N"], Int[Tensor, "B N"]],
+    pace: int,
+    length: int,
+) -> Int[Tensor, "B D W"]:
+    """The canvases of ``length`` drafts, each of which commits the ``pace`` best positions more by the scores that are
+    ``left``, -inf where there is nothing to commit; ``entries``: positions and tokens."""
+    scores, order = (x[:, : pace * length] for x in left.sort(dim=1, descending=True, stable=True))
+    positions, tokens = (x.gather(1, order) for x in entries)
+    number = canvas.columns[: scores.shape[1]]
+    steps = pace * (1 + canvas.columns[:length])
+    taken = (number < steps[:, None]) & (scores > -torch.inf)[:, None]
+    target = torch.where(taken, positions[:, None], canvas.columns[-1])
+    drafts = canvas.tokens[:, None].expand(-1, length, -1)
+    return drafts.scatter(2, target, tokens[:, None].expand_as(target))
+
+
+def nobody(rows: Bool[Tensor, " B"]) -> bool:
+    """Whether the host knows that no row is meant. It does not wait for another device to find out: steps for nobody
+    are queued behind a forward that still runs."""
+    return rows.device.type == "cpu" and not bool(rows.any())
 
 
 def merge(chains: Sequence[Chain]) -> Drafts:
     """All different drafts of several chains from one state: a tree, one state counted once for every way to it."""
     if len(chains) == 1:
         (chain,) = chains
-        rows, length = chain.there.shape
-        parent = torch.arange(length, device=chain.there.device).expand(rows, length)
-        return Drafts(chain.tokens, parent, chain.counters, chain.there.sum(dim=1))
+        return Drafts(chain.tokens, None, chain.counters, chain.there.sum(dim=1))
     longest = max(chain.there.shape[1] for chain in chains)
     parts = zip(*(_padded(chain, longest) for chain in chains), strict=True)
     tokens, passed, there = (torch.stack(part, dim=2) for part in parts)  # [B, L, S, ...]
@@ -132,6 +162,7 @@ def merge(chains: Sequence[Chain]) -> Drafts:
 def _padded(chain: Chain, length: int) -> Chain:
     """The chain with so many states, the last ones not there."""
     missing = length - chain.there.shape[1]
+    assert chain.counters is not None
     pad = torch.nn.functional.pad
     return Chain(
         pad(chain.tokens, (0, 0, 0, missing)),

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.canvas import Canvas, pack_positions, versions
 from dlm.engine.forward import Hidden
 from dlm.engine.interfaces import Part, Speculator, offers
-from dlm.engine.plan import Branches
+from dlm.engine.plan import Branches, PackedBranches
 from dlm.engine.proposal import Proposal
 from dlm.engine.row import Row
 from dlm.engine.sampler import Sampler
@@ -28,6 +26,7 @@ from dlm.engine.sampler_run import SamplerState
 from dlm.engine.step import BlockState, State, StepView
 from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
 from dlm.errors import SettingsError
+from dlm.speculation.verification import constant
 
 
 class Edits(NamedTuple):
@@ -82,44 +81,6 @@ class Choice(NamedTuple):
     version: Int[Tensor, " B"]
     commit: Bool[Tensor, "B N"] | None = None
     only: Bool[Tensor, "B N"] | None = None
-
-
-class VersionOrder(NamedTuple):
-    """Which branch of a forward stands for which version of which row.
-
-    Attributes:
-        grid: the branch of each version; the row itself for those it does not have. ``[B, V]``
-        there: which versions it has. ``[B, V]``
-        owner: the row of each branch. ``[R]``
-        place: its place among all versions of all rows. ``[R]``
-        parent: the branch it follows, itself where it follows none. ``[R]``
-        depth: how many it follows. ``[R]``
-    """
-
-    grid: Int[Tensor, "B V"]
-    there: Bool[Tensor, "B V"]
-    owner: Int[Tensor, " R"]
-    place: Int[Tensor, " R"]
-    parent: Int[Tensor, " R"]
-    depth: Int[Tensor, " R"]
-
-    @staticmethod
-    @lru_cache(maxsize=1024)
-    def of(counts: tuple[int, ...], parents: tuple[int, ...], device: torch.device) -> VersionOrder:
-        """Of rows with so many versions each, made once."""
-        grid, there, owner, place, parent, depth, first = [], [], [], [], [], [], 0
-        depths = [0]
-        for above in parents[1:]:
-            depths.append(depths[above] + 1 if above else 0)
-        for slot, count in enumerate(counts):
-            grid.append([first + version if version < count else first for version in range(len(parents))])
-            there.append([version < count for version in range(len(parents))])
-            owner += [slot] * count
-            place += [slot * len(parents) + version for version in range(count)]
-            parent += [first + (above or version) for version, above in enumerate(parents[:count])]
-            depth += depths[:count]
-            first += count
-        return VersionOrder(*(torch.tensor(x, device=device) for x in (grid, there, owner, place, parent, depth)))
 
 
 class Probe(Part, Speculator):
@@ -205,11 +166,10 @@ class ProbingStepper(Stepper):
 
     def _probed(self, inputs: StepInputs, state: SamplerState, counts: list[int]) -> StepOutcome:
         batch, canvas, blocks = inputs.batch, inputs.batch.canvas, inputs.blocks
-        edits = self._allowed(self.probe.propose(canvas, blocks, state.probe), canvas, blocks)
+        edits = self._allowed(self.probe.propose(canvas, blocks, state.probe), inputs)
         tokens, probs = self._versions(edits, canvas)
-        edited = tokens != canvas.tokens[:, None]
-        edited[..., canvas.scratch] = False
-        order = VersionOrder.of(tuple(counts), tuple(self.parents), tokens.device)
+        edited = (tokens != canvas.tokens[:, None]) & canvas.writable[:, None]
+        order = PackedBranches.of(tuple(counts), tokens.device, len(self.parents))
         branches = self._branches(inputs, tokens, edited, order, counts)
         plan = batch.cache.spread(branches)
 
@@ -223,29 +183,30 @@ class ProbingStepper(Stepper):
         proposal = self.forward.propose(branches.canvas, branches.blocks, hidden, everywhere, here, state.copy())
 
         at = positions[:, None].expand(-1, len(self.parents), -1)
-        exists = order.there & edited.any(dim=2)
-        exists[:, 0] = True
-        grid = order.grid
+        itself = constant((1, *[0] * self.probe.versions), tokens.device, torch.bool)
+        exists = order.there & (edited.any(dim=2) | itself)
         # Nothing is edited in the scratch column, where fillers point.
-        views = VersionViews(canvas, blocks, positions, exists, edited.gather(2, at), here[grid], proposal.gather(grid))
+        views = VersionViews(
+            canvas, blocks, positions, exists, edited.gather(2, at), order.by_row(here), proposal.map(order.by_row)
+        )
         choice = self.probe.choose(views, state.probe)
         version = choice.version[:, None]
         kept = (version * exists.gather(1, version))[:, 0]
         outcome = self._become(inputs, state, views, choice._replace(version=kept), (tokens, probs))
         # Last: what the store holds must not run ahead of the canvas when a step has to be taken again.
-        batch.cache.accept(grid.gather(1, kept[:, None])[:, 0])
+        batch.cache.accept(order.grid.gather(1, kept[:, None])[:, 0])
         return replace(outcome, counts=plan.counts)
 
-    def _allowed(self, edits: Edits, canvas: Canvas, blocks: BlockState) -> Edits:
+    def _allowed(self, edits: Edits, inputs: StepInputs) -> Edits:
         """Tokens at open positions of the block, and masks at its committed ones where the probe takes any back."""
-        where, masked = edits.position.flatten(1), canvas.masked
-        open_ = (blocks.block & masked).gather(1, where).view_as(edits.position)
+        canvas, blocks, where = inputs.batch.canvas, inputs.blocks, edits.position.flatten(1)
+        open_ = inputs.batch.open_in(blocks).gather(1, where).view_as(edits.position)
         puts = edits.token != canvas.mask_id
         right = open_ & puts
         if self.probe.remasks:
-            committed = (blocks.block & canvas.writable & ~masked).gather(1, where).view_as(edits.position)
+            committed = (blocks.block & canvas.writable & ~canvas.masked).gather(1, where).view_as(edits.position)
             right = right | (committed & ~puts)
-        return edits._replace(position=torch.where(right, edits.position, canvas.scratch))
+        return edits._replace(position=torch.where(right, edits.position, canvas.columns[-1]))
 
     def _versions(self, edits: Edits, canvas: Canvas) -> tuple[Int[Tensor, "B V W"], Float[Tensor, "B V W"]]:
         """The tokens of every version, and how sure the model was of those put in."""
@@ -264,25 +225,29 @@ class ProbingStepper(Stepper):
         inputs: StepInputs,
         tokens: Int[Tensor, "B V W"],
         edited: Bool[Tensor, "B V W"],
-        order: VersionOrder,
+        order: PackedBranches,
         counts: list[int],
     ) -> Branches:
         """The versions that are asked about."""
-        owner = order.owner
-        many = inputs.batch.canvas.branched(rearrange(tokens, "b v w -> (b v) w")[order.place], owner)
+        owner, device = order.owner, tokens.device
+        many = inputs.batch.canvas.branched(order.of_branches(tokens), owner)
         blocks = inputs.blocks.of(owner)
-        if any(self.depths):
-            blocks = blocks.later(order.depth)
-        differs = rearrange(edited, "b v w -> (b v) w")[order.place]
+        depths, parents, first = [], [], 0
+        for count in counts:
+            depths += self.depths[:count]
+            parents += [first + (above or version) for version, above in enumerate(self.parents[:count])]
+            first += count
+        if any(depths):
+            blocks = blocks.later(constant(tuple(depths), device))
         return Branches(
             canvas=many,
             blocks=blocks,
-            wanted=(versions(inputs.eligible, owner) | differs) & blocks.block,
+            wanted=(versions(inputs.eligible, owner) | order.of_branches(edited)) & blocks.block,
             ahead=None,
             owner=owner,
-            parent=order.parent,
+            parent=constant(tuple(parents), device),
             first=order.grid[:, 0],
-            depths=[self.depths[number] for count in counts for number in range(count)],
+            depths=depths,
             counts=counts,
             remasks=self.probe.remasks,
         )
@@ -296,10 +261,11 @@ class ProbingStepper(Stepper):
         made_of: tuple[Int[Tensor, "B V W"], Float[Tensor, "B V W"]],
     ) -> StepOutcome:
         """The step from the chosen versions: what they put in is committed with it, what they took back is open."""
-        canvas, rows = views.canvas, torch.arange(choice.version.shape[0], device=choice.version.device)
-        edited, eligible = views.edited[rows, choice.version], views.eligible[rows, choice.version]
-        proposal = views.proposal.gather(rows, choice.version)
-        tokens, probs = (x[rows, choice.version].gather(1, views.positions) for x in made_of)
+        canvas, version = views.canvas, choice.version
+        rows = constant(tuple(range(version.shape[0])), version.device)
+        edited, eligible = views.edited[rows, version], views.eligible[rows, version]
+        proposal = views.proposal.gather(rows, version)
+        tokens, probs = (x[rows[:, None], version[:, None], views.positions] for x in made_of)
         forced = edited & (tokens != canvas.mask_id)
         proposal = replace(
             proposal,

@@ -65,15 +65,15 @@ class Lookahead(Probe):
 
     def choose(self, views: VersionViews, state: Candidates) -> Choice:
         # In float64: which branch is surest must not depend on how the batch is padded.
-        left = views.eligible
+        left = views.eligible & views.exists[:, :, None]
         mean = (views.proposal.prob * left).sum(dim=2, dtype=torch.float64) / left.sum(dim=2)
         # A version without anything left has the mean 0/0.
-        return Choice(torch.where(views.exists, mean, torch.nan).nan_to_num_(nan=-torch.inf).argmax(dim=1))
+        return Choice(mean.nan_to_num_(nan=-torch.inf).argmax(dim=1))
 
     def learn(self, view: StepView, chosen: Bool[Tensor, "B N"], state: Candidates) -> Candidates:
         prob = torch.where(view.eligible & ~chosen, view.proposal.prob.double(), -torch.inf)
         prob, order = (x[:, : self.branches] for x in prob.sort(dim=1, descending=True, stable=True))
-        position = torch.where(prob > -torch.inf, view.positions.gather(1, order), view.canvas.scratch)
+        position = torch.where(prob > -torch.inf, view.positions.gather(1, order), view.canvas.columns[-1])
         found = Candidates(position, view.proposal.token.gather(1, order), prob)
         missing = self.branches - prob.shape[1]
         if missing > 0:

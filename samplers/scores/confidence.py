@@ -20,7 +20,7 @@ class Probability(Score):
     In [0, 1]. Which softmax it is, raw or filtered, is the proposer's choice.
     """
 
-    non_negative = True
+    non_negative = of_proposals = True
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         return view.proposal.prob, state
@@ -33,6 +33,7 @@ class Margin(Score):
     """
 
     needs = frozenset[Statistic]({"margin"})
+    of_proposals = True
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.proposal.margin is not None
@@ -44,6 +45,7 @@ class NegativeEntropy(Score):
     """Minus the entropy of the distribution, in nats, at most 0 (Dream 7B, arXiv 2508.15487, ``entropy``)."""
 
     needs = frozenset[Statistic]({"entropy"})
+    of_proposals = True
 
     def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
         assert view.proposal.entropy is not None

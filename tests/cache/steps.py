@@ -35,7 +35,8 @@ class Stepper:
         )
         self.rows = [Row.of(job) for job in jobs]
         shape = self.canvas.tokens.shape
-        layout = Layout(*shape, d.shift, d.attention_block, 1, static, torch.device("cpu"))
+        layers = model.backbone.arch.layers
+        layout = Layout(*shape, d.shift, d.attention_block, 1, static, torch.device("cpu"), layers=layers)
         self.run = policy.open(layout)
         zero = torch.zeros_like(self.canvas.start)
         self.blocks = BlockState(zero, zero, zero, zero, zero, self.canvas.writable, zero, zero)

@@ -182,7 +182,7 @@ def test_a_peek_changes_nothing_and_accepting_it_is_the_store_forward(family: st
     with torch.inference_mode():
         peeking.run.accept(torch.tensor([1]))
     for mine, theirs in zip(buffers(peeking), buffers(storing), strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-9)
+        assert torch.allclose(mine[:, :-1], theirs[:, :-1], atol=1e-9)
 
 
 @pytest.mark.parametrize("layout", ["batch", "tree"])
