@@ -23,7 +23,7 @@ adaptive       ours: vicinity, recent commits, refresh by doubt and by tokens
 ============== ========================================================================================================
 """
 
-from cache.block_causal import BlockCausal
+from cache.block_causal import BlockCausal, SubBlocks
 from cache.context import PolicyContext
 from cache.dkv import DKVPD, DKVDecode, DKVPrefill
 from cache.dllm import DLLM
@@ -33,7 +33,7 @@ from cache.free import FreeCache
 from cache.greedy import DKVGreedy, Recap
 from cache.policy import Policy
 from cache.prefix import Prefix
-from cache.presets import adaptive, none
+from cache.presets import adaptive, block_causal, none
 from cache.run import Run
 from cache.sparse import Sparse
 from cache.vicinity import Vicinity
@@ -42,7 +42,7 @@ from cache.window import Window
 prefix, dual, vicinity = Prefix, Dual, Vicinity
 dkv_decode, dkv_greedy, dkv_prefill, dkv_pd = DKVDecode, DKVGreedy, DKVPrefill, DKVPD
 dllm, freecache, sparse, window, entropy = DLLM, FreeCache, Sparse, Window, Entropy
-block_causal, recap = BlockCausal, Recap
+recap = Recap
 
 # fmt: off
 PRESETS = (
@@ -51,7 +51,7 @@ PRESETS = (
 )
 __all__ = [
     "DKVPD", "DLLM", "PRESETS", "BlockCausal", "DKVDecode", "DKVGreedy", "DKVPrefill", "Dual", "Entropy", "FreeCache",
-    "Policy", "PolicyContext", "Prefix", "Recap", "Run", "Sparse", "Vicinity", "Window", "adaptive", "block_causal",
-    "dkv_decode", "dkv_greedy", "dkv_pd", "dkv_prefill", "dllm", "dual", "entropy", "freecache", "none", "prefix",
-    "recap", "sparse", "vicinity", "window",
+    "Policy", "PolicyContext", "Prefix", "Recap", "Run", "Sparse", "SubBlocks", "Vicinity", "Window", "adaptive",
+    "block_causal", "dkv_decode", "dkv_greedy", "dkv_pd", "dkv_prefill", "dllm", "dual", "entropy", "freecache", "none",
+    "prefix", "recap", "sparse", "vicinity", "window",
 ]

@@ -20,7 +20,8 @@ from dlm.models.backbone import ModelDescription
 class BlockCausal(Policy):
     """A finished attention block never changes again, so it is computed once with all its tokens, together with the
     first step of what follows it (which saves the separate forward of the published loops). Blocks behind the active
-    one are seen by nobody and never fed."""
+    one are seen by nobody and never fed.
+    """
 
     schedule_known = spans_blocks = exact = True
 
@@ -47,3 +48,25 @@ class BlockCausal(Policy):
 
     def _blocks(self, context: PolicyContext) -> Tensor:
         return (context.columns // context.attention_block).expand_as(context.live)
+
+
+@dataclass(frozen=True)
+class SubBlocks(BlockCausal):
+    """The cache inside a block of Fast-dLLM v2 (arXiv 2509.26328): once the first position of the sampler's block
+    (``blocks.length=8``) is committed, only that block is fed, over keys of the rest of its attention block that are
+    some steps old. Not exact."""
+
+    schedule_known = spans_blocks = exact = False
+
+    def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
+        own = context.span(context.block_start + context.shift, context.block_end)
+        return torch.where(self._renews(context, own), super().active(context, state), own & context.live)
+
+    def _renews(self, context: PolicyContext, own: Bool[Tensor, "B W"]) -> Bool[Tensor, "B 1"]:
+        """Rows whose whole attention block is fed: until the sampler's block has its first token, and where the rest is
+        not stored yet, or only without the first token of all."""
+        start = context.block_start
+        here = self._blocks(context) == start // context.attention_block
+        absent = (context.changed & here & ~own).any(dim=1, keepdim=True)
+        begins = (start % context.attention_block == 0) & context.changed.gather(1, start)
+        return context.query.canvas.masked.gather(1, start) | absent | begins

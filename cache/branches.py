@@ -20,10 +20,11 @@ from cache.context import PolicyContext
 from cache.run import Run
 from cache.tree_attention import BranchKV, BranchVisibility
 from dlm.engine.canvas import Canvas, pack_positions, versions
-from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, ForwardPlan, sees
+from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, ForwardPlan
 from dlm.engine.proposal import Proposal
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, State, StepView, map_state, renew_state
+from dlm.models.backbone import sees
 
 
 class BranchLineage(NamedTuple):

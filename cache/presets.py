@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cache.block_causal import BlockCausal, SubBlocks
 from cache.entropy import Entropy
 from dlm.engine.calls import checked_call
 from dlm.engine.no_cache import NoCache
@@ -11,6 +12,13 @@ from dlm.engine.no_cache import NoCache
 def none() -> NoCache:
     """Feed every live position at every step: exact, and what every cache is compared with."""
     return NoCache()
+
+
+@checked_call
+def block_causal(*, sub_blocks: bool = False) -> BlockCausal:
+    """Exact, for models with block-causal attention: finished blocks are computed once (:class:`cache.BlockCausal`).
+    ``sub_blocks``: Fast-dLLM v2's cache inside a block, which is cheaper and not exact (:class:`cache.SubBlocks`)."""
+    return SubBlocks() if sub_blocks else BlockCausal()
 
 
 @checked_call

@@ -16,9 +16,10 @@ from dlm.engine.answers import Answers
 from dlm.engine.canvas import packed
 from dlm.engine.interfaces import CacheRun
 from dlm.engine.no_cache import WholeRows
-from dlm.engine.plan import CacheQuery, Feed, FixedFeeds, ForwardPlan, Layout, sees
+from dlm.engine.plan import CacheQuery, Feed, FixedFeeds, ForwardPlan, Layout
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, State, StepView, map_state, renew_state
+from dlm.models.backbone import sees
 
 if TYPE_CHECKING:
     from cache.policy import Policy

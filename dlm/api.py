@@ -290,7 +290,7 @@ class Run:
     def _stream_steps(self, event: StepEvent) -> Iterator[StreamStep]:
         view, mask = event.view, self.model.description.mask_id
         for slot, row in enumerate(event.rows):
-            start, end = row.job.start, row.job.end
+            start, end = row.job.start, row.job.shown_end
             canvas = view.canvas.tokens[slot, start:end].tolist()
             provisional = list(canvas)
             entries = zip(
@@ -302,6 +302,8 @@ class Run:
             )
             committed = {}
             for position, token, eligible, chosen in entries:
+                if position >= len(canvas):
+                    continue  # completes the last attention block, or nothing at all
                 if chosen:
                     committed[position] = token
                 if eligible and canvas[position] == mask:
@@ -314,7 +316,7 @@ class Run:
                 provisional=provisional,
                 text=self._show(canvas),
                 provisional_text=self._show(provisional),
-                done=row.open == 0,
+                done=row.served or row.open == 0,
             )
 
     def _show(self, tokens: list[int]) -> str:

@@ -9,10 +9,11 @@ classes that can be combined at will, beside parts of your own that extend the s
 # fmt: off
 # isort: off
 from samplers.blocks.adaptive import AdaptiveBlocks
-from samplers.blocks.fixed import Fixed, Whole, Widening
+from samplers.blocks.fixed import Aligned, Fixed, Whole, Widening
 from samplers.blocks.growing import GrowingBlocks
 from samplers.blocks.sliding import SlidingBlocks
 from samplers.budgets.ascending import Ascending, AscendingBlocks
+from samplers.budgets.block_steps import BlockSteps
 from samplers.budgets.time_grid import TimeGrid
 from samplers.budgets.uniform import CarryOver, Uniform
 from samplers.ends import BanEnd, EndBlock, EndOfText, EndRejection, SuppressEnd
@@ -20,6 +21,7 @@ from samplers.exits.answer_gap import AnswerGap, AnswerRegion, Smooth, Stages
 from samplers.learn2pd.oracle import Oracle, OracleEscape
 from samplers.learn2pd.selector import Learn2PD
 from samplers.modifiers.certainty_prior import CertaintyPrior
+from samplers.presets.blockwise import fast_dllm_v2, llada2, sdar
 from samplers.presets.budgeted import (
     ass, ccd, ccd_ds, certainty_prior, dream_entropy, dream_margin, dream_maskgit_plus, dream_origin, entropy, eoser,
     eoser_ass, margin, pc, random, topk,
@@ -38,16 +40,17 @@ from samplers.revisers.remdm import RemaskingLoop, RemaskLowest
 from samplers.revisers.saber import FallingConfidence, MeanThreshold
 from samplers.revisers.wino import NarrowOut, WideIn
 from samplers.scores.calibrated import Calibrated
-from samplers.scores.confidence import Margin, NegativeEntropy, Probability, Random
+from samplers.scores.confidence import Earliest, Margin, NegativeEntropy, Probability, Random
 from samplers.selectors.coherent import Coherent
 from samplers.selectors.combine import Intersect, OrElse, Union
 from samplers.selectors.dawn import Dawn
 from samplers.selectors.dimple import Dimple
+from samplers.selectors.editing import Editing
 from samplers.selectors.klass import Klass
 from samplers.selectors.prefix import EntropyBound, Factor, Frechet
 from samplers.selectors.slow_fast import SlowFast
 from samplers.selectors.threshold import EntropyThreshold, LocalLeap, Threshold
-from samplers.selectors.top_k import Bernoulli, TopK
+from samplers.selectors.top_k import Bernoulli, FirstOfBlock, TopK
 from samplers.transforms.credit import Credit
 
 PRESETS = (
@@ -55,18 +58,20 @@ PRESETS = (
     "threshold", "factor", "frechet", "entropy_threshold", "dimple", "prophet", "sched", "credit", "localleap",
     "adablock", "eb", "klass", "ccd", "ccd_ds", "eoser", "ass", "eoser_ass", "wino", "hierarchy", "hierarchy_remask",
     "slowfast", "pc", "certainty_prior", "saber", "remdm", "rcr", "dawn", "lopa", "learn2pd",
+    "sdar", "llada2", "fast_dllm_v2",
 )
 __all__ = [
-    "PRESETS", "AdaptiveBlocks", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks", "BanEnd", "Bernoulli",
-    "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "Credit", "Dawn", "Dimple", "EndBlock", "EndOfText",
-    "EndRejection", "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "Fixed", "FlooredShares",
-    "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Intersect", "Klass", "Learn2PD", "LocalLeap",
-    "Lookahead", "Margin", "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle",
-    "OracleEscape", "Probability", "Random", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop",
-    "RunningConfidence", "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid",
-    "TopK", "Uniform", "Union", "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior",
-    "credit", "dawn", "dimple", "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "eb",
-    "entropy", "entropy_threshold", "eoser", "eoser_ass", "factor", "frechet", "hierarchy", "hierarchy_remask",
-    "klass", "learn2pd", "localleap", "lopa", "margin", "oracle", "pc", "prophet", "random", "rcr", "remdm", "saber",
-    "sched", "slowfast", "threshold", "topk", "wino",
+    "PRESETS", "AdaptiveBlocks", "Aligned", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks", "BanEnd",
+    "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "Credit", "Dawn", "Dimple",
+    "Earliest", "Editing", "EndBlock", "EndOfText", "EndRejection", "EntropyBound", "EntropyThreshold", "Factor",
+    "FallingConfidence", "FirstOfBlock", "Fixed", "FlooredShares", "Frechet", "GrowingBlocks", "Hierarchy",
+    "HierarchyRemask", "Intersect", "Klass", "Learn2PD", "LocalLeap", "Lookahead", "Margin", "MeanThreshold",
+    "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "Probability", "Random",
+    "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence", "SlidingBlocks",
+    "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union", "Whole",
+    "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "credit", "dawn", "dimple",
+    "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "eb", "entropy", "entropy_threshold",
+    "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask", "klass", "learn2pd",
+    "llada2", "localleap", "lopa", "margin", "oracle", "pc", "prophet", "random", "rcr", "remdm", "saber", "sched",
+    "sdar", "slowfast", "threshold", "topk", "wino",
 ]

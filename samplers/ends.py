@@ -111,7 +111,7 @@ class EndBlock(StopRule):
         return torch.where(ended, end_id, -1)
 
 
-Rule = Literal["decoded", "complete", "accepted", "reference"]
+Rule = Literal["decoded", "complete", "reached", "accepted", "reference"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 
@@ -119,12 +119,13 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 class EndOfText(StopRule):
     """Let a row end behind the end-of-text id as soon as it is known to be there (EoTP of Learn2PD, arXiv 2509.25188).
     What lies behind is no longer fed nor attended to, and later blocks are never opened; masked positions before it
-    go on being decoded. It changes what the model sees, so it is not lossless.
+    go on being decoded. It changes what the model sees, so it is not lossless (but for ``reached``).
 
     ``rule``: when the end is known.
 
     - ``decoded``: behind the leftmost end-of-text id that has been written (what the paper describes).
     - ``complete``: the same, once the block is complete.
+    - ``reached``: the same, once nothing before it is masked any more: then the text is what it would have been.
     - ``accepted``: behind the leftmost one that the selector accepted at this step for its own sake, not only so that
       there is progress; a selector that makes no such difference accepts all it commits.
     - ``reference``: as ``accepted``; where nothing is found, behind a masked position, in the block or after it, whose
@@ -184,6 +185,8 @@ class EndOfText(StopRule):
         ends = canvas.writable & (canvas.tokens == canvas.end_ids[0]) & canvas.inside(canvas.start, canvas.end)
         if self.rule == "complete":
             ends &= ~(canvas.masked & blocks.block).any(dim=1, keepdim=True)
+        if self.rule == "reached":
+            ends &= ~canvas.masked.cummax(dim=1).values
         first = torch.where(ends, canvas.columns + 1, canvas.scratch + 1).amin(dim=1)
         return torch.minimum(first, canvas.end)
 

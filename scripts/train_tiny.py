@@ -50,7 +50,8 @@ def parts(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> tuple
 
 def evaluator(settings: dict[str, Any]) -> Any:
     """What measures the model now and then: accuracy per task at a fixed number of tokens per forward."""
-    sampler = samplers.topk(tokens_per_step=settings["evaluation"]["tokens_per_step"], blocks=samplers.Fixed(16))
+    blocks = samplers.Aligned() if settings["model"].get("attention_block") else samplers.Fixed(16)
+    sampler = samplers.topk(tokens_per_step=settings["evaluation"]["tokens_per_step"], blocks=blocks)
 
     def evaluate(model: LanguageModel) -> dict[str, float]:
         n = settings["evaluation"]["n"]

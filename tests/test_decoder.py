@@ -61,6 +61,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dawn": {"sure": 0.5, "induced": 0.3, "low": 0.2, "edge": 0.1, "sink": 0.2},
     "lopa": {"threshold": 0.5, "branches": 2},
     "learn2pd": {"filter": Filter.of_threshold(0.3)},
+    "sdar": {"threshold": 0.3, "steps_per_block": 3},
+    "llada2": {"threshold": 0.3, "steps_per_block": 2},
+    "fast_dllm_v2": {"threshold": 0.3, "first_alone": 4},
 }
 # These plan the whole canvas.
 WHOLE = {name for name in PRESETS if name.startswith("dream_")} | {"dimple", "ccd", "ccd_ds", "ass", "eoser_ass"}

@@ -307,3 +307,23 @@ def test_another_canvas_is_unexplained(checker: Checker, method: str) -> None:
     middle = canvases[len(canvases) // 2 - 1]
     middle[middle.index(case.mask_id)] = 7
     assert checker.check(replace(case, canvases=canvases)).status == "unexplained"
+
+
+def test_block_diffusion_is_fully_accounted_for() -> None:
+    """SDAR, FreeDave over it, Fast-dLLM v2, LLaDA2.0, 2.1 and LLaDA-MoE: tokens, calls, and the number of calls."""
+    block = DATA / "block"
+    checker = Checker(block / "checkpoints", DATA / "filters")
+    cases = {case.id: case for cases in read_cases(block / "cases", []).values() for case in cases}
+    verdicts = {name: checker.check(case) for name, case in cases.items()}
+    assert not {name: verdict for name, verdict in verdicts.items() if verdict.status not in ("matched", "explained")}
+    assert sum(verdict.status == "matched" for verdict in verdicts.values()) >= 26
+    assert {rule for v in verdicts.values() for rule in v.rules} == {
+        "overwrites known tokens", "fewer forwards with drafts"
+    }  # fmt: skip
+    for name in ("sdar_dynamic__sdar_tiny__b8_s2_g36_t0.9__p12", "llada2_edit__b16_g32_t0.5_e0.3_p2_n1__p37"):
+        case = cases[name]
+        for wrong in (
+            replace(case, call_kinds=case.call_kinds + "d"),
+            replace(case, gen_ids=[[case.gen_ids[0][0] + 1, *case.gen_ids[0][1:]]]),
+        ):
+            assert checker.check(wrong).status == "unexplained"

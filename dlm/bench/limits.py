@@ -11,6 +11,7 @@ import torch
 
 from dlm.engine.forward import rows_at_once
 from dlm.models import LanguageModel
+from dlm.models.architecture import Architecture
 from dlm.models.block import Block
 from dlm.models.quantising import weight_bytes
 
@@ -57,17 +58,33 @@ def forward_cost(model: LanguageModel, tokens: int, keys: int, rows: int) -> tup
     the head: twice the multiplications of the weights, and attention."""
     arch = model.backbone.arch  # type: ignore[attr-defined]
     head = arch.vocab_size * arch.width
-    kv_width = arch.width * arch.kv_heads // arch.heads
-    block = 2 * arch.width**2 + 2 * arch.width * kv_width + 3 * arch.width * arch.mlp_width
-    body = arch.layers * block
-    attention = 4 * arch.layers * tokens * keys * arch.width
+    body, touched = body_weights(arch, tokens)
+    attention = 4 * arch.layers * tokens * keys * arch.heads * arch.head_width
     itemsize = torch.finfo(model.dtype).bits // 8
     reads = -(-rows // rows_at_once(model.device, arch.vocab_size))  # of the head's matrix, one for each call
-    read = itemsize * body
+    read = itemsize * touched
     if getattr(model.backbone, "quantised", None):
         blocks: Any = [part for part in model.backbone.modules() if isinstance(part, Block)]  # type: ignore[attr-defined]
         read = sum(map(weight_bytes, blocks))
     return 2 * tokens * body + attention + 2 * rows * head, read + itemsize * head * max(1, reads)
+
+
+def body_weights(arch: Architecture, tokens: int) -> tuple[float, float]:
+    """How many weights of the blocks a position is multiplied with, and how many a forward of ``tokens`` reads.
+
+    They are the same without experts. Of those it reads as many as positions that choose independently would hit: an
+    upper estimate, since neighbours choose alike.
+    """
+    projections = arch.width * arch.head_width * 2 * (arch.heads + arch.kv_heads)
+    attention, mlp = arch.layers * projections, 3 * arch.width * arch.mlp_width
+    about = arch.experts
+    if about is None:
+        return (attention + arch.layers * mlp,) * 2
+    mixed = len(about.layers)
+    hit = about.count * (1 - (1 - about.chosen / about.count) ** tokens)
+    shared = attention + (arch.layers - mixed) * mlp + mixed * arch.width * (about.count + 3 * about.shared_width)
+    each = mixed * 3 * arch.width * about.width
+    return shared + each * about.chosen, shared + each * hit
 
 
 def _wait(device: torch.device) -> None:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.errors import PromptError
+
 
 @dataclass(frozen=True)
 class Job:
@@ -22,6 +24,8 @@ class Job:
         writable: positions that may be filled; everything else is never written.
         key: 64-bit key of the row's noise stream (see :mod:`dlm.engine.noise`).
         length: positions of the generated region that the row begins with; None: all of them.
+        surplus: positions at its end that nobody asked for: they complete the last attention block, are filled as long
+            as something else is open, and not handed out.
     """
 
     index: int
@@ -30,6 +34,25 @@ class Job:
     writable: tuple[int, ...]
     key: int
     length: int | None = None
+    surplus: int = 0
+
+    def completed(self, attention_block: int, mask_id: int, context: int) -> Job:
+        """The row with masks up to the end of its last attention block, as block diffusion is trained. Raises
+        PromptError: that is more than the model's ``context``."""
+        surplus = -self.end % attention_block
+        if self.end + surplus > context:
+            raise PromptError(
+                f"prompt {self.index}: its {self.end} positions are {self.end + surplus} in whole attention blocks of"
+                f" {attention_block}, more than the model's context of {context}: shorten it or ask for fewer tokens"
+            )
+        more = range(self.end, self.end + surplus)
+        tokens, writable = (*self.tokens, *[mask_id] * surplus), (*self.writable, *more)
+        return replace(self, tokens=tokens, writable=writable, surplus=surplus)
+
+    @property
+    def shown_end(self) -> int:
+        """The end of what was asked for."""
+        return self.end - self.surplus
 
     @property
     def end(self) -> int:
@@ -70,7 +93,8 @@ class Canvas:
         commit_confidence: probability of the committed token at that step, NaN if none. ``[B, L+1]``
         start, end: the generated region ``[start, end)`` of each row; a stop rule may lower the end, a schedule may
             raise it. ``[B]``
-        asked: the end that was asked for, beyond which no row grows. ``[B]``
+        asked: the end of what was asked for, beyond which no row grows; behind it lies what completes the last
+            attention block. ``[B]``
         cut_away: masked positions that a stop rule filled. ``[B]``
         key: noise key of each row. ``[B]``
         mask_id: the id that stands for "not yet filled".
@@ -138,6 +162,11 @@ class Canvas:
         return self._masked
 
     @property
+    def wanting(self) -> Bool[Tensor, " B"]:
+        """Rows with masks before the end of what was asked for."""
+        return (self.masked & (self.columns < self.asked[:, None])).any(dim=1)
+
+    @property
     def live(self) -> Bool[Tensor, "B W"]:
         """Positions before each row's end."""
         return self.kept("live", lambda: self.columns < self.end[:, None])
@@ -190,7 +219,7 @@ class Canvas:
         self.commit_step[slot] = -1
         self.commit_confidence[slot] = torch.nan
         self.start[slot], self.end[slot], self.key[slot] = job.start, end, job.key
-        self.asked[slot], self.cut_away[slot] = job.end, 0
+        self.asked[slot], self.cut_away[slot] = job.shown_end, 0
 
     def keep(self, slots: list[int]) -> None:
         """Drop every row that is not in ``slots`` (row compaction)."""

@@ -1,12 +1,10 @@
 """The roles of a sampler, a cache and a drafter: one base class each.
 
 A part is a frozen dataclass of settings that extends the class of its role. What it remembers between steps it gets
-from ``init`` and hands back from ``step``: None, a tensor, or a tuple of such, the row axis first, so that rows can
-leave, move and join at any time.
+from ``init`` and hands back from ``step``: None, a tensor, or a tuple of such, the row axis first, since rows move.
 
-What a role may offer beyond its one duty is an optional method of the base class, which answers None until a part
-overrides it. A public name that no role of a part knows is refused when the sampler is built: a misspelt method would
-be ignored in silence.
+What a role may offer beyond its one duty is an optional method of the base class, which answers None. A public name
+that no role of a part knows is refused when the sampler is built: a misspelt method would be ignored in silence.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from dlm.engine.plan import Branches, BranchPlan, CacheQuery, ForwardPlan, Layou
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, LogitRows, RowSize, State, StepView
+from dlm.errors import SettingsError
 
 P = TypeVar("P", bound="Part")
 
@@ -42,20 +41,16 @@ class Part(metaclass=Checked):
 
     def init(self, canvas: Canvas) -> State:
         """Memory of fresh rows: nothing."""
-        return None
 
     def bind(self: P, tokenizer: Any, vocab_size: int) -> P:
-        """The same part with ids in place of texts. Raises SettingsError for a text that has no such id, or when
-        ``tokenizer`` is None and it needs one."""
+        """The same with ids in place of texts. SettingsError: one has no such id, or there is no ``tokenizer``."""
         return self
 
     def check(self, region: int, block: int) -> None:
-        """Raise SettingsError when the part does not fit a generated region of ``region`` positions filled in blocks
-        of at most ``block``."""
+        """Raise SettingsError when it does not fit a region of ``region`` positions in blocks of at most ``block``."""
 
     def positions_to_score(self, canvas: Canvas, blocks: BlockState) -> Bool[Tensor, "B W"] | None:
         """Positions to propose for though they may not be committed now; None: none."""
-        return None
 
     def most_positions_to_score(self, eligible: int, size: RowSize) -> int:
         """The most positions a row can have that :meth:`positions_to_score` names or that are eligible, when at most
@@ -126,30 +121,33 @@ class BlockSchedule(Part):
     ) -> tuple[Int[Tensor, " B"], State] | None:
         """The end of the block of each row in ``opened``, settled after the forward (AdaBlock) and at most what
         ``step`` answered; others are ignored. None: ``step`` has settled it."""
-        return None
 
     def move(
         self, canvas: Canvas, blocks: BlockState, state: State
     ) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], State] | None:
         """``(start, end)`` of each row's open block at every step but its first, so that it may move; never longer than
         :meth:`longest`. None: blocks stay where they were opened."""
-        return None
 
     def open_positions(
         self, canvas: Canvas, start: Int[Tensor, " B"], end: Int[Tensor, " B"]
     ) -> Bool[Tensor, "B W"] | None:
         """Which positions of ``[start, end)`` may be filled (several blocks at once); None: all of them. A span with
         masks must have an open one."""
-        return None
+
+    def within(self, attention_block: int) -> BlockSchedule:
+        """The schedule for attention in blocks of so many positions, counted from position 0: each of its own lies
+        inside one, since a position does not see what comes behind. SettingsError: there is none."""
+        raise SettingsError(
+            f"blocks={type(self).__name__} may reach behind the block that is being filled, and this model's attention"
+            f" has blocks of {attention_block} positions: use blocks=aligned"
+        )
 
     def starting_length(self, region: int) -> int | None:
         """How many of ``region`` generated positions a row begins with; None: all of them."""
-        return None
 
     def grow(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[Growth, State] | None:
         """How the row grows behind this step, from what its forward showed and what was ``chosen``, which is not
         committed yet; None: it does not."""
-        return None
 
 
 class Growth(NamedTuple):
@@ -187,7 +185,6 @@ class _Planned(Part):
     @property
     def block_schedules(self) -> tuple[type[BlockSchedule], ...] | None:
         """The schedules it goes with, where it plans the whole canvas itself; None: any."""
-        return None
 
 
 class Selector(_Planned):
@@ -222,12 +219,18 @@ class Selector(_Planned):
     def accepted(self, view: StepView) -> Bool[Tensor, "B N"] | None:
         """The positions it chooses for their own sake, and not only so that there is progress, from what :meth:`step`
         is shown; None: it makes no difference."""
-        return None
+
+    @property
+    def most_held(self) -> int:
+        """How many steps a block may be held open."""
+        return 0
+
+    def holds(self, state: State) -> Bool[Tensor, " B"] | None:
+        """Rows whose block stays open behind its last mask, by the memory after a step (it rewrites); None: none."""
 
     def visible_end(self, canvas: Canvas, state: State) -> Int[Tensor, " B"] | None:
         """The end of what is fed of each row at its next step (SlowFast's fast phase), at least the end of what may be
         committed there; None: rows are fed to their end."""
-        return None
 
 
 class Budget(_Planned):
@@ -276,7 +279,6 @@ class StopRule(Part):
         """The new end of each row, absolute and exclusive, where what lies behind the end of the text is taken away
         while the rest of the row is still open; ``view.canvas.end`` to go on. ``view.canvas`` holds what this step has
         ``chosen`` already. A row that has chosen nothing may be one whose step was not taken. None: it never cuts."""
-        return None
 
 
 class Reviser(Part):
@@ -289,7 +291,6 @@ class Reviser(Part):
 
     def fits(self, partner: Any) -> str | None:
         """Why the partner's settings and its own do not go together; None: they do."""
-        return None
 
     def step(self, view: StepView, chosen: Bool[Tensor, "B N"], state: State) -> tuple[Bool[Tensor, "B W"], State]:
         """Canvas positions to mask again; ``chosen`` is what this step has committed: ``view.canvas`` holds it."""
@@ -355,7 +356,6 @@ class CacheRun:
     def foresee(self, query: CacheQuery) -> Int[Tensor, " B"] | None:
         """Positions the next step will be fed, should it ask ``query`` (its ``rows`` have not heard of this step yet):
         told with this step's report, so that :meth:`plan` need not wait. None: that is known only then."""
-        return None
 
     def evaluable(self, row: Row) -> int:
         """How many of the row's drafts (``row.ahead``) its next forward can evaluate: those before the next one at
@@ -385,7 +385,6 @@ class Speculator(metaclass=Checked):
 
     def clashes(self, sampler: Any) -> str | None:
         """Why it does not go with the parts of a :class:`dlm.engine.sampler.Sampler`; None: it does."""
-        return None
 
     def goes_with(self, sampler: Any, cache: Cache, description: Any) -> None:
         """Raise SettingsError when it does not go with a :class:`dlm.engine.sampler.Sampler`, the cache, or the model's

@@ -31,11 +31,8 @@ from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, S
 from dlm.engine.stopwatch import Stopwatch
 from dlm.errors import DlmError, NumericsError, OutOfMemoryError, ProgressError, SettingsError
 from dlm.models.backbone import Backbone, ModelDescription
-from dlm.words import counted
 
 Failed = Callable[[int, DlmError], None]
-# A row that needs more forwards than this many per position is going round in circles.
-MAX_FORWARDS_PER_POSITION = 4
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,8 @@ class Decoder:
     Attributes:
         model, description: the backbone, and what it says of itself.
         sampler: which tokens are committed when.
-        cache: which positions are recomputed; None recomputes all.
+        cache: which positions are recomputed; None recomputes all, or where the model's attention has blocks, all of
+            the open ones (:class:`cache.BlockCausal`, which is exact).
         drafter: several steps from one forward (:class:`dlm.speculation.FreeDave`); None: none.
 
     Each of the three may be a preset's name, or the preset uncalled.
@@ -63,6 +61,9 @@ class Decoder:
     def __post_init__(self) -> None:
         for role, made in (("sampler", sampler_of), ("cache", cache_of), ("drafter", drafter_of)):
             object.__setattr__(self, role, made(getattr(self, role)))
+        if self.description.attention_block:
+            object.__setattr__(self, "sampler", self.sampler.within(self.description.attention_block))
+            object.__setattr__(self, "cache", self.cache or cache_of("block_causal"))
         sampler, drafter, about = self.sampler, self.drafter, self.description
         self.policy.check(sampler, about)
         for speculator in (drafter, sampler.probe):
@@ -140,6 +141,8 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         if not jobs:
             return
         about, self.policy = decoder.description, decoder.policy
+        if about.attention_block:
+            jobs = [job.completed(about.attention_block, about.mask_id, about.context_length) for job in jobs]
         needs, self.asks_ahead = self.sampler.needs | self.policy.needs | record, self.policy.asks_ahead
         self.rules = SamplerRun.fitted(self.sampler, self.policy.stores, jobs)
         self.watch = Stopwatch(device)
@@ -286,6 +289,9 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         canvas, blocks = batch.canvas, view.blocks
         masked = canvas.masked
         block_open = batch.open_in(blocks).sum(dim=1)
+        held = self.rules.held(batch.state, canvas.start.shape)
+        if held is not None:
+            block_open = block_open + held
         if self.sampler.stop is not None:
             closed = block_open == 0 if exiting is None else (block_open == 0) & ~exiting
             asked = self.rules.answers
@@ -296,7 +302,10 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         batch.blocks = blocks.later(1)
         bad = view.proposal.prob.isnan()
         bad = (bad & view.eligible if self.rules.looks else bad).any(dim=1)
-        report = {"open": masked.sum(dim=1), "block_open": block_open, "broken": bad}
+        left = masked.sum(dim=1) if held is None else masked.sum(dim=1) + held
+        report = {"open": left, "block_open": block_open, "broken": bad}
+        if self.rules.surplus:
+            report["served"] = ~canvas.wanting
         if exiting is not None:
             report["exiting"] = exiting
         end = self.rules.visible_end(canvas, batch.state)
@@ -333,47 +342,14 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         shared = {name: seconds.get(name, 0.0) / own for name in ("forward", "sampler")}
         refresh = seconds.get("refresh", 0.0) / max(1, len(refreshed))
         for slot, (row, now, fed) in enumerate(zip(rows, status, counts, strict=True)):
-            self._book(row, now, self._fed(row, fed))
+            row.book(now, self._fed(row, fed))
             row.seconds_refresh += refresh if slot in refreshed else 0.0
             row.seconds_step += shared["forward"]
             row.seconds_sampler += shared["sampler"]
             try:
-                self._check(row, bool(now["broken"]))
+                row.check(bool(now["broken"]), self.sampler.selector.most_held, self.rules.idle_steps)
             except (NumericsError, ProgressError) as error:
                 self._fail(row, error)
-
-    def _book(self, row: Row, status: Mapping[str, int], positions: int) -> None:
-        """One forward more, which was fed so many positions. ``status`` is what the device reported: ``open``,
-        ``block_open``, and where they apply ``fed_next``, ``exiting``, ``visible_end``, ``taken`` (steps beyond one)
-        and ``block_steps``."""
-        row.open, row.block_open = status["open"], status["block_open"]
-        row.exiting = bool(status.get("exiting"))
-        row.fed_next = status.get("fed_next")
-        row.visible_end = min(status.get("visible_end", row.visible_end), row.job.end)
-        taken = status.get("taken", 0)
-        row.forwards += 1
-        row.steps += 1 + taken
-        row.block_steps = status.get("block_steps", row.block_steps + 1 + taken)
-        if row.drafts:
-            row.accepted += [0] * (taken + 1 - len(row.accepted))
-            row.accepted[taken] += 1
-        row.token_forwards += positions
-
-    def _check(self, row: Row, broken: bool) -> None:
-        """Raise what went wrong with the row: NumericsError where the model produced NaN, ProgressError where it does
-        not come to an end."""
-        if broken:
-            raise NumericsError(
-                f"prompt {row.job.index}: the model's logits are NaN at step {row.forwards - 1}. Check the"
-                " checkpoint, or load it with a wider dtype (dtype=float32)"
-            )
-        limit = MAX_FORWARDS_PER_POSITION * len(row.job.writable) + self.rules.idle_steps
-        if row.open and not row.exiting and row.forwards >= limit:
-            raise ProgressError(
-                f"prompt {row.job.index} still has {counted(row.open, 'masked position')} after"
-                f" {counted(row.forwards, 'forward')} ({MAX_FORWARDS_PER_POSITION} per position):"
-                " the reviser takes back what was committed; bound it"
-            )
 
     def _fed(self, row: Row, positions: int) -> int:
         """Positions that a row's own forward took, with its shadow and in both streams: the padding of a ragged batch
@@ -392,7 +368,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
 
     def _finish(self) -> Iterator[RowResult]:
         batch, each = self.batch, 2 if self.sampler.guidance else 1
-        finished = [slot for slot, row in enumerate(batch.rows) if row.failed or not row.open]
+        finished = [slot for slot, row in enumerate(batch.rows) if row.failed or row.served or not row.open]
         for slot in finished:
             if not batch.rows[slot].failed and not batch.rows[slot].ghost:
                 yield RowResult.of(batch.rows[slot], batch.canvas, slot, forwards_per_step=each)

@@ -11,10 +11,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.engine.interfaces import Cache, CacheRun
-from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, FixedFeeds, ForwardPlan, Layout, sees
+from dlm.engine.plan import Branches, BranchPlan, CacheQuery, Feed, FixedFeeds, ForwardPlan, Layout
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, State, StepView
+from dlm.models.backbone import sees
 
 
 @dataclass(frozen=True)

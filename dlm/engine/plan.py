@@ -223,14 +223,6 @@ class FixedFeeds:
         raise NotImplementedError
 
 
-def sees(
-    queries: Int[Tensor, "R T"], keys: Int[Tensor, " S"], attention_block: int, valid: Bool[Tensor, "R S"] | None
-) -> Bool[Tensor, "R T S"]:
-    """Block-causal attention: a position sees its own attention block and those before it (counted from position 0)."""
-    mask = (keys // attention_block)[None, None, :] <= (queries // attention_block)[:, :, None]
-    return mask if valid is None else mask & valid[:, None, :]
-
-
 @dataclass(frozen=True)
 class Branches:
     """Versions of the rows of a batch; those of one row lie together, the row as it stands first.

@@ -53,7 +53,7 @@ class RowResult:
     Attributes:
         index: the row's place in the caller's list.
         prompt: its tokens before the generated region.
-        tokens: the whole generated region, filler included.
+        tokens: the whole generated region that was asked for, filler included.
         commit_step: per generated position the 0-based step that committed it; -1 where the sampler did not
             (given tokens of an infill, filler written by a stop rule).
         confidence: per generated position the probability at which it was committed; NaN where it was not.
@@ -74,13 +74,14 @@ class RowResult:
     def of(cls, row: Row, canvas: Canvas, slot: int, forwards_per_step: int) -> RowResult:
         """Read a finished row off the canvas."""
         job = row.job
-        whole = canvas.tokens[slot, : job.end].tolist()
+        end = job.shown_end
+        whole = canvas.tokens[slot, :end].tolist()
         tokens = whole[job.start :]
-        steps = canvas.commit_step[slot, job.start : job.end].tolist()
-        confidence = canvas.commit_confidence[slot, job.start : job.end].tolist()
+        steps = canvas.commit_step[slot, job.start : end].tolist()
+        confidence = canvas.commit_confidence[slot, job.start : end].tolist()
         filled = sum(step >= 0 for step in steps)
         # A row that may grow need not have grown to its bound.
-        opened = len(job.writable) if job.length is None else int(canvas.writable[slot].sum())
+        opened = int(canvas.writable[slot, :end].sum()) if job.length is not None else len(job.writable) - job.surplus
         counts = _count(row, opened, first_end(tokens, canvas.end_ids), steps, forwards_per_step)
         counts = replace(counts, positions_cut=int(canvas.cut_away[slot]))
         stop: StopReason = "filled" if filled == opened else "end_token"

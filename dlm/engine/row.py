@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dlm.engine.canvas import Job
+from dlm.errors import NumericsError, ProgressError
+from dlm.words import counted
+
+# A row that needs more forwards than this many per position is going round in circles.
+MAX_FORWARDS_PER_POSITION = 4
 
 
 @dataclass
@@ -14,6 +20,7 @@ class Row:
     Attributes:
         job: what it was asked to decode.
         open: masked positions left in the row, as of the last synchronisation.
+        served: whether all that was asked for is filled; masks may be left behind it, in the last attention block.
         block_open: masked positions left in its block; 0 means a new block must be opened.
         exiting: whether a rule has just committed all it had.
         visible_end: positions fed at the next step: the row's end, unless the sampler cuts the row off.
@@ -34,6 +41,7 @@ class Row:
 
     job: Job
     open: int
+    served: bool = False
     block_open: int = 0
     forwards: int = 0
     steps: int = 0
@@ -56,3 +64,37 @@ class Row:
     def of(cls, job: Job) -> Row:
         """A row that begins."""
         return cls(job, sum(place < job.first_end for place in job.writable), visible_end=job.first_end)
+
+    def book(self, status: Mapping[str, int], positions: int) -> None:
+        """One forward more, which was fed so many positions. ``status`` is what the device reported: ``open``,
+        ``block_open``, and where they apply ``served``, ``fed_next``, ``exiting``, ``visible_end``, ``taken`` (steps
+        beyond one) and ``block_steps``."""
+        self.open, self.block_open = status["open"], status["block_open"]
+        self.served = bool(status.get("served", not self.open))
+        self.exiting = bool(status.get("exiting"))
+        self.fed_next = status.get("fed_next")
+        self.visible_end = min(status.get("visible_end", self.visible_end), self.job.end)
+        taken = status.get("taken", 0)
+        self.forwards += 1
+        self.steps += 1 + taken
+        self.block_steps = status.get("block_steps", self.block_steps + 1 + taken)
+        if self.drafts:
+            self.accepted += [0] * (taken + 1 - len(self.accepted))
+            self.accepted[taken] += 1
+        self.token_forwards += positions
+
+    def check(self, broken: bool, held: int, idle: int) -> None:
+        """Raise what went wrong: NumericsError where the model produced NaN (``broken``), ProgressError where the row
+        does not come to an end, though its blocks may be ``held`` open, and the row ``idle``, for so many steps."""
+        if broken:
+            raise NumericsError(
+                f"prompt {self.job.index}: the model's logits are NaN at step {self.forwards - 1}. Check the"
+                " checkpoint, or load it with a wider dtype (dtype=float32)"
+            )
+        limit = (MAX_FORWARDS_PER_POSITION + held) * len(self.job.writable) + idle
+        if self.open and not self.exiting and self.forwards >= limit:
+            raise ProgressError(
+                f"prompt {self.job.index} still has {counted(self.open, 'masked position')} after"
+                f" {counted(self.forwards, 'forward')} ({MAX_FORWARDS_PER_POSITION} per position):"
+                " the reviser takes back what was committed; bound it"
+            )

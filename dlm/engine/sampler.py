@@ -107,10 +107,25 @@ class Sampler(metaclass=Checked):
         roles = [f.name for f in fields(self) if f.name not in ("name", "proposer", "guidance")]
         return replace(self, **{role: bound(getattr(self, role)) for role in roles})
 
+    def within(self, attention_block: int) -> Sampler:
+        """The sampler for a model whose attention has blocks of so many positions. Raises SettingsError: it reaches
+        beyond the one that is being filled."""
+        if self.exit is not None:
+            raise SettingsError(
+                f"sampler {self.name!r} may commit all that is left at once, also in attention blocks whose turn has"
+                " not come, and this model's attention has blocks: use another sampler, or leave exit= out"
+            )
+        return replace(self, blocks=self.blocks.within(attention_block))
+
     @property
     def binds(self) -> bool:
         """Whether a setting may be a text."""
         return any(offers(part, Part.bind) for part in self.parts.values())
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is committed stays as it is."""
+        return self.reviser is None and not self.selector.rewrites
 
     @cached_property
     def needs(self) -> frozenset[Statistic]:

@@ -100,6 +100,7 @@ class SamplerRun:
         hides, grows, shortens: whether a row may be fed only up to some position, grow, or be cut short.
         pace: how many positions every step commits, the best by score, as far as there are; None: that depends.
         looks: whether a part looks at positions that may not be committed.
+        surplus: whether a row is done before its end: what lies behind only completes its last attention block.
         idle_steps: see :class:`dlm.engine.sampler.Sampler`.
     """
 
@@ -120,6 +121,8 @@ class SamplerRun:
         counted = selector.uses_budget and (sampler.budget is None or sampler.budget.each is None)
         self._may_idle = not self.idle_steps and not (selector.always_commits and not counted)
         self.pace = sampler.budget.each if sampler.budget is not None and selector.best_first else None
+        self.surplus = False
+        self._holds = offers(selector, Selector.holds)
         self._narrows = offers(blocks, BlockSchedule.narrow)
         self._moves = offers(blocks, BlockSchedule.move)
         self._ahead: tuple[StepView, Bool[Tensor, "B W"], SamplerState] | None = None
@@ -142,7 +145,9 @@ class SamplerRun:
                 f"the blocks of {type(sampler.blocks).__name__} put masks into rows, which would move given tokens:"
                 " infill and pinned tokens need blocks that do not grow"
             )
-        return cls(sampler, stores, longest, sampler.blocks.most_open(max(regions)))
+        run = cls(sampler, stores, longest, sampler.blocks.most_open(max(regions)))
+        run.surplus = sampler.keeps and any(job.surplus for job in jobs)
+        return run
 
     def ready(self, rows: Sequence[Row]) -> bool:
         """Whether every row stands in a block that stays as it is."""
@@ -156,6 +161,8 @@ class SamplerRun:
         schedule, masked, rows = self.sampler.blocks, canvas.masked, canvas.start.shape
         asked = self.answers
         opened = ~(masked & blocks.block).any(dim=1)
+        held = self.held(state, rows)
+        opened = opened if held is None else opened & ~held
         moved = None
         if self._moves:
             moved = asked.several(schedule.move, (canvas, blocks, state.blocks), ("int", "int"), rows)
@@ -212,6 +219,13 @@ class SamplerRun:
             selector.visible_end, (canvas, state.selector), "int", canvas.end.shape
         )
         return end
+
+    def held(self, state: SamplerState, rows: torch.Size) -> Bool[Tensor, " B"] | None:
+        """Rows whose block is held open by the selector; None: none ever is."""
+        if not self._holds:
+            return None
+        held: Bool[Tensor, " B"] | None = self.answers.one(self.sampler.selector.holds, (state.selector,), "bool", rows)
+        return held
 
     def narrow(self, view: StepView, opened: Bool[Tensor, " B"] | None, state: SamplerState) -> StepView:
         """Let the schedule settle the blocks it has just opened, now that the forward is known."""

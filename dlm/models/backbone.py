@@ -56,6 +56,17 @@ class ModelDescription:
             raise SettingsError(f"{self.mask_id} is both mask_token_id and eos_token_id; correct config.json")
 
 
+def sees(
+    queries: Int[Tensor, "R T"],
+    keys: Int[Tensor, " S"] | Int[Tensor, "R S"],
+    attention_block: int,
+    valid: Bool[Tensor, "R S"] | None,
+) -> Bool[Tensor, "R T S"]:
+    """Block-causal attention: a position sees its own attention block and those before it (counted from position 0)."""
+    mask = (keys // attention_block)[..., None, :] <= (queries // attention_block)[:, :, None]
+    return mask if valid is None else mask & valid[:, None, :]
+
+
 class Backbone:
     """Position-precise access to a masked diffusion language model.
 

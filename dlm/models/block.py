@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,53 +13,26 @@ from torch.nn import functional
 
 from dlm.errors import SettingsError
 from dlm.models.architecture import Architecture, Names, Rope
+from dlm.models.experts import MixtureOfExperts
 from dlm.models.fused import fused
+from dlm.models.parts import Parts, RMSNorm, joined, linear, linear_of, place
 
 # What packed projections are called in a block.
 QKV, GATE_UP = "qkv", "gate_up"
 
 
-def packings(names: Names) -> dict[str, tuple[str, ...]]:
+def packings(names: Names, experts: bool) -> dict[str, tuple[str, ...]]:
     """The projections of a block that read the same rows, by the name of the one that can stand for them."""
-    return {QKV: (names.query, names.key, names.value), GATE_UP: (names.gate, names.up)}
-
-
-class Parts:
-    """The modules of a block under the names of their roles, each found by one look into its parent: quantisers and
-    adapters replace modules in place."""
-
-    def __init__(self, block: nn.Module, names: Names) -> None:
-        self._places: dict[str, tuple[dict[str, Any], str]] = {}
-        for role in vars(names):
-            parent, _, leaf = getattr(names, role).rpartition(".")
-            if role not in ("embedding", "blocks", "final_norm", "head"):
-                self._places[role] = (block.get_submodule(parent)._modules, leaf)
-
-    def __getattr__(self, role: str) -> Any:
-        modules, leaf = self.__dict__.get("_places", {}).get(role, ({}, role))
-        if leaf not in modules:  # packed, or no role at all
-            raise AttributeError(role)
-        return modules[leaf]
+    found: dict[str, tuple[str, ...]] = {}
+    if not names.query_key_value:
+        found[QKV] = (names.query, names.key, names.value)
+    if not experts:
+        found[GATE_UP] = (names.gate, names.up)
+    return found
 
 
 # Queries, keys, values and mask of what is fed in; keys, values and mask of what is attended to out.
 Exchange = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm with statistics in at least float32; the gain is applied in the model dtype, but where one
-    kernel does all of it, before the one rounding."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.shape, self.eps = (width,), eps
-
-    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Normalise the last axis."""
-        if x.dtype.itemsize >= 4 or fused(x):
-            return functional.rms_norm(x, self.shape, self.weight, self.eps)
-        return self.weight * functional.rms_norm(x.float(), self.shape, None, self.eps).to(x.dtype)
 
 
 class Block(nn.Module):
@@ -71,17 +44,27 @@ class Block(nn.Module):
     def __init__(self, arch: Architecture, names: Names, layer: int) -> None:
         super().__init__()
         self.arch, self.names = arch, names
+        mixed = arch.experts is not None and layer in arch.experts.layers
+        self.mixed, self.packings = mixed, packings(names, mixed)
         width, head, bias = arch.width, arch.head_width, arch.qkv_bias
+        heads = {"query": arch.heads, "key": arch.kv_heads, "value": arch.kv_heads}
+        if names.query_key_value:
+            heads = {"query_key_value": arch.heads + 2 * arch.kv_heads}
         deep = math.sqrt(2 * (layer + 1))
-        place(self, names.attention_norm, RMSNorm(width, arch.norm_eps))
-        place(self, names.query, linear(arch, width, arch.heads * head, bias=bias))
-        place(self, names.key, linear(arch, width, arch.kv_heads * head, bias=bias))
-        place(self, names.value, linear(arch, width, arch.kv_heads * head, bias=bias))
+        place(self, names.attention_norm, RMSNorm(arch))
+        for role, count in heads.items():
+            place(self, getattr(names, role), linear(arch, width, count * head, bias=bias))
+        if arch.head_norms:
+            place(self, names.query_norm, RMSNorm(arch, head))
+            place(self, names.key_norm, RMSNorm(arch, head))
         place(self, names.attention_out, linear(arch, arch.heads * head, width, shrink=deep))
-        place(self, names.mlp_norm, RMSNorm(width, arch.norm_eps))
-        place(self, names.gate, linear(arch, width, arch.mlp_width))
-        place(self, names.up, linear(arch, width, arch.mlp_width))
-        place(self, names.down, linear(arch, arch.mlp_width, width, shrink=deep))
+        place(self, names.mlp_norm, RMSNorm(arch))
+        if mixed:
+            place(self, names.router.rpartition(".")[0], MixtureOfExperts(arch, names, deep))
+        else:
+            place(self, names.gate, linear(arch, width, arch.mlp_width))
+            place(self, names.up, linear(arch, width, arch.mlp_width))
+            place(self, names.down, linear(arch, arch.mlp_width, width, shrink=deep))
         self._parts = Parts(self, names)
         self.register_state_dict_post_hook(_saved_apart)
         self.register_load_state_dict_pre_hook(_loaded_apart)
@@ -114,16 +97,24 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "B T H h"], Float[Tensor, "B T K h"], Float[Tensor, "B T K h"]]:
         """Rotated queries and keys, and values, of normed rows."""
         arch, parts = self.arch, self._parts
-        project = self._modules.get(QKV)
+        project = self._fused()
         every = torch.cat([parts.query(n), parts.key(n), parts.value(n)], dim=-1) if project is None else project(n)
         every = every.view(*n.shape[:-1], -1, arch.head_width)
-        turned = rotate(every[..., : arch.heads + arch.kv_heads, :], rope)
+        turned, v = every.split([arch.heads + arch.kv_heads, arch.kv_heads], dim=-2)
+        if not arch.head_norms:
+            turned = rotate(turned, rope)
         q, k = turned.split([arch.heads, arch.kv_heads], dim=-2)
-        return q, k, every[..., arch.heads + arch.kv_heads :, :]
+        if arch.head_norms:
+            q, k = rotate(parts.query_norm(q), rope), rotate(parts.key_norm(k), rope)
+        return q, k, v
+
+    def _fused(self) -> Any:
+        """The projection onto queries, keys and values at once; None while they are three."""
+        return self._parts.query_key_value if self.names.query_key_value else self._modules.get(QKV)
 
     def value_heads(self, n: Float[Tensor, "B T D"]) -> Float[Tensor, "B T K h"]:
         """Values of normed rows."""
-        arch, packed = self.arch, self._modules.get(QKV)
+        arch, packed = self.arch, self._fused()
         if packed is None:
             value = self._parts.value(n)
         elif type(packed) is nn.Linear:
@@ -147,24 +138,34 @@ class Block(nn.Module):
         """What the MLP adds to the stream."""
         parts, packed = self._parts, self._modules.get(GATE_UP)
         n = parts.mlp_norm(x)
+        if self.mixed:
+            return self.mixture(n)
         if packed is None:
             return parts.down(functional.silu(parts.gate(n)) * parts.up(n))
         return parts.down(gated(packed(n)))
 
+    @property
+    def mixture(self) -> Any:
+        """The mixture of experts in place of the MLP."""
+        return self.get_submodule(self.names.router.rpartition(".")[0])
+
     def pack(self) -> None:
         """Lay the query, key and value projections into one matrix, and gate and up: one product each instead of three
-        and two. Nothing happens to projections that are no plain ones (quantised, adapted, or not in memory)."""
-        for packed, names in packings(self.names).items():
+        and two; and the experts of a layer. Nothing happens to projections that are no plain ones (quantised, adapted,
+        or not in memory)."""
+        if self.mixed:
+            self.mixture.bank.merge()
+        for packed, names in self.packings.items():
             linears: list[Any] = [self.get_submodule(name) for name in names]
             if all(type(x) is nn.Linear and not x.weight.is_meta for x in linears):
-                self.add_module(packed, _joined(linears))
+                self.add_module(packed, joined(linears))
                 for name in names:
                     parent, _, leaf = name.rpartition(".")
                     delattr(self.get_submodule(parent), leaf)
 
     def unpack(self) -> None:
         """The projections one by one again, as trainers and adapters look for them; views of the packed matrices."""
-        for packed, names in packings(self.names).items():
+        for packed, names in self.packings.items():
             if packed in self._modules:
                 whole: Any = self._modules[packed]
                 if type(whole) is not nn.Linear or type(whole.weight) is not nn.Parameter:
@@ -173,7 +174,7 @@ class Block(nn.Module):
                 sizes = self._sizes(packed)
                 biases: Any = [None] * len(sizes) if whole.bias is None else whole.bias.split(sizes)
                 for name, weight, bias in zip(names, whole.weight.split(sizes), biases, strict=True):
-                    place(self, name, _linear_of(weight, bias))
+                    place(self, name, linear_of(weight, bias))
 
     def _sizes(self, packed: str) -> list[int]:
         arch = self.arch
@@ -183,7 +184,10 @@ class Block(nn.Module):
 
 
 def rotate(x: Float[Tensor, "B T N h"], rope: Rope) -> Float[Tensor, "B T N h"]:
-    """Heads turned by their positions, in the precision of the tables, back in their own dtype."""
+    """Heads turned by their positions, in the precision of the tables, back in their own dtype; entries behind the
+    width of the tables as they are."""
+    if (width := rope.cos.shape[-1]) < x.shape[-1]:
+        return torch.cat([rotate(x[..., :width], rope), x[..., width:]], dim=-1)
     if fused(x):
         return torch.ops.dlm.rotate(x, rope.cos, rope.sin)
     turned = torch.addcmul(x * rope.cos, x.roll(x.shape[-1] // 2, dims=-1).to(rope.sin.dtype), rope.sin)
@@ -232,42 +236,9 @@ def attention_map(
     return precise.softmax(dim=-1).mean(dim=1)
 
 
-def place(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Make ``module`` reachable from ``root`` under a dotted path."""
-    *parents, leaf = path.split(".")
-    for name in parents:
-        if not hasattr(root, name):
-            root.add_module(name, nn.Module())
-        root = getattr(root, name)
-    root.add_module(leaf, module)
-
-
-def linear(arch: Architecture, inputs: int, outputs: int, *, bias: bool = False, shrink: float = 1.0) -> nn.Linear:
-    """A projection that knows its initial scale."""
-    made = nn.Linear(inputs, outputs, bias=bias)
-    made.init_std = arch.init_std or 1 / (math.sqrt(inputs) * shrink)  # type: ignore[assignment]
-    return made
-
-
-def _joined(linears: Sequence[nn.Linear]) -> nn.Linear:
-    """One projection onto all of their outputs, one behind the other."""
-    biases = [x.bias for x in linears]
-    bias = None if biases[0] is None else torch.cat([x.detach() for x in biases])
-    whole = _linear_of(torch.cat([x.weight.detach() for x in linears]), bias)
-    return whole.requires_grad_(linears[0].weight.requires_grad)
-
-
-def _linear_of(weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None) -> nn.Linear:
-    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    made.weight = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
-    if bias is not None:
-        made.bias = nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
-    return made
-
-
 def _saved_apart(block: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     """What is packed leaves under the checkpoint's names."""
-    for packed, names in packings(block.names).items():
+    for packed, names in block.packings.items():
         for kind in ("weight", "bias"):
             whole: Any = state.get(f"{prefix}{packed}.{kind}")
             if type(whole) in (Tensor, nn.Parameter):  # what is quantised stays as it is
@@ -278,7 +249,7 @@ def _saved_apart(block: Any, state: dict[str, Any], prefix: str, metadata: Any) 
 
 def _loaded_apart(block: Any, state: dict[str, Any], prefix: str, *others: Any) -> None:
     """And comes back from there."""
-    for packed, names in packings(block.names).items():
+    for packed, names in block.packings.items():
         for kind in ("weight", "bias"):
             keys = [f"{prefix}{name}.{kind}" for name in names]
             if packed in block._modules and all(key in state for key in keys):

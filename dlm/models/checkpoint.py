@@ -15,6 +15,8 @@ from dlm.errors import CheckpointError, SettingsError
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
 
 TINY = Path(__file__).parent / "tiny"
+# Packaged models, by name.
+PACKAGED = {"tiny": TINY, "tiny-block": TINY.parent / "tiny_block"}
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _LISTED = 12
@@ -32,10 +34,11 @@ def resolve(name_or_path: str | Path) -> Path:
         CheckpointError: the folder or the hub repository cannot be reached.
     """
     name = str(name_or_path)
-    if name == "tiny":
-        if not (TINY / "config.json").is_file():
-            raise CheckpointError(f"{TINY} holds no model; train it with python scripts/train_tiny.py")
-        return TINY
+    if name in PACKAGED:
+        packaged = PACKAGED[name]
+        if not (packaged / "config.json").is_file():
+            raise CheckpointError(f"{packaged} holds no model; train it with python scripts/train_tiny.py")
+        return packaged
     try:
         folder = Path(name).expanduser()
         there = bool(name) and folder.is_dir()
@@ -47,7 +50,7 @@ def resolve(name_or_path: str | Path) -> Path:
         raise CheckpointError(f"{name} is not a folder; give the one with config.json and *.safetensors")
     if name.count("/") != 1:
         raise SettingsError(
-            f"unknown model {name!r}: use 'tiny', a folder, or a hub id such as GSAI-ML/LLaDA-8B-Instruct"
+            f"unknown model {name!r}: use 'tiny', 'tiny-block', a folder, or a hub id such as GSAI-ML/LLaDA-8B-Instruct"
         )
     return _download(name)
 

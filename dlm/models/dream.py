@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from dlm.models.architecture import Architecture, Names
+from dlm.models.architecture import Architecture
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
+from dlm.models.qwen import QWEN_FIELDS, QWEN_NAMES, QWEN_TIED, qwen_body
 
 
 class DreamConfig(MaskedLMConfig):
@@ -14,12 +15,8 @@ class DreamConfig(MaskedLMConfig):
     model_type = "Dream"
     rope_scaling = None  # a plain field of Dream's, not transformers' alias of rope_parameters
     fields: ClassVar[dict[str, Any]] = {
-        "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-        "num_attention_heads": 28, "num_key_value_heads": 4, "hidden_act": "silu", "max_position_embeddings": 131072,
-        "rope_theta": 1e6, "rope_scaling": None, "rms_norm_eps": 1e-6, "initializer_range": 0.02,
-        "attention_dropout": 0.0, "use_sliding_window": False, "sliding_window": None, "max_window_layers": 28,
-        "tie_word_embeddings": False, "mask_token_id": None, "bos_token_id": None, "eos_token_id": None,
-        "pad_token_id": None, "use_cache": False,
+        **QWEN_FIELDS, "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+        "num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 131072, "rope_scaling": None,
     }  # fmt: skip
     required: ClassVar[dict[str, tuple[Any, ...]]] = {
         "hidden_act": ("silu",), "use_sliding_window": (False,),
@@ -32,6 +29,8 @@ class DreamConfig(MaskedLMConfig):
     public_ids: ClassVar[dict[int, dict[str, int]]] = {
         152064: {"mask_token_id": 151666, "eos_token_id": 151643, "bos_token_id": 151643, "pad_token_id": 151643}
     }
+    turn_ends = ("<|im_end|>", "<|dlm_pad|>")  # the second is what DiffuCoder fills the rest of an answer with
+    public_turn_ends: ClassVar[dict[int, tuple[int, ...]]] = {152064: (151645,)}
     shift: ClassVar[Literal[0, 1]] = 1
 
     # transformers writes a dataclass constructor into every subclass that has none of its own
@@ -39,23 +38,13 @@ class DreamConfig(MaskedLMConfig):
         super().__init__(**settings)
 
     def _architecture(self) -> Architecture:
-        return Architecture(
-            vocab_size=self.vocab_size, width=self.hidden_size, layers=self.num_hidden_layers,
-            heads=self.num_attention_heads, kv_heads=self.num_key_value_heads or self.num_attention_heads,
-            mlp_width=self.intermediate_size, rope_theta=self.rope_theta, norm_eps=self.rms_norm_eps, qkv_bias=True,
-            rotate_full_precision=False, init_std=self.initializer_range,
-        )  # fmt: skip
+        return qwen_body(self, qkv_bias=True)
 
 
 class DreamModel(MaskedLM):
     """Dream: row ``p - 1`` scores position ``p``, biased queries, keys and values, Qwen2 names."""
 
     config_class = DreamConfig
-    names = Names(
-        embedding="model.embed_tokens", blocks="model.layers", final_norm="model.norm", head="lm_head",
-        attention_norm="input_layernorm", query="self_attn.q_proj", key="self_attn.k_proj", value="self_attn.v_proj",
-        attention_out="self_attn.o_proj", mlp_norm="post_attention_layernorm", gate="mlp.gate_proj", up="mlp.up_proj",
-        down="mlp.down_proj",
-    )  # fmt: skip
+    names = QWEN_NAMES
     # As transformers declares it.
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    _tied_weights_keys = QWEN_TIED

@@ -11,12 +11,16 @@ from dlm.errors import SettingsError
 
 # Fields whose default does not say what they hold; what is not named here and has no default is a whole number.
 _SWITCHES = ("multi_query_attention",)
-_MAY_BE_NULL = ("mlp_hidden_size", "num_key_value_heads", "max_window_layers", "pad_token_id", "bos_token_id")
+_MAY_BE_NULL = (
+    "mlp_hidden_size", "num_key_value_heads", "max_window_layers", "pad_token_id", "bos_token_id", "moe_layer_freq",
+)  # fmt: skip
 ROPE_FIELDS = ("rope_parameters", "rope_scaling")
 # Outside these a number is a slip, or made to exhaust the machine: refused before anything is made of it.
 _LIMITS: dict[str, tuple[float, float]] = {
     "vocab_size": (1, 2**22), "embedding_size": (1, 2**22), "d_model": (1, 2**16), "hidden_size": (1, 2**20),
     "_layers": (1, 1000), "_heads": (1, 2**12), "intermediate_size": (1, 2**20), "mlp_ratio": (1, 1000),
+    "head_dim": (2, 2**12), "partial_rotary_factor": (1e-3, 1), "num_experts": (1, 2**14), "block_size": (1, 2**20),
+    "bd_size": (1, 2**20), "attention_block": (0, 2**20),
     "rope_theta": (1, 1e12), "rms_norm_eps": (1e-30, 0.1), "init_std": (1e-12, 100), "initializer_range": (1e-12, 100),
     "_dropout": (0, 1), "max_position_embeddings": (1, 1e8), "max_sequence_length": (1, 1e8),
 }  # fmt: skip
@@ -35,7 +39,7 @@ def read_fields(settings: dict[str, Any], defaults: Mapping[str, Any], spellings
     Raises:
         SettingsError: a value of the wrong kind, or two spellings that contradict each other; the field is named.
     """
-    theta = read_theta(settings)
+    theta = read_theta(settings, "partial_rotary_factor" in defaults)
     found: dict[str, tuple[str, Any]] = {}
     for spelling, name in [*((name, name) for name in defaults), *spellings.items()]:
         if spelling not in settings:
@@ -58,6 +62,10 @@ def read_value(spelling: str, value: Any, name: str, default: Any) -> Any:
         return token_ids(spelling, value)
     if value is None and (default is None or name in _MAY_BE_NULL):
         return None
+    if isinstance(default, tuple):
+        if not isinstance(value, list | tuple):
+            raise _wrong(f"{spelling} must be a list of whole numbers, got {_short(value)}")
+        return [whole(spelling, entry) for entry in value]
     if isinstance(default, bool) or name in _SWITCHES:
         if not isinstance(value, bool):
             raise _wrong(f"{spelling} must be true or false, got {value!r}")
@@ -102,8 +110,9 @@ def token_ids(name: str, value: Any, place: str = "config.json") -> int | list[i
     return whole(name, value, place)
 
 
-def read_theta(settings: dict[str, Any]) -> float | None:
+def read_theta(settings: dict[str, Any], partial: bool = False) -> float | None:
     """The base of the rotary angles from every place that may name it (None: none does); these places are emptied.
+    ``partial``: a part of a head may be rotated; how large it is stays in ``settings``.
 
     Known are ``rope_theta`` by itself, ``rope_parameters`` (transformers 5, also one a kind of layer) and
     ``rope_scaling`` (older). Raises SettingsError: a kind of rotation other than the default one, or two bases.
@@ -116,13 +125,16 @@ def read_theta(settings: dict[str, Any]) -> float | None:
             named = next((kind for kind in kinds if kind != "default"), None)
             what = f"rope_type {named!r}" if kinds else f"{', '.join(surplus)} without a rope_type"
             raise _wrong(f"{field} asks for {what}, which is not supported; only 'default' is")
-        if value.get("partial_rotary_factor") is not None:
-            _all_rotated(f"{field}.partial_rotary_factor", value["partial_rotary_factor"])
+        part = value.get("partial_rotary_factor")
+        if part is not None and partial:
+            settings.setdefault("partial_rotary_factor", part)
+        elif part is not None:
+            _all_rotated(f"{field}.partial_rotary_factor", part)
         if value.get("rope_theta") is not None:
             thetas[f"{field}.rope_theta"] = read_value(f"{field}.rope_theta", value["rope_theta"], "rope_theta", 0.0)
     if settings.get("rope_theta") is not None:
         thetas["rope_theta"] = read_value("rope_theta", settings["rope_theta"], "rope_theta", 0.0)
-    if settings.get("partial_rotary_factor") is not None:
+    if settings.get("partial_rotary_factor") is not None and not partial:
         _all_rotated("partial_rotary_factor", settings["partial_rotary_factor"])
     settings.pop("rope_theta", None)
     if len(set(thetas.values())) > 1:

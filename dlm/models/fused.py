@@ -44,7 +44,7 @@ def _gated(x: Tensor) -> Tensor:
 def _rotate_on_gpu(
     x: Float[Tensor, "B T N h"], cos: Float[Tensor, "*B T 1 h"], sin: Float[Tensor, "*B T 1 h"]
 ) -> Float[Tensor, "B T N h"]:
-    if not TRITON or x.stride(-1) != 1 or x.stride(-2) != x.shape[-1]:
+    if not TRITON or x.stride(-1) != 1:
         return _rotate(x, cos, sin)
     with torch.cuda.device(x.device):
         return launch_rotate(x, cos, sin)
@@ -58,8 +58,8 @@ def launch_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if cos.stride() != sin.stride() or cos.stride(-1) != 1 or not (shared or cos.stride(0) == fed * line):
         cos, sin, line = cos.contiguous(), sin.contiguous(), width
     kernels()[0][(rows * fed,)](
-        x, cos, sin, out, x.stride(0), x.stride(1), line, fed, heads, width // 2, fed if shared else rows * fed,
-        padded_heads=_power(heads), padded_half=_power(width // 2),
+        x, cos, sin, out, x.stride(0), x.stride(1), x.stride(2), line, fed, heads, width // 2,
+        fed if shared else rows * fed, padded_heads=_power(heads), padded_half=_power(width // 2),
     )  # fmt: skip
     return out
 
@@ -91,14 +91,14 @@ def kernels() -> tuple[Any, Any]:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def rotate(  # type: ignore[no-untyped-def]
-        x, cos, sin, out, per_row, per_place, line, fed, heads, half, tables,
+        x, cos, sin, out, per_row, per_place, per_head, line, fed, heads, half, tables,
         padded_heads: tl.constexpr, padded_half: tl.constexpr,
     ):  # fmt: skip
         place = tl.program_id(0)
         head = tl.arange(0, padded_heads)[:, None]
         lane = tl.arange(0, padded_half)[None, :]
         inside = (head < heads) & (lane < half)
-        source = x + (place // fed) * per_row + (place % fed) * per_place + head * 2 * half + lane
+        source = x + (place // fed) * per_row + (place % fed) * per_place + head * per_head + lane
         first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
         second = tl.load(source + half, mask=inside, other=0.0).to(tl.float32)
         # Both halves of a table hold the same angles; the sine of the first half is negated.

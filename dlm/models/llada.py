@@ -28,7 +28,7 @@ class LLaDAConfig(MaskedLMConfig):
         "include_bias": False, "include_qkv_bias": False, "weight_tying": False, "scale_logits": False,
         "input_emb_norm": False, "alibi": False, "attention_dropout": 0.0, "residual_dropout": 0.0,
         "embedding_dropout": 0.0, "init_fn": "mitchell", "init_std": 0.02, "mask_token_id": None, "eos_token_id": None,
-        "pad_token_id": None, "use_cache": False,
+        "pad_token_id": None, "use_cache": False, "attention_block": 0,
     }  # fmt: skip
     required: ClassVar[dict[str, tuple[Any, ...]]] = {
         "rope": (True,), "alibi": (False,), "block_type": ("llama",), "block_group_size": (1,),
@@ -39,6 +39,9 @@ class LLaDAConfig(MaskedLMConfig):
     public_ids: ClassVar[dict[int, dict[str, int]]] = {
         126464: {"mask_token_id": 126336, "eos_token_id": 126081, "pad_token_id": 126081}
     }
+    block_field = "attention_block"  # 0, as in all public ones: full attention
+    turn_ends = ("<|eot_id|>",)
+    public_turn_ends: ClassVar[dict[int, tuple[int, ...]]] = {126464: (126348,)}
 
     # transformers writes a dataclass constructor into every subclass that has none of its own
     def __init__(self, **settings: Any) -> None:

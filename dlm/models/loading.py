@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,28 +17,31 @@ from transformers.utils import logging
 from dlm.errors import CheckpointError, DlmError, OutOfMemoryError, SettingsError
 from dlm.models.adapters import base_and_adapters, check_adapter, merge, read_adapter
 from dlm.models.backbone import ModelDescription
-from dlm.models.checkpoint import check_weights, read_object, refuse_adapters
+from dlm.models.checkpoint import check_weights, read_object, refuse_adapters, stored_shapes
 from dlm.models.dream import DreamModel
-from dlm.models.fields import ROPE_FIELDS, token_ids
+from dlm.models.fast_dllm import Fast_dLLM_QwenForCausalLM
+from dlm.models.fields import ROPE_FIELDS, read_value, token_ids
 from dlm.models.language_model import LanguageModel
 from dlm.models.llada import LLaDAModelLM
-from dlm.models.masked_lm import MaskedLM, MaskedLMConfig, refuse_later, register
+from dlm.models.llada_moe import LLaDA2MoeModelLM, LLaDAMoEModelLM
+from dlm.models.masked_lm import MaskedLM, MaskedLMConfig, refuse_unlike, register
 from dlm.models.packed import quantisation_of, refuse_together, settle
 from dlm.models.quantising import Quantisation, quantise, refuse_odd_shapes, refuse_where_impossible
 from dlm.models.quiet import quiet_imports
+from dlm.models.sdar import SDARForCausalLM, SDARMoeForCausalLM
 
 # By the class a checkpoint names, not by model_type: LLaDA and LLaDA-MoE share the latter.
-FAMILIES: dict[str, type[MaskedLM]] = {"LLaDAModelLM": LLaDAModelLM, "DreamModel": DreamModel}
-# The end of a turn, and what DiffuCoder fills the rest of an answer with.
-_ENDS = {"LLaDAModelLM": ("<|eot_id|>",), "DreamModel": ("<|im_end|>", "<|dlm_pad|>")}
-_PUBLIC_ENDS = {126464: (126348,), 152064: (151645,)}  # by vocabulary size
-_MASK_TOKENS = ("<|mdm_mask|>", "<|mask|>")
+FAMILIES: dict[str, type[MaskedLM]] = {
+    family.__name__: family
+    for family in (
+        LLaDAModelLM, DreamModel, SDARForCausalLM, SDARMoeForCausalLM, Fast_dLLM_QwenForCausalLM, LLaDAMoEModelLM,
+        LLaDA2MoeModelLM,
+    )
+}  # fmt: skip
 _SMALL = 1 << 30  # bytes; below it a progress bar is noise
 _LARGE = 2 << 30  # bytes; from here on weights for the CPU stay where they are, mapped from the files, and unpacked
 # transformers sets torch's default dtype while it loads, for all threads.
 _LOADING = RLock()
-# Without these a model would be run with a default of ours, and nothing would tell: no tensor's shape depends on them.
-_INDISPENSABLE = ("num_attention_heads", "rope_theta")
 
 
 def load(
@@ -48,6 +52,7 @@ def load(
     device_map: str | Mapping[str, Any] | None = None,
     quantize: Quantisation | None = None,
     adapter: str | Path | None = None,
+    attention_block: int | None = None,
     compile: bool = False,
     graphs: bool = False,
 ) -> LanguageModel:
@@ -59,12 +64,12 @@ def load(
         device: where to put it (``"cpu"``, ``"cuda:1"``, ``"mps"``, ``"xpu"``); by default the GPU if there is one.
             Not together with ``device_map``.
         dtype: number format of the weights; by default float32 on the CPU, bfloat16 elsewhere.
-        device_map: spread the layers over devices (transformers' ``device_map``, for example ``"auto"``).
+        device_map: spread the layers over devices (transformers' ``device_map``, such as ``"auto"``).
         quantize: keep the matrices of the blocks in fewer bits (``"int8"``, ``"int4"``, ``"fp8"``); embedding, norms
             and head stay in ``dtype``, in which everything is computed. Needs torchao. Not with ``device_map``.
         adapter: folder or Hugging Face id of a LoRA adapter, which is merged into the weights. Needs peft.
-        compile: compile the layers with torch.compile: slow at first; caches then feed few sizes. Tokens are the same
-            up to rounding.
+        attention_block: length of an attention block, in families that have them; by default what config.json says.
+        compile: compile the layers with torch.compile: slow at first. Tokens are the same up to rounding.
         graphs: steps of fixed shape, which a GPU replays as CUDA graphs. A decoder refuses parts that have none.
 
     Raises:
@@ -73,16 +78,15 @@ def load(
         OutOfMemoryError: the weights do not fit on the device.
     """
     if device_map is not None and (graphs or device is not None):
-        raise SettingsError(
-            f"{'graphs' if graphs else 'device'} and device_map contradict each other; give one of them"
-        )
+        surplus = "graphs" if graphs else "device"
+        raise SettingsError(f"{surplus} and device_map contradict each other; give one of them")
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     if quantize is not None:
         refuse_where_impossible(quantize, target, precision, device_map is not None)
     folder, folders = base_and_adapters(name_or_path, adapter)
     adapters = [read_adapter(found) for found in folders]
-    family, config = read_config(folder)
+    family, config = _configured(folder, str(name_or_path), attention_block)
     packed = getattr(config, "quantization_config", {}).get("quant_method")
     refuse_together(packed, quantize, bool(adapters), precision)
     refuse_odd_shapes(quantize, config.architecture(), target)
@@ -98,12 +102,30 @@ def load(
     settle(model, packed, None if dtype is None else precision)
     for part in adapters:
         merge(model, part)
+    model.settle_experts()
     if packed is None and device_map is None:
         _settle_blocks(model, folder, quantize, target)
     if compile:
         model.compile_blocks()
     name = str(name_or_path) if adapter is None else f"{name_or_path} with {adapter}"
     return LanguageModel(model.eval().requires_grad_(False), tokenizer, name)
+
+
+def _configured(folder: Path, name: str, attention_block: int | None) -> tuple[type[MaskedLM], MaskedLMConfig]:
+    """What the folder's configuration says, with the length of an attention block that was asked for (or that the name
+    ends with, as in SDAR-8B-Chat-b32, where the configuration says nothing), and the layout of its files."""
+    family, config = read_config(folder)
+    named = re.search(r"-b(\d{1,4})$", name.rstrip("/"))
+    if attention_block is None and named and read_object(folder / "config.json").get(config.block_field or "") is None:
+        attention_block = int(named.group(1)) if config.block_field else None
+    if attention_block is not None:
+        if config.block_field is None:
+            raise SettingsError(
+                f"attention_block={attention_block}: {family.__name__} has full attention; leave attention_block out"
+            )
+        setattr(config, config.block_field, read_value("attention_block", attention_block, config.block_field, 0))
+    config.merged_experts = family.stores_merged(stored_shapes(folder, packed=True))
+    return family, config
 
 
 def _settle_blocks(model: MaskedLM, folder: Path, quantize: Quantisation | None, target: torch.device) -> None:
@@ -201,7 +223,7 @@ def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
     named = settings.get("architectures")
     architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else named
     if isinstance(architecture, str):
-        refuse_later(architecture)
+        refuse_unlike(architecture)
     if not isinstance(architecture, str) or architecture not in FAMILIES:
         raise SettingsError(
             f"{path} names the architecture {architecture!r} (field 'architectures'), which is unknown; "
@@ -211,7 +233,7 @@ def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
     family = FAMILIES[architecture]
     config: Any = family.config_class
     spellings = {**config.attribute_map, **config.spellings}
-    _check_named(path, settings, spellings)
+    _check_named(path, settings, spellings, config.indispensable)
     for field in ("model_type", "dtype", "torch_dtype"):
         if not isinstance(settings.get(field), str | None):
             raise CheckpointError(f"{path}: {field} must be a text, got {settings[field]!r}")
@@ -224,12 +246,15 @@ def read_config(folder: Path) -> tuple[type[MaskedLM], MaskedLMConfig]:
     return family, config
 
 
-def _check_named(path: Path, settings: Mapping[str, Any], spellings: Mapping[str, str]) -> None:
-    """Raise CheckpointError unless the fields stand there that nothing else could tell."""
+def _check_named(
+    path: Path, settings: Mapping[str, Any], spellings: Mapping[str, str], indispensable: Sequence[str]
+) -> None:
+    """Raise CheckpointError unless the fields stand there that nothing else could tell: a default of ours would go
+    unnoticed, since no tensor's shape depends on them."""
     inner = [value for key in ROPE_FIELDS if isinstance(value := settings.get(key), dict)]
     inner += [entry for value in inner for entry in value.values() if isinstance(entry, dict)]
     known = {key for entry in (settings, *inner) for key, value in entry.items() if value is not None}
-    for field in _INDISPENSABLE:
+    for field in indispensable:
         names = {field, spellings.get(field, field), *(key for key, name in spellings.items() if name == field)}
         if not known & names:
             raise CheckpointError(f"{path} does not name {' or '.join(sorted(names))}; add it")
@@ -272,14 +297,14 @@ def describe(
     vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
     masks = [generation.get("mask_token_id")]
     if tokenizer is not None:
-        masks += [tokenizer.mask_token_id, *(vocabulary.get(token) for token in _MASK_TOKENS)]
+        masks += [tokenizer.mask_token_id, *(vocabulary.get(token) for token in config.mask_tokens)]
     if config.mask_token_id is None:
         found = next((i for i in masks if i is not None), None)
         config.mask_token_id = token_ids("mask_token_id", found, "generation_config.json")
     if vocabulary:
-        turn_ends = [vocabulary[token] for token in _ENDS[family.__name__] if token in vocabulary]
+        turn_ends = [vocabulary[token] for token in config.turn_ends if token in vocabulary]
     else:
-        turn_ends = list(_PUBLIC_ENDS.get(config.vocab_size, ()))
+        turn_ends = list(config.public_turn_ends.get(config.vocab_size, ()))
     places = {
         "config.json": config.eos_token_id,
         "generation_config.json": generation.get("eos_token_id"),
@@ -297,8 +322,19 @@ def describe(
         if config.eos_token_id is None and place != "the tokenizer's end of a turn":
             config.eos_token_id = read
     description = config.describe()
+    known = {token: vocabulary[token] for token in config.mask_tokens if token in vocabulary}
+    if vocabulary and description.mask_id not in (known.values() or vocabulary.values()):
+        _mask_unknown(folder, description.mask_id, known)
     defined = min(max(vocabulary.values(), default=width - 1) + 1, width)
     return replace(description, eos_ids=tuple(ends), valid_vocab=defined)
+
+
+def _mask_unknown(folder: Path, mask: int, known: Mapping[str, int]) -> None:
+    named = ", ".join(f"{token} is {i}" for token, i in known.items())
+    raise SettingsError(
+        f"mask_token_id is {mask}, but in the tokenizer of {folder} {named or 'no token has this id'}; correct"
+        " mask_token_id in config.json, or use the tokenizer that belongs to the model"
+    )
 
 
 for _family in FAMILIES.values():

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from dlm.errors import CheckpointError, SettingsError
-from dlm.models.block import RMSNorm
 from dlm.models.checkpoint import read_object
 from dlm.models.masked_lm import MaskedLM
+from dlm.models.parts import RMSNorm
 
 # Method -> what must be installed: the modules, and how they are had.
 _PACKAGES: dict[str, tuple[tuple[str, ...], str]] = {

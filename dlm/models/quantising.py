@@ -46,7 +46,9 @@ def refuse_where_impossible(kind: str, device: torch.device, dtype: torch.dtype,
 
 
 def refuse_odd_shapes(kind: str | None, arch: Architecture, device: torch.device) -> None:
-    """Raise SettingsError for an architecture whose matrices ``kind`` cannot divide."""
+    """Raise SettingsError for an architecture whose matrices ``kind`` cannot divide, or that has experts."""
+    if kind is not None and arch.experts is not None:
+        raise SettingsError(f"quantize={kind}: the experts of a model are not quantised yet: leave quantize out")
     if kind != "int4":
         return
     kv_width = arch.kv_heads * arch.head_width

@@ -6,13 +6,19 @@ import torch
 from torch import nn
 
 from dlm.errors import SettingsError
-from dlm.models.dream import DreamConfig, DreamModel
+from dlm.models.dream import DreamConfig
+from dlm.models.fast_dllm import Fast_dLLM_QwenConfig
 from dlm.models.language_model import LanguageModel
-from dlm.models.llada import LLaDAConfig, LLaDAModelLM
-from dlm.models.loading import pick_device, pick_dtype
-from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
+from dlm.models.llada import LLaDAConfig
+from dlm.models.llada_moe import LLaDA2MoeConfig, LLaDAMoEConfig
+from dlm.models.loading import FAMILIES, pick_device, pick_dtype
+from dlm.models.masked_lm import MaskedLMConfig
+from dlm.models.sdar import SDARConfig, SDARMoeConfig
 
-SHAPES: dict[str, type[MaskedLMConfig]] = {"llada-8b": LLaDAConfig, "dream-7b": DreamConfig}
+SHAPES: dict[str, type[MaskedLMConfig]] = {
+    "llada-8b": LLaDAConfig, "dream-7b": DreamConfig, "sdar-8b": SDARConfig, "sdar-30b-a3b": SDARMoeConfig,
+    "fast-dllm-v2-7b": Fast_dLLM_QwenConfig, "llada-moe-7b-a1b": LLaDAMoEConfig, "llada2-mini": LLaDA2MoeConfig,
+}  # fmt: skip
 
 
 def random_model(
@@ -25,8 +31,8 @@ def random_model(
     """A model of a given shape with random weights and no tokenizer, made on the device in one pass.
 
     Args:
-        architecture: ``"llada-8b"``, ``"dream-7b"``, or a configuration. A configuration without ids gets the
-            last two of its vocabulary: end, then mask.
+        architecture: one of :data:`SHAPES` (``"llada-8b"``, ``"dream-7b"``, ...), or a configuration. One without ids
+            gets the last two of its vocabulary: end, then mask.
         device, dtype: as in :func:`dlm.load`.
         seed: of the device's generator; equal seeds give equal weights on one kind of device.
     """
@@ -38,7 +44,7 @@ def random_model(
     if config.eos_token_id is None:
         config.eos_token_id = config.vocab_size - 2
     target = pick_device(device)
-    family: type[MaskedLM] = DreamModel if isinstance(config, DreamConfig) else LLaDAModelLM
+    family = next(family for family in FAMILIES.values() if family.config_class is type(config))
     with torch.device("meta"):
         model = family(config)
     model.to(dtype=pick_dtype(dtype, target))  # type: ignore[call-arg]
@@ -55,6 +61,8 @@ def _fill(model: nn.Module, generator: torch.Generator) -> None:
     """Norm gains one, biases zero, every other weight normal at its initial scale."""
     for module in model.modules():
         std = getattr(module, "init_std", None)
+        for buffer in module.buffers(recurse=False):
+            buffer.zero_()
         for name, parameter in module.named_parameters(recurse=False):
             if name == "bias":
                 parameter.zero_()

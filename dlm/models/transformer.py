@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from dlm.errors import CheckpointError
 from dlm.models.architecture import Architecture, Names, Rope, rope_tables
 from dlm.models.backbone import Memory
-from dlm.models.block import Block, RMSNorm, linear, place
+from dlm.models.block import Block
+from dlm.models.parts import RMSNorm, linear, place
 
 
 class Transformer(nn.Module):
@@ -37,7 +39,7 @@ class Transformer(nn.Module):
         embedding.init_std = arch.init_std or 1 / math.sqrt(arch.width)  # type: ignore[assignment]
         place(self, names.embedding, embedding)
         place(self, names.blocks, nn.ModuleList(Block(arch, names, layer) for layer in range(arch.layers)))
-        place(self, names.final_norm, RMSNorm(arch.width, arch.norm_eps))
+        place(self, names.final_norm, RMSNorm(arch))
         place(self, names.head, linear(arch, arch.width, arch.vocab_size))
         self._body = _split(names.embedding, names.blocks, names.final_norm)
         self._output = _split(names.head)
@@ -52,6 +54,21 @@ class Transformer(nn.Module):
         """Pack every block (:meth:`Block.pack`)."""
         for block in self._blocks:
             block.pack()
+
+    def settle_experts(self) -> None:
+        """Lay the experts of every layer together, as they are computed.
+
+        Raises:
+            CheckpointError: the weights of a router are no numbers.
+        """
+        for layer, block in enumerate(self._blocks):
+            if block.mixed:
+                block.mixture.bank.merge()
+                if not bool(block.mixture.router.weight.isfinite().all()):
+                    raise CheckpointError(
+                        f"the router of layer {layer} holds NaN or infinity, so no expert can be chosen; download the"
+                        " weights again"
+                    )
 
     def unpack(self) -> None:
         """The projections one by one again (:meth:`Block.unpack`), for adapters and training."""
@@ -127,9 +144,10 @@ class Transformer(nn.Module):
         return Rope(cos, sin)
 
     def head(self, rows: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-        """Logits of hidden rows, in the model's dtype."""
+        """Logits of hidden rows, in the model's dtype or, where the family has them so, in at least float32."""
         (head,) = _parts(self, self._output)
-        return head(rows)
+        logits = head(rows)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)) if self.arch.float32_logits else logits
 
 
 def _split(*paths: str) -> tuple[tuple[str, ...], ...]:

@@ -125,6 +125,8 @@ class Verifier:
             taken, kept = torch.zeros_like(first), first
         else:
             reached = _reached(view, chosen, many, order)
+            if rules.surplus:  # no step from a state that holds all that was asked for
+                reached = reached & (order.itself | at.wanting)
             depth = constant(tuple(depth + 1 for depth in many.depths), first.device)
             # One branch of each depth at most is reached: states that follow one another differ.
             furthest, place = (order.by_row(reached) * order.by_row(depth)).max(dim=1)
@@ -171,6 +173,8 @@ class Verifier:
             alive, blocks, opened = self._onward(canvas, blocks, alive, state)
             found, following = _match(answers, branch, canvas, blocks)
             alive = alive & found
+            if rules.surplus:
+                alive = alive & canvas.wanting
             if nobody(alive):
                 break
             branch = torch.where(alive, following, branch)

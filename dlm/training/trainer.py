@@ -20,7 +20,7 @@ from dlm.training.checkpoint import read_checkpoint, write_checkpoint
 from dlm.training.data import Mixture
 from dlm.training.loader import Loader
 from dlm.training.muon import Muon
-from dlm.training.objective import loss_of, mask_responses, noised
+from dlm.training.objective import loss_of, mask_blocks, mask_responses, noised, two_copies
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,18 @@ class Trainer:
         recipe, step = self.recipe, self.progress.step
         batch = self.loader.batch(step, share)
         generator = torch.Generator().manual_seed((self.data.seed * 1_000_003 + step) * 64 + self.rank)
-        masked, weight = mask_responses(batch.response, recipe.suffix_share, generator)
+        about = self.model.description
+        if length := about.attention_block:
+            masked, weight = mask_blocks(batch.response, length, recipe.suffix_share, generator)
+        else:
+            masked, each = mask_responses(batch.response, recipe.suffix_share, generator)
+            weight = each[:, None].expand(masked.shape)
         batch, masked, weight = batch.to(self.device), masked.to(self.device), weight.to(self.device)
-        tokens = noised(batch.tokens, masked, self.model.description.mask_id)
+        fed: tuple[Tensor, ...] = (noised(batch.tokens, masked, about.mask_id),)
+        if length:
+            fed = two_copies(fed[0], batch.tokens, length)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
-            logits = self.model.head(self.hidden(tokens)[masked])
+            logits = self.model.head(self.hidden(*fed)[:, : masked.shape[1]][masked])
         loss, rows = loss_of(logits, batch, masked, weight)
         loss.backward()
         self._update(recipe.rate_factor(step, share))

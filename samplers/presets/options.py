@@ -36,8 +36,8 @@ class Options(metaclass=Checked):
         suppress_end: end tokens are committed last (LLaDA's ``confidence_eos_eot_inf``). ``"reference"``: as the
             published code behaves, which takes them out of the softmax instead.
         stop_at_end: a completed block with the end-of-text id ends the row. Or a rule of :class:`samplers.EndOfText`,
-            ``decoded``, ``complete``, ``accepted`` or ``reference``: what lies behind the end of the text is taken
-            away at once.
+            ``decoded``, ``complete``, ``reached``, ``accepted`` or ``reference``: what lies behind the end of the text
+            is taken away at once.
         transforms, modifiers: further logit transforms and score modifiers, behind the preset's own.
         exit: an early exit (:class:`samplers.AnswerGap`); null is off.
         stop: a stop rule in place of ``stop_at_end``; null is off.

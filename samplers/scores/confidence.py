@@ -53,6 +53,16 @@ class NegativeEntropy(Score):
 
 
 @dataclass(frozen=True)
+class Earliest(Score):
+    """Minus the position: from left to right, however sure the model is (SDAR, arXiv 2510.06303, ``sequential``)."""
+
+    order_known = True
+
+    def step(self, view: StepView, state: None) -> tuple[Float[Tensor, "B N"], None]:
+        return -view.positions.to(view.proposal.prob.dtype), state
+
+
+@dataclass(frozen=True)
 class Random(Score):
     """A fresh uniform in (0, 1) per position and step (LLaDA's ``remasking="random"``); tokens stay the proposals."""
 

@@ -92,7 +92,8 @@ class EntropyBound(Selector):
     (EB-Sampler, arXiv 2505.24857). That difference bounds what is lost by treating the tokens as independent; it is 0
     for one position and never falls. The ranking is the sampler's score.
 
-    ``compat="d2cache"`` is that repository's bound, which subtracts the position's own entropy instead of the largest.
+    ``compat="d2cache"`` is that repository's bound, which subtracts the position's own entropy instead of the largest;
+    ``compat="sdar"`` subtracts nothing and compares strictly (the rule of SDAR's engine, arXiv 2510.06303).
     ``minimum`` positions are committed in any case, best first.
 
     Raises:
@@ -100,7 +101,7 @@ class EntropyBound(Selector):
     """
 
     gamma: float = 0.1
-    compat: Literal["clean", "d2cache"] = "clean"
+    compat: Literal["clean", "d2cache", "sdar"] = "clean"
     minimum: int = 1
 
     always_commits = True
@@ -116,8 +117,11 @@ class EntropyBound(Selector):
         assert view.proposal.entropy is not None
         places = view.rank(view.scores)
         entropy = torch.empty_like(view.proposal.entropy).scatter_(1, places, view.proposal.entropy).clamp_min_(0.0)
-        largest = entropy if self.compat == "d2cache" else entropy.cummax(dim=1).values
-        within = entropy.cumsum(dim=1) - largest <= self.gamma
+        if self.compat == "sdar":
+            within = entropy.cumsum(dim=1) < self.gamma
+        else:
+            largest = entropy if self.compat == "d2cache" else entropy.cummax(dim=1).values
+            within = entropy.cumsum(dim=1) - largest <= self.gamma
         count = within.cumprod(dim=1).sum(dim=1, keepdim=True).clamp_min(self.minimum)
         return places < count, state
 

@@ -15,6 +15,7 @@ from dlm.engine.step import StepView
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Whole
 from samplers.budgets.time_grid import TimeGrid, grid_share
+from samplers.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,25 @@ class TopK(Selector):
             none = view.canvas.number(-torch.inf, torch.float64)
             scores = torch.where(view.eligible, scores.double() / self.temperature + noise, none)
         return view.rank(scores) < view.budget[:, None], state
+
+
+@dataclass(frozen=True)
+class FirstOfBlock(Selector):
+    """Commit the first position of a block of ``every`` positions, counted from position 0, and nothing where it is
+    committed already: in front of another selector (:class:`samplers.OrElse`) it is filled alone, however unsure
+    (Fast-dLLM v2, arXiv 2509.26328, which takes it from the last row of the block before).
+
+    Raises:
+        SettingsError: every below 1.
+    """
+
+    every: int = 32
+
+    def __post_init__(self) -> None:
+        at_least(1, every=self.every)
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        return view.eligible & (view.positions % self.every == 0), state
 
 
 @dataclass(frozen=True)

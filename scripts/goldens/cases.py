@@ -33,6 +33,8 @@ class Case:
         reported: what the reference itself returned beside the canvas.
         extra: what else was recorded (the random order of dKV-Cache-Greedy).
         canvases: of a record of one row: the generated part after every call; None: not recorded.
+        call_kinds: of block diffusion: one letter a call, p prefill, d denoising, s storing, v verifying drafts.
+        rewrites: call, row and position of every token that was changed after its commit.
         folder: where the file lies.
         unreadable: why the case could not be read; None: it could.
     """
@@ -57,6 +59,8 @@ class Case:
     reported: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     canvases: list[list[int]] | None = None
+    call_kinds: str = ""
+    rewrites: list[list[int]] = field(default_factory=list)
     folder: Path = Path()
     unreadable: str | None = None
 
@@ -85,6 +89,8 @@ class Case:
             reported=raw.get("reported"),
             extra=raw.get("extra") or {},
             canvases=raw.get("canvas_after_call"),
+            call_kinds=raw.get("call_kinds") or "",
+            rewrites=raw.get("rewrite_events") or [],
             folder=folder,
         )
 

@@ -15,7 +15,7 @@ from dlm.engine.interfaces import Part, offers
 from dlm.errors import DlmError, PromptError, SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.language_model import LanguageModel
-from scripts.goldens import drafted, stepwise
+from scripts.goldens import blocks, drafted, stepwise
 from scripts.goldens.cases import Case
 from scripts.goldens.explain import Replay, Verdict
 from scripts.goldens.judge import judge
@@ -68,6 +68,8 @@ class Checker:
         plan = translate(case, self.extra)
         self.plans[case.id] = case.method, plan
         model = self._model(case, plan)
+        if plan.attention_block:
+            return _watched(case, model, plan, blocks.judge)
         if case.canvases is not None:
             return _watched(case, model, plan, stepwise.judge)
         if plan.draft_length is not None and case.error is None:
@@ -96,10 +98,14 @@ class Checker:
 
     def _model(self, case: Case, plan: Plan) -> LanguageModel:
         name = f"{case.checkpoint}:{plan.dtype}"
+        if plan.attention_block:
+            name += f":{plan.attention_block}"
         if name not in self.models:
             packaged = case.checkpoint.removeprefix("packaged:")
             folder = packaged if packaged != case.checkpoint else self.checkpoints / case.checkpoint
-            self.models[name] = dlm.load(folder, device="cpu", dtype=getattr(torch, plan.dtype))
+            self.models[name] = dlm.load(
+                folder, device="cpu", dtype=getattr(torch, plan.dtype), attention_block=plan.attention_block or None
+            )
         model = self.models[name]
         if plan.end_ids is None:
             return model

@@ -59,6 +59,8 @@ class Plan:
         draft_length: states per forward of FreeDave; None: no drafts.
         shortens: whether the reference returns rows that it has cut short.
         stops_at_end: whether the reference ends after a block with the end of the text, leaving masks behind it.
+        attention_block: length of an attention block, which is a setting of the run; 0: the checkpoint's attention.
+        acceptance: of drafts, as :class:`dlm.drafting.FreeDave` has it.
         cache: our cache; None: the reference has none, and feeds whole rows.
         faults: what may explain a difference of a run that is compared as a whole, simplest first.
         breaks: which rules of ours the reference is known to break, see :func:`scripts.goldens.stepwise.judge`.
@@ -78,6 +80,8 @@ class Plan:
     shortens: bool = False
     stops_at_end: bool = False
     draft_length: int | None = None
+    attention_block: int = 0
+    acceptance: Literal["standard", "eager"] = "standard"
     cache: Cache | None = None
     faults: tuple[Fault, ...] = ()
     breaks: tuple[Literal["rewrites", "leaves masks", "overshoots"], ...] = ()

@@ -13,6 +13,19 @@ TIE = {"float32": 5e-7, "float64": 1e-8}
 TOKEN_TIE = 2e-5
 
 RULES: dict[str, str] = {
+    "overwrites known tokens": (
+        "SDAR's published top-k asks for more positions than are masked and falls on known ones, the prompt's among"
+        " them, which it overwrites (block_diffusion_generate, arXiv 2510.06303). Ours commits what is masked; up to"
+        " the call that overwrites, both agree in tokens and calls."
+    ),
+    "fewer forwards with drafts": (
+        "The tokens agree, and ours needs fewer calls: FreeDave's loop does not draft over what a finished block leaves"
+        " open in its window."
+    ),
+    "stops sooner": (
+        "The tokens agree up to the end of the answer, and ours needs fewer calls: the published loops look for the end"
+        " only where it has just been committed, or after a block."
+    ),
     "score tie": (
         "At a call the two sides commit different positions whose scores are equal: raising the scores of "
         "the positions the reference took by 5e-07 (1e-08 for references that rank in float64) and lowering "

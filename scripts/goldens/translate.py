@@ -16,7 +16,7 @@ from typing import Any
 import samplers
 from dlm.engine.proposal import Proposer
 from dlm.engine.sampler import Sampler
-from scripts.goldens import cached, learned, papers, published
+from scripts.goldens import blocks, cached, learned, papers, published
 from scripts.goldens.cached import with_cache
 from scripts.goldens.cases import Case
 from scripts.goldens.plan import DREAM_TOP_K, Draw, Plan, Settings, UntranslatedError
@@ -40,6 +40,7 @@ def _llada(case: Case, s: Settings) -> Plan:
     """ML-GSAI/LLaDA generate.py (arXiv 2502.09992); EOSER's plain loop is the same."""
     new, block = s.layout()
     steps, temperature = s.get("steps"), s.get("temperature", 0.0)
+    s.only("mask_id", case.mask_id)
     s.only("remasking", "low_confidence", "random")
     preset = samplers.random if s.get("remasking") == "random" else samplers.topk
     sampler = preset(
@@ -158,6 +159,7 @@ Translation = Callable[[Case, Settings], Plan]
 
 # First match wins; patterns are shell style.
 TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
+    *blocks.TRANSLATIONS,
     *published.TRANSLATIONS,
     *papers.TRANSLATIONS,
     ("llada_*", _llada),

@@ -33,14 +33,14 @@ def test_later_blocks_are_not_seen() -> None:
     assert full.tokens != long.tokens
 
 
-# Blocks of the sampler that agree with those of the attention, and blocks that lie across them.
-@pytest.mark.parametrize("length", [4, 8, 3])
+# The attention's own blocks, and blocks inside them.
+@pytest.mark.parametrize("length", [None, 4, 2])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_block_cache_is_exact_over_whole_generations(family: str, length: int) -> None:
+def test_the_block_cache_is_exact_over_whole_generations(family: str, length: int | None) -> None:
     model = block_causal(family)
-    sampler = samplers.threshold(0.3, blocks=samplers.Fixed(length))
+    sampler = samplers.threshold(0.3, blocks=samplers.Aligned(length))
     prompts = [*PROMPTS, [7] * 8]
-    exact = history(model, None, sampler, prompts=prompts, batch_size=3)
+    exact = history(model, cache.none(), sampler, prompts=prompts, batch_size=3)
     cached = history(model, cache.block_causal(), sampler, prompts=prompts, batch_size=3)
     assert cached.differs_at(exact, 1e-9) is None
     assert sum(c.token_forwards for c in cached.counts) < 0.6 * sum(c.token_forwards for c in exact.counts)
@@ -48,8 +48,8 @@ def test_the_block_cache_is_exact_over_whole_generations(family: str, length: in
 
 @pytest.mark.parametrize("name", ["saber", "remdm", "hierarchy_remask"])
 def test_it_is_exact_when_tokens_are_taken_back(name: str) -> None:
-    model, sampler = block_causal("llada"), getattr(samplers, name)(blocks=samplers.Fixed(8))
-    exact = history(model, None, sampler, prompts=PROMPTS)
+    model, sampler = block_causal("llada", 8), getattr(samplers, name)(blocks=samplers.Fixed(8))
+    exact = history(model, cache.none(), sampler, prompts=PROMPTS)
     assert history(model, cache.block_causal(), sampler, prompts=PROMPTS).differs_at(exact, 1e-9) is None
 
 
@@ -80,7 +80,7 @@ class _Late(_Uncommitted):
 
 def test_without_the_pass_over_the_clean_block_it_is_not_exact() -> None:
     model, sampler = block_causal("llada", 8), samplers.topk(blocks=samplers.Fixed(8))
-    exact = history(model, None, sampler, prompts=[[7] * 8])
+    exact = history(model, cache.none(), sampler, prompts=[[7] * 8])
     assert history(model, _Late(), sampler, prompts=[[7] * 8]).differs_at(exact, 1e-6) is not None
     # The block before fed along at every step is exact again: it is the missing pass that breaks it.
     assert history(model, _Uncommitted(), sampler, prompts=[[7] * 8]).differs_at(exact, 1e-9) is None
@@ -88,7 +88,7 @@ def test_without_the_pass_over_the_clean_block_it_is_not_exact() -> None:
 
 def test_prefix_and_dual_are_exact_where_blocks_agree() -> None:
     model, sampler = block_causal("llada", 8), samplers.topk(blocks=samplers.Fixed(8))
-    exact = history(model, None, sampler, prompts=[[7] * 8, [5] * 16])
+    exact = history(model, cache.none(), sampler, prompts=[[7] * 8, [5] * 16])
     for policy in (cache.prefix(), cache.dual()):
         assert history(model, policy, sampler, prompts=[[7] * 8, [5] * 16]).differs_at(exact, 1e-9) is None
 
@@ -100,4 +100,4 @@ def test_full_attention_is_refused() -> None:
         history(block_causal("llada"), None, samplers.wino())
     for policy in (cache.dllm(), cache.sparse()):
         with pytest.raises(SettingsError, match="use cache=block_causal"):
-            history(block_causal("llada"), policy)
+            history(block_causal("llada", 8), policy)

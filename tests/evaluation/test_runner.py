@@ -219,7 +219,7 @@ def test_a_canvas_that_is_too_short_is_said(tmp_path: Path) -> None:
 
 
 def test_a_row_without_end_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlm.engine.loop.MAX_FORWARDS_PER_POSITION", 0)
+    monkeypatch.setattr("dlm.engine.row.MAX_FORWARDS_PER_POSITION", 0)
     outcome = go(tmp_path, "task.limit=2", "sampler=topk", "sampler.tokens_per_step=8")
     found = [json.loads(line) for line in (outcome.folder / "failures.jsonl").read_text().splitlines()]
     assert [failure["kind"] for failure in found] == ["ProgressError"] * 2

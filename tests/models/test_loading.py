@@ -126,8 +126,8 @@ def test_a_damaged_config(folder: Path, text: str) -> None:
 
 
 def test_architectures_we_do_not_have(folder: Path) -> None:
-    configure(folder, architectures=["LLaDAMoEModelLM"])  # its model_type is "llada", too
-    with pytest.raises(SettingsError, match=r"LLaDA-MoE .* is not supported yet"):
+    configure(folder, architectures=["DiffusionGemmaForBlockDiffusion"])
+    with pytest.raises(SettingsError, match=r"is not supported: it denoises random tokens"):
         dlm.load(folder)
     configure(folder, architectures=["GPT2LMHeadModel"])
     with pytest.raises(SettingsError, match=r"'GPT2LMHeadModel'.*known: LLaDAModelLM, DreamModel"):

@@ -49,7 +49,7 @@ def test_rotation_precision() -> None:
 
 def test_norm_multiplies_after_the_cast() -> None:
     torch.manual_seed(0)
-    norm = RMSNorm(16, 1e-5)
+    norm = RMSNorm(arch())
     with torch.no_grad():
         norm.weight.uniform_(0.5, 1.5)
     x = 3 * torch.randn(5, 16)

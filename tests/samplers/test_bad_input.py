@@ -84,7 +84,7 @@ LOOP = samplers.RemaskingLoop()
         (samplers.AscendingBlocks, {"count": 0}, "count must be at least 1"),
         (samplers.EntropyBound, {"gamma": -0.1}, r"gamma must be 0 \(one position per step\) or more"),
         (samplers.EntropyBound, {"gamma": INF}, r"gamma must be 0 \(one position per step\) or more"),
-        (samplers.EntropyBound, {"compat": "exact"}, "compat must be 'clean' or 'd2cache'"),
+        (samplers.EntropyBound, {"compat": "exact"}, "compat must be 'clean', 'd2cache' or 'sdar'"),
         (samplers.EntropyBound, {"minimum": 0}, "minimum must be at least 1"),
         (samplers.Klass, {"threshold": -0.1}, r"threshold must be in \[0, 1\]"),
         (samplers.Klass, {"threshold": 1.1}, r"threshold must be in \[0, 1\]"),
@@ -344,7 +344,7 @@ def test_delimiters_are_single_tokens(delimiter: str | int, message: str) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rule": "paper"}, "rule must be 'decoded', 'complete', 'accepted' or 'reference'"),
+        ({"rule": "paper"}, "rule must be 'decoded', 'complete', 'reached', 'accepted' or 'reference'"),
         ({"rule": "reference", "choice": "first"}, "choice must be"),
         ({"rule": "reference", "min_confidence": 1.5}, "min_confidence is a probability"),
         ({"rule": "reference", "min_confidence": float("nan")}, "min_confidence is a probability"),
@@ -360,7 +360,7 @@ def test_ends_of_text_that_are_refused(settings: dict[str, Any], message: str) -
 def test_options_of_the_end_that_are_refused() -> None:
     for wrong in ("yes", "block", 1.0, None):
         with pytest.raises(
-            SettingsError, match="must be true or false, 'decoded', 'complete', 'accepted' or 'reference'"
+            SettingsError, match="must be true or false, 'decoded', 'complete', 'reached', 'accepted' or 'reference'"
         ):
             samplers.topk(stop_at_end=wrong)
     with pytest.raises(SettingsError, match="give one of them"):

@@ -21,7 +21,7 @@ from tests.doubles import proposal_table, random_dream, random_llada, scripted_m
 from tests.naive_decoder import naive_logits
 from tests.samplers.runs import blank_canvas, blocks_of, decode, history, outcome, view_of
 
-RULES = ["decoded", "complete", "accepted", "reference"]
+RULES = ["decoded", "complete", "reached", "accepted", "reference"]
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 7, 7], [5], [3, 5, 8, 9, 7]]
 END = 0  # of the table models
 # Specification 2.9 D: v = (a, b, E, c | E, E, E, E), one block of 4 after another.
@@ -81,6 +81,8 @@ def truncating(model: Any, prompt: list[int], new: int, block: int, stop: sample
             found = written
         elif stop.rule == "complete":
             found = []
+        elif stop.rule == "reached":
+            found = [p for p in written if mask not in canvas[:p]]
         elif stop.rule == "reference" and not found and ahead:
             found = [max(ahead, key=lambda p: (sure[p], -p)) if stop.choice == "argmax" else min(ahead)]
         if found:

@@ -34,4 +34,5 @@ def test_a_preset_has_blocks_of_its_own_where_nobody_asked_for_any(name: str) ->
     make = getattr(samplers, name)
     assert make(blocks=None) == make()
     special = {"adablock": samplers.AdaptiveBlocks(), "wino": samplers.Fixed(usual=128)}
+    special |= dict.fromkeys(("sdar", "llada2", "fast_dllm_v2"), samplers.Aligned())
     assert make().blocks == special.get(name, samplers.Whole() if name in WHOLE else samplers.Fixed())

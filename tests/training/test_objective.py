@@ -59,7 +59,7 @@ def test_the_loss_is_the_any_order_bound_on_average():
     chosen = nll[masked]
     logits = torch.stack([-chosen, torch.log1p(-torch.exp(-chosen))], dim=1)
     batch = Batch(torch.zeros(rows, 6, dtype=torch.long), response, torch.full((rows,), 4.0), ["toy"] * rows)
-    mean, each = loss_of(logits, batch, masked, weight)
+    mean, each = loss_of(logits, batch, masked, weight[:, None].expand(masked.shape))
     assert mean.item() * 4 == pytest.approx(exact, rel=0.01)
     assert each.shape == (rows,)
     assert each.mean().item() == pytest.approx(mean.item(), rel=1e-5)

@@ -127,7 +127,12 @@ class Estimator:
     _rows: WholeRows = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rows = WholeRows(self.model.description.attention_block)
+        if self.model.description.attention_block:
+            raise SettingsError(
+                "log-likelihoods are estimated over masks anywhere in the answer, which a model whose attention has"
+                " blocks was not trained for: use tasks that generate (generate_until)"
+            )
+        self._rows = WholeRows(0)
 
     @torch.no_grad()
     def __call__(self, pairs: list[Pair]) -> None:
