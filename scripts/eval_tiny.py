@@ -41,7 +41,8 @@ def measure(folder: str, n: int, task: str) -> dict[str, Any]:
     """Every column for one task; runs in its own process."""
     torch.set_num_threads(1)
     model, asked = dlm.load(folder), dlm.tasks.get(task)
-    found = {name: score(model, asked, make(blocks=samplers.Fixed(BLOCK)), n=n) for name, make in COLUMNS.items()}
+    blocks = samplers.Aligned() if model.description.attention_block else samplers.Fixed(BLOCK)
+    found = {name: score(model, asked, make(blocks=blocks), n=n) for name, make in COLUMNS.items()}
     scores = {name: {key: figures[key] for key in FIGURES} for name, figures in found.items()}
     return {"canvas": asked.canvas, "scores": scores}
 
@@ -80,7 +81,8 @@ def main() -> None:
             cells = (f"{c} {s['accuracy']:.0%}/{s['forwards']:.1f}" for c, s in entry["scores"].items())
             left = (time.perf_counter() - started) / len(results) * (len(names) - len(results))
             console.print(f"{name}: {'  '.join(cells)}   ({left:.0f} s left)", highlight=False)
-    write(folder, {"n": arguments.n, "block": BLOCK, "columns": list(COLUMNS), "tasks": results})
+    block = dlm.load(folder).description.attention_block or BLOCK
+    write(folder, {"n": arguments.n, "block": block, "columns": list(COLUMNS), "tasks": results})
     console.print(f"written to {folder}: evaluation.json, evaluation.csv, README.md")
 
 

@@ -62,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lopa": {"threshold": 0.5, "branches": 2},
     "learn2pd": {"filter": Filter.of_threshold(0.3)},
     "sdar": {"threshold": 0.3, "steps_per_block": 3},
-    "llada2": {"threshold": 0.3, "steps_per_block": 2},
+    "llada2": {"threshold": 0.3},
     "fast_dllm_v2": {"threshold": 0.3, "first_alone": 4},
 }
 # These plan the whole canvas.

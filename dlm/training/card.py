@@ -26,7 +26,12 @@ def write_card(folder: Path) -> None:
     cpu = settings["device"] == "cpu"
     runs = _runs(history)
     progress = {name: sum(run["progress"][name] for run in runs) for name in ("tokens", "step", "seconds")}
+    block = config.get("attention_block", 0)
     card = _CARD.format(
+        name="tiny-block" if block else "tiny", kind="block-diffusion" if block else "masked diffusion",
+        attention=f" A position sees its own block of {block} positions and those before it." if block else "",
+        objective="masked diffusion in every block, beside the clean blocks before it," if block
+        else "any-order masked diffusion", evaluated=" tiny-block" if block else "",
         history=history, config=config, settings=settings, size=2 * history["parameters"] / 1e6,
         tokens=progress["tokens"] / 1e6, steps=progress["step"], minutes=progress["seconds"] / 60,
         device="two CPU cores (shared with other work)" if cpu else "one GPU",
@@ -49,6 +54,7 @@ def _commands(settings: dict[str, Any]) -> str:
         script = "python scripts/train_tiny.py train=gpu"
     else:
         more = " train=more" if settings.get("start_from") else ""
+        more = " train=block" if settings["model"].get("attention_block") else more
         script = f"torchrun --nproc-per-node 2 scripts/train_tiny.py{more}"
     return f"    {script}\n    python scripts/export_tiny.py {settings.get('folder', 'runs/tiny')}"
 

@@ -7,6 +7,7 @@ stores (``p``, ``s``) is one of ours where it also commits a token (Fast-dLLM v2
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,8 +50,6 @@ def _sdar(case: Case, s: Settings) -> Plan:
     """JetAstra/SDAR generate.py (arXiv 2510.06303), and its port in d2Cache. Draws were replaced by the maximum."""
     if case.seed is not None:
         raise UntranslatedError("draws from torch's own generator; not compared in law yet")
-    if case.error is not None:
-        raise UntranslatedError(f"the reference raises: {case.error}")
     block, tau, end = s.get("block_length"), s.get("confidence_threshold"), s.get("stopping_criteria_idx")
     sampler = samplers.sdar(
         _STRATEGIES[s.get("remasking_strategy")], threshold=0.85 if tau is None else tau,
@@ -163,12 +162,27 @@ def judge(case: Case, model: LanguageModel, plan: Plan) -> Verdict:
     run = _run(case, model, plan, plan.cache or cache.block_causal())
     if plan.cache is None and _shown(_run(case, model, plan, cache.none())) != _shown(run):
         return Verdict("unexplained", details=("the runs with and without the cache differ",))
+    if case.error is not None:
+        whole = case.mask_id not in run.tokens
+        return Verdict("explained", ("reference raised",)) if whole else Verdict("unexplained", details=("masks left",))
     apart = _apart(case, run, plan)
     if not apart:
         return Verdict("matched")
     if (rule := _rule(case, run, plan)) is not None:
         return Verdict("explained", (rule,))
+    if plan.draft_length is not None and _joint(case, model, plan, run):
+        return Verdict("explained", ("joint step met",))
     return Verdict("unexplained", details=tuple(apart))
+
+
+def _joint(case: Case, model: LanguageModel, plan: Plan, run: Generation) -> bool:
+    """Whether our drafted run has the recorded tokens, and needs more calls by no more than there are steps of several
+    positions in the undrafted one: the reference goes on from any draft that such a step arrives at."""
+    undrafted = _run(case, model, replace(plan, draft_length=None), cache.block_causal())
+    sizes = Counter(undrafted.commit_step)
+    joint = sum(size > 1 for step, size in sizes.items() if step >= 0)
+    more = run.counts.forwards - _calls(case)[-1]
+    return run.tokens == undrafted.tokens == case.gen_ids[0] and 0 < more <= joint
 
 
 def _run(case: Case, model: LanguageModel, plan: Plan, policy: Cache) -> Generation:

@@ -96,13 +96,19 @@ class Checker:
             return Verdict("explained", (rule,))
         return _explain(case, model, plan, runs)
 
+    def _folder(self, case: Case) -> Path:
+        """The checkpoint of a case: among the given ones, or beside the folder the case lies in."""
+        given = self.checkpoints / case.checkpoint
+        beside = case.folder.parent / "checkpoints" / case.checkpoint
+        return given if given.is_dir() or not beside.is_dir() else beside
+
     def _model(self, case: Case, plan: Plan) -> LanguageModel:
         name = f"{case.checkpoint}:{plan.dtype}"
         if plan.attention_block:
             name += f":{plan.attention_block}"
         if name not in self.models:
             packaged = case.checkpoint.removeprefix("packaged:")
-            folder = packaged if packaged != case.checkpoint else self.checkpoints / case.checkpoint
+            folder = packaged if packaged != case.checkpoint else self._folder(case)
             self.models[name] = dlm.load(
                 folder, device="cpu", dtype=getattr(torch, plan.dtype), attention_block=plan.attention_block or None
             )
