@@ -47,7 +47,9 @@ FREE = _words(
     " tensor_split result_type can_cast view_as_real view_as_complex flatten unflatten squeeze_ unsqueeze_"
 )
 # Composite operations that one kernel of a GPU does, and that are therefore not taken apart.
-WHOLE = _words("scaled_dot_product_attention item to rms_norm linear matmul reshape contiguous is_nonzero embedding")
+WHOLE = _words(
+    "scaled_dot_product_attention item to rms_norm linear matmul reshape contiguous is_nonzero embedding _grouped_mm"
+)
 _READS = frozenset(["item", "_local_scalar_dense", "is_nonzero", "equal"])
 _SIZED_BY_VALUES = frozenset(["nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"])
 _ACROSS = frozenset(["copy_", "to", "_to_copy", "lift_fresh"])

@@ -30,7 +30,7 @@ from dlm.engine.interfaces import Cache
 from dlm.engine.loop import Decoder, StepEvent
 from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError, SettingsError
-from dlm.models import LanguageModel, LLaDAConfig, load, random_model
+from dlm.models import LanguageModel, load, random_model
 from dlm.models.random_model import SHAPES
 from dlm.speculation import FreeDave
 
@@ -82,7 +82,7 @@ def bench_launches(
     cases = list(_cases(settings, samplers, caches))
     refused = {name: why for group in (samplers, caches) for name, why in group.items() if isinstance(why, str)}
     figures, console = [], Console()
-    model = narrow(SHAPES[settings.shape]().architecture().layers, settings.dtype)
+    model = narrow(SHAPES[settings.shape]().architecture().layers, settings.dtype, settings.shape)
     shown = track(cases, "counting", console=Console(stderr=True), transient=True)
     for labels, contender, batch in shown:
         try:
@@ -101,15 +101,22 @@ def bench_launches(
     return result
 
 
-def narrow(layers: int, dtype: str | None) -> LanguageModel:
-    """A model of so many layers on which counting is quick, with the packaged tokenizer's ids."""
-    vocabulary = load("tiny", device="cpu").description.vocab_size + 2
-    config = LLaDAConfig(
-        d_model=32, n_layers=layers, n_heads=2, mlp_hidden_size=64, vocab_size=vocabulary, embedding_size=vocabulary,
-        max_sequence_length=4096, mask_token_id=vocabulary - 1, eos_token_id=vocabulary - 2,
-        pad_token_id=vocabulary - 2,
-    )  # fmt: skip
-    return random_model(config, device="cpu", dtype=dtype)
+# What is narrow in a narrow model, by the names of all families; experts stay as many as they are.
+_NARROW = {
+    "d_model": 32, "hidden_size": 32, "n_heads": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16,
+    "mlp_hidden_size": 64, "intermediate_size": 64, "moe_intermediate_size": 16, "expert_intermediate_size": 16,
+    "max_sequence_length": 4096, "max_position_embeddings": 4096, "rotary_dim": None,
+}  # fmt: skip
+
+
+def narrow(layers: int, dtype: str | None, shape: str = "llada-8b") -> LanguageModel:
+    """A model of the family of ``shape`` with so many layers on which counting is quick, with the packaged tokenizer's
+    ids."""
+    vocabulary, config = load("tiny", device="cpu").description.vocab_size + 2, SHAPES[shape]
+    small: dict[str, Any] = {**_NARROW, "n_layers": layers, "num_hidden_layers": layers, "embedding_size": vocabulary}
+    small |= {"mask_token_id": vocabulary - 1, "eos_token_id": vocabulary - 2, "pad_token_id": vocabulary - 2}
+    fields = {name: value for name, value in small.items() if name in config.fields}
+    return random_model(config(**fields, vocab_size=vocabulary), device="cpu", dtype=dtype)
 
 
 Labels = tuple[str, str, Any]
