@@ -142,7 +142,7 @@ def generate(
             messages of a chat everything is text.
         sampler: which tokens are committed when, for example ``samplers.threshold(0.9)``; a preset's name, or the
             preset uncalled, is the preset with its defaults. Cache and drafter likewise.
-        cache: which positions are recomputed; None recomputes all.
+        cache: which positions are recomputed; None recomputes all (of block diffusion: what is open, which is exact).
         drafter: several steps from one forward, without changing the answer: ``dlm.drafting.FreeDave()``; None: none.
         max_new_tokens: positions to fill per prompt.
         seed: seeds the noise; used only by samplers that draw. Equal prompts in one call draw differently.

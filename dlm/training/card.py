@@ -54,7 +54,7 @@ def _commands(settings: dict[str, Any]) -> str:
         script = "python scripts/train_tiny.py train=gpu"
     else:
         more = " train=more" if settings.get("start_from") else ""
-        more = " train=block" if settings["model"].get("attention_block") else more
+        more = " train=block" if settings.get("model", {}).get("attention_block") else more
         script = f"torchrun --nproc-per-node 2 scripts/train_tiny.py{more}"
     return f"    {script}\n    python scripts/export_tiny.py {settings.get('folder', 'runs/tiny')}"
 

@@ -52,11 +52,13 @@ def covered(
     by_sampler = {name: Coverage() for name in samplers.PRESETS}
     by_cache = {name: Coverage() for name in cache.PRESETS}
     classes = {type(getattr(cache, name)()): name for name in reversed(cache.PRESETS)}
+    classes[cache.SubBlocks] = "block_causal"
     drafted = Coverage()
     for case, (method, plan) in plans.items():
         if plan.sampler.name in by_sampler:
             by_sampler[plan.sampler.name].add(method, verdicts[case])
-        by_cache["none" if plan.cache is None else classes[type(plan.cache)]].add(method, verdicts[case])
+        own = "block_causal" if plan.attention_block else "none"  # without one of the reference's: the exact one
+        by_cache[own if plan.cache is None else classes[type(plan.cache)]].add(method, verdicts[case])
         if plan.draft_length is not None and plan.draft_length > 1:
             drafted.add(method, verdicts[case])
     return by_sampler, by_cache, drafted

@@ -184,6 +184,10 @@ layer recomputes), as they stand in the calls themselves. Where it does not, the
 our own decoder as a small policy or sampler part, and that run must equal the record in all of it; the rule names the
 fault. Each is a few lines in scripts/goldens/faults.py and dream_faults.py.
 
+Records of block-diffusion models are compared in tokens, in the denoising call that committed each of them (with
+editing: that changed it last), and in the number of those calls, with our exact cache and without one; calls that only
+store keys are not counted. Drafted ones are compared in tokens and in the number of calls.
+
 Records that show the canvas after every call are compared canvas by canvas, number of forwards included: samplers that
 take tokens back, and those with a memory."""
 
