@@ -84,7 +84,7 @@ class Recorder:
             shown = sorted({*here, *open_}) if self.everywhere else here
             step = TraceStep(
                 step=steps[slot],
-                block=(starts[slot], ends[slot]),
+                block=(max(starts[slot], row.job.start), ends[slot]),  # not what is given of it
                 positions=[place[i] for i in here],
                 tokens=[tokens[slot][i] for i in here],
                 probs=[_short(probs[slot][i]) for i in here],

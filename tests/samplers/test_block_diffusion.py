@@ -133,6 +133,14 @@ def test_what_commits_all_that_is_left_is_refused() -> None:
     assert all(same(one, other) for one, other in zip(whole, own, strict=True))
 
 
+def test_a_trace_shows_what_is_generated_of_a_block() -> None:
+    sampler = samplers.sdar("static")
+    (answer,) = dlm.generate(MODELS["sdar_tiny"], [[7] * 3], sampler=sampler, max_new_tokens=13, record="order")
+    assert answer.trace is not None
+    assert [step.block for step in answer.trace.steps] == [(3, 8)] * 5 + [(8, 16)] * 8
+    assert list(answer.trace.replay())[-1] == [7, 7, 7, *answer.tokens]
+
+
 def test_steps_of_a_block_count_what_is_given_of_it() -> None:
     """Eight positions in three steps: 3, 3, 2. A prompt of three leaves five, which are done after two."""
     model = MODELS["sdar_tiny"]
