@@ -193,7 +193,7 @@ class Canvas:
             self._kept[name] = make()
         return self._kept[name]
 
-    def number(self, value: float, dtype: torch.dtype) -> Tensor:
+    def number(self, value: int | float, dtype: torch.dtype) -> Tensor:
         """A number that stays on the device: one of the host's costs a kernel each time that it is needed there."""
         if (value, dtype) not in self._numbers:
             self._numbers[value, dtype] = torch.full((), value, dtype=dtype, device=self.tokens.device)

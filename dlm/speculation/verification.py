@@ -202,7 +202,7 @@ class Verifier:
 
 @lru_cache(maxsize=1024)
 def constant(
-    numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype | None = None
+    numbers: tuple[int | float, ...], device: torch.device, dtype: torch.dtype | None = None
 ) -> Shaped[Tensor, " K"]:
     """Numbers that many steps need again, copied to the device once. To be read only."""
     return torch.tensor(numbers, device=device, dtype=dtype)
