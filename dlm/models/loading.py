@@ -59,8 +59,8 @@ def load(
     """Load a model with its tokenizer.
 
     Args:
-        name_or_path: ``"tiny"`` (the packaged model), a folder, or a Hugging Face id. The folder of an adapter stands
-            for its base model with the adapter.
+        name_or_path: ``"tiny"`` or ``"tiny-block"`` (packaged), a folder, or a Hugging Face id. The folder of an
+            adapter stands for its base model with the adapter.
         device: where to put it (``"cpu"``, ``"cuda:1"``, ``"mps"``, ``"xpu"``); by default the GPU if there is one.
             Not together with ``device_map``.
         dtype: number format of the weights; by default float32 on the CPU, bfloat16 elsewhere.
