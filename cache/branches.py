@@ -108,9 +108,10 @@ class BranchingRun(Run):
         for slot in whole:
             counts[slot] = last.counts[slot]
         alike = (last.active, self.stamps) if lineage.before is None else None
+        any_way = lineage.before is None or self.policy.exact
         if not others:
             self.pending = PendingBranches(lineage, alike, tokens, None, None, None, 0)
-            return BranchPlan(tuple(feeds), counts, lineage.fed, [])
+            return BranchPlan(tuple(feeds), counts, lineage.fed, [], any_way)
         fed, borrowed, most = self._sizes(branches, lineage)
         for slot, count in zip(owners, fed, strict=True):
             counts[slot] += 0 if slot in whole else count
@@ -123,7 +124,7 @@ class BranchingRun(Run):
             place = torch.zeros_like(branches.owner).scatter(0, chosen, order)
         feed, kv = self._branch_feed(branches, lineage, chosen, place, (max(fed), max(borrowed)))
         self.pending = PendingBranches(lineage, alike, tokens, kv, slots, place, min(most, self.store.columns - 1))
-        return BranchPlan((feed, *feeds), counts, lineage.fed, others)
+        return BranchPlan((feed, *feeds), counts, lineage.fed, others, any_way)
 
     def _lineage(self, branches: Branches) -> BranchLineage:
         """Follow every branch from the row as it stands."""

@@ -77,8 +77,7 @@ class Score(Part):
 
     @property
     def of_proposals(self) -> bool:
-        """Whether a position's score is read off its proposal and nothing else, so that it stays as long as that
-        does."""
+        """Whether a position's score is read off its proposal and nothing else."""
         return False
 
     def step(self, view: StepView, state: State) -> tuple[Float[Tensor, "B N"], State]:
@@ -202,8 +201,13 @@ class Selector(_Planned):
 
     @property
     def always_commits(self) -> bool:
-        """Whether it chooses an eligible position in every row that has one, where a budget it reads allows one; for
-        other selectors the decoder sees to that."""
+        """Whether it chooses a position in every row that has one, where a budget it reads allows one; for other
+        selectors the decoder sees to that."""
+        return False
+
+    @property
+    def timeless(self) -> bool:
+        """Whether it goes by scores and proposals alone, at the first step as at the last."""
         return False
 
     @property
@@ -229,8 +233,7 @@ class Selector(_Planned):
         """Rows whose block stays open behind its last mask, by the memory after a step (it rewrites); None: none."""
 
     def visible_end(self, canvas: Canvas, state: State) -> Int[Tensor, " B"] | None:
-        """The end of what is fed of each row at its next step (SlowFast's fast phase), at least the end of what may be
-        committed there; None: rows are fed to their end."""
+        """The end of what is fed of each row at its next step, and may be committed there; None: that of the row."""
 
 
 class Budget(_Planned):
@@ -241,7 +244,7 @@ class Budget(_Planned):
         """The number, at least 1, where every step has the same; None: it depends."""
 
     def step(self, view: StepView, state: State) -> tuple[Int[Tensor, " B"], State]:
-        """Positions to commit in this step, per row."""
+        """Positions to commit in this step."""
         raise NotImplementedError
 
 
@@ -317,14 +320,12 @@ class Cache(metaclass=Checked):
 
     @property
     def schedule_known(self) -> bool:
-        """Whether what a step feeds follows from the row's tokens, its block state and its count of steps (drafts need
-        that)."""
+        """Whether what a step feeds follows from the row's tokens, its block state and its steps (drafts need it)."""
         return False
 
     @property
     def feeds_alike(self) -> bool:
-        """Whether every step of a block that recomputes nothing whole is fed the same positions, so that its shapes can
-        be fixed (:mod:`dlm.engine.static`)."""
+        """Whether every step of a block that is no refresh is fed the same positions (:mod:`dlm.engine.static`)."""
         return False
 
     @property
@@ -367,8 +368,7 @@ class CacheRun:
         raise NotImplementedError
 
     def accept(self, kept: Int[Tensor, " B"]) -> None:
-        """Keep what these branches computed, and those they follow, as if they alone had been fed, one after the
-        other."""
+        """Keep what these branches computed, and those they follow, as if they alone had been fed in turn."""
         raise NotImplementedError
 
     def keep(self, slots: list[int]) -> None:

@@ -141,7 +141,7 @@ class NoCacheRun(CacheRun, FixedFeeds):
         pairs = list(zip(branches.counts, self.ends, strict=True))
         ends = [end for count, end in pairs for _ in range(count)]
         feed = WholeRows(self.whole.attention_block).feed(branches.canvas.tokens, ends, branches.canvas.columns)
-        return BranchPlan((feed,), [count * end for count, end in pairs], None, range(len(pairs)))
+        return BranchPlan((feed,), [count * end for count, end in pairs], None, range(len(pairs)), True)
 
     def accept(self, kept: Int[Tensor, " B"]) -> None:
         return None

@@ -263,9 +263,11 @@ class BranchPlan(NamedTuple):
         fed: positions that are recomputed; None: every one that can be. ``[V, W]``
         slots: the rows whose branches are in the first call, all of them; another call has rows that are recomputed
             whole.
+        any_way: whether a branch is answered by what it holds alone, whichever way a row came to it.
     """
 
     feeds: tuple[Feed, ...]
     counts: Sequence[int]
     fed: Bool[Tensor, "V W"] | None
     slots: Sequence[int]
+    any_way: bool

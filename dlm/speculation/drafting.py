@@ -68,7 +68,10 @@ class DraftingStepper(Stepper):
         ranks = not (spans_blocks or self.rules.shortens or sampler.modifiers) and sampler.score.of_proposals
         self.pace = self.rules.pace if ranks and sources == 1 else None
         self.ranked = 0
-        self.verifier = Verifier(self.rules, spans_blocks, self.pace is not None)
+        plain = not (sampler.modifiers or sampler.transforms or sampler.proposer.temperature or sources > 1)
+        even = sampler.budget is None or sampler.budget.each is not None
+        timeless = plain and even and sampler.score.of_proposals and sampler.selector.timeless and self.pace is None
+        self.verifier = Verifier(self.rules, spans_blocks, self.pace is not None, timeless)
         # Drafts can get so many positions behind their block when each commits one; more, and they end there.
         longest = self.rules.longest
         self.beyond = -(-self.length // longest) * longest if spans_blocks else 0
@@ -169,7 +172,7 @@ class DraftingStepper(Stepper):
         hidden = Hidden(plan.feeds, run.branch_states(branches, plan, self.packed), many)
         proposal = run.propose(many, blocks, hidden, positions, here, state)
         asked = None if branches.ahead is None else branches.wanted.gather(1, positions)
-        return Answers(positions, here, proposal, asked, branches, plan.counts)
+        return Answers(positions, here, proposal, asked, branches, plan.counts, plan.any_way)
 
     def _shown(
         self, wanted: Bool[Tensor, "V W"], ahead: Bool[Tensor, "V W"] | None, fed: Bool[Tensor, "V W"] | None

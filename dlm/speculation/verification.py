@@ -18,7 +18,7 @@ from dlm.engine.proposal import Proposal
 from dlm.engine.sampler_run import SamplerRun, SamplerState
 from dlm.engine.step import BlockState, StepView
 from dlm.engine.stepper import StepInputs
-from dlm.speculation.drafts import counters, nobody
+from dlm.speculation.drafts import COUNTERS, counters, nobody
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Answers:
         proposal: each ``[V, N]``
         asked: entries an undrafted forward would show too; None: all of them. ``[V, N]``
         branches: what was evaluated; None: the rows as they stand.
+        any_way: whether it does not matter how a row came to a branch.
         counts: positions fed for each row, known on the host.
     """
 
@@ -39,6 +40,7 @@ class Answers:
     asked: Bool[Tensor, "V N"] | None
     branches: Branches | None
     counts: Sequence[int]
+    any_way: bool = False
 
     @property
     def order(self) -> PackedBranches:
@@ -91,11 +93,14 @@ class Verifier:
         rules: whose steps they are.
         spans_blocks: whether drafts go over the border of a block.
         ranks: whether the scores of what is left are asked for.
+        timeless: whether a step follows from what a branch holds and was answered; one that commits what two drafts do
+            between them then arrives at the second.
     """
 
     rules: SamplerRun
     spans_blocks: bool
     ranks: bool
+    timeless: bool
 
     def steps(
         self, inputs: StepInputs, answers: Answers, forwards: Int[Tensor, " B"], state: SamplerState
@@ -124,13 +129,15 @@ class Verifier:
         if many is None:
             taken, kept = torch.zeros_like(first), first
         else:
-            reached = _reached(view, chosen, many, order)
+            skips = self.timeless and answers.any_way
+            reached = (_reached_any_way if skips else _reached)(view, chosen, many, order)
             if rules.surplus:  # no step from a state that holds all that was asked for
                 reached = reached & (order.itself | at.wanting)
             depth = constant(tuple(depth + 1 for depth in many.depths), first.device)
             # One branch of each depth at most is reached: states that follow one another differ.
             furthest, place = (order.by_row(reached) * order.by_row(depth)).max(dim=1)
-            taken, kept, come = furthest - 1, first + place, reached[:, None]
+            taken = order.by_row(reached).sum(dim=1) - 1 if skips else furthest - 1
+            kept, come = first + place, reached[:, None]
             prob = torch.where(come, view.proposal.prob, constant((0,), first.device)[0])  # no NaN of another's
             proposal, chosen = replace(view.proposal, prob=prob), chosen & come
             view = replace(view, eligible=view.eligible & come, proposal=proposal)
@@ -171,7 +178,7 @@ class Verifier:
             if number == answers.deepest:
                 break
             alive, blocks, opened = self._onward(canvas, blocks, alive, state)
-            found, following = _match(answers, branch, canvas, blocks)
+            found, following = _match(answers, branch, canvas, blocks, self.timeless and answers.any_way)
             alive = alive & found
             if rules.surplus:
                 alive = alive & canvas.wanting
@@ -200,6 +207,10 @@ class Verifier:
         return alive, blocks, opened
 
 
+# Those of a block state's numbers that do not count steps.
+_PLACES = [number for number, name in enumerate(COUNTERS) if name not in ("step", "block_step")]
+
+
 @lru_cache(maxsize=1024)
 def constant(
     numbers: tuple[int | float, ...], device: torch.device, dtype: torch.dtype | None = None
@@ -220,13 +231,28 @@ def _reached(view: StepView, chosen: Bool[Tensor, "V N"], many: Branches, order:
     return reached
 
 
+def _reached_any_way(
+    view: StepView, chosen: Bool[Tensor, "V N"], many: Branches, order: PackedBranches
+) -> Bool[Tensor, " V"]:
+    """The same where a step may skip drafts: each branch leads to the one that holds what its step makes."""
+    target = torch.where(chosen, view.positions, view.canvas.columns[-1])
+    after = order.by_row(many.canvas.tokens.scatter(1, target, view.proposal.token))[..., :-1]
+    states, there = order.by_row(many.canvas.tokens)[..., :-1], order.by_row(~order.itself)
+    leads = (after[:, :, None] == states[:, None]).all(dim=-1) & there[:, None] & order.there[..., None]
+    come = ~there & order.there
+    for _ in range(max(many.depths)):
+        come = come | (come[..., None] & leads).any(dim=1)
+    return order.of_branches(come)
+
+
 def _match(
-    answers: Answers, branch: Int[Tensor, " B"], canvas: Canvas, blocks: BlockState
+    answers: Answers, branch: Int[Tensor, " B"], canvas: Canvas, blocks: BlockState, any_way: bool
 ) -> tuple[Bool[Tensor, " B"], Int[Tensor, " B"]]:
     """Whether the state arrived at from ``branch`` was evaluated, and as which branch."""
     many, order = answers.branches, answers.order
     assert many is not None
     same = (many.canvas.tokens == canvas.tokens[many.owner])[:, :-1].all(dim=1)
-    same = same & (counters(many.blocks) == counters(blocks)[many.owner]).all(dim=1)
-    right = order.by_row(same & (many.parent == branch[many.owner]) & ~order.itself)
+    places = (counters(many.blocks) == counters(blocks)[many.owner])[:, _PLACES if any_way else slice(None)]
+    same = same & places.all(dim=1) & ~order.itself
+    right = order.by_row(same if any_way else same & (many.parent == branch[many.owner]))
     return right.any(dim=1), order.grid[:, 0] + right.long().argmax(dim=1)

@@ -43,6 +43,10 @@ class _Several(Selector):
         return any(s.uses_budget for s in self.selectors)
 
     @property
+    def timeless(self) -> bool:
+        return all(s.timeless for s in self.selectors)
+
+    @property
     def block_schedules(self) -> tuple[type[BlockSchedule], ...] | None:
         """The schedules all of them accept; None: any."""
         limits = [s.block_schedules for s in self.selectors if s.block_schedules is not None]

@@ -35,7 +35,7 @@ class Factor(Selector):
     compat: Literal["clean", "reference", "d2cache"] = "clean"
     minimum: int = 1
 
-    always_commits = True
+    always_commits = timeless = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.factor < float("inf"):
@@ -73,6 +73,8 @@ class Frechet(Selector):
 
     margin: float = 0.25
 
+    timeless = True
+
     def __post_init__(self) -> None:
         if not -1.0 <= self.margin < 1.0:
             raise SettingsError(f"margin must be in [-1, 1), got {self.margin}; lower is faster, 0.25 is the paper's")
@@ -104,7 +106,7 @@ class EntropyBound(Selector):
     compat: Literal["clean", "d2cache", "sdar"] = "clean"
     minimum: int = 1
 
-    always_commits = True
+    always_commits = timeless = True
     needs = frozenset[Statistic]({"entropy"})
 
     def __post_init__(self) -> None:

@@ -34,6 +34,8 @@ class Threshold(Selector):
     minimum: int = 1
     compat: Literal["clean", "dinfer"] = "clean"
 
+    timeless = True
+
     def __post_init__(self) -> None:
         if not 0.0 < self.threshold <= 1.01:
             raise SettingsError(
@@ -71,6 +73,7 @@ class EntropyThreshold(Selector):
     threshold: float = 0.5
     strict: bool = False
 
+    timeless = True
     needs = frozenset[Statistic]({"entropy"})
 
     def __post_init__(self) -> None:
@@ -96,6 +99,8 @@ class LocalLeap(Selector):
     anchor: float = 0.9
     relaxed: float = 0.75
     radius: int = 4
+
+    timeless = True
 
     def __post_init__(self) -> None:
         within("(0, 1.01]", anchor=self.anchor, relaxed=self.relaxed)

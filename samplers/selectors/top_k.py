@@ -43,6 +43,8 @@ class TopK(Selector):
     def best_first(self) -> bool:
         return self.temperature == 0
 
+    timeless = best_first
+
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         assert view.scores is not None
         assert view.budget is not None
@@ -65,6 +67,8 @@ class FirstOfBlock(Selector):
     """
 
     every: int = 32
+
+    timeless = True
 
     def __post_init__(self) -> None:
         at_least(1, every=self.every)

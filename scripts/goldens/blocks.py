@@ -7,7 +7,6 @@ stores (``p``, ``s``) is one of ours where it also commits a token (Fast-dLLM v2
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -170,19 +169,7 @@ def judge(case: Case, model: LanguageModel, plan: Plan) -> Verdict:
         return Verdict("matched")
     if (rule := _rule(case, run, plan)) is not None:
         return Verdict("explained", (rule,))
-    if plan.draft_length is not None and _joint(case, model, plan, run):
-        return Verdict("explained", ("joint step met",))
     return Verdict("unexplained", details=tuple(apart))
-
-
-def _joint(case: Case, model: LanguageModel, plan: Plan, run: Generation) -> bool:
-    """Whether our drafted run has the recorded tokens, and needs more calls by no more than there are steps of several
-    positions in the undrafted one: the reference goes on from any draft that such a step arrives at."""
-    undrafted = _run(case, model, replace(plan, draft_length=None), cache.block_causal())
-    sizes = Counter(undrafted.commit_step)
-    joint = sum(size > 1 for step, size in sizes.items() if step >= 0)
-    more = run.counts.forwards - _calls(case)[-1]
-    return run.tokens == undrafted.tokens == case.gen_ids[0] and 0 < more <= joint
 
 
 def _run(case: Case, model: LanguageModel, plan: Plan, policy: Cache) -> Generation:

@@ -22,11 +22,6 @@ RULES: dict[str, str] = {
         "The tokens agree, and ours needs fewer calls: FreeDave's loop does not draft over what a finished block leaves"
         " open in its window."
     ),
-    "joint step met": (
-        "The tokens agree with the undrafted run of both, and ours needs more calls, by no more than there are steps"
-        " that commit several positions: FreeDave's loop goes on from any of its drafts that such a step arrives at,"
-        " ours from the draft of one step more."
-    ),
     "stops sooner": (
         "The tokens agree up to the end of the answer, and ours needs fewer calls: the published loops look for the end"
         " only where it has just been committed, or after a block."

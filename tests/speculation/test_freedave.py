@@ -215,6 +215,13 @@ PARTIAL = {
     "abc_": ("---z", [0, 0, 0, 0.99]),
     "ab_e": ("--c-", [0, 0, 0.93, 0]),
 }
+# And for a step that commits what two drafts do between them: it arrives at the second one.
+SKIPPED = {
+    "____": ("abcd", [0.95, 0.5, 0.4, 0.3]),
+    "a___": ("-bcd", [0, 0.95, 0.92, 0.3]),
+    "ab__": ("--ce", [0, 0, 0.5, 0.6]),
+    "abc_": ("---d", [0, 0, 0, 0.9]),
+}
 LETTERS = "abcdez"
 
 
@@ -245,6 +252,17 @@ def test_a_part_of_a_step_is_no_state(length: int) -> None:
     (answer,) = run(told(PARTIAL), sampler, None, length, prompts=[[0]], max_new_tokens=4)
     assert "".join(LETTERS[t - 1] for t in answer.tokens) == "abce"
     assert answer.counts.forwards == 2
+
+
+@pytest.mark.parametrize("chooser", [samplers.threshold, samplers.sdar])
+@pytest.mark.parametrize("length", [1, 3, 4])
+def test_a_step_may_skip_a_draft(length: int, chooser: Any) -> None:
+    """Where a step depends on what the row holds, and not on how many there were."""
+    sampler = chooser(threshold=0.9, blocks=samplers.Fixed(4))
+    (answer,) = run(told(SKIPPED), sampler, None, length, prompts=[[0]], max_new_tokens=4)
+    assert "".join(LETTERS[t - 1] for t in answer.tokens) == "abcd"
+    assert answer.counts.forwards == (3 if length == 1 else 2)
+    assert answer.counts.accepted_drafts == 3 - answer.counts.forwards
 
 
 def test_equal_confidences_are_taken_in_order() -> None:
