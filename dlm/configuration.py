@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlm.building import build, role_of, typed
 from dlm.errors import SettingsError
-from dlm.overrides import GROUPS, as_meant, choices, config_dir, config_dirs, quoted, taken_out
+from dlm.overrides import GROUPS, as_meant, choices, config_dir, config_dirs, quoted, taken_out, with_cache
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -164,7 +164,7 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
         try:
             with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
                 try:
-                    rest, parts = taken_out(as_meant(overrides))
+                    rest, parts = taken_out(with_cache(name, as_meant(overrides)))
                     rest += [f"hydra.searchpath=[{','.join(quoted(f'file://{f}') for f in own)}]"] if own else []
                     config = hydra.compose(name, rest, return_hydra_config=chosen)
                     _with_parts(config, parts)
@@ -206,7 +206,7 @@ class Composer:
 
     def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Raises SettingsError as :func:`compose_config` and :func:`plain_of` do."""
-        overrides = as_meant(overrides)
+        overrides = with_cache(self._name, as_meant(overrides))
         try:
             if any(o.startswith(("+", "~", "hydra")) or "{" in o or "@" in o for o in overrides):
                 raise ValueError("Hydra reads it")

@@ -136,6 +136,8 @@ def card(answers: list[Generation]) -> Panel:
     seconds = sum(c.seconds for c in counts)
     filled, useful = sum(len(a.tokens) for a in answers), sum(c.tokens for c in counts)
     cut = sum(c.positions_cut for c in counts)
+    stored = sum(c.forwards + c.store_forwards for c in counts) if any(c.store_forwards for c in counts) else 0
+    experts = sum(c.experts * c.forwards for c in counts) / max(1, sum(c.forwards for c in counts))
     rows = [
         ("prompt tokens", f"{sum(len(a.prompt_tokens) for a in answers)}"),
         ("positions filled", f"{filled}"),
@@ -144,6 +146,8 @@ def card(answers: list[Generation]) -> Panel:
         *([("  cut away by a stop rule", f"{cut}")] if cut else []),
         ("forwards", f"{sum(c.forwards for c in counts)}"),
         ("  until the last answer token", f"{sum(map(_needed, counts))}"),
+        *([("  as the published loop counts", f"{stored}")] if stored else []),
+        *([("  experts each reached in a layer", f"{experts:.1f}")] if experts else []),
         *_accepted(counts),
         ("tokens per forward", f"{sum(c.tokens_per_forward for c in counts) / n:.2f}"),
         ("  counting filler", f"{sum(c.canvas_tokens_per_forward for c in counts) / n:.2f}"),

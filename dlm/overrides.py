@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
-from dlm.errors import SettingsError
+import yaml
+
+from dlm.errors import DlmError, SettingsError
 
 GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
 # Settings that are paths: their values are texts.
@@ -45,6 +48,42 @@ def as_meant(overrides: Sequence[str]) -> list[str]:
         else:
             meant.append(override)
     return meant
+
+
+def with_cache(command: str, overrides: Sequence[str]) -> list[str]:
+    """Overrides as :func:`as_meant` gives them; where the model's attention has blocks and no cache is named, with
+    ``cache=block_causal``, which gives the same tokens for less."""
+    groups = {override.partition("=")[0].lstrip("+~").partition(".")[0] for override in overrides}
+    if "model" not in groups or "cache" in groups or "cache" not in _defaults(command):
+        return list(overrides)
+    given = {key: value.strip("'\"") for key, _, value in (override.partition("=") for override in overrides)}
+    name, folder = given.get("model"), given.get("model.path") or given.get("model.name_or_path")
+    blocks = _has_blocks(Path(folder).expanduser()) if folder is not None else _names_blocks(str(name))
+    return [*overrides, "cache=block_causal"] if blocks else list(overrides)
+
+
+@lru_cache(maxsize=32)
+def _defaults(command: str) -> frozenset[str]:
+    """The groups that a command's configuration has."""
+    entries = yaml.safe_load((config_dir() / f"{command}.yaml").read_text())["defaults"]
+    return frozenset(str(key).split()[-1] for entry in entries if isinstance(entry, dict) for key in entry)
+
+
+@lru_cache(maxsize=32)
+def _names_blocks(model: str) -> bool:
+    """Whether a choice of ours is a model whose attention has blocks: it has a setting for their length."""
+    path = config_dir() / "model" / f"{model}.yaml"
+    return model != "local" and path.is_file() and "attention_block" in yaml.safe_load(path.read_text())
+
+
+def _has_blocks(folder: Path) -> bool:
+    """Whether the model of a folder is one; what is wrong with the folder is said when it is loaded."""
+    from dlm.models.loading import read_config
+
+    with suppress(DlmError, OSError):
+        config = read_config(folder)[1]
+        return config.block_field is not None and bool(getattr(config, config.block_field))
+    return False
 
 
 def taken_out(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import cache
 import dlm
 import samplers
-from dlm.configuration import compose_config
+from dlm.configuration import Composer, compose_config
 from dlm.errors import SettingsError
 from dlm.overrides import choices
 
@@ -42,6 +44,20 @@ def test_settings_reach_the_parts() -> None:
     assert (composed.max_new_tokens, composed.seed, composed.batch_size) == (128, 3, 2)
     assert dlm.compose(["sampler=threshold", "sampler.threshold=0.8"]).sampler.selector == samplers.Threshold(0.8)
     assert dlm.compose(["blocks=whole"]).sampler.blocks == samplers.Whole()
+
+
+def test_models_with_attention_blocks_come_with_the_exact_cache(tmp_path: Path) -> None:
+    """Unless a cache is named; a folder says by its config.json what it is."""
+    packaged = Path(dlm.__file__).parent / "models"
+    blocks = ["model=tiny-block", "model=sdar-4b-chat", f"model={packaged / 'tiny_block'}"]
+    for model in blocks:
+        assert dlm.compose([model]).cache == cache.block_causal()
+        assert dlm.compose([model, "cache=none"]).cache == cache.none()
+        assert dlm.compose([model, "cache=dual", "cache.every=4"]).cache == cache.dual(every=4)
+        assert Composer("eval")(["task=waiting_line/copy", model])["choices"]["cache"] == "block_causal"
+    for model in ("model=tiny", "model=llada-moe-7b-a1b-instruct", f"model={packaged / 'tiny'}", f"model={tmp_path}"):
+        assert dlm.compose([model]).cache == cache.none()
+    assert compose_config("train_filter", ["model=tiny-block"])["model"]["name_or_path"] == "tiny-block"
 
 
 def test_parts_combine_freely_and_a_stranger_is_welcome() -> None:

@@ -21,6 +21,7 @@ from dlm.engine.shadow import Shadow, lay_out
 from dlm.engine.step import BlockState, LogitRows
 from dlm.engine.stopwatch import Stopwatch
 from dlm.models.backbone import Backbone
+from dlm.models.experts import MixtureOfExperts
 
 # Logits that exist at one time on a CPU, in elements: 64 rows of a 126,464-word vocabulary.
 CHUNK_ELEMENTS = 64 * 126_464
@@ -120,6 +121,7 @@ class Forward:
         longest: most positions of a block, which is what a shadow block takes.
         shift: a proposal for position p comes from row p - shift (:class:`dlm.models.backbone.ModelDescription`).
         answers: asks the transforms.
+        hits: for each layer with experts how many of them each call since the last step reached.
     """
 
     model: Backbone
@@ -130,11 +132,14 @@ class Forward:
     longest: int
     shift: int
     answers: Answers = field(default_factory=Answers, init=False)
+    hits: list[Int[Tensor, ""]] = field(default_factory=list, init=False)
     _rows: int = field(default=0, init=False)
     _shadow: Shadow = field(init=False)
 
     def __post_init__(self) -> None:
         self._shadow = Shadow(self.longest, keeps=not getattr(self.model, "graphs", False))
+        modules = self.model.modules() if isinstance(self.model, torch.nn.Module) else ()
+        self.mixtures = [part for part in modules if isinstance(part, MixtureOfExperts)]
 
     def __call__(
         self,
@@ -192,7 +197,13 @@ class Forward:
             hidden = self.model.hidden(tokens, positions, valid, memory)
         else:
             hidden = self.model.hidden(tokens, positions, valid)
+        self.hits += [mixture.hit for mixture in self.mixtures if mixture.hit is not None]
         return (tuple(hidden.chunk(2)) if doubled else (hidden,)), attention
+
+    def experts_hit(self) -> Int[Tensor, ""]:
+        """How many experts the calls of this step reached, all layers together."""
+        hits, self.hits = self.hits, []
+        return torch.stack([hit.to(hits[0].device) for hit in hits]).sum()
 
     def propose(
         self,

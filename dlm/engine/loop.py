@@ -180,6 +180,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
             try:
                 event = self._step()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                self.forward.hits.clear()
                 try:
                     batch.shrink(error)
                 except OutOfMemoryError as full:
@@ -306,6 +307,8 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         report = {"open": left, "block_open": block_open, "broken": bad}
         if self.rules.surplus:
             report["served"] = ~canvas.wanting
+        if self.forward.mixtures:
+            report["experts"] = self.forward.experts_hit().expand_as(left)
         if exiting is not None:
             report["exiting"] = exiting
         end = self.rules.visible_end(canvas, batch.state)
@@ -368,10 +371,13 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
 
     def _finish(self) -> Iterator[RowResult]:
         batch, each = self.batch, 2 if self.sampler.guidance else 1
+        attention_block = self.decoder.description.attention_block
         finished = [slot for slot, row in enumerate(batch.rows) if row.failed or row.served or not row.open]
         for slot in finished:
             if not batch.rows[slot].failed and not batch.rows[slot].ghost:
-                yield RowResult.of(batch.rows[slot], batch.canvas, slot, forwards_per_step=each)
+                yield RowResult.of(
+                    batch.rows[slot], batch.canvas, slot, each, attention_block, len(self.forward.mixtures)
+                )
         if finished:
             batch.release(finished)
 

@@ -29,6 +29,9 @@ class Counts:
             one position a step.
         accepted_drafts: steps of the sampler that needed no forward of their own, or with guidance no pair (FreeDave).
         acceptance: how many forwards accepted 0, 1, 2, ... drafts, of those that evaluated any.
+        store_forwards: what the published loops of SDAR and TraDo spend beside ``forwards`` on keys alone, one for the
+            prompt and one for each block; 0 where attention has no blocks.
+        experts: experts that a forward of the batch reached in a layer, the mean; 0: the model has none.
     """
 
     forwards: int
@@ -44,6 +47,8 @@ class Counts:
     accepted_drafts: int = 0
     acceptance: tuple[int, ...] = ()
     positions_cut: int = 0
+    store_forwards: int = 0
+    experts: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,10 @@ class RowResult:
     counts: Counts
 
     @classmethod
-    def of(cls, row: Row, canvas: Canvas, slot: int, forwards_per_step: int) -> RowResult:
-        """Read a finished row off the canvas."""
+    def of(
+        cls, row: Row, canvas: Canvas, slot: int, forwards_per_step: int, attention_block: int, mixtures: int
+    ) -> RowResult:
+        """Read a finished row off the canvas; ``mixtures``: layers with experts."""
         job = row.job
         end = job.shown_end
         whole = canvas.tokens[slot, :end].tolist()
@@ -83,7 +90,12 @@ class RowResult:
         # A row that may grow need not have grown to its bound.
         opened = int(canvas.writable[slot, :end].sum()) if job.length is not None else len(job.writable) - job.surplus
         counts = _count(row, opened, first_end(tokens, canvas.end_ids), steps, forwards_per_step)
-        counts = replace(counts, positions_cut=int(canvas.cut_away[slot]))
+        counts = replace(
+            counts,
+            positions_cut=int(canvas.cut_away[slot]),
+            store_forwards=_stores(job.start, steps, attention_block),
+            experts=row.experts / (mixtures * row.forwards) if mixtures else 0.0,
+        )
         stop: StopReason = "filled" if filled == opened else "end_token"
         stop = "early_exit" if row.exiting else stop
         return cls(job.index, whole[: job.start], tokens, steps, confidence, stop, counts)
@@ -92,6 +104,15 @@ class RowResult:
 def first_end(tokens: list[int], end_ids: tuple[int, ...]) -> int:
     """Number of tokens before the first end token."""
     return next((i for i, token in enumerate(tokens) if token in end_ids), len(tokens))
+
+
+def _stores(start: int, steps: list[int], attention_block: int) -> int:
+    """See :class:`Counts`."""
+    last = max((place for place, step in enumerate(steps) if step >= 0), default=-1)
+    if not attention_block or last < 0:
+        return 0
+    first = start // attention_block
+    return (first > 0) + (start + last) // attention_block + 1 - first
 
 
 def _count(row: Row, opened: int, useful: int, steps: list[int], forwards_per_step: int) -> Counts:

@@ -34,6 +34,7 @@ class Row:
         drafts: states its last forward evaluated beside its own.
         accepted: how many forwards accepted 0, 1, 2, ... drafts, of those that had any.
         cache: what the cache reported of the row at the last step.
+        experts: experts that its forwards reached, summed over layers.
         fed_next: positions its next forward is fed, should it stand in the same block; None: nobody can tell.
         failed: whether it went wrong and leaves the batch without an answer.
         ghost: whether it is a copy of another row that only fills its place in the batch.
@@ -56,6 +57,7 @@ class Row:
     drafts: int = 0
     accepted: list[int] = field(default_factory=list)
     cache: dict[str, int] = field(default_factory=dict)
+    experts: int = 0
     fed_next: int | None = None
     failed: bool = False
     ghost: bool = False
@@ -82,6 +84,7 @@ class Row:
             self.accepted += [0] * (taken + 1 - len(self.accepted))
             self.accepted[taken] += 1
         self.token_forwards += positions
+        self.experts += status.get("experts", 0)
 
     def check(self, broken: bool, held: int, idle: int) -> None:
         """Raise what went wrong: NumericsError where the model produced NaN (``broken``), ProgressError where the row

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import cache
@@ -22,11 +23,14 @@ from dlm.engine.interfaces import Cache, LogitTransform
 from dlm.engine.proposal import Proposer
 from dlm.engine.sampler import Sampler
 from dlm.engine.step import LogitRows
+from dlm.models.backbone import sees
 from dlm.models.language_model import LanguageModel
 from samplers.presets.blockwise import Strategy
 from scripts.goldens.cases import Case
+from scripts.goldens.draws import cut
 from scripts.goldens.explain import Verdict
-from scripts.goldens.plan import Plan, Settings, UntranslatedError
+from scripts.goldens.law import Law
+from scripts.goldens.plan import Draw, Plan, Settings, UntranslatedError
 
 _STRATEGIES: dict[str, Strategy] = {
     "low_confidence_static": "static", "low_confidence_dynamic": "dynamic", "sequential": "sequential",
@@ -47,8 +51,6 @@ class Tempered(LogitTransform):
 
 def _sdar(case: Case, s: Settings) -> Plan:
     """JetAstra/SDAR generate.py (arXiv 2510.06303), and its port in d2Cache. Draws were replaced by the maximum."""
-    if case.seed is not None:
-        raise UntranslatedError("draws from torch's own generator; not compared in law yet")
     block, tau, end = s.get("block_length"), s.get("confidence_threshold"), s.get("stopping_criteria_idx")
     sampler = samplers.sdar(
         _STRATEGIES[s.get("remasking_strategy")], threshold=0.85 if tau is None else tau,
@@ -59,6 +61,8 @@ def _sdar(case: Case, s: Settings) -> Plan:
     s.get("eos_token_id")
     top_k, top_p, temperature = s.get("top_k"), s.get("top_p"), s.get("temperature")
     proposer = Proposer(confidence="filtered", top_k=top_k or None, top_p=None if top_p == 1 else top_p)
+    if case.seed is not None:
+        proposer = replace(proposer, temperature=temperature)
     tempered = (Tempered(temperature),) if temperature not in (0.0, 1.0) else ()
     stop = samplers.EndBlock() if end else None
     sampler = replace(sampler, proposer=proposer, transforms=tempered, stop=stop)
@@ -69,33 +73,29 @@ def _sdar(case: Case, s: Settings) -> Plan:
 
 def _fast_dllm_v2(case: Case, s: Settings) -> Plan:
     """Fast-dLLM v2's own ``generate`` (arXiv 2509.26328): sub-blocks, the first token of a block alone."""
-    if case.seed is not None:
-        raise UntranslatedError("draws from torch's own generator; not compared in law yet")
     block, end, new = s.get("block_size"), s.get("stop_token"), s.get("max_new_tokens")
     (prompt,) = case.prompts
     if len(prompt) == block or block > 32 or new < block:
         raise UntranslatedError("a fault of the reference: the prompt is not seen, or blocks are masked as others")
     inside = cache.block_causal(sub_blocks=True) if s.get("use_block_cache") else None
-    for name in ("mask_id", "top_p", "temperature"):
-        s.get(name)
+    s.get("mask_id")
+    drawn = _drawn(case, s)
     tau, sub = s.get("threshold"), s.get("small_block_size")
     sampler = samplers.fast_dllm_v2(
-        1.01 if tau == 1 else tau, first_alone=block, blocks=samplers.Aligned(sub), stop_at_end="reached"
+        1.01 if tau == 1 else tau, first_alone=block, blocks=samplers.Aligned(sub), stop_at_end="reached", **drawn
     )
     return _plan(case, sampler, block, new - len(prompt) % block + 1, end_ids=(end,), cache=inside)
 
 
 def _llada2(case: Case, s: Settings) -> Plan:
     """LLaDA2.0's ``generate`` (arXiv 2512.15745): all above the threshold, and never fewer than the schedule says."""
-    if case.seed is not None:
-        raise UntranslatedError("draws from torch's own generator; not compared in law yet")
-    s.only("temperature", 0.0)
+    drawn = _drawn(case, s)
     block, new, steps = s.get("block_length"), s.get("gen_length"), s.get("steps")
     steps = min(steps, new // s.get("minimal_topk"))
     s.get("mask_id")
     early = s.get("eos_early_stop")
     sampler = samplers.llada2(
-        s.get("threshold"), steps_per_block=min(steps, block), stop_at_end="reached" if early else True
+        s.get("threshold"), steps_per_block=min(steps, block), stop_at_end="reached" if early else True, **drawn
     )
     return _plan(case, sampler, block, _whole(case, new, block), (s.get("eos_id"),))
 
@@ -128,6 +128,14 @@ def _freedave(case: Case, s: Settings) -> Plan:
     return replace(plan, acceptance="eager" if s.get("eager_acceptance_mode", False) else "standard")
 
 
+def _drawn(case: Case, s: Settings) -> dict[str, Any]:
+    """The options of a sampler that draws, of a record with a seed; without one the maximum was taken."""
+    top_k, top_p, temperature = s.get("top_k"), s.get("top_p"), s.get("temperature")
+    if case.seed is None:
+        return {}
+    return {"temperature": temperature, "top_k": top_k or None, "top_p": None if top_p == 1 else top_p}
+
+
 def _whole(case: Case, new: int, block: int) -> int:
     """Generated positions up to the end of the last block, which the references decode, too."""
     (prompt,) = case.prompts
@@ -142,7 +150,8 @@ def _refused(why: str) -> Callable[[Case, Settings], Plan]:
 
 
 def _plan(case: Case, sampler: Sampler, block: int, new: int, end_ids: Any = None, **more: Any) -> Plan:
-    return Plan(sampler, new, block, end_ids=end_ids, attention_block=block, **more)
+    draws: tuple[Draw, ...] = () if case.seed is None or case.error is not None else ("categorical",)
+    return Plan(sampler, new, block, end_ids=end_ids, attention_block=block, draws=draws, **more)
 
 
 TRANSLATIONS = (
@@ -158,6 +167,9 @@ TRANSLATIONS = (
 
 def judge(case: Case, model: LanguageModel, plan: Plan) -> Verdict:
     """Our run, with the exact cache and without one, or with the reference's own, against the record."""
+    if plan.draws:
+        wrong = _unlikely(case, model, plan)
+        return Verdict("matched") if wrong is None else Verdict("unexplained", details=(wrong,))
     run = _run(case, model, plan, plan.cache or cache.block_causal())
     if plan.cache is None and _shown(_run(case, model, plan, cache.none())) != _shown(run):
         return Verdict("unexplained", details=("the runs with and without the cache differ",))
@@ -178,6 +190,35 @@ def _run(case: Case, model: LanguageModel, plan: Plan, policy: Cache) -> Generat
     return dlm.generate(
         model, [prompt], sampler=plan.sampler, cache=policy, drafter=drafter, max_new_tokens=plan.new_tokens
     )[0]
+
+
+def _unlikely(case: Case, model: LanguageModel, plan: Plan) -> str | None:
+    """What speaks against a record with draws being an outcome of our rule; None: nothing. Every token is looked up in
+    the distribution of its call, and what a call commits beside others must be as sure as the threshold."""
+    law, proposer = Law(plan), plan.sampler.proposer
+    (prompt,), (tokens,), (steps,) = case.prompts, case.gen_ids, case.commit_step
+    block, shift = plan.attention_block or 1, model.description.shift
+    size = -(-(len(prompt) + len(tokens)) // block) * block
+    columns = torch.arange(size)
+    seen = sees(columns[None], columns, block, torch.ones(1, size, dtype=torch.bool))
+    for call in sorted({*steps} - {-1}):
+        known = [token if 0 <= step < call else case.mask_id for token, step in zip(tokens, steps, strict=True)]
+        canvas = (prompt + known + [case.mask_id] * block)[:size]
+        with torch.no_grad():
+            logits = model.backbone.head(model.backbone.hidden(torch.tensor([canvas]), None, seen)[0])
+        logits = torch.cat([logits[:shift], logits[: size - shift]]).float()
+        logits[:, case.mask_id] = -torch.inf
+        new = {len(prompt) + i: tokens[i] for i, step in enumerate(steps) if step == call}
+        if (wrong := law.tokens(call, new, logits, {})) is not None:
+            return wrong
+        probs = {p: float(cut(logits[p : p + 1].double(), proposer).softmax(dim=1)[0, t]) for p, t in new.items()}
+        if len(new) > 1 and min(probs.values()) < _threshold(case) - 1e-4:
+            return f"call {call}: {probs} are committed together"
+    return law.close()
+
+
+def _threshold(case: Case) -> float:
+    return float(case.settings.get("confidence_threshold") or case.settings["threshold"])
 
 
 def _shown(run: Generation) -> tuple[list[int], list[int], int]:
@@ -212,6 +253,9 @@ def _apart(case: Case, run: Generation, plan: Plan) -> list[str]:
             apart.append(f"generated position {place}: step {own[1]}, recorded {calls[step]}")
     if run.counts.forwards != calls[-1]:
         apart.append(f"{run.counts.forwards} forwards, recorded {calls[-1]}")
+    stored = sum(kind in "ps" for kind in case.call_kinds)
+    if case.method.startswith(("sdar", "freedave")) and run.counts.store_forwards != stored:
+        apart.append(f"{run.counts.store_forwards} forwards for keys alone, recorded {stored}")
     return apart
 
 

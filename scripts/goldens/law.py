@@ -48,7 +48,11 @@ class Law:
     def step(self, moment: Moment, logits: Float[Tensor, "L V"], decision: Decision) -> str | None:
         """What is wrong with one row at one call; None when nothing is."""
         wrong_number = self._number(moment, decision)
-        return wrong_number or self._tokens(moment, logits, decision) or self._places(moment, logits, decision)
+        return (
+            wrong_number
+            or self.tokens(moment.call, moment.committed, logits, decision.tokens)
+            or self._places(moment, logits, decision)
+        )
 
     def close(self) -> str | None:
         """What is wrong with the run as a whole."""
@@ -71,18 +75,20 @@ class Law:
         likely = sum(q for q in tail if q <= tail[n] * (1 + 1e-9))
         return None if likely > ABSURD else f"{n} of {total} positions committed at probability {p:.4f} each"
 
-    def _tokens(self, moment: Moment, logits: Float[Tensor, "L V"], decision: Decision) -> str | None:
+    def tokens(
+        self, call: int, committed: dict[int, int], logits: Float[Tensor, "L V"], greedy: dict[int, int]
+    ) -> str | None:
+        """Whether one was drawn against all odds; without a temperature, whether each is the most probable one."""
         proposer = self.plan.sampler.proposer
-        for position, token in moment.committed.items():
+        for position, token in committed.items():
             if proposer.temperature == 0:
-                if decision.tokens.get(position) != token:
-                    best = decision.tokens.get(position)
+                if (best := greedy.get(position)) != token:
                     return f"position {position}: token {token}, the most probable is {best}"
                 continue
             log_probs = cut(logits[position : position + 1].double(), proposer).log_softmax(dim=1)[0]
             probs = log_probs.exp()
             if float(probs[probs <= probs[token]].sum()) < ABSURD:
-                return f"position {position}: token {token} has probability {float(probs[token]):.2g}"
+                return f"call {call}, position {position}: token {token} has probability {float(probs[token]):.2g}"
             kept = probs > 0
             mean = float((probs[kept] * log_probs[kept]).sum())
             self.variance += float((probs[kept] * (log_probs[kept] - mean) ** 2).sum())

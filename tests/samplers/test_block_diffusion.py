@@ -17,7 +17,9 @@ import samplers
 from dlm.drafting import FreeDave
 from dlm.engine.canvas import Job
 from dlm.errors import PromptError, SettingsError
+from dlm.models.experts import MixtureOfExperts
 from tests.cache.test_block_causal import block_causal
+from tests.doubles import random_llada
 
 DATA = Path(__file__).parents[1] / "data" / "block" / "checkpoints"
 MODELS = {
@@ -190,6 +192,38 @@ def test_the_cache_inside_a_block_feeds_less_and_is_no_cache_for_drafts() -> Non
     assert all(same(one, other) for one, other in zip(cheap, batch, strict=True))
     with pytest.raises(SettingsError, match="drafting=freedave does not go with cache SubBlocks"):
         decode(model, PROMPTS, sampler, cache=cache.block_causal(sub_blocks=True), drafter=FreeDave(2))
+
+
+@pytest.mark.parametrize(("start", "expected"), [(3, 2), (8, 3), (16, 3), (21, 4)])
+def test_forwards_that_the_published_loops_spend_on_keys(start: int, expected: int) -> None:
+    """One for the prompt where it fills a block, one for every block that is filled; the recorded runs agree."""
+    for drafter in (None, FreeDave(4, acceptance="eager")):
+        (answer,) = decode(MODELS["sdar_tiny"], [[7] * start], samplers.sdar(), drafter=drafter)
+        assert answer.counts.store_forwards == expected
+    assert decode(random_llada(), [[7] * start], samplers.topk())[0].counts.store_forwards == 0
+
+
+def test_how_many_experts_a_forward_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean over forwards and layers; a batch shares its forwards."""
+    model, asked = MODELS["llada2_tiny"], []
+    forward = MixtureOfExperts.forward
+
+    def listen(self: MixtureOfExperts, n: Any) -> Any:
+        out = forward(self, n)
+        asked.append(len(set(self.router(n.reshape(-1, n.shape[-1]))[0].flatten().tolist())))
+        return out
+
+    monkeypatch.setattr(MixtureOfExperts, "forward", listen)
+    for policy in ("none", "block_causal"):
+        asked.clear()
+        one, other = decode(model, [[7] * 9, [5] * 9], samplers.llada2(0.5), cache=policy, batch_size=2)
+        assert one.counts.forwards + other.counts.forwards > 4
+        longest = max(one.counts.forwards, other.counts.forwards)
+        layers = len(asked) // longest
+        for answer in (one, other):
+            counted = asked[: answer.counts.forwards * layers]
+            assert answer.counts.experts == pytest.approx(sum(counted) / len(counted))
+    assert decode(MODELS["sdar_tiny"], [[7]], samplers.sdar())[0].counts.experts == 0
 
 
 def test_infill_on_block_diffusion() -> None:
