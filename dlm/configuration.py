@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlm.building import build, role_of, typed
 from dlm.errors import SettingsError
-from dlm.overrides import GROUPS, as_meant, choices, config_dir, config_dirs, quoted, taken_out
+from dlm.overrides import GROUPS, as_meant, choices, config_dir, config_dirs, quoted, taken_out, with_experiment
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -154,6 +154,7 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
     Raises SettingsError: what :func:`compose` refuses, or a module of the user's hides a package of ours.
     """
     check_packages()
+    overrides = with_experiment(overrides, _known(name))
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -181,6 +182,15 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
             GlobalHydra.instance().hydra = outer
 
 
+@lru_cache(maxsize=32)
+def _known(name: str) -> frozenset[str]:
+    """The groups and the settings of a command's configuration."""
+    import yaml
+
+    node = yaml.safe_load((config_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
+    return frozenset([*node, *(group for entry in node["defaults"] if isinstance(entry, dict) for group in entry)])
+
+
 def check_packages() -> None:
     """See to it that ``samplers`` and ``cache``, which configurations name, are ours. Raises SettingsError: a file or
     folder of that name comes first on Python's search path."""
@@ -206,7 +216,7 @@ class Composer:
 
     def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Raises SettingsError as :func:`compose_config` and :func:`plain_of` do."""
-        overrides = as_meant(overrides)
+        overrides = as_meant(with_experiment(overrides, _known(self._name)))
         try:
             if any(o.startswith(("+", "~", "hydra")) or "{" in o or "@" in o for o in overrides):
                 raise ValueError("Hydra reads it")

@@ -1,0 +1,204 @@
+"""A tuning from end to end: the reference, the search, the shortlist, the certificate."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.markup import escape
+
+from dlm.configuration import Composer
+from dlm.errors import SettingsError
+from dlm.evaluation.progress import LINE_EVERY, progress_bar
+from dlm.evaluation.tuning.answers import Answers, Floats, Unanswered
+from dlm.evaluation.tuning.certificate import CERTIFIED, OPEN, UNDECIDED, shortlist, verdict
+from dlm.evaluation.tuning.plan import Plan
+from dlm.evaluation.tuning.search import PRUNED, REFUSED, TRIED, Aim, Candidate, search
+from dlm.files import write_json, write_whole
+
+STEP = 64  # certifying questions between two looks
+SETTINGS, CERTIFICATE = "tuned.yaml", "certificate.json"
+NOT_REACHED = "not reached"
+Tell = Callable[[str, int, int | None], None]  # what is being done, how far it is, and of how much
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning found.
+
+    Attributes:
+        plan: what was asked for.
+        reference: what the others are compared with.
+        candidates: every setting that was looked at.
+        chosen: the cheapest of the shortlist that is certified; None: none is.
+        questions: hashes of the choosing and of the certifying questions.
+        decoded: answers that this run made.
+    """
+
+    plan: Plan
+    reference: Candidate
+    candidates: list[Candidate]
+    chosen: Candidate | None
+    questions: dict[str, str]
+    decoded: int
+
+    @property
+    def front(self) -> list[Candidate]:
+        """Settings worth showing, cheapest first: the shortlist, and of the others those that no cheaper one beats."""
+        shown, best = [], np.inf
+        for one in sorted(self.candidates, key=lambda c: (c.cost, c.losses.sum())):
+            free = one.status == TRIED and one.losses.mean() < best
+            if free or one.status not in (TRIED, PRUNED, REFUSED):
+                shown.append(one)
+            best = min(best, one.losses.mean()) if free else best
+        return shown
+
+    @property
+    def nearest(self) -> Candidate | None:
+        """Where nothing is certified: what came nearest to it, of what is cheaper than the reference."""
+        asked = [c for c in self.candidates if c.cost < self.reference.cost]
+        return max(asked, key=lambda c: (c.test.log_wealth if c.test else -np.inf, c.prospect), default=None)
+
+
+def tune(overrides: Sequence[str] = (), *, out: str | Path | None = None, quiet: bool = True) -> Tuned:
+    """Find the setting with the least cost whose expected score is at most ``epsilon`` below the reference's, with
+    probability 1 - ``delta``; what is done already is not done again.
+
+    Args:
+        overrides: ``key=value``, as ``dlm tune`` takes them (``conf/tune.yaml``).
+        out: the folder (``out=``).
+        quiet: show no progress.
+
+    Raises:
+        SettingsError: what cannot be read; too few questions; a reference that scores 0; a folder of another tuning.
+        StorageError: the folder cannot be written to, or another run holds it.
+    """
+    plan = Plan.of(list(overrides) if out is None else [*overrides, f"out={out}"])
+    answers = Answers(plan.base, plan.tasks, plan.cost, plan.out / "answers")
+    points = answers.points(plan.reference)
+    questions = [point.questions for point in points]
+    asked = answers.asked = plan.draw(questions)
+    plan.claim(points)
+    with _telling(quiet) as tell:
+        tell("the reference on the choosing questions", 0, None)
+        reference = Candidate("reference", list(plan.reference), "reference", prospect=1.0)
+        reference.scores, reference.costs = answers.get(plan.reference, 0, plan.choose)
+        for task, one in enumerate(questions):
+            mine = [s for s, (at, _) in zip(reference.scores, asked.places, strict=False) if at == task]
+            if mine and not any(mine):
+                raise SettingsError(
+                    f"the reference scores 0 on all {len(mine)} choosing questions of {one.task.name}, so any setting"
+                    " would do: take another task, another reference=, or a model that can answer it"
+                )
+        certify, composer = len(asked.places) - plan.choose, Composer("eval")
+        aim = Aim(plan.epsilon, plan.level, certify, plan.tries, plan.seed, reference.scores, reference.costs)
+
+        def known(sampler: str) -> Any:
+            return composer([*plan.base, f"sampler={sampler.partition(':')[0]}"])["sampler"]
+
+        def looked(number: int, c: Candidate) -> None:
+            tell(f"{c.label}: {c.reason or f'{c.cost:.2f} {plan.cost}'}", number, plan.tries)
+
+        candidates = search(plan.space, aim, plan.out, answers.get, known, looked)
+        chosen = _certify(plan, answers, candidates, reference, tell)
+    parts = {"choosing": (0, plan.choose), "certifying": (plan.choose, len(asked.places))}
+    hashes = {name: asked.hash(questions, *part) for name, part in parts.items()}
+    tuned = Tuned(plan, reference, candidates, chosen, hashes, answers.decoded)
+    _write(tuned)
+    return tuned
+
+
+def _certify(
+    plan: Plan, answers: Answers, candidates: list[Candidate], reference: Candidate, tell: Tell
+) -> Candidate | None:
+    """Test the shortlist, cheapest first, until one is certified."""
+    assert answers.asked is not None
+    cheaper = [c for c in candidates if c.status == TRIED and c.cost < reference.cost]
+    places = shortlist([c.cost for c in cheaper], [c.prospect for c in cheaper], plan.shortlist)
+    chosen, most = None, len(answers.asked.places) - plan.choose
+    for number, one in enumerate(cheaper[place] for place in places):
+        if chosen is not None:
+            one.status = NOT_REACHED
+            continue
+        scores, costs, choosing, found = np.zeros(0), np.zeros(0), one.losses, None
+        while found is None or found.status == OPEN:
+            tell(f"certifying {one.label} ({number + 1} of {len(places)})", len(scores), most)
+            first = plan.choose + len(scores)
+            last = min(first + STEP, plan.choose + most)
+            if last > len(reference.scores):
+                asked = answers.get(plan.reference, len(reference.scores), last)
+                reference.scores, reference.costs = (
+                    _joined(reference.scores, asked[0]),
+                    _joined(reference.costs, asked[1]),
+                )
+            try:
+                asked = answers.get(one.overrides, first, last)
+            except Unanswered as error:
+                one.status, one.reason = UNDECIDED, str(error)
+                break
+            scores, costs = _joined(scores, asked[0]), _joined(costs, asked[1])
+            found = verdict(choosing, reference.scores[plan.choose : last] - scores, plan.epsilon, plan.level, most)
+        else:
+            one.status, one.test, n = found.status, found, found.n
+            one.scores, one.costs = scores[:n], costs[:n]
+            one.losses = reference.scores[plan.choose : plan.choose + n] - one.scores
+            chosen = one if found.status == CERTIFIED else None
+    reference.losses = np.zeros(len(reference.scores))
+    return chosen
+
+
+def _joined(some: Floats, more: Floats) -> Floats:
+    return np.concatenate([some, more])
+
+
+def _write(tuned: Tuned) -> None:
+    """The certificate, and the setting where there is one."""
+    plan, chosen = tuned.plan, tuned.chosen
+    about = {key: getattr(plan, key) for key in ("epsilon", "delta", "cost", "tries", "shortlist", "choose", "seed")}
+    about |= {"looked_at": len(tuned.candidates), "tested": sum(c.test is not None for c in tuned.candidates)}
+    tail = {"questions": tuned.questions, "command": shlex.join(["dlm", "tune", *plan.words])}
+    listed = [_plain(c) for c in (tuned.reference, *tuned.candidates)]
+    record = {**about, "level": plan.level, **tail, "reference": listed[0], "candidates": listed[1:]}
+    write_json(plan.out / CERTIFICATE, record)
+    if chosen is None:
+        return
+    shared = [o for o in plan.base if o.partition("=")[0].partition(".")[0] in ("model", "max_new_tokens")]
+    pairs = (override.lstrip("+").partition("=") for override in [*shared, *chosen.overrides])
+    whole = {
+        "settings": {key: yaml.safe_load(value) for key, _, value in pairs},
+        "promise": f"with probability {1 - plan.delta:g} the expected score is at most {plan.epsilon:g} below that of"
+        f" {' '.join(plan.reference)}",
+        "tasks": [" ".join(task) for task in plan.tasks],
+        "certificate": {**about, "file": CERTIFICATE, **_plain(chosen)["test"], **chosen.figures},
+        **tail,
+    }
+    head = "# Found by `dlm tune`; any command takes it as experiment=THIS_FILE. Its settings are read as data.\n"
+    write_whole(plan.out / SETTINGS, head + yaml.safe_dump(whole, sort_keys=False, width=110))
+
+
+def _plain(c: Candidate) -> dict[str, Any]:
+    about = {"label": c.label, "overrides": c.overrides, "status": c.status, "reason": c.reason}
+    return {**about, **c.figures, "test": asdict(c.test) if c.test else None}
+
+
+@contextmanager
+def _telling(quiet: bool) -> Iterator[Tell]:
+    """A bar on a terminal, a line now and then elsewhere."""
+    with progress_bar(quiet=quiet) as bar:
+        task, told = bar.add_task("", total=None), [0.0]
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            bar.update(task, description=escape(what), completed=done, total=total)
+            if bar.disable and not quiet and time.monotonic() - told[0] > LINE_EVERY:
+                told[0] = time.monotonic()
+                print(f"dlm: {f'{done} of {total}: ' if total else ''}{what}", file=sys.stderr, flush=True)
+
+        yield tell
