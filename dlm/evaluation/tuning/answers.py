@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlm.choices import chosen
 from dlm.configuration import Composer
 from dlm.errors import DlmError, SettingsError, StorageError
 from dlm.evaluation import store as files
@@ -89,6 +91,16 @@ class Answers:
     models: Models = field(default_factory=Models)
     decoded: int = 0  # answers that this run made
     _composer: Composer = field(default_factory=lambda: Composer("eval"))
+
+    @property
+    def most(self) -> int:
+        """How many questions there are."""
+        return len(self.asked.places) if self.asked is not None else 0
+
+    def published(self, sampler: str) -> Mapping[str, Any]:
+        """The settings of a sampler, as its configuration has them."""
+        node: Mapping[str, Any] = self._composer([*self.base, *chosen("sampler", sampler)])["sampler"]
+        return node
 
     def points(self, overrides: Sequence[str]) -> list[Ready]:
         """A setting on every task. Raises SettingsError: its parts do not go together."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,17 @@ from dlm.errors import SettingsError
 from dlm.evaluation.identity import Questions
 from dlm.evaluation.point import canonical, differing
 from dlm.evaluation.runner import Ready
+from dlm.evaluation.shards import check_alone
 from dlm.evaluation.store import read_json
 from dlm.evaluation.tuning.answers import COSTS, Asked
 from dlm.evaluation.tuning.certificate import needed, planned
-from dlm.evaluation.tuning.search import check_optuna
 from dlm.evaluation.tuning.space import Space
 from dlm.files import write_json
 
 RECORD = "tuning.json"
 TEXTS = ("task", "reference", "out")
-OWN = (*TEXTS, "epsilon", "delta", "cost", "tries", "shortlist", "choose", "certify", "pictures", "debug")
+FIGURES = ("epsilon", "delta", "cost", "tries", "shortlist", "choose", "certify", "seed")
+OWN = {*TEXTS, *FIGURES, "pictures", "debug"} - {"seed"}  # what `dlm eval` does not know
 SEVERAL = {"sampler": "samplers", "blocks": "blocks", "cache": "caches", "drafting": "drafting"}
 GENEROUS = 2.5  # times as many questions as it takes where none is lost
 
@@ -51,11 +53,15 @@ class Plan:
     @classmethod
     def of(cls, overrides: Sequence[str]) -> Plan:
         """Read a command line. Raises SettingsError: what cannot be read, is out of range, or is not installed."""
-        check_optuna()
+        if find_spec("optuna") is None:
+            raise SettingsError("dlm tune searches with Optuna: pip install 'dlm[tune]'")
+        check_alone("dlm tune works in one process: start it without accelerate launch or torchrun")
         texts = {key: text for key, _, text in (o.partition("=") for o in overrides) if key in TEXTS}
         rest = [o for o in overrides if o.partition("=")[0] not in TEXTS]
         options = [o for o in rest if o.lstrip("+").startswith("task.")]
         rest = [o for o in rest if o not in options]
+        if any(o.startswith("task.limit=") for o in options):
+            raise SettingsError("tune asks choose= and certify= questions: leave task.limit out")
         for group, several in SEVERAL.items():
             if any(o.partition("=")[0].lstrip("+~").partition(".")[0] == group for o in rest):
                 raise SettingsError(
@@ -86,10 +92,7 @@ class Plan:
             space=Space.of(config["space"]),
             out=Path(texts.get("out", str(config["out"]))).expanduser(),
             words=tuple(overrides),
-            **{
-                key: config[key]
-                for key in ("epsilon", "delta", "cost", "tries", "shortlist", "choose", "certify", "seed")
-            },
+            **{key: config[key] for key in FIGURES},
         )
 
     @property
@@ -106,9 +109,7 @@ class Plan:
         if left >= least:
             return asked
         one = planned(self.epsilon, self.level, self.epsilon / 4, self.epsilon / 4)
-        there = (
-            f"certify={most}" if len(asked.places) == self.choose + most else f"there are {len(asked.places)} in all"
-        )
+        there = f"certify={most}" if left == most else f"there are {len(asked.places)} in all"
         raise SettingsError(
             f"too few questions: epsilon={self.epsilon:g} and delta={self.delta:g}, shared by a shortlist of"
             f" {self.shortlist}, take at least {least} to certify where no answer is lost (about {ceil(one)} where"
@@ -120,14 +121,12 @@ class Plan:
         """Write down what the folder is for. Raises SettingsError: it is for something else; the keys that differ are
         named."""
         parts = {key: points[0].point.identity[key] for key in ("model", "sampler", "blocks", "cache", "drafting")}
-        tasks = {point.point.task: {key: point.point.identity[key] for key in ("task", "identity", "max_new_tokens")}
-                 for point in points}  # fmt: skip
-        own = ("epsilon", "delta", "cost", "tries", "shortlist", "choose", "certify", "seed")
-        spans = {sampler: {key: str(span) for key, span in settings.items()}
-                 for sampler, settings in self.space.ranges.items()}  # fmt: skip
+        what = ("task", "identity", "form", "max_new_tokens")
+        tasks = {point.point.task: {key: point.point.identity[key] for key in what} for point in points}
+        spans = {name: {key: str(span) for key, span in own.items()} for name, own in self.space.ranges.items()}
         space = {key: list(getattr(self.space, key)) for key in ("samplers", "blocks", "caches", "drafting")}
         mine = {"model": parts.pop("model"), "reference": parts, "tasks": tasks, "space": {**space, "ranges": spans}}
-        mine |= {key: getattr(self, key) for key in own}
+        mine |= {key: getattr(self, key) for key in FIGURES}
         there: dict[str, Any] = read_json(self.out / RECORD)
         if there and (keys := differing(json.loads(canonical(mine)), there)):
             raise SettingsError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 
 from dlm.errors import SettingsError
 from dlm.evaluation.point import canonical
-from dlm.evaluation.tuning.answers import Floats, Unanswered
+from dlm.evaluation.tuning.answers import Answers, Floats, Unanswered
 from dlm.evaluation.tuning.certificate import Verdict, interval, prospect
-from dlm.evaluation.tuning.space import Setting, Space, label_of, overrides_of
+from dlm.evaluation.tuning.plan import Plan
+from dlm.evaluation.tuning.space import Setting, label_of, overrides_of
 
 STORAGE = "search.db"
 LOOKS = (0.25, 0.5, 1.0)  # shares of the choosing questions after which a try may end
@@ -59,69 +60,45 @@ class Candidate:
         return {"questions": n, **means, "low": low, "high": high, "prospect": self.prospect}
 
 
-@dataclass(frozen=True)
-class Aim:
-    """What is searched for."""
-
-    epsilon: float  # the most that may be lost
-    level: float  # of the test that follows
-    certify: int  # its questions
-    tries: int  # different settings that are looked at
-    seed: int  # of the search
-    # scores, costs: [N] of the reference on the choosing questions
-    scores: Floats
-    costs: Floats
-
-
-def check_optuna() -> None:
-    """Refuse to go on without Optuna. Raises SettingsError."""
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise SettingsError("dlm tune searches with Optuna: pip install 'dlm[tune]'") from error
-
-
 def search(
-    space: Space, aim: Aim, folder: Path, get: Callable[[Sequence[str], int, int], tuple[Floats, Floats]],
-    known: Callable[[str], Any], tell: Callable[[int, Candidate], None],
-) -> list[Candidate]:  # fmt: skip
-    """Look at settings until ``aim.tries`` different ones were, or the space is used up.
+    plan: Plan, answers: Answers, reference: Candidate, tell: Callable[[int, Candidate], None]
+) -> list[Candidate]:
+    """Look at settings until ``plan.tries`` different ones were, or the space is used up; ``tell`` is told how many
+    were, and the last one.
 
     Every proposal depends on the seed and on the finished tries alone, so that a search that was killed goes on as
-    if it had not been.
-
-    Args:
-        folder: where the search is kept.
-        get: scores and costs of overrides on the choosing questions from one place up to another.
-        known: the settings of a sampler, as its configuration has them.
-        tell: is told how many settings were looked at, and the last one.
-
-    Raises:
-        SettingsError: the folder holds something else than a search.
-        StorageError: answers cannot be written.
+    if it had not been. Raises SettingsError: the folder holds something else than a search.
     """
     import optuna
 
     states = optuna.trial.TrialState
-    study = _study(optuna, folder)
+    study = _study(optuna, plan.out)
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING, states.WAITING)):  # a killed run's
         study.tell(trial.number, state=states.FAIL)
     seen: dict[str, tuple[Candidate, float]] = {}
-    for trial in study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
-        setting = trial.user_attrs["setting"]
+
+    def looked(setting: Setting) -> tuple[Candidate, float]:
         if (name := canonical(setting)) not in seen:
-            seen[name] = _looked_at(setting, aim, get)
+            seen[name] = _looked_at(setting, plan, answers, reference)
             tell(len(seen), seen[name][0])
-    done = len(study.get_trials(deepcopy=False, states=(states.COMPLETE,)))
-    while len(seen) < aim.tries and done < STALE * aim.tries:
-        study.sampler = _sampler(optuna, space, aim.seed, done, known)
+        return seen[name]
+
+    finished = study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
+    for trial in finished:
+        looked(trial.user_attrs["setting"])
+    done = len(finished)
+    while len(seen) < plan.tries and done < STALE * plan.tries:
+        study.sampler = _sampler(optuna, plan, done, answers)
         trial = study.ask()
-        setting = space.ask(trial)
+        setting = plan.space.ask(trial)
         trial.set_user_attr("setting", setting)
-        if (name := canonical(setting)) not in seen:
-            seen[name] = _looked_at(setting, aim, get)
-            tell(len(seen), seen[name][0])
-        study.tell(trial, seen[name][1])
+        candidate, value = looked(setting)
+        if candidate.status == TRIED:
+            study.tell(trial, value)
+        else:
+            trial.set_user_attr("reason", candidate.reason)
+            trial.report(value, len(candidate.scores))
+            study.tell(trial, state=states.PRUNED)
         done += 1
     return [candidate for candidate, _ in seen.values()]
 
@@ -137,38 +114,36 @@ def _study(optuna: Any, folder: Path) -> Any:
         raise SettingsError(f"{path} cannot be used as the search's storage ({said}): give another out=") from error
 
 
-def _sampler(optuna: Any, space: Space, seed: int, done: int, known: Callable[[str], Any]) -> Any:
+def _sampler(optuna: Any, plan: Plan, done: int, answers: Answers) -> Any:
     """Proposes the setting after ``done`` finished tries: every sampler as published first, then by what was seen."""
-    digest = hashlib.sha256(repr(("dlm tune", seed, done)).encode()).digest()
+    digest, names = hashlib.sha256(repr(("dlm tune", plan.seed, done)).encode()).digest(), plan.space.samplers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        startup = len(space.samplers) + 4
-        tpe = optuna.samplers.TPESampler(n_startup_trials=startup, seed=int.from_bytes(digest[:4], "little"))
-        if done >= len(space.samplers):
+        tpe = optuna.samplers.TPESampler(n_startup_trials=len(names) + 4, seed=int.from_bytes(digest[:4], "little"))
+        if done >= len(names):
             return tpe
-        return optuna.samplers.PartialFixedSampler(space.first(done, known(space.samplers[done])), tpe)
+        return optuna.samplers.PartialFixedSampler(plan.space.first(done, answers.published(names[done])), tpe)
 
 
-def _looked_at(
-    setting: Setting, aim: Aim, get: Callable[[Sequence[str], int, int], tuple[Floats, Floats]]
-) -> tuple[Candidate, float]:
+def _looked_at(setting: Setting, plan: Plan, answers: Answers, reference: Candidate) -> tuple[Candidate, float]:
     """A setting on the choosing questions, and its value to the search: its share of the reference's cost, and what it
     lacks of good prospects. It is given up where it cannot have good ones any more, or is dearer than the reference."""
-    candidate, total = Candidate(label_of(setting), overrides_of(setting)), len(aim.scores)
+    candidate, total = Candidate(label_of(setting), overrides_of(setting)), plan.choose
+    level, certify = plan.level, answers.most - plan.choose
     for last in sorted({math.ceil(share * total) for share in LOOKS}):
         try:
-            more = get(candidate.overrides, len(candidate.scores), last)
+            more = answers.get(candidate.overrides, len(candidate.scores), last)
         except SettingsError as error:  # StorageError and what no setting is at fault for go on up
             candidate.status = PRUNED if isinstance(error, Unanswered) else REFUSED
             candidate.reason = str(error).splitlines()[0]
             return candidate, WORST
         candidate.scores = np.concatenate([candidate.scores, more[0]])
         candidate.costs = np.concatenate([candidate.costs, more[1]])
-        candidate.losses = aim.scores[:last] - candidate.scores
-        candidate.prospect = prospect(candidate.losses, aim.epsilon, aim.level, aim.certify)
+        candidate.losses = reference.scores[:last] - candidate.scores
+        candidate.prospect = prospect(candidate.losses, plan.epsilon, level, certify)
         # What it can still come to: nothing is lost of the rest.
-        best = prospect(np.pad(candidate.losses, (0, total - last)), aim.epsilon, aim.level, aim.certify)
-        ratio = candidate.cost / float(aim.costs[:last].mean())
+        best = prospect(np.pad(candidate.losses, (0, total - last)), plan.epsilon, level, certify)
+        ratio = candidate.cost / float(reference.costs[:last].mean())
         if last < total and (best < HOPELESS or ratio >= 1):
             lost = f"loses {candidate.losses.mean():.1%} of the first {last} questions"
             candidate.status = PRUNED

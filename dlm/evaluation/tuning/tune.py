@@ -15,13 +15,13 @@ import numpy as np
 import yaml
 from rich.markup import escape
 
-from dlm.configuration import Composer
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import LINE_EVERY, progress_bar
+from dlm.evaluation.store import read_json
 from dlm.evaluation.tuning.answers import Answers, Floats, Unanswered
 from dlm.evaluation.tuning.certificate import CERTIFIED, OPEN, UNDECIDED, shortlist, verdict
-from dlm.evaluation.tuning.plan import Plan
-from dlm.evaluation.tuning.search import PRUNED, REFUSED, TRIED, Aim, Candidate, search
+from dlm.evaluation.tuning.plan import RECORD, Plan
+from dlm.evaluation.tuning.search import PRUNED, REFUSED, TRIED, Candidate, search
 from dlm.files import write_json, write_whole
 
 STEP = 64  # certifying questions between two looks
@@ -98,18 +98,13 @@ def tune(overrides: Sequence[str] = (), *, out: str | Path | None = None, quiet:
                     f"the reference scores 0 on all {len(mine)} choosing questions of {one.task.name}, so any setting"
                     " would do: take another task, another reference=, or a model that can answer it"
                 )
-        certify, composer = len(asked.places) - plan.choose, Composer("eval")
-        aim = Aim(plan.epsilon, plan.level, certify, plan.tries, plan.seed, reference.scores, reference.costs)
-
-        def known(sampler: str) -> Any:
-            return composer([*plan.base, f"sampler={sampler.partition(':')[0]}"])["sampler"]
 
         def looked(number: int, c: Candidate) -> None:
             tell(f"{c.label}: {c.reason or f'{c.cost:.2f} {plan.cost}'}", number, plan.tries)
 
-        candidates = search(plan.space, aim, plan.out, answers.get, known, looked)
+        candidates = search(plan, answers, reference, looked)
         chosen = _certify(plan, answers, candidates, reference, tell)
-    parts = {"choosing": (0, plan.choose), "certifying": (plan.choose, len(asked.places))}
+    parts = {"choosing": (0, plan.choose), "certifying": (plan.choose, answers.most)}
     hashes = {name: asked.hash(questions, *part) for name, part in parts.items()}
     tuned = Tuned(plan, reference, candidates, chosen, hashes, answers.decoded)
     _write(tuned)
@@ -120,10 +115,9 @@ def _certify(
     plan: Plan, answers: Answers, candidates: list[Candidate], reference: Candidate, tell: Tell
 ) -> Candidate | None:
     """Test the shortlist, cheapest first, until one is certified."""
-    assert answers.asked is not None
     cheaper = [c for c in candidates if c.status == TRIED and c.cost < reference.cost]
     places = shortlist([c.cost for c in cheaper], [c.prospect for c in cheaper], plan.shortlist)
-    chosen, most = None, len(answers.asked.places) - plan.choose
+    chosen, most = None, answers.most - plan.choose
     for number, one in enumerate(cheaper[place] for place in places):
         if chosen is not None:
             one.status = NOT_REACHED
@@ -171,13 +165,15 @@ def _write(tuned: Tuned) -> None:
     if chosen is None:
         return
     shared = [o for o in plan.base if o.partition("=")[0].partition(".")[0] in ("model", "max_new_tokens")]
-    pairs = (override.lstrip("+").partition("=") for override in [*shared, *chosen.overrides])
+    if not any(o.startswith("model=") for o in shared):
+        shared.insert(0, f"model={read_json(plan.out / RECORD)['model']['choice']}")
+    pairs = (override.lstrip("+").partition("=") for override in [*shared, *chosen.overrides] if "{" not in override)
     whole = {
         "settings": {key: yaml.safe_load(value) for key, _, value in pairs},
         "promise": f"with probability {1 - plan.delta:g} the expected score is at most {plan.epsilon:g} below that of"
         f" {' '.join(plan.reference)}",
         "tasks": [" ".join(task) for task in plan.tasks],
-        "certificate": {**about, "file": CERTIFICATE, **_plain(chosen)["test"], **chosen.figures},
+        "certificate": {**about, "file": CERTIFICATE, "found": _plain(chosen)},
         **tail,
     }
     head = "# Found by `dlm tune`; any command takes it as experiment=THIS_FILE. Its settings are read as data.\n"
