@@ -154,6 +154,27 @@ def test_the_command(whole: Path, capsys: pytest.CaptureFixture[str], tmp_path: 
     assert json.loads(capsys.readouterr().out)["method"] in ("threshold", "eb")
 
 
+def test_two_tasks_and_other_costs(tmp_path: Path) -> None:
+    words = [word for word in SMALL if not word.startswith(("task=", "space.drafting"))]
+    words += ["task=[waiting_line/copy,waiting_line/reverse]", "space.drafting=[none,'freedave:draft_length=2']"]
+    found = tune([*words, "cost=positions", "tries=3"], out=tmp_path)
+    assert found.chosen is not None and found.chosen.cost < found.reference.cost
+    assert {path.name for path in (tmp_path / "answers").iterdir()} == {"waiting_line-copy", "waiting_line-reverse"}
+
+
+def test_questions_of_a_file(tmp_path: Path) -> None:
+    pairs = [(a, b) for a in range(11, 95, 4) for b in (13, 38, 57)]
+    lines = [json.dumps({"prompt": f"{a}+{b}=", "answer": f",{a + b}"}) for a, b in pairs]
+    (tmp_path / "own.jsonl").write_text("\n".join(lines) + "\n")
+    words = [word for word in SMALL if not word.startswith("task=")]
+    words += ["task=questions", f"task.path={tmp_path}/own.jsonl", "task.match=contains", "tries=2"]
+    found = tune([*words, "max_new_tokens=32"], out=tmp_path / "tuned")
+    assert found.chosen is not None
+    assert yaml.safe_load((tmp_path / "tuned" / "tuned.yaml").read_text())["settings"]["max_new_tokens"] == 32
+    with pytest.raises(SettingsError, match=r"too few questions: .*there are 63 in all"):
+        tune([*words, "epsilon=0.02"], out=tmp_path / "other")
+
+
 def test_optuna_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SettingsError, match=r"pip install 'dlm\[tune\]'"):
@@ -197,9 +218,9 @@ def test_settings_as_overrides_and_for_a_person() -> None:
     space = Space.of(node)
     assert space.ranges["threshold"]["threshold"] == Interval(0.5, 0.98765)
     setting = space.ask(Trial())
-    assert label_of(setting) == "threshold:temperature=0.2 0.988, blocks 8, dual"
+    assert label_of(setting) == "threshold:temperature=0.2 0.98765, blocks 8, dual"
     assert overrides_of(setting) == [
-        "sampler=threshold", "sampler.temperature=0.2", "sampler.threshold=0.988", "blocks=fixed", "blocks.length=8",
+        "sampler=threshold", "sampler.temperature=0.2", "sampler.threshold=0.98765", "blocks=fixed", "blocks.length=8",
         "cache=dual", "drafting=none",
     ]  # fmt: skip
     first = space.first(1, {"threshold": 0.9})

@@ -76,7 +76,8 @@ class Space:
         for key, span in self._searched(setting["sampler"]).items():
             name = f"{setting['sampler']}.{key}"  # a name of its own: one sampler's threshold is not another's
             if isinstance(span, Interval):
-                setting[f"sampler.{key}"] = float(f"{trial.suggest_float(name, span.low, span.high):.{DIGITS}g}")
+                found = float(f"{trial.suggest_float(name, span.low, span.high):.{DIGITS}g}")
+                setting[f"sampler.{key}"] = min(span.high, max(span.low, found))
             else:
                 setting[f"sampler.{key}"] = trial.suggest_categorical(name, span)
         return setting
