@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,7 +15,6 @@ from dlm.configuration import check_switches, compose_config
 from dlm.words import counted, visible
 
 if TYPE_CHECKING:
-    from dlm.evaluation.tuning.search import Candidate
     from dlm.evaluation.tuning.tune import Tuned
 
 HELP = """dlm tune: how fast can it go without losing answers? The cheapest setting, with a certificate.
@@ -64,8 +63,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     """Run the command; 1 when nothing could be certified, else 0."""
     from dlm.evaluation.tuning.tune import tune
 
-    kept = [o for o in overrides if not o.partition("=")[0].startswith(("task.", "+task."))]
-    config = compose_config("tune", [o for o in kept if o.startswith("pictures=")])
+    config = compose_config("tune", [o for o in overrides if o.startswith("pictures=")])
     check_switches(config, "pictures")
     folder_of(texts.get("out", config.out), config.pictures)
     tuned = tune([*overrides, *(f"{key}={text}" for key, text in texts.items())], quiet=False)
@@ -83,28 +81,26 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         console.print(said, highlight=False, markup=False)
         return 0
     near = tuned.nearest
-    what = "none is cheaper than the reference" if near is None else f"the nearest is {_told(near)}"
+    what = "none is cheaper than the reference" if near is None else f"the nearest is {near.label}"
+    if near is not None:
+        figures = near.figures
+        what += f", which loses {figures['loss']:.1%} of {figures['questions']} questions ({_span(figures)})"
     print(
-        f"dlm: no setting is certified to lose at most {plan.epsilon:g}: {what}; allow a larger epsilon or delta, more"
-        " questions (certify=) or tries, in a new out=",
+        f"dlm: no setting is certified to lose at most {plan.epsilon:g}: {visible(what)}; allow a larger epsilon or"
+        " delta, more questions (certify=) or tries, in a new out=",
         file=sys.stderr,
     )
     return 1
 
 
-def _told(one: Candidate) -> str:
-    figures = one.figures
-    if "loss" not in figures:
-        return visible(one.label)
-    return visible(f"{one.label}, which loses {figures['loss']:.1%} of {figures['questions']} questions"
-                   f" ({100 * figures['low']:.1f} to {100 * figures['high']:.1f})")  # fmt: skip
+def _span(figures: dict[str, Any]) -> str:
+    return f"{100 * figures['low']:.1f} to {100 * figures['high']:.1f}"
 
 
 def _table(tuned: Tuned) -> Table:
     plan = tuned.plan
-    title = (
-        f"{', '.join(task[0].partition('=')[2] for task in plan.tasks)}: at most {plan.epsilon:g} below the reference"
-    )
+    tasks = ", ".join(task[0].partition("=")[2] for task in plan.tasks)
+    title = f"{tasks}: at most {plan.epsilon:g} below the reference"
     table = Table(title=Text(visible(title)), title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=0)
     table.add_column("setting", overflow="fold")
     for heading in (plan.cost, "score", "lost, %", "(interval)", "n", ""):
@@ -112,7 +108,7 @@ def _table(tuned: Tuned) -> Table:
     for one in (tuned.reference, *tuned.front):
         figures, ours = one.figures, one is tuned.reference
         lost = "" if ours else f"{100 * figures['loss']:.1f}"
-        span = "" if ours else f"{100 * figures['low']:.1f}, {100 * figures['high']:.1f}"
+        span = "" if ours else _span(figures)
         status = {"reference": "", "tried": ""}.get(one.status, one.status)
         style = "bold" if one is tuned.chosen else ""
         table.add_row(Text(visible(one.label), style=style), f"{figures['cost']:.2f}", f"{figures['score']:.1%}", lost,

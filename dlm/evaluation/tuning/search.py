@@ -44,6 +44,11 @@ class Candidate:
     prospect: float = 0.0  # of being certified, by the choosing questions: 1 or more is good
     test: Verdict | None = None  # on the certifying questions; then all figures are over those
 
+    def ask(self, answers: Answers, first: int, last: int) -> None:
+        """Ask further questions. Raises SettingsError as :meth:`Answers.get` does."""
+        scores, costs = answers.get(self.overrides, first, last)
+        self.scores, self.costs = np.concatenate([self.scores, scores]), np.concatenate([self.costs, costs])
+
     @property
     def cost(self) -> float:
         """Mean cost of a question; infinite where none was asked."""
@@ -132,13 +137,11 @@ def _looked_at(setting: Setting, plan: Plan, answers: Answers, reference: Candid
     level, certify = plan.level, answers.most - plan.choose
     for last in sorted({math.ceil(share * total) for share in LOOKS}):
         try:
-            more = answers.get(candidate.overrides, len(candidate.scores), last)
+            candidate.ask(answers, len(candidate.scores), last)
         except SettingsError as error:  # StorageError and what no setting is at fault for go on up
             candidate.status = PRUNED if isinstance(error, Unanswered) else REFUSED
             candidate.reason = str(error).splitlines()[0]
             return candidate, WORST
-        candidate.scores = np.concatenate([candidate.scores, more[0]])
-        candidate.costs = np.concatenate([candidate.costs, more[1]])
         candidate.losses = reference.scores[:last] - candidate.scores
         candidate.prospect = prospect(candidate.losses, plan.epsilon, level, certify)
         # What it can still come to: nothing is lost of the rest.

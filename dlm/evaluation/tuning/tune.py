@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
@@ -18,7 +19,7 @@ from rich.markup import escape
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import LINE_EVERY, progress_bar
 from dlm.evaluation.store import read_json
-from dlm.evaluation.tuning.answers import Answers, Floats, Unanswered
+from dlm.evaluation.tuning.answers import Answers, Unanswered
 from dlm.evaluation.tuning.certificate import CERTIFIED, OPEN, UNDECIDED, shortlist, verdict
 from dlm.evaluation.tuning.plan import RECORD, Plan
 from dlm.evaluation.tuning.search import PRUNED, REFUSED, TRIED, Candidate, search
@@ -90,7 +91,7 @@ def tune(overrides: Sequence[str] = (), *, out: str | Path | None = None, quiet:
     with _telling(quiet) as tell:
         tell("the reference on the choosing questions", 0, None)
         reference = Candidate("reference", list(plan.reference), "reference", prospect=1.0)
-        reference.scores, reference.costs = answers.get(plan.reference, 0, plan.choose)
+        reference.ask(answers, 0, plan.choose)
         for task, one in enumerate(questions):
             mine = [s for s, (at, _) in zip(reference.scores, asked.places, strict=False) if at == task]
             if mine and not any(mine):
@@ -122,35 +123,26 @@ def _certify(
         if chosen is not None:
             one.status = NOT_REACHED
             continue
-        scores, costs, choosing, found = np.zeros(0), np.zeros(0), one.losses, None
+        asked, found = Candidate(one.label, one.overrides), None
         while found is None or found.status == OPEN:
-            tell(f"certifying {one.label} ({number + 1} of {len(places)})", len(scores), most)
-            first = plan.choose + len(scores)
+            tell(f"certifying {one.label} ({number + 1} of {len(places)})", len(asked.scores), most)
+            first = plan.choose + len(asked.scores)
             last = min(first + STEP, plan.choose + most)
             if last > len(reference.scores):
-                asked = answers.get(plan.reference, len(reference.scores), last)
-                reference.scores, reference.costs = (
-                    _joined(reference.scores, asked[0]),
-                    _joined(reference.costs, asked[1]),
-                )
+                reference.ask(answers, len(reference.scores), last)
             try:
-                asked = answers.get(one.overrides, first, last)
+                asked.ask(answers, first, last)
             except Unanswered as error:
                 one.status, one.reason = UNDECIDED, str(error)
                 break
-            scores, costs = _joined(scores, asked[0]), _joined(costs, asked[1])
-            found = verdict(choosing, reference.scores[plan.choose : last] - scores, plan.epsilon, plan.level, most)
+            asked.losses = reference.scores[plan.choose : last] - asked.scores
+            found = verdict(one.losses, asked.losses, plan.epsilon, plan.level, most)
         else:
             one.status, one.test, n = found.status, found, found.n
-            one.scores, one.costs = scores[:n], costs[:n]
-            one.losses = reference.scores[plan.choose : plan.choose + n] - one.scores
+            one.scores, one.costs, one.losses = asked.scores[:n], asked.costs[:n], asked.losses[:n]
             chosen = one if found.status == CERTIFIED else None
     reference.losses = np.zeros(len(reference.scores))
     return chosen
-
-
-def _joined(some: Floats, more: Floats) -> Floats:
-    return np.concatenate([some, more])
 
 
 def _write(tuned: Tuned) -> None:
@@ -169,7 +161,7 @@ def _write(tuned: Tuned) -> None:
         shared.insert(0, f"model={read_json(plan.out / RECORD)['model']['choice']}")
     pairs = (override.lstrip("+").partition("=") for override in [*shared, *chosen.overrides] if "{" not in override)
     whole = {
-        "settings": {key: yaml.safe_load(value) for key, _, value in pairs},
+        "settings": {key: _value(text) for key, _, text in pairs},
         "promise": f"with probability {1 - plan.delta:g} the expected score is at most {plan.epsilon:g} below that of"
         f" {' '.join(plan.reference)}",
         "tasks": [" ".join(task) for task in plan.tasks],
@@ -178,6 +170,14 @@ def _write(tuned: Tuned) -> None:
     }
     head = "# Found by `dlm tune`; any command takes it as experiment=THIS_FILE. Its settings are read as data.\n"
     write_whole(plan.out / SETTINGS, head + yaml.safe_dump(whole, sort_keys=False, width=110))
+
+
+def _value(text: str) -> Any:
+    """What an override says; YAML would take 1e-05 for a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def _plain(c: Candidate) -> dict[str, Any]:
