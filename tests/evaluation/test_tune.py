@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import dlm
 from dlm.cli import main
 from dlm.errors import SettingsError
 from dlm.evaluation import tune
+from dlm.evaluation.lines import Busy, LineFile
 from dlm.evaluation.tuning.answers import Asked
 from dlm.evaluation.tuning.space import Interval, Space, label_of, overrides_of
 from tests.evaluation.forks import Fork, killed_while_writing
@@ -179,6 +181,11 @@ def test_optuna_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SettingsError, match=r"pip install 'dlm\[tune\]'"):
         tune(SMALL, out=tmp_path)
+
+
+def test_a_folder_that_is_in_use_is_left_alone(whole: Path) -> None:
+    with closing(LineFile(whole / "lock")), pytest.raises(Busy, match="another process is writing .*lock: wait"):
+        tune(SMALL, out=whole)
 
 
 def test_a_storage_that_is_none(tmp_path: Path) -> None:

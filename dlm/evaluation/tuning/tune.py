@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import yaml
 from rich.markup import escape
 
 from dlm.errors import SettingsError
+from dlm.evaluation.lines import LineFile
 from dlm.evaluation.progress import LINE_EVERY, progress_bar
 from dlm.evaluation.store import read_json
 from dlm.evaluation.tuning.answers import Answers, Unanswered
@@ -26,7 +27,7 @@ from dlm.evaluation.tuning.search import PRUNED, REFUSED, TRIED, Candidate, sear
 from dlm.files import write_json, write_whole
 
 STEP = 64  # certifying questions between two looks
-SETTINGS, CERTIFICATE = "tuned.yaml", "certificate.json"
+SETTINGS, CERTIFICATE, LOCK = "tuned.yaml", "certificate.json", "lock"
 NOT_REACHED = "not reached"
 Tell = Callable[[str, int, int | None], None]  # what is being done, how far it is, and of how much
 
@@ -88,7 +89,7 @@ def tune(overrides: Sequence[str] = (), *, out: str | Path | None = None, quiet:
     questions = [point.questions for point in points]
     asked = answers.asked = plan.draw(questions)
     plan.claim(points)
-    with _telling(quiet) as tell:
+    with closing(LineFile(plan.out / LOCK)), _telling(quiet) as tell:
         tell("the reference on the choosing questions", 0, None)
         reference = Candidate("reference", list(plan.reference), "reference", prospect=1.0)
         reference.ask(answers, 0, plan.choose)
