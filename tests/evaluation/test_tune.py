@@ -184,7 +184,7 @@ def test_optuna_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_a_folder_that_is_in_use_is_left_alone(whole: Path) -> None:
-    with closing(LineFile(whole / "lock")), pytest.raises(Busy, match="another process is writing .*lock: wait"):
+    with closing(LineFile(whole / "lock")), pytest.raises(Busy, match=r"another process is writing .*lock: wait"):
         tune(SMALL, out=whole)
 
 
