@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("dlm.commands.report", "tables, pictures and a page of what `dlm eval` has kept"),
     "tasks": ("dlm.commands.tasks", "the tasks there are, and what a question looks like"),
     "compare": ("dlm.commands.compare", "samplers side by side on the same held-out questions"),
+    "tune": ("dlm.commands.tune", "the cheapest setting that loses at most epsilon, with a certificate"),
     "trace": ("dlm.commands.trace", "replay what a run recorded: in the terminal, as a page, as heat maps"),
     "drift": ("dlm.commands.drift", "how far a cache's answers are from the exact ones, step by step"),
     "lm-eval": ("dlm.commands.lm_eval", "the tasks of lm-evaluation-harness with any model, sampler and cache"),
@@ -47,9 +48,11 @@ examples:
   dlm eval -m sampler=threshold,credit sampler.threshold=0.7,0.8,0.9 task=waiting_line/copy,puzzle/sudoku out=runs
   dlm report runs
   dlm compare task=waiting_line/copy 'samplers=[threshold,topk,factor]' n=20
+  dlm tune task=waiting_line/insert_random epsilon=0.02 delta=0.05 out=tuned
   dlm drift cache=dual n=4 max_new_tokens=32 out=drift
   dlm bench bench.shapes=[tiny,narrow]
 
+experiment=FILE, in any command: the settings of a file that `dlm tune` wrote; what stands beside it wins.
 --config-dir DIR, in any command: samplers, caches, tasks and grids of your own are found as DIR/sampler/NAME.yaml etc.
 
 dlm COMMAND --help explains a command; dlm --version prints the version.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +31,7 @@ def readable(override: str) -> str:
     """An override with what a person means made plain: ``\\n`` in a quoted text is a newline, and a path may hold
     blanks, letters of any script, or nothing but digits."""
     key, equals, value = override.partition("=")
-    if (key == "model" or key.lstrip("+").rpartition(".")[2] in _PATHS) and not _PLAIN.fullmatch(value):
+    if (key in ("model", "experiment") or key.lstrip("+").rpartition(".")[2] in _PATHS) and not _PLAIN.fullmatch(value):
         return f"{key}={','.join(p if not p or _PLAIN.fullmatch(p) else quoted(p) for p in value.split(','))}"
     if not equals or not re.search("['\"]", value):
         return override
@@ -50,23 +51,16 @@ def as_meant(overrides: Sequence[str]) -> list[str]:
     return meant
 
 
-def with_cache(command: str, overrides: Sequence[str]) -> list[str]:
+def with_cache(overrides: Sequence[str], known: Collection[str]) -> list[str]:
     """Overrides as :func:`as_meant` gives them; where the model's attention has blocks and no cache is named, with
-    ``cache=block_causal``, which gives the same tokens for less."""
+    ``cache=block_causal``, which gives the same tokens for less. ``known``: what the command knows."""
     groups = {override.partition("=")[0].lstrip("+~").partition(".")[0] for override in overrides}
-    if "model" not in groups or "cache" in groups or "cache" not in _defaults(command):
+    if "model" not in groups or "cache" in groups or "cache" not in known:
         return list(overrides)
     given = {key: value.strip("'\"") for key, _, value in (override.partition("=") for override in overrides)}
     name, folder = given.get("model"), given.get("model.path") or given.get("model.name_or_path")
     blocks = _has_blocks(Path(folder).expanduser()) if folder is not None else _names_blocks(str(name))
     return [*overrides, "cache=block_causal"] if blocks else list(overrides)
-
-
-@lru_cache(maxsize=32)
-def _defaults(command: str) -> frozenset[str]:
-    """The groups that a command's configuration has."""
-    entries = yaml.safe_load((config_dir() / f"{command}.yaml").read_text())["defaults"]
-    return frozenset(str(key).split()[-1] for entry in entries if isinstance(entry, dict) for key in entry)
 
 
 @lru_cache(maxsize=32)
@@ -84,6 +78,58 @@ def _has_blocks(folder: Path) -> bool:
         config = read_config(folder)[1]
         return config.block_field is not None and bool(getattr(config, config.block_field))
     return False
+
+
+def with_experiment(overrides: Sequence[str], known: Collection[str]) -> list[str]:
+    """``experiment=FILE`` as the settings that the file holds (`dlm tune` writes such); what stands beside it wins. The
+    file is data: a choice of a group, or a plain value for one of its settings, and nothing that is called.
+
+    Args:
+        known: what the command knows; settings of other things are passed over.
+
+    Raises:
+        SettingsError: there is no such file, or something else stands in it.
+    """
+    given = [override.partition("=")[2] for override in overrides if override.startswith("experiment=")]
+    rest = [override for override in overrides if not override.startswith("experiment=")]
+    mine: dict[str, str] = {}
+    for name in given:
+        mine |= {key: text for key, text in _experiment(name.strip("'\"")).items() if key.partition(".")[0] in known}
+    said = {override.partition("=")[0].lstrip("+~") for override in rest}
+    return [*(f"{key}={text}" for key, text in mine.items() if not {key, key.partition(".")[0]} & said), *rest]
+
+
+def _experiment(name: str) -> dict[str, str]:
+    places = [Path(name + ending).expanduser() for ending in ("", ".yaml")]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise SettingsError(f"experiment={name}: there is no such file; `dlm tune` writes one, OUT/tuned.yaml")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))["settings"]
+        return {str(key): _data(str(key), value) for key, value in settings.items()}
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(f"{path} holds no settings (a mapping of that name is looked for)") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _data(key: str, value: object) -> str:
+    """A setting of an experiment, as an override spells it. Raises ValueError: it is more than data."""
+    group = key.partition(".")[0]
+    if not re.fullmatch(r"[a-z]\w*(\.[a-z]\w*)*", key) or (group not in GROUPS and key != "max_new_tokens"):
+        raise ValueError(f"{key!r} is no setting that an experiment may hold: {', '.join(GROUPS)}, max_new_tokens")
+    if group == key and group in GROUPS:
+        path = group == "model" and isinstance(value, str) and ("/" in value or value.startswith((".", "~")))
+        if value not in choices(group) and not path:
+            raise ValueError(f"unknown {group} {value!r}; known are {', '.join(choices(group))}")
+        return quoted(str(value)) if path else str(value)
+    entries = value if isinstance(value, list) else [value]
+    if not all(entry is None or isinstance(entry, str | bool | int | float) for entry in entries):
+        raise ValueError(f"{key} must be a plain value or a list of some, got {value!r}")
+    if any(isinstance(entry, str) and "${" in entry for entry in entries):
+        raise ValueError(f"{key} must be a plain value, without ${{...}}, got {value!r}")
+    spelt = [quoted(entry) if isinstance(entry, str) else json.dumps(entry) for entry in entries]
+    return f"[{','.join(spelt)}]" if isinstance(value, list) else spelt[0]
 
 
 def taken_out(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:

