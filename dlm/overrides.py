@@ -38,16 +38,32 @@ def readable(override: str) -> str:
 
 
 def as_meant(overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra reads them: ``model=FOLDER`` is ``model=local model.path=FOLDER``."""
+    """Overrides as Hydra reads them: ``model=FOLDER`` is ``model=local model.path=FOLDER``, and
+    ``constraint.regex=PATTERN`` a part of the sampler's."""
     meant: list[str] = []
     for override in map(readable, overrides):
         key, _, value = override.partition("=")
         name = value[1:-1] if value[:1] in ("'", '"') else value
-        if key == "model" and ("/" in name or name.startswith((".", "~"))) and name not in choices("model"):
+        if key.partition(".")[0] == "constraint":
+            meant.append(f"sampler.constraint={_constraint(key, name)}")
+        elif key == "model" and ("/" in name or name.startswith((".", "~"))) and name not in choices("model"):
             meant += ["model=local", f"model.path={quoted(name) if name == value else value}"]
         else:
             meant.append(override)
     return meant
+
+
+def _constraint(key: str, value: str) -> str:
+    """The part that ``constraint.regex=`` or ``constraint.json_schema=`` (a file, or the schema itself) stands for."""
+    kinds = {"constraint.regex": "Regex", "constraint.json_schema": "JsonSchema"}
+    if key not in kinds:
+        raise SettingsError(f"{key} is no setting: use constraint.regex=PATTERN or constraint.json_schema=FILE")
+    if kinds[key] == "JsonSchema" and not value.lstrip().startswith("{"):
+        path = Path(value).expanduser()
+        if not path.is_file():
+            raise SettingsError(f"constraint.json_schema={value} is no file, and no schema such as '{{\"type\": ...}}'")
+        value = path.read_text()
+    return f"{{_target_: samplers.{kinds[key]}, pattern: {quoted(value)}}}"
 
 
 def with_cache(command: str, overrides: Sequence[str]) -> list[str]:
