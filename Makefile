@@ -59,5 +59,5 @@ $(VENV)/.decoding: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.decoding
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plot,eval,sweep,quantize,adapters,tune]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plot,eval,sweep,quantize,adapters,constraints,tune]'
 	touch $@

@@ -16,17 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlm.building import build, role_of, typed
 from dlm.errors import SettingsError
-from dlm.overrides import (
-    GROUPS,
-    as_meant,
-    choices,
-    config_dir,
-    config_dirs,
-    quoted,
-    taken_out,
-    with_cache,
-    with_experiment,
-)
+from dlm.overrides import GROUPS, choices, complete, config_dir, config_dirs, quoted, taken_out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -164,7 +154,7 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
     Raises SettingsError: what :func:`compose` refuses, or a module of the user's hides a package of ours.
     """
     check_packages()
-    overrides = with_experiment(overrides, _known(name))
+    overrides = complete(name, overrides)
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -175,7 +165,7 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
         try:
             with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
                 try:
-                    rest, parts = taken_out(with_cache(as_meant(overrides), _known(name)))
+                    rest, parts = taken_out(overrides)
                     rest += [f"hydra.searchpath=[{','.join(quoted(f'file://{f}') for f in own)}]"] if own else []
                     config = hydra.compose(name, rest, return_hydra_config=chosen)
                     _with_parts(config, parts)
@@ -190,15 +180,6 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
         finally:
             GlobalHydra.instance().clear()
             GlobalHydra.instance().hydra = outer
-
-
-@lru_cache(maxsize=32)
-def _known(name: str) -> frozenset[str]:
-    """The groups and the settings of a command's configuration."""
-    import yaml
-
-    node = yaml.safe_load((config_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
-    return frozenset([*node, *(group for entry in node["defaults"] if isinstance(entry, dict) for group in entry)])
 
 
 def check_packages() -> None:
@@ -226,8 +207,7 @@ class Composer:
 
     def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Raises SettingsError as :func:`compose_config` and :func:`plain_of` do."""
-        known = _known(self._name)
-        overrides = with_cache(as_meant(with_experiment(overrides, known)), known)
+        overrides = complete(self._name, overrides)
         try:
             if any(o.startswith(("+", "~", "hydra")) or "{" in o or "@" in o for o in overrides):
                 raise ValueError("Hydra reads it")

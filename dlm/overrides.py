@@ -38,20 +38,49 @@ def readable(override: str) -> str:
     return key + "=" + re.sub(r"\\.", lambda found: _ESCAPED.get(found[0], found[0]), value)
 
 
+def complete(command: str, overrides: Sequence[str]) -> list[str]:
+    """Overrides of a command as Hydra reads them, with what an experiment and the model's own cache add to them."""
+    known = _known(command)
+    return _with_cache(as_meant(_with_experiment(overrides, known)), known)
+
+
+@lru_cache(maxsize=32)
+def _known(command: str) -> frozenset[str]:
+    """The groups and the settings of a command's configuration."""
+    node = yaml.safe_load((config_dir() / f"{command}.yaml").read_text(encoding="utf-8"))
+    return frozenset([*node, *(group for entry in node["defaults"] if isinstance(entry, dict) for group in entry)])
+
+
 def as_meant(overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra reads them: ``model=FOLDER`` is ``model=local model.path=FOLDER``."""
+    """Overrides as Hydra reads them: ``model=FOLDER`` is ``model=local model.path=FOLDER``, and
+    ``constraint.regex=PATTERN`` a part of the sampler's."""
     meant: list[str] = []
     for override in map(readable, overrides):
         key, _, value = override.partition("=")
         name = value[1:-1] if value[:1] in ("'", '"') else value
-        if key == "model" and ("/" in name or name.startswith((".", "~"))) and name not in choices("model"):
+        if key.partition(".")[0] == "constraint":
+            meant.append(f"sampler.constraint={_constraint(key, name)}")
+        elif key == "model" and ("/" in name or name.startswith((".", "~"))) and name not in choices("model"):
             meant += ["model=local", f"model.path={quoted(name) if name == value else value}"]
         else:
             meant.append(override)
     return meant
 
 
-def with_cache(overrides: Sequence[str], known: Collection[str]) -> list[str]:
+def _constraint(key: str, value: str) -> str:
+    """The part that ``constraint.regex=`` or ``constraint.json_schema=`` (a file, or the schema itself) stands for."""
+    kinds = {"constraint.regex": "Regex", "constraint.json_schema": "JsonSchema"}
+    if key not in kinds:
+        raise SettingsError(f"{key} is no setting: use constraint.regex=PATTERN or constraint.json_schema=FILE")
+    if kinds[key] == "JsonSchema" and not value.lstrip().startswith("{"):
+        path = Path(value).expanduser()
+        if not path.is_file():
+            raise SettingsError(f"constraint.json_schema={value} is no file, and no schema such as '{{\"type\": ...}}'")
+        value = path.read_text()
+    return f"{{_target_: samplers.{kinds[key]}, pattern: {quoted(value)}}}"
+
+
+def _with_cache(overrides: Sequence[str], known: Collection[str]) -> list[str]:
     """Overrides as :func:`as_meant` gives them; where the model's attention has blocks and no cache is named, with
     ``cache=block_causal``, which gives the same tokens for less. ``known``: what the command knows."""
     groups = {override.partition("=")[0].lstrip("+~").partition(".")[0] for override in overrides}
@@ -80,12 +109,10 @@ def _has_blocks(folder: Path) -> bool:
     return False
 
 
-def with_experiment(overrides: Sequence[str], known: Collection[str]) -> list[str]:
+def _with_experiment(overrides: Sequence[str], known: Collection[str]) -> list[str]:
     """``experiment=FILE`` as the settings that the file holds (`dlm tune` writes such); what stands beside it wins. The
-    file is data: a choice of a group, or a plain value for one of its settings, and nothing that is called.
-
-    Args:
-        known: what the command knows; settings of other things are passed over.
+    file is data: a choice of a group, or a plain value for one of its settings, and nothing that is called. Settings
+    that the command does not know are passed over.
 
     Raises:
         SettingsError: there is no such file, or something else stands in it.

@@ -16,6 +16,7 @@ from samplers.budgets.ascending import Ascending, AscendingBlocks
 from samplers.budgets.block_steps import BlockSteps
 from samplers.budgets.time_grid import TimeGrid
 from samplers.budgets.uniform import CarryOver, Uniform
+from samplers.constraints.regular import JsonSchema, Regex
 from samplers.ends import BanEnd, EndBlock, EndOfText, EndRejection, SuppressEnd
 from samplers.exits.answer_gap import AnswerGap, AnswerRegion, Smooth, Stages
 from samplers.learn2pd.oracle import Oracle, OracleEscape
@@ -65,11 +66,11 @@ __all__ = [
     "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "Credit", "Dawn", "Dimple",
     "Earliest", "Editing", "EndBlock", "EndOfText", "EndRejection", "EntropyBound", "EntropyThreshold", "Factor",
     "FallingConfidence", "FirstOfBlock", "Fixed", "FlooredShares", "Frechet", "GrowingBlocks", "Hierarchy",
-    "HierarchyRemask", "Intersect", "Klass", "Learn2PD", "LocalLeap", "Lookahead", "Margin", "MeanThreshold",
-    "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "Probability", "Random",
-    "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence", "SlidingBlocks",
-    "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union", "Whole",
-    "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "credit", "dawn", "dimple",
+    "HierarchyRemask", "Intersect", "JsonSchema", "Klass", "Learn2PD", "LocalLeap", "Lookahead", "Margin",
+    "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "Probability",
+    "Random", "Regex", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence",
+    "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union",
+    "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "credit", "dawn", "dimple",
     "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "eb", "entropy", "entropy_threshold",
     "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask", "klass", "learn2pd",
     "llada2", "localleap", "lopa", "margin", "oracle", "pc", "prophet", "random", "rcr", "remdm", "saber", "sched",

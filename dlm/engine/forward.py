@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlm.engine.answers import Answers
 from dlm.engine.canvas import Canvas
+from dlm.engine.constraint import ConstraintRun
 from dlm.engine.noise import Purpose, uniform
 from dlm.engine.plan import Branches, BranchPlan, Feed, FeedMemory, ForwardPlan, PackedBranches
 from dlm.engine.proposal import Proposal, Statistic, Vocabulary, divergence, logit_gap, probability, propose, wide
@@ -120,6 +121,8 @@ class Forward:
         watch: receives the time marks.
         longest: most positions of a block, which is what a shadow block takes.
         shift: a proposal for position p comes from row p - shift (:class:`dlm.models.backbone.ModelDescription`).
+        constraint: what sees to it that answers are such as were asked for.
+        region: positions of the longest generated region.
         answers: asks the transforms.
         hits: for each layer with experts how many of them each call since the last step reached.
     """
@@ -131,6 +134,8 @@ class Forward:
     watch: Stopwatch
     longest: int
     shift: int
+    constraint: ConstraintRun | None = None
+    region: int = 0
     answers: Answers = field(default_factory=Answers, init=False)
     hits: list[Int[Tensor, ""]] = field(default_factory=list, init=False)
     _rows: int = field(default=0, init=False)
@@ -241,7 +246,10 @@ class Forward:
                         None if noise is None else noise[lines],
                     )
                 )
-        return Proposal.cat(proposals).reshape(*positions.shape)
+        proposal = Proposal.cat(proposals).reshape(*positions.shape)
+        if self.constraint is None:
+            return proposal
+        return self.constraint.settle(canvas, blocks, positions, proposal, self.region)
 
     def _chunk(
         self,
@@ -267,8 +275,11 @@ class Forward:
                 transform.step, (logits, at, memories[i]), ("float",), logits.shape
             )
         state.transforms = tuple(memories)
+        weighed = None if self.constraint is None else self.constraint.weigh(logits, uniforms)
         proposal = propose(logits, self.vocabulary, self.sampler.proposer, needs, uniforms)
-        return replace(proposal, gap=gap, kl=kl) if gap is not None or kl is not None else proposal
+        if gap is None and kl is None and weighed is None:
+            return proposal
+        return replace(proposal, gap=gap, kl=kl, weighed=weighed)
 
     def shadow(self, canvas: Canvas, blocks: BlockState, seen: Seen) -> Float[Tensor, "B W"] | None:
         """What the shadow slots give to the tokens that now stand at their positions; None without a shadow."""

@@ -147,7 +147,15 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         self.rules = SamplerRun.fitted(self.sampler, self.policy.stores, jobs)
         self.watch = Stopwatch(device)
         vocabulary, longest = Vocabulary.of(about, self.sampler.proposer), self.rules.longest
-        self.forward = Forward(decoder.model, self.sampler, needs, vocabulary, self.watch, longest, about.shift)
+        constraint = None
+        if self.sampler.constraint is not None:
+            constraint = self.sampler.constraint.open(vocabulary, self.sampler.proposer, about.eos_ids, device)
+            for job in jobs:
+                constraint.admit(job)
+        self.forward = Forward(
+            decoder.model, self.sampler, needs, vocabulary, self.watch, longest, about.shift, constraint,
+            max(job.end - job.start for job in jobs),
+        )  # fmt: skip
         tools = StepTools(self.rules, self.forward, about)
         with torch.inference_mode():
             place = Place(SpecialIds(about.mask_id, about.eos_ids), device)

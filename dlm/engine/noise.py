@@ -39,6 +39,7 @@ class Purpose(enum.IntEnum):
     SCORE = 2
     BERNOULLI = 3
     WITHOUT_REPLACEMENT = 4
+    CLASS = 5
 
 
 def row_key(seed: int, tokens: Sequence[int], repeat: int = 0) -> int:

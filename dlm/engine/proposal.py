@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dlm.engine.calls import Checked
@@ -139,6 +139,7 @@ class Proposal:
         gap: largest minus second-largest raw logit, before any transform (Prophet). ``[*R]``
         kl: KL(now || the row's previous forward) of the raw distribution, in nats; inf where there was none
             (KLASS). ``[*R]``
+        weighed: what a constraint must know (:class:`dlm.engine.constraint.ConstraintRun`). ``[*R, C, K]``
         top_token, top_prob, top_logit: the likeliest ids that may be proposed, the best first, with probability and
             logit after the transforms, before temperature and truncation (``candidates``). ``[*R, K]``
     """
@@ -152,6 +153,12 @@ class Proposal:
     top_token: Int[Tensor, "*R K"] | None = None
     top_prob: Float[Tensor, "*R K"] | None = None
     top_logit: Float[Tensor, "*R K"] | None = None
+    weighed: Float[Tensor, "*R C K"] | None = None
+
+    def settled(self, where: Bool[Tensor, "B N"], token: Int[Tensor, "B N"], prob: Float[Tensor, "B N"]) -> Proposal:
+        """Other tokens and probabilities ``where`` a constraint has its say."""
+        prob = torch.where(where, prob.to(self.prob.dtype), self.prob)
+        return replace(self, token=torch.where(where, token, self.token), prob=prob, weighed=None)
 
     def reshape(self, *shape: int) -> Proposal:
         """The same proposal, fresh from :func:`propose`, with its row axis reshaped."""
@@ -177,7 +184,7 @@ class Proposal:
     def _columns(self) -> tuple[Tensor | None, ...]:
         return (
             self.token, self.prob, self.margin, self.entropy, self.gap, self.kl,
-            self.top_token, self.top_prob, self.top_logit,
+            self.top_token, self.top_prob, self.top_logit, self.weighed,
         )  # fmt: skip
 
 
@@ -201,7 +208,7 @@ def propose(
     if not proposer.filters:
         token = _choose(x, vocabulary, proposer.temperature, uniforms) if proposer.temperature > 0 else None
         return _measure(x, vocabulary, token, needs)
-    shaped = _filter(x, vocabulary, proposer)
+    shaped = truncated(x, vocabulary, proposer)
     token = _choose(shaped, vocabulary, 1.0 if proposer.temperature > 0 else 0.0, uniforms)
     return _measure(shaped if proposer.confidence == "filtered" else x, vocabulary, token, needs)
 
@@ -353,7 +360,7 @@ def _invert_cdf(weight: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"]) -> 
     return bucket * _BUCKET + torch.minimum(inside, last)
 
 
-def _filter(x: Float[Tensor, "R V"], vocabulary: Vocabulary, proposer: Proposer) -> Float[Tensor, "R V"]:
+def truncated(x: Float[Tensor, "R V"], vocabulary: Vocabulary, proposer: Proposer) -> Float[Tensor, "R V"]:
     """Ban what may not be proposed, temper, then keep the nucleus, then the top k (Dream's order); what is cut becomes
     :data:`BANNED`. Banned ids take no part: truncation would otherwise spend the nucleus on them."""
     x = x / proposer.temperature if proposer.temperature > 0 else x.clone()

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from dlm.engine.calls import Checked
+from dlm.engine.constraint import Constraint
 from dlm.engine.interfaces import (
     BlockSchedule,
     Budget,
@@ -54,6 +55,7 @@ class Sampler(metaclass=Checked):
         stop: ends a row before its canvas is full.
         reviser: takes committed tokens back.
         probe: asks the model about versions of a row beside the row itself (:class:`dlm.speculation.probes.Probe`).
+        constraint: what every answer must be (:class:`samplers.Regex`, :class:`samplers.JsonSchema`).
         guidance: classifier-free guidance scale w, logits u + (w + 1)(c - u); 0 is off. Doubles the forwards.
 
     Raises:
@@ -72,6 +74,7 @@ class Sampler(metaclass=Checked):
     stop: StopRule | None = None
     reviser: Reviser | None = None
     probe: Any = None
+    constraint: Constraint | None = None
     guidance: float = 0.0
 
     def __post_init__(self) -> None:
@@ -88,6 +91,7 @@ class Sampler(metaclass=Checked):
         numbered |= {f"modifier{i}": part for i, part in enumerate(self.modifiers)}
         optional: dict[str, Part | None] = {"budget": self.budget, "selector": self.selector, "blocks": self.blocks}
         optional |= {"exit": self.exit, "stop": self.stop, "reviser": self.reviser, "probe": self.probe}
+        optional |= {"constraint": self.constraint}
         return numbered | {role: part for role, part in optional.items() if part is not None}
 
     def bind(self, tokenizer: Any, vocab_size: int) -> Sampler:
@@ -174,7 +178,7 @@ def _refusals(sampler: Sampler) -> Iterator[str]:
         yield f"probe: {type(sampler.probe).__name__} is no probe: it extends dlm.speculation.probes.Probe"
     for part in sampler.parts.values():
         yield from undeclared(part)
-    for rule in (_budget, _modifiers, _schedule, _reviser, _growth):
+    for rule in (_budget, _modifiers, _schedule, _reviser, _growth, _constraint):
         yield from rule(sampler)
     reason = None if sampler.probe is None else sampler.probe.clashes(sampler)
     if reason is not None:
@@ -276,6 +280,16 @@ def _growth(sampler: Sampler) -> Iterator[str]:
     found = [what for what, there in clashes.items() if there]
     if found:
         yield f"the blocks of {type(sampler.blocks).__name__} grow, which does not go with {' and '.join(found)}"
+
+
+def _constraint(sampler: Sampler) -> Iterator[str]:
+    """Whatever is committed of proposals that go together leaves an answer possible; nothing else does."""
+    if sampler.constraint is None:
+        return
+    if sampler.selector.rewrites:
+        yield f"{type(sampler.selector).__name__} replaces committed tokens, which a constraint took for granted"
+    if sampler.grows:
+        yield f"a constraint needs rows that do not grow, as they do with {type(sampler.blocks).__name__}"
 
 
 def _either(classes: Sequence[type]) -> str:

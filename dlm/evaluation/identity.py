@@ -75,6 +75,8 @@ def point_config(
     config["model"]["dtype"] = _dtype(config["model"])
     if config["sampler"].get("probe", "") is None:  # as folders written before probes have it
         config["sampler"]["lookahead"] = config["sampler"].pop("probe")
+    if config["sampler"].get("constraint", "") is None:  # as folders written before constraints have it
+        del config["sampler"]["constraint"]
     config["task"] = {k: v for k, v in config["task"].items() if k not in EVALUATION_KEYS} | {"name": task.name}
     config |= {"max_new_tokens": canvas, "form": plain["task"].get("form", "auto"), "identity": task.identity}
     canonical(config)

@@ -87,6 +87,11 @@ class FreeDave(Speculator):
                 f"drafting=freedave does not go with {' and '.join(found)} (sampler {sampler.name!r}): use"
                 " drafting=none"
             )
+        if self.spans_blocks and sampler.constraint is not None:
+            raise SettingsError(
+                "drafting.acceptance=eager proposes behind the block, which a constraint would take into account: use"
+                " acceptance=standard"
+            )
         if not cache.schedule_known:
             raise SettingsError(
                 f"drafting=freedave does not go with cache {type(cache).__name__}: what a step recomputes there depends"

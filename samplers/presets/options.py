@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, Literal, ParamSpec, TypedDict
 
 from dlm.engine.calls import Checked, arguments, hints_of
+from dlm.engine.constraint import Constraint
 from dlm.engine.interfaces import BlockSchedule, EarlyExit, LogitTransform, Score, ScoreModifier, Selector, StopRule
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
@@ -41,6 +42,7 @@ class Options(metaclass=Checked):
         transforms, modifiers: further logit transforms and score modifiers, behind the preset's own.
         exit: an early exit (:class:`samplers.AnswerGap`); null is off.
         stop: a stop rule in place of ``stop_at_end``; null is off.
+        constraint: what every answer must be (:class:`samplers.Regex`, :class:`samplers.JsonSchema`); null is off.
     """
 
     blocks: BlockSchedule | None = None
@@ -56,6 +58,7 @@ class Options(metaclass=Checked):
     modifiers: Sequence[ScoreModifier] = ()
     exit: EarlyExit | None = None
     stop: StopRule | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if self.stop_at_end and self.stop is not None:
@@ -77,6 +80,7 @@ class Options(metaclass=Checked):
             exit=self.exit or sampler.exit,
             stop=self.stop_rule or sampler.stop,
             guidance=self.guidance,
+            constraint=self.constraint,
         )
 
     @property
@@ -103,6 +107,7 @@ class SharedOptions(TypedDict, total=False):
     modifiers: Sequence[ScoreModifier]
     exit: EarlyExit | None
     stop: StopRule | None
+    constraint: Constraint | None
 
 
 def published(make: Callable[P, Sampler]) -> Callable[P, Sampler]:

@@ -1,0 +1,1 @@
+"""Constraints: what an answer must be."""
