@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-shapes test-slow test-gpu test-browser lint bench bench-quality help
+.PHONY: demo test test-shapes test-slow test-gpu test-browser lint bench bench-quality bench-front help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,12 +43,16 @@ bench: $(VENV)/.ready  ## seconds per forward and outside it, beside a naive dec
 	$(BIN)/dlm bench
 
 QUALITY ?= runs/quality
+FRONT ?= runs/front
 LIMIT ?= 30
 WORKERS ?= 2
 bench-quality: $(VENV)/.ready  ## every task x sampler on the tiny model; renews docs/parallelbench.md (resumable)
 	$(BIN)/dlm eval grid=tiny task.limit=$(LIMIT) workers=$(WORKERS) out=$(QUALITY)
 	$(BIN)/dlm report $(QUALITY) >/dev/null
 	$(BIN)/python scripts/bench_quality.py $(QUALITY)
+
+bench-front: $(VENV)/.ready  ## every sampler tuned alike, reported on other tasks; renews docs/front.md (resumable)
+	$(BIN)/python scripts/bench_front.py $(FRONT) --output docs/front.md
 
 # torch alone and first: on a machine with a CPU build at hand pip takes that, and nothing later replaces it.
 $(VENV)/.decoding: pyproject.toml constraints.txt
