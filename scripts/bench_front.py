@@ -140,13 +140,13 @@ def _reported(
     return Row(name, "" if setting is None else setting.label, scores, losses, costs, families)
 
 
-_ABOUT = """`make bench-front` tunes every preset by the same procedure: {tries} tries of `dlm tune`'s search, the first as
-published, on {choose} questions of one half of the packaged model's families. The cheapest setting that loses at most two points
-there (else the one that loses least) is asked {questions} questions of each family of the other half. No cache, blocks of the
-preset's own, FreeDave's drafts where the name says so. `loss`: against one token a forward on the same questions, in points, with
-the interval of a betting test at 95 %; `no worse`: shown to be at most two. `ms`: on a machine with other work. `ratio`: geometric
-mean over families of the forwards, against the best single published sampler that is no worse (or open, where none is).
-Ours: {ours}."""
+_ABOUT = """`make bench-front` tunes every preset by the same procedure: {tries} tries of `dlm tune`'s search, the first
+as published, on {choose} questions of one half of the packaged model's families. The cheapest setting that loses at
+most two points there (else the one that loses least) is asked {questions} questions of each family of the other half.
+No cache, blocks of the preset's own, FreeDave's drafts where the name says so. `loss`: against one token a forward on
+the same questions, in points, with the interval of a betting test at 95 %; `no worse`: shown to be at most two. `ms`:
+on a machine with other work. `ratio`: geometric mean over families of the forwards, against the best single published
+sampler that is no worse (or open, where none is). Ours: {ours}."""
 
 
 def _page(tables: list[list[Row]], given: argparse.Namespace) -> str:
