@@ -36,7 +36,6 @@ class Policy(Cache):
 
     Class attributes:
         block_always_fresh: whether the candidates of a block are recomputed at every one of its steps.
-        exact: whether feeding more positions changes nothing for the others.
         uniform_feed: whether every step of a block that is no refresh is fed the same positions.
         serves_branches: whether several branches of a row can look at what it keeps.
         composable: whether :class:`cache.run.Run` is all it keeps, so that another policy can be laid around it.

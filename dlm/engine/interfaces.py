@@ -102,8 +102,7 @@ class BlockSchedule(Part):
     """Which span of a row may be filled now."""
 
     def longest(self, region: int) -> int:
-        """The most positions one block can have when the longest generated region has ``region`` positions.
-        Raises SettingsError when the schedule does not fit such a region."""
+        """The most positions one block can have in a region of so many. SettingsError: it does not fit such a one."""
         raise NotImplementedError
 
     def most_open(self, region: int) -> int:
@@ -201,8 +200,7 @@ class Selector(_Planned):
 
     @property
     def always_commits(self) -> bool:
-        """Whether it chooses a position in every row that has one, where a budget it reads allows one; for other
-        selectors the decoder sees to that."""
+        """Whether it chooses a position in every row that has one; for other selectors the decoder sees to that."""
         return False
 
     @property
@@ -216,8 +214,7 @@ class Selector(_Planned):
         return False
 
     def step(self, view: StepView, state: State) -> tuple[Bool[Tensor, "B N"], State]:
-        """True where to commit. The decoder intersects with the eligible positions, and commits the best one
-        of a row that would otherwise commit nothing."""
+        """True where to commit; the decoder commits the best eligible one of a row that would commit nothing."""
         raise NotImplementedError
 
     def accepted(self, view: StepView) -> Bool[Tensor, "B N"] | None:
@@ -329,13 +326,17 @@ class Cache(metaclass=Checked):
         return False
 
     @property
+    def exact(self) -> bool:
+        """Whether feeding more positions changes nothing for the others."""
+        return False
+
+    @property
     def spans_blocks(self) -> bool:
         """Whether a block begins without everything being recomputed, so that drafts may reach into the next one."""
         return False
 
     def check(self, sampler: Any, description: Any) -> None:
-        """Raise SettingsError when the cache does not go with a :class:`dlm.engine.sampler.Sampler`, or with the
-        model's :class:`dlm.models.backbone.ModelDescription`."""
+        """Raise SettingsError when it does not go with a sampler, or with the model's description."""
 
     def open(self, layout: Layout) -> CacheRun:
         """What the cache remembers during one run."""
@@ -387,8 +388,7 @@ class Speculator(metaclass=Checked):
         """Why it does not go with the parts of a :class:`dlm.engine.sampler.Sampler`; None: it does."""
 
     def goes_with(self, sampler: Any, cache: Cache, description: Any) -> None:
-        """Raise SettingsError when it does not go with a :class:`dlm.engine.sampler.Sampler`, the cache, or the model's
-        :class:`dlm.models.backbone.ModelDescription`."""
+        """Raise SettingsError when it does not go with a sampler, the cache, or the model's description."""
 
     def stepper(self, tools: Any) -> Any:
         """A :class:`dlm.engine.stepper.Stepper` for one run, over its :class:`dlm.engine.stepper.StepTools`."""

@@ -13,6 +13,7 @@ from dlm.engine.canvas import Canvas, pack_positions
 from dlm.engine.forward import Hidden
 from dlm.engine.plan import Branches, PackedBranches
 from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
 from dlm.engine.sampler_run import SamplerState
 from dlm.engine.step import BlockState
 from dlm.engine.stepper import PlainStepper, StepInputs, StepOutcome, Stepper, StepTools
@@ -40,7 +41,7 @@ class DraftingStepper(Stepper):
     """The drafter of one run.
 
     Args:
-        spans_blocks: whether drafts go over the border of a block.
+        acceptance: see :class:`dlm.speculation.freedave.FreeDave`.
         packed: whether the drafts of a row lie one behind the other in one row of the forward.
         sources: answers to draft from.
         length: states per forward, or what chooses it.
@@ -49,13 +50,14 @@ class DraftingStepper(Stepper):
     def __init__(
         self,
         tools: StepTools,
-        spans_blocks: bool,
+        acceptance: str,
         packed: bool,
         sources: int,
         length: int | DraftLengthController,
     ) -> None:
         self.rules, self.forward, _ = tools
         self.plain = PlainStepper(tools)
+        spans_blocks = acceptance == "eager"
         self.spans_blocks, self.packed, self.sources = spans_blocks, packed, sources
         self.controller = length if isinstance(length, DraftLengthController) else None
         self.length = length.longest if isinstance(length, DraftLengthController) else length
@@ -68,10 +70,8 @@ class DraftingStepper(Stepper):
         ranks = not (spans_blocks or self.rules.shortens or sampler.modifiers) and sampler.score.of_proposals
         self.pace = self.rules.pace if ranks and sources == 1 else None
         self.ranked = 0
-        plain = not (sampler.modifiers or sampler.transforms or sampler.proposer.temperature or sources > 1)
-        even = sampler.budget is None or sampler.budget.each is not None
-        timeless = plain and even and sampler.score.of_proposals and sampler.selector.timeless and self.pace is None
-        self.verifier = Verifier(self.rules, spans_blocks, self.pace is not None, timeless)
+        skips = timeless(sampler) and self.pace is None and sources == 1
+        self.verifier = Verifier(self.rules, spans_blocks, self.pace is not None, skips, acceptance == "subset")
         # Drafts can get so many positions behind their block when each commits one; more, and they end there.
         longest = self.rules.longest
         self.beyond = -(-self.length // longest) * longest if spans_blocks else 0
@@ -239,6 +239,13 @@ class DraftingStepper(Stepper):
             chain = self.builder.chain(view, state, length - 1)
             chains.append(chain._replace(there=chain.there & (verified.taken >= back)[:, None]) if back else chain)
         return merge(chains)
+
+
+def timeless(sampler: Sampler) -> bool:
+    """Whether a greedy step follows from what stands on the row and the answers to it, and from nothing else."""
+    plain = not (sampler.modifiers or sampler.transforms or sampler.proposer.temperature)
+    even = sampler.budget is None or sampler.budget.each is not None
+    return plain and even and sampler.score.of_proposals and sampler.selector.timeless
 
 
 def _depth(row: Row) -> int:

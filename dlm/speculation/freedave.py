@@ -13,14 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dlm.engine.interfaces import BlockSchedule, Cache, Part, Selector, Speculator, offers
+from dlm.engine.interfaces import BlockSchedule, Cache, Part, Selector, Speculator, StopRule, offers
 from dlm.engine.sampler import Sampler
 from dlm.engine.stepper import StepTools
 from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.speculation.cost_model import measured
 from dlm.speculation.draft_length import DraftLengthController
-from dlm.speculation.drafting import DraftingStepper
+from dlm.speculation.drafting import DraftingStepper, timeless
 
 # The most states per forward that ``auto`` chooses.
 LONGEST = 16
@@ -39,7 +39,9 @@ class FreeDave(Speculator):
         layout: where the drafts lie in the forward. ``batch``: as rows of their own, each with a copy of the stored
             keys; ``tree``: one behind the other in the same row, under a mask, over one store.
         acceptance: ``standard``: drafts end with their block. ``eager``: they go on in the next block, which needs a
-            cache that does not recompute everything there.
+            cache that does not recompute everything there. ``subset`` (the repository's rule since April 2026, not
+            lossless): a draft is accepted when it holds a part of what the step commits; the rest is decided anew by
+            the answers to the draft. For samplers that commit as many as they are sure of, at temperature 0.
         sources: answers to draft from: those of the present state, and of so many states less one that led to it
             (multi-source drafting: docs/drafting.md). All their drafts are evaluated.
 
@@ -49,7 +51,7 @@ class FreeDave(Speculator):
 
     draft_length: int | Literal["auto"] = 4
     layout: Literal["batch", "tree"] = "batch"
-    acceptance: Literal["standard", "eager"] = "standard"
+    acceptance: Literal["standard", "eager", "subset"] = "standard"
     sources: int = 1
 
     def __post_init__(self) -> None:
@@ -92,6 +94,17 @@ class FreeDave(Speculator):
                 "drafting.acceptance=eager proposes behind the block, which a constraint would take into account: use"
                 " acceptance=standard"
             )
+        if self.acceptance == "subset":
+            other = sampler.selector.best_first or not timeless(sampler) or self.sources > 1
+            cut = sampler.stop is not None and offers(sampler.stop, StopRule.new_end)
+            other = other or cut or offers(sampler.blocks, BlockSchedule.narrow)
+            if other or not (cache.feeds_alike or cache.exact):
+                raise SettingsError(
+                    "drafting.acceptance=subset is for samplers that commit what they are sure of at temperature 0"
+                    " (threshold, factor, eb, localleap, sdar) in blocks that stay as they are, without a rule that"
+                    " shortens rows, one source, and cache=none, dual, prefix or block_causal; got sampler {sampler.name!r} and cache {type(cache).__name__}: use"
+                    " acceptance=standard"
+                )
         if not cache.schedule_known:
             raise SettingsError(
                 f"drafting=freedave does not go with cache {type(cache).__name__}: what a step recomputes there depends"
@@ -113,4 +126,4 @@ class FreeDave(Speculator):
             length = DraftLengthController(LONGEST, measured(forward.model, tools.description, forward.watch.device))
         else:
             length = self.draft_length
-        return DraftingStepper(tools, self.spans_blocks, self.layout == "tree", self.sources, length)
+        return DraftingStepper(tools, self.acceptance, self.layout == "tree", self.sources, length)

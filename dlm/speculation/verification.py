@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from dlm.engine.interfaces import BlockSchedule, offers
 from dlm.engine.plan import Branches, PackedBranches
 from dlm.engine.proposal import Proposal
 from dlm.engine.sampler_run import SamplerRun, SamplerState
-from dlm.engine.step import BlockState, StepView
+from dlm.engine.step import BlockState, State, StepView
 from dlm.engine.stepper import StepInputs
 from dlm.speculation.drafts import COUNTERS, counters, nobody
 
@@ -95,19 +95,22 @@ class Verifier:
         ranks: whether the scores of what is left are asked for.
         timeless: whether a step follows from what a branch holds and was answered; one that commits what two drafts do
             between them then arrives at the second.
+        subset: whether a step also arrives at a draft that holds a part of what it commits; the rest is decided anew by
+            the answers to that draft.
     """
 
     rules: SamplerRun
     spans_blocks: bool
     ranks: bool
     timeless: bool
+    subset: bool = False
 
     def steps(
         self, inputs: StepInputs, answers: Answers, forwards: Int[Tensor, " B"], state: SamplerState
     ) -> VerifiedSteps:
         """All of them, committed; ``forwards``: those of each row before this one."""
         narrows = inputs.opened is not None and offers(self.rules.sampler.blocks, BlockSchedule.narrow)
-        remembers = any(x is not None for x in (state.score, state.budget, state.selector, *state.modifiers))
+        remembers = any(map(_remembers, (state.score, state.budget, state.selector, *state.modifiers)))
         if self.spans_blocks or self.rules.shortens or remembers or (narrows and answers.branches is not None):
             return self._one_by_one(inputs, answers, forwards, state)
         return self._at_once(inputs, answers, forwards, state)
@@ -130,7 +133,7 @@ class Verifier:
             taken, kept = torch.zeros_like(first), first
         else:
             skips = self.timeless and answers.any_way
-            reached = (_reached_any_way if skips else _reached)(view, chosen, many, order)
+            reached = (_reached_any_way(self.subset) if skips else _reached)(view, chosen, many, order)
             if rules.surplus:  # no step from a state that holds all that was asked for
                 reached = reached & (order.itself | at.wanting)
             depth = constant(tuple(depth + 1 for depth in many.depths), first.device)
@@ -138,6 +141,9 @@ class Verifier:
             furthest, place = (order.by_row(reached) * order.by_row(depth)).max(dim=1)
             taken = order.by_row(reached).sum(dim=1) - 1 if skips else furthest - 1
             kept, come = first + place, reached[:, None]
+            if self.subset:  # what the last draft does not hold is its own to decide
+                held = (many.canvas.tokens != canvas.mask_id)[kept[many.owner]].gather(1, view.positions)
+                come = come & (held | (kept[many.owner] == torch.arange(len(reached), device=kept.device))[:, None])
             prob = torch.where(come, view.proposal.prob, constant((0,), first.device)[0])  # no NaN of another's
             proposal, chosen = replace(view.proposal, prob=prob), chosen & come
             view = replace(view, eligible=view.eligible & come, proposal=proposal)
@@ -231,18 +237,34 @@ def _reached(view: StepView, chosen: Bool[Tensor, "V N"], many: Branches, order:
     return reached
 
 
-def _reached_any_way(
-    view: StepView, chosen: Bool[Tensor, "V N"], many: Branches, order: PackedBranches
-) -> Bool[Tensor, " V"]:
-    """The same where a step may skip drafts: each branch leads to the one that holds what its step makes."""
-    target = torch.where(chosen, view.positions, view.canvas.columns[-1])
-    after = order.by_row(many.canvas.tokens.scatter(1, target, view.proposal.token))[..., :-1]
-    states, there = order.by_row(many.canvas.tokens)[..., :-1], order.by_row(~order.itself)
-    leads = (after[:, :, None] == states[:, None]).all(dim=-1) & there[:, None] & order.there[..., None]
-    come = ~there & order.there
-    for _ in range(max(many.depths)):
-        come = come | (come[..., None] & leads).any(dim=1)
-    return order.of_branches(come)
+def _reached_any_way(subset: bool) -> Callable[..., Bool[Tensor, " V"]]:
+    """The same where a step may skip drafts: each branch leads to the one that holds what its step makes, or to the
+    last one that holds a part of it (``subset``)."""
+
+    def reached(
+        view: StepView, chosen: Bool[Tensor, "V N"], many: Branches, order: PackedBranches
+    ) -> Bool[Tensor, " V"]:
+        target = torch.where(chosen, view.positions, view.canvas.columns[-1])
+        after = order.by_row(many.canvas.tokens.scatter(1, target, view.proposal.token))[..., :-1]
+        states, there = order.by_row(many.canvas.tokens)[..., :-1], order.by_row(~order.itself)
+        same = after[:, :, None] == states[:, None]
+        if subset:
+            same = same | (states == view.canvas.mask_id)[:, None]
+        leads = same.all(dim=-1) & there[:, None] & order.there[..., None]
+        if subset:
+            number = torch.arange(leads.shape[1], device=leads.device)
+            leads = leads & (number > number[:, None])
+            leads = leads & (number == torch.where(leads, number, -1).amax(dim=2, keepdim=True))
+        come = ~there & order.there
+        for _ in range(max(many.depths)):
+            come = come | (come[..., None] & leads).any(dim=1)
+        return order.of_branches(come)
+
+    return reached
+
+
+def _remembers(state: State) -> bool:
+    return any(map(_remembers, state)) if isinstance(state, tuple) else state is not None
 
 
 def _match(

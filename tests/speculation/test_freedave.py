@@ -265,6 +265,73 @@ def test_a_step_may_skip_a_draft(length: int, chooser: Any) -> None:
     assert answer.counts.accepted_drafts == 3 - answer.counts.forwards
 
 
+def test_subset_acceptance_takes_a_part_of_a_step() -> None:
+    """The draft "abc" holds a part of "abce", which the step from "ab" commits: its own answer decides the rest."""
+    sampler = samplers.threshold(0.9, blocks=samplers.Fixed(4))
+    (answer,) = run(told(PARTIAL), sampler, None, FreeDave(4, acceptance="subset"), prompts=[[0]], max_new_tokens=4)
+    assert "".join(LETTERS[t - 1] for t in answer.tokens) == "abcz"
+    assert (answer.counts.forwards, answer.counts.accepted_drafts) == (2, 1)
+    assert answer.commit_step == [0, 0, 1, 1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), length=st.integers(2, 6), tau=st.sampled_from([0.1, 0.3, 0.5]))
+def test_subset_acceptance_is_a_plain_loop(seed: int, length: int, tau: float) -> None:
+    """Against the rule, step by step: from each state reached to the last draft that its step's outcome contains."""
+    model, mask, new = FAMILIES["llada"], FAMILIES["llada"].description.mask_id, 8
+    prompt = [seed % 31, seed // 31 % 31, seed // 961 % 31]
+
+    def answers(tokens: list[int]) -> tuple[list[int], list[float]]:
+        logits = model.backbone.head(model.backbone.hidden(torch.tensor([tokens]))[0]).double()
+        share = logits.softmax(dim=1)
+        logits[:, [mask, *range(model.description.valid_vocab, logits.shape[1])]] = -torch.inf
+        best = logits.argmax(dim=1)
+        return best.tolist(), share.gather(1, best[:, None])[:, 0].tolist()
+
+    def step(tokens: list[int], told: tuple[list[int], list[float]]) -> list[int]:
+        open_ = [i for i, t in enumerate(tokens) if t == mask]
+        chosen = [i for i in open_ if told[1][i] >= tau] or [max(open_, key=lambda i: (told[1][i], -i))]
+        return [told[0][i] if i in chosen else t for i, t in enumerate(tokens)]
+
+    state, drafts, forwards = prompt + [mask] * new, [], 0
+    while mask in state:
+        states, forwards = [state, *drafts], forwards + 1
+        told, at = [answers(s) for s in states], 0
+        while True:
+            made = step(states[at], told[at])
+            onward = [j for j in range(at + 1, len(states))
+                      if all(d in (mask, m) for d, m in zip(states[j], made, strict=True))]  # fmt: skip
+            if not onward:
+                break
+            at = onward[-1]
+        state, drafts, draft = made, [], made
+        for _ in range(length - 1):
+            draft = step(draft, told[at]) if mask in draft else draft
+            if mask not in draft:
+                break
+            drafts.append(draft)
+    sampler, how = (
+        samplers.threshold(tau, blocks=samplers.Whole(), precision="float64"),
+        FreeDave(length, acceptance="subset"),
+    )
+    prompts = [prompt, [4, 5]]
+    answer, _ = run(model, sampler, None, how, prompts=prompts, max_new_tokens=new, batch_size=2)
+    assert (prompt + answer.tokens, answer.counts.forwards) == (state, forwards)
+    (alone,) = run(model, sampler, None, how, prompts=[prompt], max_new_tokens=new)
+    assert (alone.tokens, alone.commit_step) == (answer.tokens, answer.commit_step)
+
+
+@pytest.mark.parametrize(
+    "sampler", [samplers.topk(), samplers.threshold(temperature=0.5), samplers.adablock(delimiters=[3])]
+)
+def test_subset_acceptance_is_for_rules_that_are_sure(sampler: Any) -> None:
+    with pytest.raises(SettingsError, match="commit what they are sure of at temperature 0"):
+        run(FAMILIES["llada"], sampler, None, FreeDave(4, acceptance="subset"))
+    for policy in (cache.dkv_decode(), cache.freecache()):
+        with pytest.raises(SettingsError, match="and cache=none, dual, prefix or block_causal"):
+            run(FAMILIES["llada"], samplers.threshold(), policy, FreeDave(4, acceptance="subset"))
+
+
 def test_equal_confidences_are_taken_in_order() -> None:
     """Every guess holds when all are equal."""
     model = table_model([[0.5, 0.5]] * 5)
@@ -442,7 +509,7 @@ def test_caches_that_begin_a_block_anew_are_not_crossed(policy: Any) -> None:
     ("settings_", "message"),
     [
         ({"layout": "row"}, "layout must be 'batch' or 'tree', got 'row'"),
-        ({"acceptance": "lazy"}, "acceptance must be 'standard' or 'eager', got 'lazy'"),
+        ({"acceptance": "lazy"}, "acceptance must be 'standard', 'eager' or 'subset', got 'lazy'"),
         ({"sources": 0}, "sources must be a whole number of at least 1, got 0"),
         ({"draft_length": "long"}, "draft_length must be a whole number or 'auto', got 'long'"),
     ],
