@@ -20,6 +20,8 @@ import numpy as np
 from rich.progress import Progress
 
 import samplers
+from dlm.configuration import Composer
+from dlm.evaluation.runner import Models
 from dlm.evaluation.tuning.answers import Answers, Asked, Floats
 from dlm.evaluation.tuning.certificate import interval
 from dlm.evaluation.tuning.plan import Plan
@@ -36,6 +38,7 @@ DRAFTED = ("threshold", "factor", "eb", "entropy_threshold", "localleap", "topk"
 OURS = ("overlap", "verified")
 BLOCK_MODELS = ("sdar", "llada2", "fast_dllm_v2")  # rules of the table under other names, for other models
 MARGIN = 0.02
+_MODELS, _COMPOSER = Models(), Composer("eval")  # read and loaded once
 COSTS = ("forwards", "positions", "seconds")
 
 
@@ -104,7 +107,7 @@ def _plan(name: str, tasks: Sequence[str], given: argparse.Namespace, place: str
         f"space.drafting=[{drafting or 'none'}]", f"tries={given.tries}", f"choose={given.choose}", f"epsilon={MARGIN}",
         f"out={given.folder / place / name.replace(':', '-')}",
     ])  # fmt: skip
-    return plan, Answers(plan.base, plan.tasks, plan.cost, given.folder / "answers")
+    return plan, Answers(plan.base, plan.tasks, plan.cost, given.folder / "answers", None, _MODELS, 0, _COMPOSER)
 
 
 def _tuned(name: str, tasks: tuple[str, ...], given: argparse.Namespace) -> Candidate | None:
