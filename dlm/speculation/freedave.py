@@ -102,7 +102,8 @@ class FreeDave(Speculator):
                 raise SettingsError(
                     "drafting.acceptance=subset is for samplers that commit what they are sure of at temperature 0"
                     " (threshold, factor, eb, localleap, sdar) in blocks that stay as they are, without a rule that"
-                    " shortens rows, one source, and cache=none, dual, prefix or block_causal; got sampler {sampler.name!r} and cache {type(cache).__name__}: use"
+                    " shortens rows, one source, and cache=none, dual, prefix or block_causal; got sampler"
+                    f" {sampler.name!r} and cache {type(cache).__name__}: use"
                     " acceptance=standard"
                 )
         if not cache.schedule_known:
