@@ -52,10 +52,10 @@ The exit status is 1 when a cell does not.
 "drawn": tokens are drawn from the marginals; "best": the most probable one, equal ones told apart at random; "lowest
 id": equal ones not told apart. "all orders": the given order counts as an answer, which the task's scorer refuses.
 
-controls: every sampler, tokens drawn at temperature 1, on six small laws that show what a rule does not see: names of two
-tokens, lists of such names, parity, permutations, equal tokens, independent bits. A cell is the share of outputs the
-law contains, in %, the mean forwards, and the total variation between outputs and law (at best what the last line
-says). out=DIR: controls.csv and controls.json.
+controls: every sampler, tokens drawn at temperature 1, on six small laws that show what a rule does not see: names of
+two tokens, lists of such names, parity, permutations, equal tokens, independent bits. A cell is the share of outputs
+that the law contains, in % / mean forwards / total variation between outputs and law. Last line: all tokens drawn at
+once, and the variation of exact draws. out=DIR: controls.csv and controls.json.
 
 examples:
   dlm oracle controls 'samplers=[eb,threshold,overlap]'
@@ -106,17 +106,16 @@ def _controls(texts: dict[str, str], overrides: list[str]) -> int:
     with progress_bar() as bar:
         progress = bar.add_task("", total=len(names) * len(CONTROLS))
         for name in names:
-            for control in CONTROLS:
-                bar.update(progress, description=escape(f"{name} {control.name}"))
-                try:
-                    sampler = part_of(
-                        compose_config("oracle", ["blocks=auto", *chosen("sampler", name), DRAWN]), "sampler"
-                    )
+            try:
+                config_of = compose_config("oracle", ["blocks=auto", *chosen("sampler", name), DRAWN])
+                sampler = part_of(config_of, "sampler")
+                for control in CONTROLS:
+                    bar.update(progress, description=escape(f"{name} {control.name}"))
                     outcome = hold(control, sampler, config.rollouts, config.seed, config.batch_size)
                     records.append({"sampler": name, "control": control.name, **asdict(outcome)})
-                except SettingsError as error:
-                    refused[name] = str(error).strip().splitlines()[0]
-                bar.advance(progress)
+                    bar.advance(progress)
+            except SettingsError as error:
+                refused[name] = str(error).strip().splitlines()[0]
     if not records:
         raise SettingsError(f"no sampler goes with the oracle: {'; '.join(refused.values())}")
     if out is not None:
@@ -141,15 +140,18 @@ def _show_controls(records: list[dict[str, Any]], refused: dict[str, str], rollo
     found = {(r["sampler"], r["control"]): r for r in records}
     for name in dict.fromkeys(r["sampler"] for r in records):
         cells = [found.get((name, control.name)) for control in CONTROLS]
-        told = [f"{100 * c['accuracy']:.1f} / {c['forwards']:.2f} / {c['distance']:.2f}" if c else "" for c in cells]
-        table.add_row(escape(name), *told)
+        table.add_row(escape(name), *(_told(c["accuracy"], c["forwards"], c["distance"]) if c else "" for c in cells))
     table.add_section()
-    exact = [f"{100 * c.at_once:.1f} / 1 / {unavoidable(c, rollouts):.2f}" for c in CONTROLS]
-    table.add_row("all at once; exact draws", *exact)
+    table.add_row("at once; exact", *(_told(c.at_once, 1.0, unavoidable(c, rollouts)) for c in CONTROLS))
     console = Console(file=sys.stdout)
     console.print(table)
     for name, reason in refused.items():
         console.print(Text(f"left out: {name}: {reason}"), soft_wrap=True)
+
+
+def _told(accuracy: float, forwards: float, distance: float) -> str:
+    share = f"{100 * accuracy:.3g}" if accuracy < 0.9995 else "100"
+    return f"{share}/{forwards:.1f}/{distance:.2f}"
 
 
 def _counted(overrides: list[str]) -> Any:

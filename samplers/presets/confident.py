@@ -186,7 +186,7 @@ def verified(
     gamma: float = 0.1,
     *,
     drafts: int = 3,
-    regret: float = 0.2,
+    regret: float = 0.1,
     sure: float = 0.9,
     likely: float | None = None,
     selector: Selector | None = None,

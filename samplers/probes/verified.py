@@ -58,7 +58,7 @@ class VerifiedDrafts(Probe):
     """
 
     drafts: int = 3
-    regret: float = 0.2
+    regret: float = 0.1
     sure: float = 0.9
     likely: float = 0.7
 
