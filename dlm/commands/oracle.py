@@ -53,9 +53,10 @@ The exit status is 1 when a cell does not.
 id": equal ones not told apart. "all orders": the given order counts as an answer, which the task's scorer refuses.
 
 controls: every sampler, tokens drawn at temperature 1, on six small laws that show what a rule does not see: names of
-two tokens, lists of such names, parity, permutations, equal tokens, independent bits. A cell is the share of outputs
-that the law contains, in % / mean forwards / total variation between outputs and law. Last line: all tokens drawn at
-once, and the variation of exact draws. out=DIR: controls.csv and controls.json.
+two tokens, lists of such names, parity, orders of four tokens, one token four times, independent bits. A cell is the
+share of outputs that the law contains, in %, and the mean forwards. "apart": the largest total variation between
+outputs and law. Last line: all tokens drawn at once; and how far apart exact draws are. JSON and the files of out=DIR
+(controls.csv, controls.json) have it for every law.
 
 examples:
   dlm oracle controls 'samplers=[eb,threshold,overlap]'
@@ -136,22 +137,24 @@ def _show_controls(records: list[dict[str, Any]], refused: dict[str, str], rollo
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("sampler", overflow="fold")
     for control in CONTROLS:
-        table.add_column(control.name, justify="right")
+        table.add_column(control.name, justify="right", no_wrap=True)
+    table.add_column("apart", justify="right", no_wrap=True)
     found = {(r["sampler"], r["control"]): r for r in records}
     for name in dict.fromkeys(r["sampler"] for r in records):
         cells = [found.get((name, control.name)) for control in CONTROLS]
-        table.add_row(escape(name), *(_told(c["accuracy"], c["forwards"], c["distance"]) if c else "" for c in cells))
+        told = [f"{_share(c['accuracy'])}/{c['forwards']:.1f}" if c else "" for c in cells]
+        table.add_row(escape(name), *told, f"{max(c['distance'] for c in cells if c):.2f}")
     table.add_section()
-    table.add_row("at once; exact", *(_told(c.at_once, 1.0, unavoidable(c, rollouts)) for c in CONTROLS))
+    apart = max(unavoidable(control, rollouts) for control in CONTROLS)
+    table.add_row("at once", *(f"{_share(control.at_once)}/1" for control in CONTROLS), f"{apart:.2f}")
     console = Console(file=sys.stdout)
     console.print(table)
     for name, reason in refused.items():
         console.print(Text(f"left out: {name}: {reason}"), soft_wrap=True)
 
 
-def _told(accuracy: float, forwards: float, distance: float) -> str:
-    share = f"{100 * accuracy:.3g}" if accuracy < 0.9995 else "100"
-    return f"{share}/{forwards:.1f}/{distance:.2f}"
+def _share(accuracy: float) -> str:
+    return f"{100 * accuracy:.3g}" if accuracy < 0.9995 else "100"
 
 
 def _counted(overrides: list[str]) -> Any:

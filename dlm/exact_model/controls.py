@@ -54,9 +54,9 @@ class Control:
 
 
 CONTROLS = (
-    Control("collocations", "one of four names of two tokens: dependence without a token in common", _NAMES),
+    Control("names", "one of four names of two tokens: dependence without a token in common", _NAMES),
     Control(
-        "name lists",
+        "lists",
         "four such names in any order: the same inside a name, and each name once",
         tuple(tuple(itertools.chain.from_iterable(order)) for order in itertools.permutations(_NAMES)),
     ),
@@ -65,10 +65,10 @@ CONTROLS = (
         "four bits with an even sum: any three are independent, all four are not",
         tuple(bits for bits in itertools.product((FIRST, FIRST + 1), repeat=4) if sum(bits) % 2 == 0),
     ),
-    Control("permutations", "four tokens, each once", tuple(itertools.permutations(_FOUR))),
+    Control("orders", "four tokens, each once", tuple(itertools.permutations(_FOUR))),
     Control("modes", "one of four tokens, four times", tuple((token,) * 4 for token in _FOUR)),
     Control(
-        "independent", "four bits that have nothing to do with each other",
+        "bits", "four bits that have nothing to do with each other",
         tuple(itertools.product((FIRST, FIRST + 1), repeat=4)),
     ),
 )  # fmt: skip

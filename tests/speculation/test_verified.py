@@ -168,3 +168,24 @@ def test_a_row_is_alone(name: str, prompts: list[list[int]], batch: int) -> None
 def test_it_does_not_go_with_drafts() -> None:
     with pytest.raises(dlm.errors.SettingsError, match="look-ahead branches or another probe"):
         dlm.generate(MODELS["llada"], [[1]], sampler=sampler(), max_new_tokens=4, drafter=dlm.drafting.FreeDave(2))
+
+
+@pytest.mark.parametrize(
+    ("settings_", "says"),
+    [
+        ({"drafts": 0}, "drafts must be from 1 to 32"),
+        ({"drafts": 33}, "two further rows of every forward"),
+        ({"regret": 1.5}, r"regret must be in \[0, 1\]"),
+        ({"sure": 0.0}, r"sure must be in \(0, 1\]"),
+        ({"likely": 2.0}, r"likely must be in \(0, 1\]"),
+    ],
+)
+def test_bad_settings_are_refused(settings_: dict[str, Any], says: str) -> None:
+    with pytest.raises(dlm.errors.SettingsError, match=says):
+        samplers.verified(**settings_)
+
+
+def test_drawn_tokens_must_follow_their_law() -> None:
+    """What is merely likely may stand in for what is likeliest, but not for what was drawn."""
+    assert samplers.verified().probe.likely == 0.7
+    assert samplers.verified(temperature=1.0).probe.likely == 1.0
