@@ -28,13 +28,15 @@ from samplers.presets.budgeted import (
     eoser_ass, margin, pc, random, topk,
 )
 from samplers.presets.confident import (
-    adablock, credit, dawn, dimple, eb, entropy_threshold, factor, frechet, klass, localleap, lopa, slowfast, threshold,
+    adablock, credit, dawn, dimple, eb, entropy_threshold, factor, frechet, klass, localleap, lopa, overlap, slowfast,
+    threshold, verified,
 )
 from samplers.presets.learn2pd import learn2pd, oracle
 from samplers.presets.options import Options
 from samplers.presets.prophet import prophet, sched
 from samplers.presets.revising import hierarchy, hierarchy_remask, rcr, remdm, saber, wino
 from samplers.probes.lookahead import Lookahead
+from samplers.probes.verified import VerifiedDrafts
 from samplers.revisers.hierarchy import Hierarchy, HierarchyRemask, RemaskDoubtful
 from samplers.revisers.rcr import FlooredShares, RemaskOvertaken, RunningConfidence
 from samplers.revisers.remdm import RemaskingLoop, RemaskLowest
@@ -48,6 +50,7 @@ from samplers.selectors.dawn import Dawn
 from samplers.selectors.dimple import Dimple
 from samplers.selectors.editing import Editing
 from samplers.selectors.klass import Klass
+from samplers.selectors.overlap import OverlapBound
 from samplers.selectors.prefix import EntropyBound, Factor, Frechet
 from samplers.selectors.slow_fast import SlowFast
 from samplers.selectors.threshold import EntropyThreshold, LocalLeap, Threshold
@@ -59,7 +62,7 @@ PRESETS = (
     "threshold", "factor", "frechet", "entropy_threshold", "dimple", "prophet", "sched", "credit", "localleap",
     "adablock", "eb", "klass", "ccd", "ccd_ds", "eoser", "ass", "eoser_ass", "wino", "hierarchy", "hierarchy_remask",
     "slowfast", "pc", "certainty_prior", "saber", "remdm", "rcr", "dawn", "lopa", "learn2pd",
-    "sdar", "llada2", "fast_dllm_v2",
+    "sdar", "llada2", "fast_dllm_v2", "overlap", "verified",
 )
 __all__ = [
     "PRESETS", "AdaptiveBlocks", "Aligned", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks", "BanEnd",
@@ -67,12 +70,13 @@ __all__ = [
     "Earliest", "Editing", "EndBlock", "EndOfText", "EndRejection", "EntropyBound", "EntropyThreshold", "Factor",
     "FallingConfidence", "FirstOfBlock", "Fixed", "FlooredShares", "Frechet", "GrowingBlocks", "Hierarchy",
     "HierarchyRemask", "Intersect", "JsonSchema", "Klass", "Learn2PD", "LocalLeap", "Lookahead", "Margin",
-    "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "Probability",
-    "Random", "Regex", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence",
-    "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union",
-    "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "credit", "dawn", "dimple",
-    "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "eb", "entropy", "entropy_threshold",
-    "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask", "klass", "learn2pd",
-    "llada2", "localleap", "lopa", "margin", "oracle", "pc", "prophet", "random", "rcr", "remdm", "saber", "sched",
-    "sdar", "slowfast", "threshold", "topk", "wino",
+    "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound",
+    "Probability", "Random", "Regex", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop",
+    "RunningConfidence", "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid",
+    "TopK", "Uniform", "Union", "VerifiedDrafts", "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds",
+    "certainty_prior", "credit", "dawn", "dimple", "dream_entropy", "dream_margin", "dream_maskgit_plus",
+    "dream_origin", "eb", "entropy", "entropy_threshold", "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet",
+    "hierarchy", "hierarchy_remask", "klass", "learn2pd", "llada2", "localleap", "lopa", "margin", "oracle", "overlap",
+    "pc", "prophet", "random", "rcr", "remdm", "saber", "sched", "sdar", "slowfast", "threshold", "topk", "verified",
+    "wino",
 ]

@@ -64,6 +64,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sdar": {"threshold": 0.3, "steps_per_block": 3},
     "llada2": {"threshold": 0.3},
     "fast_dllm_v2": {"threshold": 0.3, "first_alone": 4},
+    "overlap": {"gamma": 1.5},
+    "verified": {"gamma": 1.5, "drafts": 2, "regret": 0.5, "sure": 0.4},
 }
 # These plan the whole canvas.
 WHOLE = {name for name in PRESETS if name.startswith("dream_")} | {"dimple", "ccd", "ccd_ds", "ass", "eoser_ass"}

@@ -63,6 +63,7 @@ COMBINATIONS: dict[str, tuple[Any, Any, Any]] = {
     "klass": (samplers.klass(blocks=BLOCKS), None, None),
     "prophet": (samplers.prophet(blocks=BLOCKS), None, None),
     "lopa": (samplers.lopa(0.3, blocks=BLOCKS), None, None),
+    "verified": (samplers.verified(1.0, blocks=BLOCKS), None, None),
     "slowfast": (samplers.slowfast(blocks=BLOCKS), None, None),
     "ends": (samplers.topk(tokens_per_step=2, blocks=BLOCKS, stop_at_end="decoded"), None, None),
     "dream": (samplers.dream_entropy(steps=6), None, None),

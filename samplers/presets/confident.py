@@ -13,10 +13,12 @@ from samplers.blocks.fixed import Fixed, Whole
 from samplers.presets.budgeted import uniform
 from samplers.presets.options import SharedOptions, preset, published
 from samplers.probes.lookahead import Lookahead
+from samplers.probes.verified import VerifiedDrafts
 from samplers.scores.confidence import Margin, NegativeEntropy, Probability
 from samplers.selectors.dawn import Dawn
 from samplers.selectors.dimple import Dimple
 from samplers.selectors.klass import Klass
+from samplers.selectors.overlap import OverlapBound
 from samplers.selectors.prefix import EntropyBound, Factor, Frechet
 from samplers.selectors.slow_fast import SlowFast
 from samplers.selectors.threshold import EntropyThreshold, LocalLeap, Threshold
@@ -86,6 +88,13 @@ def eb(
     ``ranking``: what orders the positions. Others: see :class:`samplers.EntropyBound`.
     """
     return preset("eb", options, _RANKINGS[ranking](), EntropyBound(gamma, compat, minimum))
+
+
+@published
+def overlap(gamma: float = 0.1, *, most: int = 32, **options: Unpack[SharedOptions]) -> Sampler:
+    """The budget of ``eb`` that charges a position only what it shares with those already taken (ours); see
+    :class:`samplers.OverlapBound`. Not to be recommended: it does not see dependence without a token in common."""
+    return preset("overlap", options, NegativeEntropy(), OverlapBound(gamma, most))
 
 
 @published
@@ -170,6 +179,25 @@ def lopa(
     and goes on with the surest (look-ahead branches: LoPA, arXiv 2512.16229); see :class:`samplers.Lookahead`. A
     forward costs 1 + ``branches`` rows."""
     return preset("lopa", options, Probability(), selector or Threshold(threshold), probe=Lookahead(branches))
+
+
+@published
+def verified(
+    gamma: float = 0.1,
+    *,
+    drafts: int = 3,
+    regret: float = 0.1,
+    sure: float = 0.9,
+    likely: float | None = None,
+    selector: Selector | None = None,
+    **options: Unpack[SharedOptions],
+) -> Sampler:
+    """Entropy-bounded unmasking (or ``selector``) in which every forward also checks two guesses of how the row goes on
+    (ours); see :class:`samplers.VerifiedDrafts`. A forward costs up to 1 + 2 ``drafts`` rows. ``likely``: None is 0.7,
+    and 1 where tokens are drawn, which must follow their law."""
+    usual = 1.0 if options.get("temperature") else 0.7
+    probe = VerifiedDrafts(drafts, regret, sure, usual if likely is None else likely)
+    return preset("verified", options, NegativeEntropy(), selector or EntropyBound(gamma), probe=probe)
 
 
 @published

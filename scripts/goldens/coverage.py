@@ -14,6 +14,8 @@ from scripts.goldens.plan import Plan
 WITHOUT: dict[str, str] = {
     "sched": "its authors' code was not at hand; worked examples",
     "lopa": "ours, after the paper's text: its published rule weighs branches otherwise",
+    "overlap": "ours; a naive loop, and the controls of the oracle",
+    "verified": "ours; a naive loop, and the controls of the oracle",
     "freecache": "its authors' code was not at hand; exact in one layer, counts in closed form",
     "window": "ours, one rule after three papers; exact in one layer",
     "entropy": "its authors' code was not at hand; exact in one layer",

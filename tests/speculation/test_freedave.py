@@ -48,7 +48,7 @@ CROSSED = ["none", "dkv_decode", "dkv_prefill", "dkv_pd", "freecache", "window_d
 SAMPLERS = [
     "topk", "margin", "entropy", "random", "threshold", "factor", "frechet", "entropy_threshold", "localleap", "eb",
     "pc", "certainty_prior", "eoser", "ass", "adablock", "dimple", "ccd", "dream_origin", "dream_entropy",
-    "dream_maskgit_plus", "learn2pd",
+    "dream_maskgit_plus", "learn2pd", "overlap",
 ]  # fmt: skip
 REFUSED = {
     "credit": "a logit transform with a memory",
@@ -58,6 +58,7 @@ REFUSED = {
     "wino": "shadow block",
     "dawn": "attention",
     "lopa": "look-ahead branches",
+    "verified": "look-ahead branches",
     "saber": "a reviser",
     "slowfast": "cuts rows off",
 }
