@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from dlm.models import LanguageModel, load
+    from dlm.replaying import Replayed, Trajectory, replay
     from dlm.trace import Trace, load_traces, save_traces
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ _HOME = {
     "engine.proposal": ("Proposer",),
     "engine.result": ("Counts",),
     "engine.sampler": ("Sampler",),
+    "replaying": ("Replayed", "Trajectory", "replay"),
     "trace": ("Trace", "load_traces", "save_traces"),
 }
 # `dlm.oracle` is what configurations written before dlm.exact_model had its name say.
@@ -73,16 +75,19 @@ __all__ = [
     "ProgressError",
     "PromptError",
     "Proposer",
+    "Replayed",
     "Sampler",
     "SettingsError",
     "StepEvent",
     "StreamStep",
     "Trace",
+    "Trajectory",
     "compose",
     "generate",
     "infill",
     "load",
     "load_traces",
+    "replay",
     "save_traces",
     "stream",
 ]

@@ -93,7 +93,6 @@ def main() -> int:
                     reference = reference if reference is not None else row
             tables.append(rows)
     page = _page(tables, given)
-    print(page)
     if given.output is not None:
         given.output.write_text(page, encoding="utf-8")
         print(f"written: {given.output}", file=sys.stderr)
@@ -153,7 +152,9 @@ sampler that is no worse (or open, where none is). Ours: {ours}."""
 
 
 def _page(tables: list[list[Row]], given: argparse.Namespace) -> str:
-    lines = ["# The front", "", _ABOUT.format(**vars(given), ours=", ".join(f"`{name}`" for name in OURS)), ""]
+    command = " ".join(["python scripts/bench_front.py FOLDER", *sys.argv[2:]])
+    about = _ABOUT.format(**vars(given), ours=", ".join(f"`{name}`" for name in OURS))
+    lines = ["# The front", "", f"    {command}", "", about, ""]
     for half, rows in enumerate(tables):
         tuned, asked = HALVES[half], HALVES[1 - half]
         best = _best(rows)
@@ -166,22 +167,39 @@ def _page(tables: list[list[Row]], given: argparse.Namespace) -> str:
         for row in [rows[0], *sorted(rows[1:], key=lambda r: (order[r.verdict], _mean(r, "forwards")))]:
             low, high = interval(row.losses)
             loss = "" if row is rows[0] else f"{100 * row.losses.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})"
-            ratio = math.exp(float(np.log(row.families / best.families).mean()))
+            ratio = _ratio(row, best)
             verdict = "" if row is rows[0] else row.verdict
             lines.append(
                 f"| {row.name} | {row.setting} | {100 * row.scores.mean():.1f} | {loss} | {verdict} |"
                 f" {_mean(row, 'forwards'):.2f} | {_mean(row, 'positions'):.0f} | {1000 * _mean(row, 'seconds'):.1f} |"
                 f" {ratio:.2f} |"
             )
-        lines.append("")
+        lines += ["", *_ours(rows), ""]
     return "\n".join(lines)
 
 
-def _best(rows: list[Row]) -> Row:
-    """The single published sampler that the others are measured by."""
-    single = [row for row in rows[1:] if ":" not in row.name and row.name not in OURS and row.verdict != "worse"]
-    sure = [row for row in single if row.verdict == "no worse"]
-    return min(sure or single or rows[:1], key=lambda row: float(np.log(row.families).mean()))
+def _best(rows: list[Row], drafted: bool = False) -> Row:
+    """The published sampler that the others are measured by; ``drafted``: among those with drafts."""
+    known = [
+        row for row in rows[1:] if (":" in row.name) == drafted and row.name not in OURS and row.verdict != "worse"
+    ]
+    sure = [row for row in known if row.verdict == "no worse"]
+    return min(sure or known or rows[:1], key=lambda row: float(np.log(row.families).mean()))
+
+
+def _ours(rows: list[Row]) -> list[str]:
+    """A line for each rule of our own."""
+    single, drafted = _best(rows), _best(rows, True)
+    return [
+        f"`{row.name}` ({row.verdict}) takes {_ratio(row, single):.2f} of the forwards of the best single published"
+        f" sampler (`{single.name}`) and {_ratio(row, drafted):.2f} of those of the best one with drafts (`{drafted.name}`)."
+        for row in rows
+        if row.name in OURS
+    ]
+
+
+def _ratio(row: Row, other: Row) -> float:
+    return math.exp(float(np.log(row.families / other.families).mean()))
 
 
 def _mean(row: Row, kind: str) -> float:

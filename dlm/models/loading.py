@@ -55,6 +55,7 @@ def load(
     attention_block: int | None = None,
     compile: bool = False,
     graphs: bool = False,
+    trainable: bool = False,
 ) -> LanguageModel:
     """Load a model with its tokenizer.
 
@@ -62,7 +63,6 @@ def load(
         name_or_path: ``"tiny"`` or ``"tiny-block"`` (packaged), a folder, or a Hugging Face id. The folder of an
             adapter stands for its base model with the adapter.
         device: where to put it (``"cpu"``, ``"cuda:1"``, ``"mps"``, ``"xpu"``); by default the GPU if there is one.
-            Not together with ``device_map``.
         dtype: number format of the weights; by default float32 on the CPU, bfloat16 elsewhere.
         device_map: spread the layers over devices (transformers' ``device_map``, such as ``"auto"``).
         quantize: keep the matrices of the blocks in fewer bits (``"int8"``, ``"int4"``, ``"fp8"``); embedding, norms
@@ -70,6 +70,7 @@ def load(
         adapter: folder or Hugging Face id of a LoRA adapter, which is merged into the weights. Needs peft.
         attention_block: length of an attention block, in families that have them; by default what config.json says.
         compile: compile the layers with torch.compile: slow at first. Tokens are the same up to rounding.
+        trainable: weights want gradients, and stay as their files have them, a projection each.
         graphs: steps of fixed shape, which a GPU replays as CUDA graphs. A decoder refuses parts that have none.
 
     Raises:
@@ -77,9 +78,8 @@ def load(
         CheckpointError: files are absent, damaged, or do not fit the architecture; all faults are listed.
         OutOfMemoryError: the weights do not fit on the device.
     """
-    if device_map is not None and (graphs or device is not None):
-        surplus = "graphs" if graphs else "device"
-        raise SettingsError(f"{surplus} and device_map contradict each other; give one of them")
+    _refuse_pairs({"graphs": graphs, "device": device is not None}, device_map is not None, "device_map")
+    _refuse_pairs({"quantize": quantize is not None}, trainable, "trainable=True")
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     if quantize is not None:
@@ -103,12 +103,18 @@ def load(
     for part in adapters:
         merge(model, part)
     model.settle_experts()
-    if packed is None and device_map is None:
+    if packed is None and device_map is None and not trainable:
         _settle_blocks(model, folder, quantize, target)
     if compile:
         model.compile_blocks()
     name = str(name_or_path) if adapter is None else f"{name_or_path} with {adapter}"
-    return LanguageModel(model.eval().requires_grad_(False), tokenizer, name)
+    return LanguageModel(model.eval().requires_grad_(trainable), tokenizer, name)
+
+
+def _refuse_pairs(given: Mapping[str, bool], there: bool, other: str) -> None:
+    for name, asked in given.items():
+        if there and asked:
+            raise SettingsError(f"{name} and {other} contradict each other; give one of them")
 
 
 def _configured(folder: Path, name: str, attention_block: int | None) -> tuple[type[MaskedLM], MaskedLMConfig]:
