@@ -13,7 +13,7 @@ from scripts.goldens.plan import Plan
 # Presets without a recorded run of somebody else's code, and what holds them instead.
 WITHOUT: dict[str, str] = {
     "sched": "its authors' code was not at hand; worked examples",
-    "lopa": "ours, after the paper's text: its published rule weighs branches otherwise",
+    "lopa": "33 runs of the authors' loop, tests/data/lopa",
     "freecache": "its authors' code was not at hand; exact in one layer, counts in closed form",
     "window": "ours, one rule after three papers; exact in one layer",
     "entropy": "its authors' code was not at hand; exact in one layer",

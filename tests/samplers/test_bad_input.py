@@ -123,6 +123,8 @@ LOOP = samplers.RemaskingLoop()
         *((samplers.Dawn, {n: 1.1}, rf"{n} must be in \[0, 1\]") for n in ("sure", "induced", "low", "edge", "sink")),
         (samplers.CarryOver, {"steps": 0}, "steps must be at least 1"),
         (samplers.Lookahead, {"branches": 0}, "branches must be from 1 to 64"),
+        (samplers.Lookahead, {"creation": 1.1}, r"creation must be in \[0, 1\]"),
+        (samplers.Lookahead, {"lowest": 0.0}, r"lowest must be in \(0, 1\]"),
         (samplers.Union, {"selectors": ()}, "Union needs at least one selector"),
         (samplers.Intersect, {"selectors": (samplers.HierarchyRemask(),)}, "Intersect: .* stands alone"),
         (samplers.OrElse, {"selectors": (samplers.SlowFast(),)}, "OrElse: .* stands alone"),
