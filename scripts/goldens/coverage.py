@@ -14,6 +14,9 @@ from scripts.goldens.plan import Plan
 WITHOUT: dict[str, str] = {
     "sched": "its authors' code was not at hand; worked examples",
     "lopa": "33 runs of the authors' loop, tests/data/lopa",
+    "info_gain": "33 runs of the authors' sampler, tests/data/info_gain",
+    "punt": "its authors' code was not at hand; a worked example and a naive loop",
+    "dus": "its authors' code was not at hand; worked examples",
     "freecache": "its authors' code was not at hand; exact in one layer, counts in closed form",
     "window": "ours, one rule after three papers; exact in one layer",
     "entropy": "its authors' code was not at hand; exact in one layer",

@@ -51,3 +51,21 @@ def test_lopa_decodes_as_its_authors_code(models: dict[str, Any]) -> None:
         assert lopa_of(run, model) == theirs
         ours += lopa_of(run, model, branch_score="mean") == theirs
     assert ours < 24  # the runs tell the two scores apart
+
+
+def test_info_gain_decodes_as_its_authors_code(models: dict[str, Any]) -> None:
+    for run in runs_of("info_gain"):
+        sampler = samplers.info_gain(
+            run["new"],  # every open position
+            position_temperature=0.0,
+            threshold=run["threshold"],
+            cost=run["variant"] == "info_gain",
+            blocks=samplers.Whole(),
+            precision="float64",
+        )
+        prompt = run["prompt_ids"]
+        (answer,) = dlm.generate(models[run["checkpoint"]], [prompt], sampler=sampler, max_new_tokens=run["new"])
+        # Ours feeds the row itself beside its versions, and no row that is full.
+        rows = answer.counts.token_forwards / (len(prompt) + run["new"]) - (run["rounds"] - 1)
+        found = answer.tokens, answer.commit_step, answer.counts.forwards, rows
+        assert found == (run["gen_ids"], run["commit_step"], run["rounds"], run["rows"])
