@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cache
 import dlm
 import samplers
 from tests.doubles import T6, StatefulBackbone, confidence_table, random_dream, random_llada, table_model, wrap
@@ -148,3 +150,22 @@ def test_info_gain_pays_for_its_own_entropy(cost: bool, first: int) -> None:
     }
     answer = decode(stateful(tables), samplers.info_gain(2, position_temperature=0.0, cost=cost), 4)
     assert [i for i, step in enumerate(answer.commit_step) if step == 1] == [first]
+
+
+@pytest.mark.parametrize("policy", ["dual", "dkv_decode"])
+@pytest.mark.parametrize(
+    "sampler",
+    [samplers.punt(0.3, threshold=0.5), samplers.info_gain(3, threshold=0.4), samplers.lopa(0.5, branches=2)],
+    ids=lambda sampler: sampler.name,
+)
+def test_a_row_is_alone_over_a_cache_and_feeds_no_more_than_its_versions(sampler: dlm.Sampler, policy: str) -> None:
+    sampler = replace(sampler, blocks=samplers.Fixed(4))
+    prompts, kept = [[1, 2, 3], [4] * 9, [7, 30]], getattr(cache, policy)()
+    batch = dlm.generate(MODELS["llada"], prompts, sampler=sampler, cache=kept, max_new_tokens=12, batch_size=3)
+    for prompt, answer in zip(prompts, batch, strict=True):
+        (alone,) = dlm.generate(MODELS["llada"], [prompt], sampler=sampler, cache=kept, max_new_tokens=12)
+        assert (answer.tokens, answer.commit_step) == (alone.tokens, alone.commit_step)
+        assert answer.counts.token_forwards == alone.counts.token_forwards
+        if policy == "dual":
+            rows = answer.counts.forwards * (1 + sampler.probe.versions)
+            assert answer.counts.token_forwards <= 4 * rows + 3 * (len(prompt) + 12)
