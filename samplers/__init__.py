@@ -24,8 +24,8 @@ from samplers.learn2pd.selector import Learn2PD
 from samplers.modifiers.certainty_prior import CertaintyPrior
 from samplers.presets.blockwise import fast_dllm_v2, llada2, sdar
 from samplers.presets.budgeted import (
-    ass, ccd, ccd_ds, certainty_prior, dream_entropy, dream_margin, dream_maskgit_plus, dream_origin, entropy, eoser,
-    eoser_ass, margin, pc, random, topk,
+    ass, ccd, ccd_ds, certainty_prior, dream_entropy, dream_margin, dream_maskgit_plus, dream_origin, dus, entropy,
+    eoser, eoser_ass, margin, pc, random, topk,
 )
 from samplers.presets.confident import (
     adablock, credit, dawn, dimple, eb, entropy_threshold, factor, frechet, klass, localleap, lopa, overlap, slowfast,
@@ -33,9 +33,12 @@ from samplers.presets.confident import (
 )
 from samplers.presets.learn2pd import learn2pd, oracle
 from samplers.presets.options import Options
+from samplers.presets.probing import info_gain, punt
 from samplers.presets.prophet import prophet, sched
 from samplers.presets.revising import hierarchy, hierarchy_remask, rcr, remdm, saber, wino
+from samplers.probes.info_gain import InformationGain
 from samplers.probes.lookahead import Lookahead
+from samplers.probes.punt import Independence
 from samplers.probes.verified import VerifiedDrafts
 from samplers.revisers.hierarchy import Hierarchy, HierarchyRemask, RemaskDoubtful
 from samplers.revisers.rcr import FlooredShares, RemaskOvertaken, RunningConfidence
@@ -47,6 +50,7 @@ from samplers.scores.confidence import Earliest, Margin, NegativeEntropy, Probab
 from samplers.selectors.coherent import Coherent
 from samplers.selectors.combine import Intersect, OrElse, Union
 from samplers.selectors.dawn import Dawn
+from samplers.selectors.dilated import AllOrNothing, Dilated
 from samplers.selectors.dimple import Dimple
 from samplers.selectors.editing import Editing
 from samplers.selectors.klass import Klass
@@ -62,21 +66,22 @@ PRESETS = (
     "threshold", "factor", "frechet", "entropy_threshold", "dimple", "prophet", "sched", "credit", "localleap",
     "adablock", "eb", "klass", "ccd", "ccd_ds", "eoser", "ass", "eoser_ass", "wino", "hierarchy", "hierarchy_remask",
     "slowfast", "pc", "certainty_prior", "saber", "remdm", "rcr", "dawn", "lopa", "learn2pd",
+    "dus", "punt", "info_gain",
     "sdar", "llada2", "fast_dllm_v2", "overlap", "verified",
 )
 __all__ = [
-    "PRESETS", "AdaptiveBlocks", "Aligned", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks", "BanEnd",
-    "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "Credit", "Dawn", "Dimple",
-    "Earliest", "Editing", "EndBlock", "EndOfText", "EndRejection", "EntropyBound", "EntropyThreshold", "Factor",
-    "FallingConfidence", "FirstOfBlock", "Fixed", "FlooredShares", "Frechet", "GrowingBlocks", "Hierarchy",
-    "HierarchyRemask", "Intersect", "JsonSchema", "Klass", "Learn2PD", "LocalLeap", "Lookahead", "Margin",
-    "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound",
-    "Probability", "Random", "Regex", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop",
-    "RunningConfidence", "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid",
-    "TopK", "Uniform", "Union", "VerifiedDrafts", "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds",
-    "certainty_prior", "credit", "dawn", "dimple", "dream_entropy", "dream_margin", "dream_maskgit_plus",
-    "dream_origin", "eb", "entropy", "entropy_threshold", "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet",
-    "hierarchy", "hierarchy_remask", "klass", "learn2pd", "llada2", "localleap", "lopa", "margin", "oracle", "overlap",
-    "pc", "prophet", "random", "rcr", "remdm", "saber", "sched", "sdar", "slowfast", "threshold", "topk", "verified",
-    "wino",
+    "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending",
+    "AscendingBlocks", "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent",
+    "Credit", "Dawn", "Dilated", "Dimple", "Earliest", "Editing", "EndBlock", "EndOfText", "EndRejection",
+    "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "FirstOfBlock", "Fixed", "FlooredShares",
+    "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Independence", "InformationGain", "Intersect",
+    "JsonSchema", "Klass", "Learn2PD", "LocalLeap", "Lookahead", "Margin", "MeanThreshold", "NarrowOut",
+    "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound", "Probability", "Random", "Regex",
+    "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence", "SlidingBlocks",
+    "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union",
+    "VerifiedDrafts", "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "credit",
+    "dawn", "dimple", "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "dus", "eb", "entropy",
+    "entropy_threshold", "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask",
+    "info_gain", "klass", "learn2pd", "llada2", "localleap", "lopa", "margin", "oracle", "overlap", "pc", "prophet",
+    "punt", "random", "rcr", "remdm", "saber", "sched", "sdar", "slowfast", "threshold", "topk", "verified", "wino",
 ]

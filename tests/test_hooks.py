@@ -112,7 +112,9 @@ def test_a_row_that_is_cut_off_counts_what_it_was_fed() -> None:
     assert any(c.token_forwards < c.forwards * (12 + 2) for c in fed)
 
 
-def naive_lopa(model, prompt: list[int], new: int, block: int, threshold: float, k: int) -> tuple[list[int], int]:
+def naive_lopa(
+    model, prompt: list[int], new: int, block: int, threshold: float, k: int, ours: bool
+) -> tuple[list[int], int]:
     """LoPA with Python lists, one branch at a time; returns tokens and positions fed."""
     canvas, fed = prompt + [MASK] * new, 0
     for start in range(len(prompt), len(canvas), block):
@@ -126,26 +128,39 @@ def naive_lopa(model, prompt: list[int], new: int, block: int, threshold: float,
                 tokens, probs = answers_of(model, tried)
                 open_ = [p for p in range(start, end) if tried[p] == MASK]
                 fed += len(canvas)
-                mean = sum(probs[p] for p in open_) / len(open_) if open_ else -1.0
-                branches.append((mean, tried, tokens, probs, open_))
-            best = max(range(len(branches)), key=lambda i: (branches[i][0], -i))
+                if ours:
+                    score = sum(probs[p] for p in open_) / len(open_) if open_ else -1.0
+                else:
+                    low = sorted(probs[p] for p in open_)[: max(1, len(open_) // 2)]
+                    score = (extra[2] if extra else 1.0) / 2 + (sum(low) / len(low) if low else 1.0) / 2
+                branches.append((score, tried, tokens, probs, open_))
+            best = max(range(len(branches)), key=lambda i: (branches[i][0], -i if ours or i else -k - 1))
             _, tried, tokens, probs, open_ = branches[best] if branches[best][0] >= 0 else branches[0]
             sure = [p for p in open_ if probs[p] >= threshold]
-            if not sure and tried == canvas:
+            if not sure and open_ and (tried == canvas or (len(branches) > 1 and not ours)):
                 sure = [max(open_, key=lambda p: (probs[p], -p))]
             canvas = [tokens[p] if p in sure else t for p, t in enumerate(tried)]
             rest = sorted((p for p in open_ if p not in sure), key=lambda p: (-probs[p], p))[:k]
-            candidates = [(p, tokens[p]) for p in rest]
+            candidates = [(p, tokens[p], probs[p]) for p in rest]
     return canvas[len(prompt) :], fed
 
 
 @pytest.mark.parametrize("family", MODELS)
 @settings(max_examples=8)
-@given(prompt=PROMPTS, new=st.integers(3, 9), threshold=st.sampled_from([0.3, 0.6, 0.9]), k=st.integers(1, 3))
-def test_look_ahead_equals_a_naive_loop(family: str, prompt: list[int], new: int, threshold: float, k: int) -> None:
-    sampler = samplers.lopa(threshold, branches=k, blocks=samplers.Fixed(3), precision="float64")
+@given(
+    prompt=PROMPTS,
+    new=st.integers(5, 9),
+    threshold=st.sampled_from([0.3, 0.6, 0.9]),
+    k=st.integers(1, 3),
+    score=st.sampled_from(["published", "mean"]),
+)
+def test_look_ahead_equals_a_naive_loop(
+    family: str, prompt: list[int], new: int, threshold: float, k: int, score: str
+) -> None:
+    blocks = samplers.Fixed(5)
+    sampler = samplers.lopa(threshold, branches=k, branch_score=score, blocks=blocks, precision="float64")
     (answer,) = dlm.generate(MODELS[family], [prompt], sampler=sampler, max_new_tokens=new)
-    tokens, fed = naive_lopa(MODELS[family], prompt, new, 3, threshold, k)
+    tokens, fed = naive_lopa(MODELS[family], prompt, new, 5, threshold, k, score == "mean")
     assert (answer.tokens, answer.counts.token_forwards) == (tokens, fed)
 
 

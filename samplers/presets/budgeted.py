@@ -16,8 +16,9 @@ from samplers.ends import EndRejection
 from samplers.modifiers.certainty_prior import CertaintyPrior
 from samplers.presets.options import SharedOptions, preset, published
 from samplers.scores.calibrated import Calibrated
-from samplers.scores.confidence import Margin, NegativeEntropy, Probability, Random
+from samplers.scores.confidence import Earliest, Margin, NegativeEntropy, Probability, Random
 from samplers.selectors.coherent import Coherent
+from samplers.selectors.dilated import Dilated
 from samplers.selectors.top_k import Bernoulli, TopK
 
 Compat = Literal["clean", "reference"]
@@ -60,6 +61,13 @@ def random(
 ) -> Sampler:
     """A fixed budget in random order (LLaDA's ``remasking="random"``); tokens are still the proposals."""
     return preset("random", options, Random(), TopK(), budget=uniform(tokens_per_step, steps))
+
+
+@published
+def dus(base: int = 2, **options: Unpack[SharedOptions]) -> Sampler:
+    """Dilated groups of a block, far from each other first and halved in between (``base`` 2), whatever the confidence
+    (dilated unmasking schedule: DUS, arXiv 2506.19037): about log B forwards a block of B."""
+    return preset("dus", options, Earliest(), Dilated(base))
 
 
 @published

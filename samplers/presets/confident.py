@@ -173,12 +173,22 @@ def slowfast(
 
 @published
 def lopa(
-    threshold: float = 0.9, *, branches: int = 3, selector: Selector | None = None, **options: Unpack[SharedOptions]
+    threshold: float = 0.9,
+    *,
+    branches: int = 3,
+    branch_score: Literal["published", "mean"] = "published",
+    creation: float = 0.5,
+    lowest: float = 0.5,
+    selector: Selector | None = None,
+    **options: Unpack[SharedOptions],
 ) -> Sampler:
     """Threshold decoding (or ``selector``) in which every forward also tries ``branches`` rows with one more token each
-    and goes on with the surest (look-ahead branches: LoPA, arXiv 2512.16229); see :class:`samplers.Lookahead`. A
-    forward costs 1 + ``branches`` rows."""
-    return preset("lopa", options, Probability(), selector or Threshold(threshold), probe=Lookahead(branches))
+    and goes on with the best (look-ahead branches: LoPA, arXiv 2512.16229). A forward costs 1 + ``branches`` rows.
+
+    ``branch_score``, ``creation`` and ``lowest``: see :class:`samplers.Lookahead`.
+    """
+    probe = Lookahead(branches, branch_score, creation, lowest)
+    return preset("lopa", options, Probability(), selector or Threshold(threshold), probe=probe)
 
 
 @published

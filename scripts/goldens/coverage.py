@@ -13,7 +13,10 @@ from scripts.goldens.plan import Plan
 # Presets without a recorded run of somebody else's code, and what holds them instead.
 WITHOUT: dict[str, str] = {
     "sched": "its authors' code was not at hand; worked examples",
-    "lopa": "ours, after the paper's text: its published rule weighs branches otherwise",
+    "lopa": "33 runs of the authors' loop, tests/data/lopa",
+    "info_gain": "33 runs of the authors' sampler, tests/data/info_gain",
+    "punt": "its authors' code was not at hand; a worked example and a naive loop",
+    "dus": "its authors' code was not at hand; worked examples",
     "overlap": "ours; a naive loop, and the controls of the oracle",
     "verified": "ours; a naive loop, and the controls of the oracle",
     "freecache": "its authors' code was not at hand; exact in one layer, counts in closed form",

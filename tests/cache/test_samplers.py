@@ -16,13 +16,14 @@ from tests.test_decoder import FAMILIES as ONLY
 from tests.test_decoder import PRESETS, preset
 
 LEAVING = {"prophet", "sched"}
+PROBING = {"lopa", "punt", "info_gain"}
 SOME = {name: EXACT[name] for name in ("dual", "dkv_decode", "dllm", "window", "adaptive", "sparse")}
 
 
 def pairs(name: str) -> dict[str, Any]:
     """The caches a sampler goes with."""
     refused = {
-        "lopa": {"dllm", "sparse"},
+        **{probing: {"dllm", "sparse"} for probing in PROBING},
         "verified": {"dllm", "sparse", "adaptive", "entropy"},
         "dawn": set(EXACT),
         "klass": {"dllm"},
@@ -51,7 +52,7 @@ def test_one_layer_is_exact_with_every_sampler(name: str, family: str) -> None:
         # A position without a fed row at the step before has no divergence yet, so KLASS may go its own way; an early
         # exit needs a forward that shows every open position.
         # A row that is recomputed whole inside a block has no branches at that step.
-        fewer_branches = name == "verified" or (name == "lopa" and label in ("dkv_decode", "adaptive"))
+        fewer_branches = name == "verified" or (name in PROBING and label in ("dkv_decode", "adaptive"))
         if name not in LEAVING | {"klass"} and not fewer_branches:
             assert cached.differs_at(exact, 1e-9) is None, label
 

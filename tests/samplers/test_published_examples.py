@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -208,6 +209,27 @@ def test_dawn() -> None:
     assert commits(scripted_model([before, now], attention=attention), sampler, 6)[:2] == [{0}, {1, 3}]
 
 
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        # Of the row's four masks the weakest two have the mean .35, of the branches' three the weakest has .40 and .70;
+        # they were made with 1, .60 and .50.
+        ({}, [0, 1]),  # .675, .50, .60: the row itself, and its best mask
+        ({"creation": 0.1}, [0, None, 1, 1]),  # .415, .42, .68: the branch with position 2, and its best mask
+        ({"branch_score": "mean"}, [0, None, 1]),  # .45, .68, .80, however it was made
+    ],
+)
+def test_lopa_weighs_how_a_branch_was_made_and_its_weakest_half(settings: dict, steps: list) -> None:
+    usual = [0.95, 0.60, 0.50, 0.40, 0.30]
+    tables = {frozenset(filled): usual for n in range(6) for filled in itertools.combinations(range(5), n)}
+    tables[frozenset({0, 1})] = [0.95, 0.60, 0.85, 0.80, 0.40]
+    tables[frozenset({0, 2})] = [0.95, 0.70, 0.50, 0.86, 0.84]
+    model = wrap(StatefulBackbone({filled: confidence_table(c) for filled, c in tables.items()}))
+    found = decode(model, samplers.lopa(0.9, branches=2, **settings), 5).commit_step
+    assert all(step is None or step == found[i] for i, step in enumerate(steps))
+    assert found.count(1) == max(1, steps.count(1))
+
+
 def test_lopa_keeps_the_surest_branch() -> None:
     tables = {
         (): [0.95, 0.60, 0.50, 0.40],
@@ -216,7 +238,7 @@ def test_lopa_keeps_the_surest_branch() -> None:
         (0, 2): [0.95, 0.92, 0.50, 0.95],
     }
     model = wrap(StatefulBackbone({frozenset(k): confidence_table(c) for k, c in tables.items()}))
-    answer = decode(model, samplers.lopa(0.9, branches=2), 4)
+    answer = decode(model, samplers.lopa(0.9, branches=2, branch_score="mean"), 4)
     # Branches {0}, {0, 1} and {0, 2}; means of what is left .50, .30 and .935.
     assert answer.commit_step == [0, 1, 1, 1]
     assert (answer.counts.forwards, model.backbone.calls) == (2, 2)
@@ -233,7 +255,7 @@ def test_lopa_keeps_the_row_itself_when_nothing_is_surer() -> None:
         (0, 1, 2): [0.99, 0.99, 0.99],
     }
     model = wrap(StatefulBackbone({frozenset(k): confidence_table(c) for k, c in tables.items()}))
-    answer = decode(model, samplers.lopa(0.9, branches=2), 3)
+    answer = decode(model, samplers.lopa(0.9, branches=2, branch_score="mean"), 3)
     # Means .55, .54 and .52; then one position is left, and a branch with nothing left is none.
     assert answer.commit_step == [0, 1, 2]
     assert answer.confidence == pytest.approx([0.95, 0.60, 0.54])
