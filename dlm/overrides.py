@@ -19,6 +19,8 @@ _PATHS = ("path", "shots_path", "dir", "data", "name_or_path", "adapter")
 # What Hydra reads as it is meant: a name, something quoted, a list, a mapping, an interpolation, a function.
 _PLAIN = re.compile(r"""['"$\[{].*|\w+\(.*\)|(?![\d.+-]*$)[\w./~:+-]+""", re.ASCII | re.DOTALL)
 _ESCAPED = {"\\n": "\n", "\\t": "\t", "\\r": "\r"}
+# What Hydra reads as "${" and does not fill in.
+_LITERAL = "\\${"
 _folders: list[Path] = []  # of configurations of the user's own: see `searching`
 
 
@@ -55,29 +57,39 @@ def as_meant(overrides: Sequence[str]) -> list[str]:
     """Overrides as Hydra reads them: ``model=FOLDER`` is ``model=local model.path=FOLDER``, and
     ``constraint.regex=PATTERN`` a part of the sampler's."""
     meant: list[str] = []
-    for override in map(readable, overrides):
+    given = [o for o in overrides if o.lstrip("+~").partition(".")[0].partition("=")[0] == "constraint"]
+    if len(given) > 1:
+        raise SettingsError(f"{' and '.join(o.partition('=')[0] for o in given)}: give one constraint")
+    meant += [f"sampler.constraint={_constraint(override)}" for override in given]
+    for override in (readable(o) for o in overrides if o not in given):
         key, _, value = override.partition("=")
         name = value[1:-1] if value[:1] in ("'", '"') else value
-        if key.partition(".")[0] == "constraint":
-            meant.append(f"sampler.constraint={_constraint(key, name)}")
-        elif key == "model" and ("/" in name or name.startswith((".", "~"))) and name not in choices("model"):
+        if key == "model" and ("/" in name or name.startswith((".", "~"))) and name not in choices("model"):
             meant += ["model=local", f"model.path={quoted(name) if name == value else value}"]
         else:
             meant.append(override)
     return meant
 
 
-def _constraint(key: str, value: str) -> str:
-    """The part that ``constraint.regex=`` or ``constraint.json_schema=`` (a file, or the schema itself) stands for."""
+def _constraint(override: str) -> str:
+    """The part that ``constraint.regex=`` or ``constraint.json_schema=`` (a file, or the schema itself) stands for.
+    Both are texts: nothing in them is filled in. ``null`` is none."""
+    key, _, value = override.lstrip("+").partition("=")
+    value = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
     kinds = {"constraint.regex": "Regex", "constraint.json_schema": "JsonSchema"}
     if key not in kinds:
         raise SettingsError(f"{key} is no setting: use constraint.regex=PATTERN or constraint.json_schema=FILE")
+    if value == "null":
+        return value
     if kinds[key] == "JsonSchema" and not value.lstrip().startswith("{"):
         path = Path(value).expanduser()
         if not path.is_file():
             raise SettingsError(f"constraint.json_schema={value} is no file, and no schema such as '{{\"type\": ...}}'")
-        value = path.read_text()
-    return f"{{_target_: samplers.{kinds[key]}, pattern: {quoted(value)}}}"
+        try:
+            value = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"constraint.json_schema={value} cannot be read as text: {error}") from error
+    return f"{{_target_: samplers.{kinds[key]}, pattern: {quoted(value.replace('${', _LITERAL))}}}"
 
 
 def _with_cache(overrides: Sequence[str], known: Collection[str]) -> list[str]:

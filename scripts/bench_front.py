@@ -190,14 +190,12 @@ def _best(rows: list[Row], drafted: bool = False) -> Row:
 def _ours(rows: list[Row]) -> list[str]:
     """A line for each rule of our own."""
     single, drafted = _best(rows), _best(rows, True)
-    told = []
-    for row in rows:
-        if row.name in OURS:
-            told.append(
-                f"`{row.name}` ({row.verdict}) takes {_ratio(row, single):.2f} of the forwards of the best single published"
-                f" sampler (`{single.name}`), {_ratio(row, drafted):.2f} of the best one's with drafts (`{drafted.name}`)."
-            )
-    return told
+    ours = [(row, _ratio(row, single), _ratio(row, drafted)) for row in rows if row.name in OURS]
+    return [
+        f"`{row.name}` ({row.verdict}) takes {alone:.2f} of the forwards of the best single published sampler"
+        f" (`{single.name}`) and {beside:.2f} of those of the best one with drafts (`{drafted.name}`)."
+        for row, alone, beside in ours
+    ]
 
 
 def _ratio(row: Row, other: Row) -> float:

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dlm.errors import SettingsError
+from samplers.constraints.schema import MOST
 
-# States x tokens that are followed at a time, and the most states of a language.
-_CELLS, _MOST_STATES = 1 << 24, 20_000
+_CELLS = 1 << 24  # states x tokens that are followed at a time
 _CLOSE = 0x1E  # "record separator": no text of a constraint holds it
 
 
@@ -150,14 +150,13 @@ def _automaton(pattern: str) -> tuple[np.ndarray, np.ndarray, int]:
     # texts are closed by a byte that none holds: where it leads to the end, one may end.
     closed = f"(?:{pattern}){chr(_CLOSE)}"
     try:
-        Index(pattern, Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)}))  # by itself it is a pattern
         index = Index(closed, Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)}))
     except ValueError as error:
         raise SettingsError(f"constraint: {pattern!r:.200} is no pattern that can be used: {error}") from error
     leads = index.get_transitions()
     states = sorted(set(leads) | {s for row in leads.values() for s in row.values()})
-    if len(states) > _MOST_STATES:
-        raise SettingsError(f"constraint: the pattern has {len(states)} states, more than {_MOST_STATES}: bound it")
+    if len(states) > MOST:
+        raise SettingsError(f"constraint: the pattern has {len(states)} states, more than {MOST}: bound it")
     place = {state: number for number, state in enumerate(states)}
     table = np.full((len(states) + 1, 256), len(states), dtype=np.int32)
     for state, row in leads.items():

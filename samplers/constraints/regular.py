@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -14,6 +13,7 @@ from dlm.engine.proposal import Proposer, Vocabulary
 from dlm.errors import SettingsError
 from samplers.constraints.language import Spelling, language
 from samplers.constraints.run import RegularRun
+from samplers.constraints.schema import checked_pattern, checked_schema
 
 
 @lru_cache(maxsize=4)
@@ -61,23 +61,21 @@ class Regex(Constraint):
 
     @property
     def _expression(self) -> str:
-        return self.pattern
+        return checked_pattern(self.pattern)
 
 
 @dataclass(frozen=True)
 class JsonSchema(Regex):
     """The answer is JSON of a schema, with at most one blank between its parts: ``pattern`` is the schema, as text.
-    What a regular expression cannot say (recursion, numbers within bounds) is refused or left out by the library's
-    translation; ``maxLength`` bounds a text."""
+
+    Raises:
+        SettingsError: what a regular expression cannot hold to: recursion, bounds of numbers, parts of any type, and
+            lengths beyond 20,000; the place in the schema is named.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        try:
-            schema = json.loads(self.pattern)
-        except ValueError as error:
-            raise SettingsError(f"the JSON schema is no JSON: {error}") from error
-        if not isinstance(schema, dict):
-            raise SettingsError('the JSON schema must be an object, such as {"type": "object", ...}')
+        checked_schema(self.pattern)
 
     @property
     def _expression(self) -> str:
@@ -86,6 +84,7 @@ class JsonSchema(Regex):
         except ImportError as error:
             raise SettingsError("constraint: outlines-core is not installed: pip install 'dlm[constraints]'") from error
         try:
-            return str(build_regex_from_schema(self.pattern))
+            # Digits of JSON are those of ASCII.
+            return checked_pattern(str(build_regex_from_schema(self.pattern)).replace(r"\d", "[0-9]"))
         except (ValueError, TypeError) as error:
             raise SettingsError(f"the JSON schema cannot be used: {error}") from error

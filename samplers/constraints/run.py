@@ -176,6 +176,9 @@ class Ways:
         onward = torch.nn.functional.pad(language.next, (0, 1, 0, 1), value=language.dead)
         for i in range(self.first):
             self.state = torch.where(self.inside[:, i], onward[self.state, classes[:, i]], self.state)
+        # A version of a row that somebody made may hold what no answer has: nothing is sure there.
+        self.alive = self.state < language.dead
+        self.state = self.state.clamp_max(language.dead - 1)
         window = slice(self.first, self.last)
         self.inside, self.open, self.free = self.inside[:, window], self.open[:, window], self.free[:, window]
         self.entry, classes = self.entry[:, window], classes[:, window]
@@ -247,7 +250,8 @@ class Ways:
             shares.append(mine.logsumexp(dim=1) - onward.logsumexp(dim=1))
             summed = _summed(each, lang.target, _largest(each, lang.target, lang.dead))
             behind = torch.where(self.inside[:, i, None], summed, behind)
-        return torch.stack(shares, dim=1).nan_to_num(nan=-torch.inf).clamp_max(0.0)
+        told = torch.stack(shares, dim=1).nan_to_num(nan=-torch.inf).clamp_max(0.0)
+        return told.masked_fill(~self.alive[:, None], -torch.inf)
 
     def of_entries(self, places: Tensor) -> Tensor:
         """What belongs to the places of the region, by proposal. ``[B, N]``"""

@@ -12,6 +12,7 @@ from torch import Tensor
 from dlm.engine.canvas import Canvas
 from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
+from dlm.engine.sampler import Sampler
 from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
 from dlm.speculation.probes import Choice, Edits, Probe, VersionViews
@@ -63,6 +64,13 @@ class VerifiedDrafts(Probe):
     likely: float = 0.7
 
     needs = frozenset[Statistic]({"candidates"})
+
+    def clashes(self, sampler: Sampler) -> str | None:
+        if sampler.constraint is not None:
+            return (
+                "verified drafts hold tokens that a constraint has not chosen: use another sampler with it, such as eb"
+            )
+        return super().clashes(sampler)
 
     def __post_init__(self) -> None:
         if not 1 <= self.drafts <= MOST_DRAFTS:
