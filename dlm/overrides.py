@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -144,29 +145,34 @@ def _experiment(name: str) -> dict[str, str]:
     if path is None:
         raise SettingsError(f"experiment={name}: there is no such file; `dlm tune` writes one, OUT/tuned.yaml")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))["settings"]
-        return {str(key): _data(str(key), value) for key, value in settings.items()}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few lines of them are gigabytes
+            raise ValueError("an experiment has no aliases (*NAME)")
+        settings = yaml.safe_load(text)["settings"]
+        return {str(key): as_data(str(key), value) for key, value in settings.items()}
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SettingsError(f"{path} holds no settings (a mapping of that name is looked for)") from error
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
 
 
-def _data(key: str, value: object) -> str:
+def as_data(key: str, value: object) -> str:
     """A setting of an experiment, as an override spells it. Raises ValueError: it is more than data."""
     group = key.partition(".")[0]
     if not re.fullmatch(r"[a-z]\w*(\.[a-z]\w*)*", key) or (group not in GROUPS and key != "max_new_tokens"):
-        raise ValueError(f"{key!r} is no setting that an experiment may hold: {', '.join(GROUPS)}, max_new_tokens")
+        raise ValueError(
+            f"{reprlib.repr(key)} is no setting that an experiment may hold: {', '.join(GROUPS)}, max_new_tokens"
+        )
     if group == key and group in GROUPS:
         path = group == "model" and isinstance(value, str) and ("/" in value or value.startswith((".", "~")))
         if value not in choices(group) and not path:
-            raise ValueError(f"unknown {group} {value!r}; known are {', '.join(choices(group))}")
+            raise ValueError(f"unknown {group} {reprlib.repr(value)}; known are {', '.join(choices(group))}")
         return quoted(str(value)) if path else str(value)
     entries = value if isinstance(value, list) else [value]
     if not all(entry is None or isinstance(entry, str | bool | int | float) for entry in entries):
-        raise ValueError(f"{key} must be a plain value or a list of some, got {value!r}")
+        raise ValueError(f"{key} must be a plain value or a list of some, got {reprlib.repr(value)}")
     if any(isinstance(entry, str) and "${" in entry for entry in entries):
-        raise ValueError(f"{key} must be a plain value, without ${{...}}, got {value!r}")
+        raise ValueError(f"{key} must be a plain value, without ${{...}}, got {reprlib.repr(value)}")
     spelt = [quoted(entry) if isinstance(entry, str) else json.dumps(entry) for entry in entries]
     return f"[{','.join(spelt)}]" if isinstance(value, list) else spelt[0]
 

@@ -38,6 +38,12 @@ class OwnQuestions:
         if not self.path:
             raise SettingsError("task=questions reads a file of yours: give task.path=FILE.jsonl")
         object.__setattr__(self, "_records", read_records(self.path, ("prompt", "answer"), self.split))
+        blank = [number for number, record in enumerate(self._records, start=1) if not _plain(record["answer"])]
+        if self.match == "contains" and blank:
+            raise SettingsError(
+                f"{self.path}, record {blank[0]} has nothing but blanks under 'answer', which every output contains:"
+                " give an answer, or task.match=exact"
+            )
 
     @property
     def size(self) -> int:

@@ -46,6 +46,9 @@ def test_settings_of_a_file_and_what_stands_beside_it(tmp_path: Path) -> None:
         ("settings: [1]", "holds no settings"),
         ("settings: !!python/object/apply:os.system [ls]", "holds no settings"),
         ("{", "holds no settings"),
+        ("[" * 5000, "holds no settings"),
+        ("a: &a [1]\nsettings: {sampler.score: [*a, *a]}", "no aliases"),
+        (f"settings: {{sampler.score: {{x: {'x' * 900}}}}}", "must be a plain value or a list of some, got .{,100}$"),
     ],
 )
 def test_a_file_that_is_more_than_data_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sqlite3
 import sys
 from collections import Counter
 from contextlib import closing
@@ -16,9 +18,10 @@ import dlm
 from dlm.cli import main
 from dlm.errors import SettingsError
 from dlm.evaluation import tune
+from dlm.evaluation.identity import Questions
 from dlm.evaluation.lines import Busy, LineFile
 from dlm.evaluation.tuning.answers import Asked
-from dlm.evaluation.tuning.space import Interval, Space, label_of, overrides_of
+from dlm.evaluation.tuning.space import Interval, Space, label_of, overrides_of, settings_of
 from tests.evaluation.forks import Fork, killed_while_writing
 
 pytest.importorskip("optuna")
@@ -114,11 +117,30 @@ def test_a_folder_of_another_tuning_is_refused(whole: Path, change: str, named: 
         (["reference=[topk]"], "reference is a list of key=value"),
         (["reference=[sampler=nope]"], "unknown sampler 'nope'"),
         (["nonsense=1"], "nonsense"),
+        (["space.samplers=['threshold:transforms=[{_target_: samplers.Greedy}]']"], "plain values only"),
+        (["model={_target_: os.system}"], "plain values only"),
+        (["experiment=x/tuned"], "experiment= is for other commands"),
+        (["epsilon=1e-9"], "are more than 1000000 together"),
+        (["epsilon=1e-320", "delta=1e-320"], "are more than 1000000 together"),
+        (["choose=100000000000"], "choose=100000000000 and the certifying questions"),
+        (["space.ranges.eb.gamma={low: nan, high: 1}"], "a list of values, or"),
+        (["space.ranges.eb.gamma={low: 0, high: inf}"], "a list of values, or"),
+        (["space.ranges.eb.gamma=[nan]"], "a list of values, or"),
+        (["space=3"], "space"),
+        (["~space.caches"], "without caches"),
+        (["space.ranges=7"], r"space\.ranges"),
+        (["reference=[]"], "reference is a list of key=value for .*: '\\[\\]'"),
+        (["reference=[task=waiting_line/copy]"], "reference is a list of key=value for"),
+        (["reference=[model=tiny]"], "reference is a list of key=value for"),
     ],
 )
 def test_bad_input(tmp_path: Path, words: list[str], said: str) -> None:
     keys = [word.partition("=")[0] for word in words]
-    kept = [word for word in SMALL if word.partition("=")[0] not in keys]
+    kept = [
+        w
+        for w in SMALL
+        if w.partition("=")[0] not in keys and not (keys[0] in ("space", "~space.caches") and "space" in w)
+    ]
     with pytest.raises(SettingsError, match=said):
         tune([*kept, *words, "certify=20"], out=tmp_path / "tuned")
     assert not (tmp_path / "tuned").exists()
@@ -195,8 +217,6 @@ def test_a_storage_that_is_none(tmp_path: Path) -> None:
 
 
 def test_the_parts_of_the_questions_are_disjoint_and_mixed(tmp_path: Path) -> None:
-    from dlm.evaluation.identity import Questions
-
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) + "\n" for i in range(30)))
     two = [Questions(dlm.tasks.open("questions", path=str(path))), Questions(dlm.tasks.open("waiting_line/copy"))]
@@ -207,6 +227,43 @@ def test_the_parts_of_the_questions_are_disjoint_and_mixed(tmp_path: Path) -> No
     assert sorted(own) == list(range(30)) != own
     assert Asked.of(two, 1000, 0) == asked != Asked.of(two, 1000, 1)
     assert asked.hash(two, 0, 10) != asked.hash(two, 10, 20)
+
+
+def test_a_certificate_of_more_questions_than_anyone_has(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"certify=1000000000; .* are more than 1000000 together"):
+        tune([*SMALL, "certify=1000000000"], out=tmp_path)
+    with pytest.raises(SettingsError, match=r"certify=None; .* are more than 1000000 together"):
+        tune([*(word for word in SMALL if not word.startswith("epsilon")), "epsilon=0.000005"], out=tmp_path)
+
+
+def test_the_model_as_the_file_has_it(tmp_path: Path) -> None:
+    """A folder whose name Hydra would take for more than a text."""
+    found = settings_of([f"model={tmp_path}/a{{b}} c", "+model.dtype=float64", "sampler.threshold=1e-05"])
+    assert found == {
+        "model": "local", "model.path": f"{tmp_path}/a{{b}} c", "model.dtype": "float64", "sampler.threshold": 1e-05
+    }  # fmt: skip
+    with pytest.raises(SettingsError, match="plain values only, so tune cannot take ~model"):
+        settings_of(["~model.dtype"])
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({"settings": {**found, "sampler": "threshold"}}))
+    assert dlm.compose([f"experiment={tmp_path}/x"]).model_config["path"] == f"{tmp_path}/a{{b}} c"
+
+
+def test_a_question_that_stands_twice_in_a_file_is_asked_once(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"{i % 7}+1=", "answer": str(i % 7 + 1)}) + "\n" for i in range(30)))
+    asked = Asked.of([Questions(dlm.tasks.open("questions", path=str(path)))], 1000, 0)
+    assert sorted(i for _, i in asked.places) == list(range(7))
+
+
+@pytest.mark.parametrize("setting", ["eb", None, {"sampler": "nope"}, {"sampler": "eb", "sampler.gamma": "x"}])
+def test_a_damaged_search_is_refused(whole: Path, tmp_path: Path, setting: object) -> None:
+    out = tmp_path / "tuned"
+    shutil.copytree(whole, out)
+    with closing(sqlite3.connect(out / "search.db")) as base, base:
+        words = "update trial_user_attributes set value_json = ? where key = 'setting' and trial_id = 2"
+        assert base.execute(words, (json.dumps(setting),)).rowcount == 1
+    with pytest.raises(SettingsError, match=r"search\.db is damaged .* take the file away"):
+        tune(SMALL, out=out)
 
 
 class Trial:
@@ -230,5 +287,6 @@ def test_settings_as_overrides_and_for_a_person() -> None:
         "sampler=threshold", "sampler.temperature=0.2", "sampler.threshold=0.98765", "blocks=fixed", "blocks.length=8",
         "cache=dual", "drafting=none",
     ]  # fmt: skip
+    assert space.holds(setting) and not space.holds({**setting, "sampler.threshold": 0.4})
     first = space.first(1, {"threshold": 0.9})
     assert first["threshold:temperature=0.2.threshold"] == 0.9 and first["blocks"] == "auto"

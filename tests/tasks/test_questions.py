@@ -34,6 +34,10 @@ def test_bad_input(path: str, tmp_path: Path) -> None:
                           ({"path": str(tmp_path / "no.jsonl")}, "there is no file")):  # fmt: skip
         with pytest.raises(SettingsError, match=said):
             tasks.open("questions", **options)
+    Path(path).write_text('{"prompt": "x", "answer": "y"}\n{"prompt": "x", "answer": " \\n"}\n')
+    assert tasks.open("questions", path=path).size == 2
+    with pytest.raises(SettingsError, match="record 2 has nothing but blanks under 'answer'"):
+        tasks.open("questions", path=path, match="contains")
     Path(path).write_text('{"prompt": "x"}\n')
     with pytest.raises(SettingsError, match="no text under 'answer'"):
         tasks.open("questions", path=path)

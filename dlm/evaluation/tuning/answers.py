@@ -50,7 +50,7 @@ class Asked:
     """The questions in the order in which they are asked; the choosing part comes first.
 
     Every one is of a task drawn at random, so that the expected loss is the mean over tasks. A file's questions are put
-    into a random order; a generator's are random already.
+    into a random order, each once; a generator's are random already.
     """
 
     places: tuple[Place, ...]  # as many as there are, or as were wanted
@@ -62,6 +62,10 @@ class Asked:
         stream, places, taken = Stream("dlm tune", seed), list[Place](), [0] * len(tasks)
         sizes = [(one.task.name, one.task.size) for one in tasks]
         orders = [Stream("dlm tune", seed, name).shuffled(range(n)) if n else None for name, n in sizes]
+        for one, order in zip(tasks, orders, strict=True):
+            if order is not None:  # two that are the same would count as two that know nothing of each other
+                firsts = {one.task.instance(i).instance_id: i for i in sorted(order, reverse=True)}
+                order[:] = [i for i in order if firsts[one.task.instance(i).instance_id] == i]
         while len(places) < wanted:
             task = stream.below(len(tasks))
             order = orders[task]

@@ -20,7 +20,7 @@ from dlm.evaluation.shards import check_alone
 from dlm.evaluation.store import read_json
 from dlm.evaluation.tuning.answers import COSTS, Asked
 from dlm.evaluation.tuning.certificate import needed, planned
-from dlm.evaluation.tuning.space import Space
+from dlm.evaluation.tuning.space import Space, settings_of
 from dlm.files import write_json
 
 RECORD = "tuning.json"
@@ -28,6 +28,7 @@ TEXTS = ("task", "reference", "out")
 FIGURES = ("epsilon", "delta", "cost", "tries", "shortlist", "choose", "certify", "seed")
 OWN = {*TEXTS, *FIGURES, "pictures", "debug"} - {"seed"}  # what `dlm eval` does not know
 SEVERAL = {"sampler": "samplers", "blocks": "blocks", "cache": "caches", "drafting": "drafting"}
+MOST = 1_000_000  # questions in all
 GENEROUS = 2.5  # times as many questions as it takes where none is lost
 
 
@@ -62,6 +63,8 @@ class Plan:
         rest = [o for o in rest if o not in options]
         if any(o.startswith("task.limit=") for o in options):
             raise SettingsError("tune asks choose= and certify= questions: leave task.limit out")
+        if any(o.partition("=")[0].lstrip("+~") == "experiment" for o in rest):
+            raise SettingsError("experiment= is for other commands: give tune the settings of the file themselves")
         for group, several in SEVERAL.items():
             if any(o.partition("=")[0].lstrip("+~").partition(".")[0] == group for o in rest):
                 raise SettingsError(
@@ -82,10 +85,15 @@ class Plan:
         if not tasks:
             raise SettingsError("task names none: give at least one, for example task=waiting_line/copy")
         reference = names(texts["reference"]) if "reference" in texts else config["reference"]
-        if bad := [entry for entry in reference if "=" not in entry]:
-            raise SettingsError(f"reference is a list of key=value, as reference=[sampler=topk,cache=none]: {bad[0]!r}")
+        known = [key.lstrip("+").partition(".")[0] in SEVERAL and bool(equals) for key, equals, _ in
+                 (entry.partition("=") for entry in reference)]  # fmt: skip
+        if not all(known) or not known:
+            raise SettingsError(
+                "reference is a list of key=value for sampler, blocks, cache and drafting, as"
+                f" reference=[sampler=topk,cache=none]: {reference[known.index(False)] if known else '[]'!r}"
+            )
         base = [o for o in rest if o.lstrip("+~").partition("=")[0] not in OWN and not o.startswith("space.")]
-        return cls(
+        plan = cls(
             tasks=tuple((f"task={task}", *options) for task in tasks),
             reference=tuple(reference),
             base=(*base, "retries=0"),  # a question that failed once is not asked by a run that goes on
@@ -94,21 +102,45 @@ class Plan:
             words=tuple(overrides),
             **{key: config[key] for key in FIGURES},
         )
+        settings_of(plan.shared)
+        plan.amounts()
+        return plan
+
+    @property
+    def shared(self) -> list[str]:
+        """What of ``base`` stands in ``tuned.yaml``."""
+        return [
+            o for o in self.base if o.lstrip("+~").partition("=")[0].partition(".")[0] in ("model", "max_new_tokens")
+        ]
 
     @property
     def level(self) -> float:
         """Of the test of each candidate on the shortlist."""
         return self.delta / self.shortlist
 
+    def amounts(self) -> tuple[int, int]:
+        """Certifying questions that it takes at least, and that are drawn. Raises SettingsError: too many."""
+        try:
+            least = needed(self.epsilon, self.level, min(self.choose, MOST))
+        except ArithmeticError:  # an epsilon or a level that is next to nothing
+            least = MOST
+        most = self.certify if self.certify is not None else ceil(GENEROUS * least)
+        if self.choose + max(least, most) > MOST:
+            raise SettingsError(
+                f"choose={self.choose} and the certifying questions (certify={self.certify}; epsilon={self.epsilon:g}"
+                f" and delta={self.delta:g} take at least {least}) are more than {MOST} together: make choose or"
+                " certify smaller, or epsilon or delta larger"
+            )
+        return least, most
+
     def draw(self, questions: Sequence[Questions]) -> Asked:
         """The questions. Raises SettingsError: there are too few for a certificate."""
-        least = needed(self.epsilon, self.level, self.choose)
-        most = self.certify if self.certify is not None else ceil(GENEROUS * least)
+        least, most = self.amounts()
         asked = Asked.of(questions, self.choose + most, self.seed)
         left = len(asked.places) - self.choose
         if left >= least:
             return asked
-        one = planned(self.epsilon, self.level, self.epsilon / 4, self.epsilon / 4)
+        one = min(1e12, planned(self.epsilon, self.level, self.epsilon / 4, self.epsilon / 4))
         there = f"certify={most}" if left == most else f"there are {len(asked.places)} in all"
         raise SettingsError(
             f"too few questions: epsilon={self.epsilon:g} and delta={self.delta:g}, shared by a shortlist of"

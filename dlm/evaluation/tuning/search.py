@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +76,7 @@ def search(
     import optuna
 
     states = optuna.trial.TrialState
-    study = _study(optuna, plan.out)
+    study = _study(optuna, plan)
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING, states.WAITING)):  # a killed run's
         study.tell(trial.number, state=states.FAIL)
     seen: dict[str, tuple[Candidate, float]] = {}
@@ -108,15 +107,19 @@ def search(
     return [candidate for candidate, _ in seen.values()]
 
 
-def _study(optuna: Any, folder: Path) -> Any:
+def _study(optuna: Any, plan: Plan) -> Any:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path = (folder / STORAGE).resolve()
+    path, states = (plan.out / STORAGE).resolve(), optuna.trial.TrialState
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-        return optuna.create_study(storage=storage, study_name="dlm tune", load_if_exists=True)
+        study = optuna.create_study(storage=storage, study_name="dlm tune", load_if_exists=True)
+        finished = study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
     except Exception as error:  # SQLAlchemy's own, at a file that is none of its
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise SettingsError(f"{path} cannot be used as the search's storage ({said}): give another out=") from error
+    if not all(plan.space.holds(trial.user_attrs.get("setting")) for trial in finished):
+        raise SettingsError(f"{path} is damaged (a setting in it is none of this search): take the file away")
+    return study
 
 
 def _sampler(optuna: Any, plan: Plan, done: int, answers: Answers) -> Any:

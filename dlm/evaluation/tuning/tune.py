@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -24,6 +23,7 @@ from dlm.evaluation.tuning.answers import Answers, Unanswered
 from dlm.evaluation.tuning.certificate import CERTIFIED, OPEN, UNDECIDED, shortlist, verdict
 from dlm.evaluation.tuning.plan import RECORD, Plan
 from dlm.evaluation.tuning.search import PRUNED, REFUSED, TRIED, Candidate, search
+from dlm.evaluation.tuning.space import settings_of
 from dlm.files import write_json, write_whole
 
 STEP = 64  # certifying questions between two looks
@@ -157,12 +157,11 @@ def _write(tuned: Tuned) -> None:
     write_json(plan.out / CERTIFICATE, record)
     if chosen is None:
         return
-    shared = [o for o in plan.base if o.partition("=")[0].partition(".")[0] in ("model", "max_new_tokens")]
+    shared = plan.shared
     if not any(o.startswith("model=") for o in shared):
         shared.insert(0, f"model={read_json(plan.out / RECORD)['model']['choice']}")
-    pairs = (override.lstrip("+").partition("=") for override in [*shared, *chosen.overrides] if "{" not in override)
     whole = {
-        "settings": {key: _value(text) for key, _, text in pairs},
+        "settings": settings_of([*shared, *chosen.overrides]),
         "promise": f"with probability {1 - plan.delta:g} the expected score is at most {plan.epsilon:g} below that of"
         f" {' '.join(plan.reference)}",
         "tasks": [" ".join(task) for task in plan.tasks],
@@ -171,14 +170,6 @@ def _write(tuned: Tuned) -> None:
     }
     head = "# Found by `dlm tune`; any command takes it as experiment=THIS_FILE. Its settings are read as data.\n"
     write_whole(plan.out / SETTINGS, head + yaml.safe_dump(whole, sort_keys=False, width=110))
-
-
-def _value(text: str) -> Any:
-    """What an override says; YAML would take 1e-05 for a text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return yaml.safe_load(text)
 
 
 def _plain(c: Candidate) -> dict[str, Any]:
