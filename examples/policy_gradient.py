@@ -1,10 +1,12 @@
 """A few policy-gradient steps on the packaged model: rollouts, rewards from the task's own judge, replay, update.
 
-    python examples/policy_gradient.py
+    python examples/policy_gradient.py [STEPS]
 
 Eight answers a question are drawn; each is worth its score less the mean of its question's (GRPO's advantage without
 the standard deviation), times the log-probability of its trajectory, token by token at the step that committed it.
 """
+
+import sys
 
 import torch
 
@@ -18,7 +20,7 @@ task, sampler = open_task("waiting_line/shuffle"), samplers.topk(tokens_per_step
 optimiser = torch.optim.AdamW(model.backbone.parameters(), lr=3e-5, weight_decay=0.0)
 questions, answers = 4, 8
 
-for step in range(3):
+for step in range(int(sys.argv[1]) if sys.argv[1:] else 3):
     asked = [task.instance(1000 + questions * step + i) for i in range(questions) for _ in range(answers)]
     prompts = [instance.prompt for instance in asked]
     runs = dlm.generate(model, prompts, sampler=sampler, max_new_tokens=task.canvas, seed=step, batch_size=32)

@@ -136,6 +136,6 @@ def test_what_cannot_be_replayed() -> None:
 
 def test_the_example_runs() -> None:
     path = Path(__file__).parents[1] / "examples" / "policy_gradient.py"
-    ran = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=240, check=False)
+    ran = subprocess.run([sys.executable, str(path), "1"], capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("mean reward") >= 2
+    assert ran.stdout.count("mean reward") == 1
