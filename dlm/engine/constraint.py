@@ -33,7 +33,7 @@ class ConstraintRun:
         """Raise PromptError when nothing that is allowed fits the row's generated region."""
         raise NotImplementedError
 
-    def weigh(self, logits: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"] | None) -> Float[Tensor, "R C K"]:
+    def weigh(self, logits: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"] | None) -> Float[Tensor, "R C F"]:
         """What :meth:`settle` must know of each row of logits, after the transforms; ``uniforms``: one for each row,
         above temperature 0."""
         raise NotImplementedError

@@ -139,7 +139,7 @@ class Proposal:
         gap: largest minus second-largest raw logit, before any transform (Prophet). ``[*R]``
         kl: KL(now || the row's previous forward) of the raw distribution, in nats; inf where there was none
             (KLASS). ``[*R]``
-        weighed: what a constraint must know (:class:`dlm.engine.constraint.ConstraintRun`). ``[*R, C, K]``
+        weighed: what a constraint must know (:class:`dlm.engine.constraint.ConstraintRun`). ``[*R, C, F]``
         top_token, top_prob, top_logit: the likeliest ids that may be proposed, the best first, with probability and
             logit after the transforms, before temperature and truncation (``candidates``). ``[*R, K]``
     """
@@ -153,7 +153,7 @@ class Proposal:
     top_token: Int[Tensor, "*R K"] | None = None
     top_prob: Float[Tensor, "*R K"] | None = None
     top_logit: Float[Tensor, "*R K"] | None = None
-    weighed: Float[Tensor, "*R C K"] | None = None
+    weighed: Float[Tensor, "*R C F"] | None = None
 
     def settled(self, where: Bool[Tensor, "B N"], token: Int[Tensor, "B N"], prob: Float[Tensor, "B N"]) -> Proposal:
         """Other tokens and probabilities ``where`` a constraint has its say."""

@@ -69,7 +69,7 @@ class RegularRun(ConstraintRun):
     def _before(self, ahead: Bool[Tensor, " S"]) -> Bool[Tensor, " S"]:
         return _padded(ahead[None])[:, self.language.next][0].any(dim=1)
 
-    def weigh(self, logits: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"] | None) -> Float[Tensor, "R C K"]:
+    def weigh(self, logits: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"] | None) -> Float[Tensor, "R C F"]:
         """Of each class: its weight in the choice (the log-probability of its best token, or above temperature 0 the
         logarithm of its mass), the logarithm of its mass, the token it stands for, and that one's share of the mass."""
         # The mask id is in no class, so that it makes no difference whether it competes.
