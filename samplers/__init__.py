@@ -1,8 +1,8 @@
 """Samplers and the parts they are made of.
 
 Lower-case names are presets, one per published method, each returning a :class:`dlm.Sampler`. Capitalised names are
-parts (scores, selectors, budgets, blocks, transforms, modifiers, exits, stop rules, revisers, probes): small frozen
-classes that can be combined at will, beside parts of your own that extend the same roles
+parts (scores, selectors, budgets, blocks, transforms, modifiers, exits, stop rules, revisers, probes, constraints):
+small frozen classes that can be combined at will, beside parts of your own that extend the same roles
 (:mod:`dlm.engine.interfaces`).
 """
 

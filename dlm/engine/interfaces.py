@@ -200,7 +200,7 @@ class Selector(_Planned):
 
     @property
     def always_commits(self) -> bool:
-        """Whether it chooses a position in every row that has one; for other selectors the decoder sees to that."""
+        """Whether it chooses one in every row where one is eligible and its budget allows it; else the decoder does."""
         return False
 
     @property
@@ -230,7 +230,7 @@ class Selector(_Planned):
         """Rows whose block stays open behind its last mask, by the memory after a step (it rewrites); None: none."""
 
     def visible_end(self, canvas: Canvas, state: State) -> Int[Tensor, " B"] | None:
-        """The end of what is fed of each row at its next step, and may be committed there; None: that of the row."""
+        """The end of what each row is fed next (SlowFast), at or behind what may be committed then; None: its own."""
 
 
 class Budget(_Planned):
@@ -241,7 +241,7 @@ class Budget(_Planned):
         """The number, at least 1, where every step has the same; None: it depends."""
 
     def step(self, view: StepView, state: State) -> tuple[Int[Tensor, " B"], State]:
-        """Positions to commit in this step."""
+        """Positions to commit in this step, per row."""
         raise NotImplementedError
 
 

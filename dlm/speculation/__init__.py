@@ -1,4 +1,4 @@
-"""Drafters: several steps of a deterministic decode from one forward, without changing what is decoded."""
+"""Drafters (several steps of a deterministic decode from one forward) and probes (what-if versions of a row)."""
 
 from dlm.speculation.freedave import FreeDave
 
