@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drift": ("dlm.commands.drift", "how far a cache's answers are from the exact ones, step by step"),
     "lm-eval": ("dlm.commands.lm_eval", "the tasks of lm-evaluation-harness with any model, sampler and cache"),
     "oracle": ("dlm.commands.oracle", "samplers against closed forms, on a model that knows the truth"),
+    "train": ("dlm.commands.train", "train: reinforcement, distillation, the learned filter, a model from scratch"),
     "train-filter": ("dlm.commands.train_filter", "train the filter of sampler=learn2pd on a model's own answers"),
     "bench": ("dlm.commands.bench", "measure a step: inside the model, outside it, beside a naive decoder"),
     "doctor": ("dlm.commands.doctor", "what works on this machine, and what is missing for the rest"),

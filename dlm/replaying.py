@@ -64,11 +64,22 @@ class Replayed(NamedTuple):
     forwards: int
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
+    """A row as the model is shown it, and what it is asked about there.
+
+    Attributes:
+        row: number of the run.
+        canvas: ids of prompt and answer, with masks.
+        places: generated positions that are asked about.
+        tokens: and for which tokens.
+        weight: what the log-probabilities count.
+    """
+
     row: int
     canvas: list[int]
-    places: list[int]  # generated positions that are asked about
-    asked: list[tuple[int, int]]  # the same as positions of the row, each with its token
+    places: list[int]
+    tokens: list[int]
+    weight: float = 1.0
 
 
 def replay(
@@ -104,13 +115,30 @@ def replay(
         raise SettingsError("gradients=True, but no weight wants one: load the model with trainable=True")
     rows = [run if isinstance(run, Trajectory) else Trajectory.of(run) for run in runs]
     states = [state for number, row in enumerate(rows) for state in _states(model, number, row)]
-    states.sort(key=lambda state: len(state.canvas))  # rows of a micro-batch are about as long
+    log_probs = ask(model, rows, states, micro_batch, gradients, checkpoint)
+    committed = torch.zeros_like(log_probs, dtype=torch.bool)
+    for state in states:
+        committed[state.row, state.places] = True
+    return Replayed(log_probs, committed, len(states))
+
+
+def ask(
+    model: LanguageModel,
+    rows: Sequence[Trajectory],
+    states: Sequence[State],
+    micro_batch: int = 32,
+    gradients: bool = False,
+    checkpoint: bool = False,
+) -> Float[Tensor, "B N"]:
+    """The sum over some states of weight x log-probability, for every generated token of the rows, in nats; 0 where no
+    state asks. The arguments are those of :func:`replay`."""
+    states = sorted(states, key=lambda state: len(state.canvas))  # rows of a micro-batch are about as long
     most = max((len(row.tokens) for row in rows), default=0)
     where, parts = [], []
     with torch.set_grad_enabled(gradients):
         for first in range(0, len(states), micro_batch):
             part = states[first : first + micro_batch]
-            inputs = _Inputs.of(model, part)
+            inputs = _Inputs.of(model, rows, part)
             if checkpoint and gradients:
                 parts.append(recomputed(_told, model, *inputs, use_reentrant=False))
             else:
@@ -119,12 +147,10 @@ def replay(
         told = torch.cat(parts) if parts else torch.zeros(0, device=model.device)
         flat = torch.zeros(len(rows) * most, dtype=told.dtype, device=told.device)
         at = torch.tensor(where, dtype=torch.long, device=told.device)
-        log_probs = flat.index_put((at,), told).view(len(rows), most)
-        committed = torch.zeros_like(flat, dtype=torch.bool).index_fill(0, at, True).view(len(rows), most)
-    return Replayed(log_probs, committed, len(states))
+        return flat.index_put((at,), told, accumulate=True).view(len(rows), most)
 
 
-def _states(model: LanguageModel, number: int, row: Trajectory) -> Iterator[_State]:
+def _states(model: LanguageModel, number: int, row: Trajectory) -> Iterator[State]:
     """The row before each of its steps."""
     about, steps = model.description, list(row.commit_step)
     if len(steps) != len(row.tokens):
@@ -157,7 +183,7 @@ def _states(model: LanguageModel, number: int, row: Trajectory) -> Iterator[_Sta
             ]
             canvas = [*row.prompt, *shown]
         places = [place for place, step in enumerate(steps) if step == now]
-        yield _State(number, canvas, places, [(len(row.prompt) + place, row.tokens[place]) for place in places])
+        yield State(number, canvas, places, [row.tokens[place] for place in places])
 
 
 class _Inputs(NamedTuple):
@@ -168,9 +194,10 @@ class _Inputs(NamedTuple):
     row: Int[Tensor, " P"]
     position: Int[Tensor, " P"]
     target: Int[Tensor, " P"]
+    weight: Float[Tensor, " P"]
 
     @classmethod
-    def of(cls, model: LanguageModel, part: Sequence[_State]) -> _Inputs:
+    def of(cls, model: LanguageModel, rows: Sequence[Trajectory], part: Sequence[State]) -> _Inputs:
         """Rows of unequal length, padded on the right."""
         about, width = model.description, max(len(state.canvas) for state in part)
         lengths = torch.tensor([len(state.canvas) for state in part])
@@ -179,13 +206,22 @@ class _Inputs(NamedTuple):
         valid = columns < lengths[:, None]
         if about.attention_block:
             valid = sees(columns.expand(len(part), width), columns, about.attention_block, valid)
-        asked = [(n, place, target) for n, state in enumerate(part) for place, target in state.asked]
+        asked = [
+            (n, len(rows[state.row].prompt) + place, token)
+            for n, state in enumerate(part)
+            for place, token in zip(state.places, state.tokens, strict=True)
+        ]
         row, position, target = torch.tensor(asked).T
-        return cls(*(x.to(model.device) for x in (tokens, valid, row, (position - about.shift).clamp_min(0), target)))
+        weight = torch.tensor([state.weight for state in part], dtype=torch.float64)[row]
+        made = (tokens, valid, row, (position - about.shift).clamp_min(0), target)
+        tokens, valid, row, position, target = (x.to(model.device) for x in made)
+        return cls(tokens, valid, row, position, target, weight)
 
 
-def _told(model: LanguageModel, tokens: Tensor, valid: Tensor, row: Tensor, position: Tensor, target: Tensor) -> Tensor:
-    """Log-probabilities of the targets. ``[P]``"""
+def _told(
+    model: LanguageModel, tokens: Tensor, valid: Tensor, row: Tensor, position: Tensor, target: Tensor, weight: Tensor
+) -> Tensor:
+    """Log-probabilities of the targets, each times its weight. ``[P]``"""
     hidden = model.backbone.hidden(tokens, None, valid)
     logits = wide(model.backbone.head(hidden[row, position]))
-    return logits.log_softmax(dim=1).gather(1, target[:, None]).squeeze(1)
+    return logits.log_softmax(dim=1).gather(1, target[:, None]).squeeze(1) * weight.to(logits)

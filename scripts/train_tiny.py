@@ -27,7 +27,8 @@ from dlm.evaluation.scoring import score
 from dlm.models import LanguageModel, LLaDAConfig, load
 from dlm.training.data import Curriculum, Mixture
 from dlm.training.tokenizer import build
-from dlm.training.trainer import Recipe, Trainer, append_line
+from dlm.training.loop import append_line
+from dlm.training.trainer import Recipe, Trainer
 
 
 def parts(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> tuple[LLaDAConfig, Recipe, Mixture]:

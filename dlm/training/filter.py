@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dlm.errors import SettingsError
-from dlm.training.checkpoint import read_checkpoint, write_checkpoint
 from dlm.training.filter_data import Records
 from dlm.training.filter_file import Filter, Inputs, logits_of
+from dlm.training.loop import Loop, Schedule
 
 LEVELS = tuple(round(0.5 + 0.01 * i, 2) for i in range(50))
 
@@ -152,92 +154,76 @@ def train(records: Records, how: FilterTraining, inputs: Inputs, state: Path | N
     own, held_out = split(records, how.held_out, how.seed)
     if not len(own) or not bool(own.masked.any()):
         raise SettingsError("the records hold no open position to learn from: collect them again")
-    run = _Run(own, held_out, how, inputs)
-    if state is not None and state.is_file():
-        run.restore(state)
-    while run.step < how.steps:
-        run.update()
-        if run.step % how.check_every == 0 or run.step == how.steps:
-            run.look()
-            if state is not None:
-                run.save(state)
+    run = _Fit(own, held_out, how, inputs, state)
+    run.run()
     judgement = judge(run.filter(), held_out)
     return run.filter(judgement.advised(how.false_accepts)), judgement
 
 
-class _Run:
+class _Fit(Loop):
     """A training run: weights, optimiser, and the best weights so far. Batches depend on seed and step alone."""
 
-    def __init__(self, own: Records, held_out: Records, how: FilterTraining, inputs: Inputs) -> None:
+    def __init__(self, own: Records, held_out: Records, how: FilterTraining, inputs: Inputs, state: Path | None):
         self.own, self.held_out, self.how, self.inputs = own, held_out, how, inputs
         n, noise = own.inputs.shape[1], torch.Generator().manual_seed(how.seed)
-        self.weights = [
+        self.layers = [
             _uniform((how.hidden, n), n, noise), _uniform((how.hidden,), n, noise),
             _uniform((n, how.hidden), how.hidden, noise), _uniform((n,), how.hidden, noise),
         ]  # fmt: skip
         if how.start == "identity" and how.hidden >= n:  # its own confidence is by far the best single sign
             with torch.no_grad():
-                self.weights[0][:n], self.weights[1][:n] = 2 * torch.eye(n), 0.0
-                self.weights[2][:, :n] = 2 * torch.eye(n)
-        self.optimiser = torch.optim.AdamW(self.weights, lr=how.lr, weight_decay=how.weight_decay)
-        self.best = [weight.detach().clone() for weight in self.weights]
-        self.best_loss, self.step = float("inf"), 0
+                self.layers[0][:n], self.layers[1][:n] = 2 * torch.eye(n), 0.0
+                self.layers[2][:, :n] = 2 * torch.eye(n)
+        self.best = {f"best{i}": weight.detach().clone() for i, weight in enumerate(self.layers)}
+        self.best_loss = torch.tensor(torch.inf, dtype=torch.float64)
+        # Linear: the rate falls to nothing, so that the last weights are no accident of the last batch.
+        falls = 0.0 if how.schedule == "linear" else 1.0
+        schedule = Schedule(steps=how.steps, warmup_steps=1, decay_from=falls, clip=None, checkpoint_minutes=math.inf)
+        optimiser = torch.optim.AdamW(self.layers, lr=how.lr, weight_decay=how.weight_decay)
+        told = {"settings": asdict(how), "inputs": inputs, "lines": [len(own), len(held_out)]}
+        named = {str(i): weight for i, weight in enumerate(self.layers)}
+        super().__init__(state, schedule, named, [optimiser], told=told)
 
-    def update(self) -> None:
-        """One step of AdamW."""
+    def loss(self, share: float) -> Tensor:
+        """That of a batch of the step's own."""
         lines = torch.arange(len(self.own))
         if self.how.batch is not None:
-            noise = torch.Generator().manual_seed(self.how.seed * 1_000_003 + self.step)
+            noise = torch.Generator().manual_seed(self.how.seed * 1_000_003 + self.progress.step)
             lines = torch.randint(len(self.own), (min(self.how.batch, len(self.own)),), generator=noise)
-        if self.how.schedule == "linear":
-            # The rate falls to nothing, so that the last weights are no accident of the last batch.
-            self.optimiser.param_groups[0]["lr"] = self.how.lr * (1 - self.step / self.how.steps)
-        self.optimiser.zero_grad()
-        self._loss(self.own, lines).backward()
-        self.optimiser.step()
-        self.step += 1
+        return self._loss(self.own, lines)
 
     def look(self) -> None:
-        """Keep the weights if they are the best so far."""
+        """Now and then: keep the weights if they are the best so far, and the run."""
+        if self.progress.step % self.how.check_every and self.progress.step != self.how.steps:
+            return
         with torch.no_grad():
-            loss = float(self._loss(self.held_out, torch.arange(len(self.held_out))))
+            loss = self._loss(self.held_out, torch.arange(len(self.held_out))).double()
         if loss < self.best_loss or self.how.keep == "last":
-            self.best_loss, self.best = loss, [weight.detach().clone() for weight in self.weights]
+            self.best_loss = loss
+            self.best = {f"best{i}": weight.detach().clone() for i, weight in enumerate(self.layers)}
+        self.save()
+
+    def state(self) -> dict[str, Tensor]:
+        """With the best weights."""
+        return {**super().state(), **self.best, "best_loss": self.best_loss}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """With the best weights."""
+        super().restore(state)
+        self.best, self.best_loss = {name: state[name] for name in self.best}, state["best_loss"]
 
     def _loss(self, records: Records, lines: Tensor) -> Tensor:
         where = (records.masked if self.how.loss_on == "masked" else records.inside)[lines].float()
         right = records.right[lines].float()
         weight = where * torch.where(right > 0, 1.0, self.how.wrong_weight)
-        logits = logits_of(self.weights, records.inputs[lines])
+        logits = logits_of(self.layers, records.inputs[lines])
         loss: Tensor = binary_cross_entropy_with_logits(logits, right, weight, reduction="sum")
         return loss / weight.sum().clamp_min(1.0)
 
     def filter(self, threshold: float | None = None) -> Filter:
         """The best weights."""
-        weight1, bias1, weight2, bias2 = self.best
+        weight1, bias1, weight2, bias2 = self.best.values()
         return Filter(weight1, bias1, weight2, bias2, self.inputs, threshold)
-
-    def save(self, path: Path) -> None:
-        """Everything the run needs to go on, as one whole file."""
-        tensors = {f"weight{i}": w.detach() for i, w in enumerate(self.weights)}
-        tensors |= {f"best{i}": w for i, w in enumerate(self.best)}
-        for i, weight in enumerate(self.weights):
-            tensors |= {f"{name}{i}": value for name, value in self.optimiser.state[weight].items()}
-        write_checkpoint(path, tensors, {"step": self.step, "best_loss": self.best_loss, **self._told()})
-
-    def restore(self, path: Path) -> None:
-        """Go on where :meth:`save` was."""
-        tensors, progress = read_checkpoint(path)
-        if {key: progress.get(key) for key in self._told()} != self._told():
-            raise SettingsError(f"{path} belongs to a training with other settings or records: remove it to start anew")
-        self.step, self.best_loss = progress["step"], progress["best_loss"]
-        for i, weight in enumerate(self.weights):
-            weight.data.copy_(tensors[f"weight{i}"])
-            self.best[i] = tensors[f"best{i}"]
-            self.optimiser.state[weight] = {name: tensors[f"{name}{i}"] for name in ("step", "exp_avg", "exp_avg_sq")}
-
-    def _told(self) -> dict[str, object]:
-        return {"settings": asdict(self.how), "inputs": self.inputs, "lines": [len(self.own), len(self.held_out)]}
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int, noise: torch.Generator) -> Tensor:

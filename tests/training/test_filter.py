@@ -160,20 +160,21 @@ def test_a_training_that_is_interrupted_ends_as_an_unbroken_one(tmp_path: Path) 
 
     from dlm.training import filter as module
 
-    original = module._Run.save
+    original = module._Fit.look
 
-    def save(self: Any, path: Path) -> None:
-        original(self, path)
-        looks.append(self.step)
-        if self.step == 40 and looks.count(40) == 1:
+    def look(self: Any) -> None:
+        original(self)
+        step = self.progress.step
+        looks.append(step)
+        if step == 45 and looks.count(45) == 1:
             raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._Run, "save", save)
+        patch.setattr(module._Fit, "look", look)
         with pytest.raises(KilledError):
             train(records, how, "probability", state)
         got, _ = train(records, how, "probability", state)
-    assert looks == [20, 40, 60]
+    assert looks == [*range(1, 46), *range(41, 61)]
     assert all(torch.equal(a, b) for a, b in zip(expected.weights, got.weights, strict=True))
     with pytest.raises(SettingsError, match="other settings or records"):
         train(records, FilterTraining(steps=61), "probability", state)

@@ -97,7 +97,7 @@ def test_checkpoints_are_safetensors_with_their_progress(make_trainer, tmp_path)
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"minutes": 1, "steps": 1}, {"steps": 1, "decay_from": 1.0}, {"steps": 1, "dtype": "float16"}],
+    [{}, {"minutes": 1, "steps": 1}, {"steps": 1, "decay_from": 1.5}, {"steps": 1, "dtype": "float16"}],
 )
 def test_impossible_recipes_are_refused(settings):
     with pytest.raises(SettingsError):

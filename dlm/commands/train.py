@@ -1,0 +1,93 @@
+"""``dlm train``: everything that is trained, one word each, through one loop (:mod:`dlm.training.loop`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlm.commands.common import asks_help
+from dlm.errors import SettingsError
+from dlm.evaluation.progress import progress_bar
+from dlm.files import write_whole
+
+if TYPE_CHECKING:
+    from dlm.models import LanguageModel
+    from dlm.training.loop import Loop
+
+KINDS = {
+    "rl": "reinforcement on rollouts: CJ-GRPO, coupled-GRPO and diffu-GRPO by settings",
+    "distill": "certainty-forcing distillation of a model's own right answers (dParallel)",
+    "filter": "the filter of sampler=learn2pd, from a model's own answers (also: dlm train-filter)",
+    "tiny": "a model like the packaged ones from scratch, or on from given weights",
+}
+HELP = f"""dlm train: models, adapters and filters, one word each.
+
+usage: dlm train WORD [key=value ...]
+
+{chr(10).join(f"  {kind:<9}{line}" for kind, line in KINDS.items())}
+
+dlm train WORD --help explains one. A run that is killed goes on where it stopped when the same command is given again,
+and ends with the weights that an unbroken one has. Several processes: torchrun --nproc-per-node N -m dlm train WORD ...
+"""
+
+
+def run(overrides: list[str]) -> int:
+    """Run what the first word names; returns the exit status."""
+    if not overrides or overrides[0] not in KINDS:
+        if asks_help(overrides) or not overrides:
+            print(HELP)
+            return 0
+        raise SettingsError(f"dlm train {overrides[0]} is unknown: it trains {', '.join(KINDS)} (dlm train --help)")
+    return int(import_module(f"dlm.commands.train_{overrides[0]}").run(overrides[1:]))
+
+
+def trained(loop: Loop, out: Path, shown: Sequence[str]) -> list[dict[str, Any]]:
+    """Run a loop to its end beside a progress bar; returns the lines of ``out/log.jsonl``, earlier runs' among them.
+
+    ``shown``: figures of a line that the bar says.
+    """
+    from dlm.training.loop import append_line
+
+    log = out / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    lines = [line for line in lines if line["step"] <= loop.progress.step]  # what was not kept is done again
+    write_whole(log, "".join(f"{json.dumps(line)}\n" for line in lines))
+    if not lines and loop.rank == 0 and (before := loop.evaluate()):
+        lines.append({"step": 0, **before})
+        append_line(log, lines[-1])
+    with progress_bar(quiet=loop.rank > 0) as bar:
+        task = bar.add_task("training", total=1.0)
+        bar.update(task, completed=loop.schedule.share(loop.progress.step, loop.progress.seconds))
+
+        def report(line: dict[str, Any]) -> None:
+            lines.append(line)
+            append_line(log, line)
+            told = "  ".join(f"{name} {line[name]:.3g}" for name in shown if name in line)
+            done = loop.schedule.share(line["step"], line.get("minutes", 0.0) * 60) if "minutes" in line else None
+            bar.update(task, description=f"step {line['step']}  {told}" if told else None, completed=done)
+
+        loop.run(report)
+    return lines
+
+
+def trainable(config: Any) -> LanguageModel:
+    """The model that a configuration names, with weights that want gradients."""
+    from dlm.building import build, role_of
+    from dlm.configuration import plain_of
+
+    node = {key: value for key, value in plain_of(config.model).items() if key != "path"}
+    model: LanguageModel = build({**node, "trainable": True}, role_of("model"), "model")
+    return model
+
+
+def place(config: Any) -> Path:
+    """The folder that ``out=`` names. Raises SettingsError: none is named."""
+    from dlm.commands.common import folder_of
+
+    out = folder_of(config.out, config.pictures)
+    if out is None:
+        raise SettingsError("out is not given: add out=DIR, where the result goes, and what a killed run goes on from")
+    return out

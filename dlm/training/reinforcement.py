@@ -1,0 +1,209 @@
+"""Policy-gradient training on rollouts: answers of the model, rewards, and the tokens' log-probabilities.
+
+GRPO over decoding trajectories: CJ-GRPO (``estimator=trajectory``, ``weighting=transitions``), diffu-GRPO (``full``)
+and coupled-GRPO (``coupled``) differ by settings alone, so that they can be compared with the same rollouts and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dlm.api import Generation, Prompt, generate
+from dlm.engine.sampler import Sampler
+from dlm.errors import SettingsError
+from dlm.evaluation.scoring import score
+from dlm.replaying import Trajectory
+from dlm.tasks.base import Generated, Instance, Task
+from dlm.training.estimators import ESTIMATORS, Estimator, counted, log_probs
+from dlm.training.loop import Loop, Schedule
+from dlm.training.objectives import Baseline, advantages, k3, surrogate, token_weights, transition_weights
+from dlm.training.trainee import Trainee
+
+Reward = Callable[[Instance, Generation], float]
+Weighting = Literal["tokens", "transitions"]
+
+
+@dataclass(frozen=True)
+class PolicyTraining(Schedule):
+    """A schedule whose steps are rollouts, and what is made of one.
+
+    Attributes:
+        estimator: see :mod:`dlm.training.estimators`.
+        baseline: see :func:`dlm.training.objectives.advantages`.
+        weighting: ``tokens``: every token alike; ``transitions``: every step alike, as CJ-GRPO has it.
+        questions, answers: of a rollout, per process: so many questions, each answered so many times.
+        iterations: updates on one rollout.
+        ratio_clip: how far the ratio of new to old probabilities may go from 1.
+        kl: weight of the k3 estimate of the divergence from the weights before the training; 0: none.
+        rate, weight_decay: of AdamW.
+        lora: rank of an adapter that is trained in place of the weights; None: all weights are.
+        past_end: whether tokens behind the first end token count, as in CJ-GRPO's code.
+        held_out: questions by which the model is judged, with the sampler of the rollouts.
+        batch_size, micro_batch: rows decoded together; states that are replayed together.
+        recompute: compute activations again in the backward pass instead of keeping them.
+        seed: of questions, noise and masks.
+    """
+
+    estimator: Estimator = "trajectory"
+    baseline: Baseline = "mean"
+    weighting: Weighting = "tokens"
+    questions: int = 4
+    answers: int = 8
+    iterations: int = 1
+    ratio_clip: float = 0.5
+    kl: float = 0.0
+    rate: float = 3e-5
+    weight_decay: float = 0.0
+    lora: int | None = None
+    past_end: bool = False
+    held_out: int = 100
+    batch_size: int = 32
+    micro_batch: int = 32
+    recompute: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("questions", "answers", "iterations", "batch_size", "micro_batch"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, known in (("estimator", ESTIMATORS), ("weighting", get_args(Weighting))):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.answers < 2:
+            raise SettingsError("answers must be at least 2, or there is nothing to compare an answer with")
+        if not 0 < self.ratio_clip <= 1 or self.kl < 0:
+            raise SettingsError(f"ratio_clip must be in (0, 1] and kl at least 0, got {self.ratio_clip} and {self.kl}")
+
+
+@dataclass
+class _Rollout:
+    """Answers, what they are worth, what each token counts, and what was said of them before the updates."""
+
+    rows: list[Trajectory]
+    worth: Tensor
+    weights: Tensor
+    old: dict[int, Tensor]
+    reference: dict[int, Tensor]
+
+
+class Reinforcement(Loop):
+    """Trains a model on its own answers to a task's questions; ``reward`` is the task's judge unless another is given.
+
+    Questions are of the task's training split, or those behind the first ``held_out``. A rollout in which every
+    group has equal rewards teaches nothing: its step is counted, and the log says ``equal`` 1.
+
+    Raises:
+        SettingsError: too few questions; a reward that is no finite number.
+    """
+
+    every = 1
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        task: Task,
+        sampler: Sampler,
+        how: PolicyTraining,
+        checkpoint: Path | None,
+        reward: Reward | None = None,
+    ) -> None:
+        self.how, self.task, self.sampler = how, task, sampler
+        self.trainee = trainee.with_reference() if how.kl else trainee
+        self.model, self.turns = trainee.model, how.iterations
+        self.reward = reward or (lambda instance, run: task.judge(instance, run.text).score)
+        if not isinstance(task, Generated) and task.size is not None and task.size <= how.held_out:
+            raise SettingsError(
+                f"{task.name} has {task.size} questions: held_out={how.held_out} leaves none to learn from"
+            )
+        weights = trainee.weights
+        optimiser = torch.optim.AdamW(
+            list(weights.values()), lr=how.rate, betas=(0.9, 0.99), weight_decay=how.weight_decay
+        )
+        told = {"settings": asdict(how) | {"steps": None, "minutes": None}, "task": task.name, "sampler": repr(sampler)}
+        super().__init__(checkpoint, how, weights, [optimiser], told=told)
+        self.rollout: _Rollout | None = None
+
+    def loss(self, share: float) -> Tensor | None:
+        """The clipped surrogate on the step's rollout, which the first turn makes."""
+        how = self.how
+        if self.turn == 0 or self.rollout is None:
+            self.rollout = self._roll_out()
+        rollout = self.rollout
+        if not rollout.worth.any():
+            return None
+        new = self._log_probs(self.turn, gradients=True)
+        # Before the first update new and old are the same; where masks are drawn every turn has masks of its own.
+        old = rollout.old.setdefault(self.turn if how.estimator != "trajectory" else 0, new.detach())
+        each = surrogate(new, old, rollout.worth, how.ratio_clip)
+        if how.kl:
+            divergence = k3(new, rollout.reference[self.turn if how.estimator != "trajectory" else 0])
+            each = each + how.kl * divergence
+            self.note(kl=float((divergence.detach() * rollout.weights).sum()))
+        with torch.no_grad():
+            far = ((new - old).exp() - 1).abs() > how.ratio_clip
+            self.note(clipped=float((far & (rollout.weights > 0)).sum() / (rollout.weights > 0).sum().clamp_min(1)))
+        return (each * rollout.weights).sum()
+
+    def evaluate(self) -> dict[str, Any]:
+        """The score on held-out questions, answered as in a rollout."""
+        if not self.how.held_out:
+            return {}
+        found = score(self.model, self.task, self.sampler, n=self.how.held_out, batch_size=self.how.batch_size)
+        return {"held_out": found["accuracy"]}
+
+    def _roll_out(self) -> _Rollout:
+        how, step = self.how, self.progress.step
+        first = (step * self.world + self.rank) * how.questions
+        asked = [self._question(first + i) for i in range(how.questions) for _ in range(how.answers)]
+        runs = generate(
+            self.model, [self._prompt(one) for one in asked], sampler=self.sampler, max_new_tokens=self.task.canvas,
+            seed=(how.seed * 1_000_003 + step) * 64 + self.rank, batch_size=how.batch_size,
+            record=None if self.sampler.keeps else "commits",
+        )  # fmt: skip
+        rewards = torch.tensor([float(self.reward(one, run)) for one, run in zip(asked, runs, strict=True)])
+        worth = advantages(rewards.view(how.questions, how.answers), how.baseline)
+        rows = [Trajectory.of(run) for run in runs]
+        counts = counted(rows, () if how.past_end else self.model.description.eos_ids)
+        weights = token_weights(counts) if how.weighting == "tokens" else transition_weights(rows, counts)
+        self.note(
+            reward=float(rewards.mean()), equal=float((worth == 0).all(dim=1).float().mean()),
+            forwards=sum(run.counts.forwards for run in runs) / len(runs),
+        )  # fmt: skip
+        self.progress.tokens += int(counts.sum()) * self.world
+        made = _Rollout(rows, worth.flatten().to(self.device), weights.to(self.device), {}, {})
+        if not made.worth.any():
+            return made
+        self.rollout = made
+        seeded = how.estimator != "trajectory"
+        made.old = {turn: self._log_probs(turn) for turn in range(1, self.turns)} if seeded else {}
+        if how.kl:
+            with self.trainee.reference() as before:
+                turns = range(self.turns if seeded else 1)
+                made.reference = {turn: self._log_probs(turn, model=before) for turn in turns}
+        return made
+
+    def _log_probs(self, turn: int, gradients: bool = False, model: Any = None) -> Tensor:
+        assert self.rollout is not None
+        how, seed = self.how, (self.how.seed * 1_000_003 + self.progress.step) * self.turns + turn
+        return log_probs(
+            model or self.model, self.rollout.rows, how.estimator, seed,
+            micro_batch=how.micro_batch, gradients=gradients, checkpoint=how.recompute,
+        )  # fmt: skip
+
+    def _question(self, number: int) -> Instance:
+        if isinstance(self.task, Generated):
+            return self.task.instance(number, "train")
+        size = self.task.size
+        return self.task.instance(self.how.held_out + (number if size is None else number % (size - self.how.held_out)))
+
+    def _prompt(self, instance: Instance) -> Prompt:
+        tokenizer = self.model.tokenizer
+        chat = tokenizer is not None and tokenizer.chat_template is not None
+        return [{"role": "user", "content": instance.prompt}] if chat else instance.prompt
