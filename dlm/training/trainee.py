@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -58,7 +59,8 @@ class Trainee:
             from peft import LoraConfig, get_peft_model
         head = backbone.get_output_embeddings()
         names = [n for n, m in backbone.named_modules() if isinstance(m, nn.Linear) and m is not head]
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of peft, about transformers
             torch.manual_seed(seed)
             config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=names)  # type: ignore[arg-type]
             placed = get_peft_model(backbone, config)

@@ -1,6 +1,5 @@
 """Estimators, objectives, and training on rollouts: worked numbers, and a run that a kill does not change."""
 
-import itertools
 import json
 
 import pytest
@@ -184,10 +183,11 @@ def test_equal_rewards_change_nothing_and_are_said(small):
 
 def test_an_adapter_is_all_that_is_trained_and_loads_again(tmp_path):
     model = dlm.load("tiny", device="cpu", trainable=True)
-    numbers = itertools.count()
-    loop = job(model, lora=2, steps=1, reward=lambda instance, run: next(numbers), rate=0.1)
+    loop = job(model, lora=2, steps=1)
     assert all("lora_" in name for name in loop.weights)
     loop.run()
+    for name, weight in loop.weights.items():
+        torch.nn.init.normal_(weight, std=0.2 if "lora_B" in name else 0.1)
     loop.trainee.keep(tmp_path / "adapter")
     again = dlm.load("tiny", device="cpu", adapter=tmp_path / "adapter")
 
