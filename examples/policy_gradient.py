@@ -16,7 +16,7 @@ from dlm.tasks.registry import open_task
 
 torch.manual_seed(0)
 model = dlm.load("tiny", device="cpu", trainable=True)
-task, sampler = open_task("waiting_line/shuffle"), samplers.topk(tokens_per_step=2, temperature=0.7)
+task, sampler = open_task("waiting_line/shuffle"), samplers.topk(tokens_per_step=4, temperature=0.7)
 optimiser = torch.optim.AdamW(model.backbone.parameters(), lr=3e-5, weight_decay=0.0)
 questions, answers = 4, 8
 

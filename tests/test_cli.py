@@ -259,9 +259,7 @@ def test_text_that_is_no_unicode_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert "not valid Unicode at character 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["cache", "samplers"])
-@pytest.mark.parametrize("kind", ["file", "folder"])
-@pytest.mark.parametrize("way", ["command line", "python"])
+@pytest.mark.parametrize(("way", "kind", "name"), [("command line", "file", "cache"), ("python", "folder", "samplers")])
 def test_a_module_of_the_user_that_hides_a_package_of_ours_is_named(
     tmp_path: Path, name: str, kind: str, way: str
 ) -> None:

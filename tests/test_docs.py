@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,9 @@ import yaml
 
 import cache
 import samplers
+from dlm.cli import main
 
+Shell = Callable[[str], str]
 ROOT = Path(__file__).parent.parent
 SAMPLERS = (ROOT / "docs" / "samplers.md").read_text(encoding="utf-8")
 CACHES = (ROOT / "docs" / "caches.md").read_text(encoding="utf-8")
@@ -35,14 +36,24 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def shell(command: str, folder: Path) -> str:
-    """Run a line of a document in a folder; returns what it printed."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    run = subprocess.run(
-        ["bash", "-ec", command], cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": path}
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """Does in a folder of its own what a line of a document says, or its Python; returns what that printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def shell(text: str) -> str:
+        capsys.readouterr()
+        first, _, rest = text.partition(" ")
+        if first == "PYTHONPATH=.":
+            monkeypatch.syspath_prepend(tmp_path)
+            first, _, rest = rest.partition(" ")
+        if first == "dlm":
+            assert main(shlex.split(rest)) == 0
+        else:
+            exec(compile(text, "document", "exec"), {})
+        return capsys.readouterr().out
+
+    return shell
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -58,19 +69,18 @@ def test_what_is_cited_is_there(room: str) -> None:
     assert not missing, "\n".join(missing)
 
 
-def test_the_walk_through_runs_as_it_stands(tmp_path: Path) -> None:
+def test_the_walk_through_runs_as_it_stands(tmp_path: Path, shell: Shell) -> None:
     module, use = blocks(WALK, "python")
     (tmp_path / "my_sampler.py").write_text(module, encoding="utf-8")
-    (tmp_path / "use.py").write_text(use, encoding="utf-8")
-    assert shell(f"'{sys.executable}' use.py", tmp_path).startswith("7+5")
     (command,) = blocks(WALK, "sh")
-    assert shell(command, tmp_path).startswith("7+5")
+    assert shell(command).startswith("7+5")
+    assert shell(use).startswith("7+5")
     assert len(WALK.splitlines()) < 65
 
 
-def test_the_composition_of_the_document_runs(tmp_path: Path) -> None:
+def test_the_composition_of_the_document_runs(shell: Shell) -> None:
     (command,) = blocks(SAMPLERS, "sh")
-    assert '"Anna"' in shell(command, tmp_path)
+    assert '"Anna"' in shell(command)
 
 
 @pytest.mark.parametrize("name", samplers.PRESETS)
@@ -85,11 +95,10 @@ def test_every_preset_is_described(name: str) -> None:
     assert f"| `{name}` |" in SAMPLERS
 
 
-def test_the_examples_of_the_caches_run(tmp_path: Path) -> None:
+def test_the_examples_of_the_caches_run(shell: Shell) -> None:
     (command,), (code,) = blocks(CACHES, "sh"), blocks(CACHES, "python")
-    assert '"Cleo"' in shell(command, tmp_path)
-    (tmp_path / "use.py").write_text(code, encoding="utf-8")
-    answer, fed = shell(f"'{sys.executable}' use.py", tmp_path).split()
+    assert '"Cleo"' in shell(command)
+    answer, fed = shell(code).split()
     assert answer.endswith("132")
     assert int(fed) > 100
 
@@ -104,12 +113,11 @@ def test_every_cache_is_described(name: str) -> None:
     assert f"| `{name}` |" in CACHES
 
 
-def test_the_examples_of_drafting_run(tmp_path: Path) -> None:
+def test_the_examples_of_drafting_run(shell: Shell) -> None:
     text = (ROOT / "docs" / "drafting.md").read_text(encoding="utf-8")
     (command,), (code,) = blocks(text, "sh"), blocks(text, "python")
-    assert '"accepted_drafts"' in shell(command, tmp_path)
-    (tmp_path / "use.py").write_text(code, encoding="utf-8")
-    answer, forwards, acceptance = shell(f"'{sys.executable}' use.py", tmp_path).split(maxsplit=2)
+    assert '"accepted_drafts"' in shell(command)
+    answer, forwards, acceptance = shell(code).split(maxsplit=2)
     assert answer.endswith("132")
     assert int(forwards) + sum(n * times for n, times in enumerate(ast.literal_eval(acceptance))) == 32
     assert int(forwards) < 20

@@ -31,6 +31,10 @@ usage: dlm train WORD [key=value ...]
 
 dlm train WORD --help explains one. A run that is killed goes on where it stopped when the same command is given again,
 and ends with the weights that an unbroken one has. Several processes: torchrun --nproc-per-node N -m dlm train WORD ...
+
+examples:
+  dlm train rl task=waiting_line/shuffle out=trained
+  dlm train distill out=distilled
 """
 
 
