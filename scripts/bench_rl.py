@@ -2,8 +2,8 @@
 
     python scripts/bench_rl.py [FOLDER] [--steps N] [--seeds N] [--rate R] [--picture FILE]
 
-Every run is `dlm train rl` with the same questions, noise and settings but the estimator; the number of rollouts is such
-that all feed the model as many rows, a forward with its backward pass counted as three. A run that is killed goes on.
+Every run is `dlm train rl` with the same questions, noise and settings but the estimator. The numbers of rollouts are
+such that all feed the model as many rows, a forward with its backward pass counted as three. A killed run goes on.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from dlm.configuration import check_switches, compose_config, part_of, parts_of,
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
+    from dlm.models import LanguageModel
     from dlm.training.reinforcement import PolicyTraining
 
 HELP = """dlm train rl: reinforcement on a model's own rollouts (GRPO over decoding trajectories).
@@ -53,6 +54,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     config.merge_with(texts)
     check_switches(config, "pictures")
     out = place(config)
+    from dlm.evaluation.scoring import score
     from dlm.training.reinforcement import PolicyTraining, Reinforcement
     from dlm.training.trainee import Trainee
 
@@ -63,7 +65,14 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     sampler = parts_of(config).sampler
     reward = None if config.reward is None else part_of(config, "reward", object)
     trainee = Trainee.of(trainable(config), how.lora, seed=how.seed)
-    loop = Reinforcement(trainee, task, sampler, how, out / "checkpoint.safetensors", reward)
+
+    def judge(model: LanguageModel) -> float:
+        """The score on held-out questions, answered as in a rollout."""
+        found = score(model, task, sampler, n=how.held_out, batch_size=how.batch_size)
+        return float(found["accuracy"])
+
+    checkpoint, judging = out / "checkpoint.safetensors", judge if how.held_out else None
+    loop = Reinforcement(trainee, task, sampler, how, checkpoint, reward, judging)
     lines = trained(loop, out, ("reward", "equal", "clipped"))
     if loop.rank == 0:
         kept = out / ("model" if how.lora is None else "adapter")

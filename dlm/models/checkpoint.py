@@ -37,7 +37,7 @@ def resolve(name_or_path: str | Path) -> Path:
     if name in PACKAGED:
         packaged = PACKAGED[name]
         if not (packaged / "config.json").is_file():
-            raise CheckpointError(f"{packaged} holds no model; train it with python scripts/train_tiny.py")
+            raise CheckpointError(f"{packaged} holds no model; train it with dlm train tiny")
         return packaged
     try:
         folder = Path(name).expanduser()

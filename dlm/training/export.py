@@ -30,7 +30,7 @@ def export(run: Path, target: Path) -> dict[str, Any]:
         CheckpointError: the run has no checkpoint yet, or the model is larger than 16 MB.
     """
     if not (run / "checkpoint.safetensors").is_file():
-        raise CheckpointError(f"{run} holds no checkpoint.safetensors; train first: python scripts/train_tiny.py")
+        raise CheckpointError(f"{run} holds no checkpoint.safetensors; train first: dlm train tiny")
     state, progress = read_checkpoint(run / "checkpoint.safetensors")
     model = LLaDAModelLM(LLaDAConfig.from_pretrained(run))
     average = {name.removeprefix("average."): value for name, value in state.items() if name.startswith("average.")}

@@ -17,7 +17,7 @@ from torch import Tensor
 from dlm.api import Generation, Prompt, generate
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
-from dlm.evaluation.scoring import score
+from dlm.models.language_model import LanguageModel
 from dlm.replaying import Trajectory
 from dlm.tasks.base import Generated, Instance, Task
 from dlm.training.estimators import ESTIMATORS, Estimator, counted, log_probs
@@ -44,7 +44,7 @@ class PolicyTraining(Schedule):
         rate, weight_decay: of AdamW.
         lora: rank of an adapter that is trained in place of the weights; None: all weights are.
         past_end: whether tokens behind the first end token count, as in CJ-GRPO's code.
-        held_out: questions by which the model is judged, with the sampler of the rollouts.
+        held_out: the first questions of a task without a training split, which are not learned from.
         batch_size, micro_batch: rows decoded together; states that are replayed together.
         recompute: compute activations again in the backward pass instead of keeping them.
         seed: of questions, noise and masks.
@@ -94,7 +94,8 @@ class _Rollout:
 
 
 class Reinforcement(Loop):
-    """Trains a model on its own answers to a task's questions; ``reward`` is the task's judge unless another is given.
+    """Trains a model on its own answers to a task's questions; ``reward`` is the task's judge unless another is given,
+    ``judge`` maps the model to a figure for the log.
 
     Questions are of the task's training split, or those behind the first ``held_out``. A rollout in which every
     group has equal rewards teaches nothing: its step is counted, and the log says ``equal`` 1.
@@ -113,8 +114,9 @@ class Reinforcement(Loop):
         how: PolicyTraining,
         checkpoint: Path | None,
         reward: Reward | None = None,
+        judge: Callable[[LanguageModel], float] | None = None,
     ) -> None:
-        self.how, self.task, self.sampler = how, task, sampler
+        self.how, self.task, self.sampler, self.judge = how, task, sampler, judge
         self.trainee = trainee.with_reference() if how.kl else trainee
         self.model, self.turns = trainee.model, how.iterations
         self.reward = reward or (lambda instance, run: task.judge(instance, run.text).score)
@@ -152,11 +154,8 @@ class Reinforcement(Loop):
         return (each * rollout.weights).sum()
 
     def evaluate(self) -> dict[str, Any]:
-        """The score on held-out questions, answered as in a rollout."""
-        if not self.how.held_out:
-            return {}
-        found = score(self.model, self.task, self.sampler, n=self.how.held_out, batch_size=self.how.batch_size)
-        return {"held_out": found["accuracy"]}
+        """What ``judge`` says of the model."""
+        return {} if self.judge is None else {"held_out": self.judge(self.model)}
 
     def _roll_out(self) -> _Rollout:
         how, step = self.how, self.progress.step

@@ -12,8 +12,8 @@ from hydra import compose, initialize
 from omegaconf import OmegaConf
 
 from dlm import tasks
+from dlm.commands.train_tiny import evaluator, parts
 from dlm.models import LLaDAModelLM
-from scripts.train_tiny import evaluator, parts
 
 ROOT = Path(__file__).parents[2]
 
