@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from dlm.models import LanguageModel, load
     from dlm.replaying import Replayed, Trajectory, replay
+    from dlm.stepmaps import from_step_maps, read_trajectories, step_maps
     from dlm.trace import Trace, load_traces, save_traces
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ _HOME = {
     "engine.result": ("Counts",),
     "engine.sampler": ("Sampler",),
     "replaying": ("Replayed", "Trajectory", "replay"),
+    "stepmaps": ("from_step_maps", "read_trajectories", "step_maps"),
     "trace": ("Trace", "load_traces", "save_traces"),
 }
 # `dlm.oracle` is what configurations written before dlm.exact_model had its name say.
@@ -83,12 +85,15 @@ __all__ = [
     "Trace",
     "Trajectory",
     "compose",
+    "from_step_maps",
     "generate",
     "infill",
     "load",
     "load_traces",
+    "read_trajectories",
     "replay",
     "save_traces",
+    "step_maps",
     "stream",
 ]
 

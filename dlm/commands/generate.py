@@ -46,6 +46,7 @@ settings:
   runtime.compile=true     compile the model's layers: slow at first, worth it on long runs
   runtime.graphs=true      replay the steps of a block as CUDA graphs, with parts whose steps have one shape
   format=auto|live|text|json   live redraws the canvas as it fills and ends with a card; json is one object a line
+  format=step_map          answers with the step of each token, as dLLM-RL keeps them (docs/replay.md)
   output=FILE              write the answers there (the file appears whole or not at all); - is standard output
   trace=FILE               write what happened at each step there; dlm trace show|html|plot FILE replays it
   record=[order,confidence,candidates,cache]   what is kept for it (this unless said otherwise): order|confidence|
@@ -84,11 +85,12 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
     from dlm.api import stream
     from dlm.display import card, one_line, watch
+    from dlm.stepmaps import step_maps
 
     config = compose_config("generate", overrides)
     parts = parts_of(config)
     settings = {**parts.config, **texts}
-    check_choice("format", settings["format"], ("auto", "live", "text", "json"))
+    check_choice("format", settings["format"], ("auto", "live", "text", "json", "step_map"))
     prompts = read_prompts(settings)
     output, trace = (None if settings[key] is None else Path(settings[key]) for key in ("output", "trace"))
     for path in (output, trace):
@@ -120,6 +122,8 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
             for index, answer in bar.track(finished, len(prompts), description="decoding"):
                 done[index] = answer
         lines = _json_lines(done, prompts) if shape == "json" else _texts(done, model)
+        if shape == "step_map":
+            lines = [json.dumps(step_maps(model, [done[i] for i in sorted(done)]), ensure_ascii=False, indent=1)]
         if output is not None:
             write_whole(output, "\n".join(lines) + "\n")
             kept = True
