@@ -58,8 +58,8 @@ class D2Cache(Policy):
             is written to a copy.
 
     Raises:
-        SettingsError: fewer than one mask, a share outside (0, 1], a width of 0 or less, a negative gap, an unknown
-            compat.
+        SettingsError: fewer than one mask, a share outside (0, 1], a width outside (0, 10000], a negative gap, an
+            unknown compat.
     """
 
     masks: int = 32
@@ -75,8 +75,8 @@ class D2Cache(Policy):
         at_least(1, masks=self.masks)
         at_least(0, gap=self.gap)
         share(rollout=self.rollout)
-        if not self.sigma > 0:
-            raise SettingsError(f"sigma is a width in positions and must be above 0, got {self.sigma}")
+        if not 0 < self.sigma <= 1e4:
+            raise SettingsError(f"sigma is a width in positions and must be in (0, 10000], got {self.sigma}")
 
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         if "shadow" in sampler.needs:
@@ -151,8 +151,9 @@ def density(canvas: Canvas, sigma: float) -> Float[Tensor, "B W"]:
     columns, numbers = canvas.columns, canvas.commit_confidence.dtype
 
     def weights() -> Tensor:
-        # Whole numbers: their sums are the same in any order, so that a wider batch rounds none of them otherwise.
-        distance = torch.arange(columns.shape[0], device=columns.device, dtype=torch.float32)
+        # Whole numbers, and all that are not 0: so their sums are the same in any order and in a batch of any width.
+        reach = max(columns.shape[0], int(7 * sigma) + 2)
+        distance = torch.arange(reach, device=columns.device, dtype=torch.float32)
         return (torch.exp(distance.square() / (-2 * sigma**2)) * 2**30).to(numbers).round()
 
     weight = canvas.kept(("density", sigma), weights)

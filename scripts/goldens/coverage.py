@@ -26,6 +26,7 @@ WITHOUT: dict[str, str] = {
     "recap": "published for images only; exact in one layer",
     "adaptive": "ours",
     "surelock": "its authors' code was not at hand; a worked example, exact in one layer",
+    "dsb": "36 runs of the authors' loop, tests/data/dsb",
     "dkv_pd": "not recorded; exact in one layer, counts in closed form",
 }
 

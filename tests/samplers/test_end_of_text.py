@@ -190,6 +190,7 @@ SMALL = {
     "recap": cache.recap(positions=3),
     "d2cache": cache.d2cache(masks=3, gap=2),
     "surelock": cache.surelock(bound=0.05),
+    "dsb": cache.dsb(before=2, every_tokens=5),
 }
 POLICIES = {name: getattr(cache, name)() for name in cache.PRESETS if name not in ("none", "block_causal")} | SMALL
 
