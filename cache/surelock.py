@@ -28,7 +28,7 @@ class SureLock(Policy):
     The divergence takes the head for every position that is fed and holds a token, twice.
 
     Attributes:
-        bound: in nats; the default is ours. 0 locks nothing but what stands still.
+        bound: in nats; the default is ours (docs/caches.md). 0 locks nothing but what stands still.
 
     Raises:
         SettingsError: a negative bound.
