@@ -19,14 +19,19 @@ window         another cache, with distant masks out of sight (Streaming-dLLM, W
 entropy        the block, everything after an unsure step (EntropyCache)
 block_causal   exact, for block-causal models (SDAR, LLaDA2.x)
 recap          a few candidates between full steps (ReCAP)
+dsb            a sliding window and what it has just left (DSB)
+surelock       what is not settled; what is stays for good (SureLock)
+d2cache        masks that are nearly settled, and what attention rollout calls important (d2Cache)
 adaptive       ours: vicinity, recent commits, refresh by doubt and by tokens
 ============== ========================================================================================================
 """
 
 from cache.block_causal import BlockCausal, SubBlocks
 from cache.context import PolicyContext
+from cache.d2 import D2Cache
 from cache.dkv import DKVPD, DKVDecode, DKVPrefill
 from cache.dllm import DLLM
+from cache.dsb import DSB
 from cache.dual import Dual
 from cache.entropy import Entropy
 from cache.free import FreeCache
@@ -36,22 +41,25 @@ from cache.prefix import Prefix
 from cache.presets import adaptive, block_causal, none
 from cache.run import Run
 from cache.sparse import Sparse
+from cache.surelock import SureLock
 from cache.vicinity import Vicinity
 from cache.window import Window
 
 prefix, dual, vicinity = Prefix, Dual, Vicinity
 dkv_decode, dkv_greedy, dkv_prefill, dkv_pd = DKVDecode, DKVGreedy, DKVPrefill, DKVPD
 dllm, freecache, sparse, window, entropy = DLLM, FreeCache, Sparse, Window, Entropy
-recap = Recap
+recap, d2cache, surelock, dsb = Recap, D2Cache, SureLock, DSB
 
 # fmt: off
 PRESETS = (
     "none", "prefix", "dual", "vicinity", "dkv_decode", "dkv_greedy", "dkv_prefill", "dkv_pd", "dllm", "freecache",
-    "sparse", "window", "entropy", "block_causal", "recap", "adaptive",
+    "sparse", "window", "entropy", "block_causal", "recap", "adaptive", "d2cache",
+    "surelock", "dsb",
 )
 __all__ = [
-    "DKVPD", "DLLM", "PRESETS", "BlockCausal", "DKVDecode", "DKVGreedy", "DKVPrefill", "Dual", "Entropy", "FreeCache",
-    "Policy", "PolicyContext", "Prefix", "Recap", "Run", "Sparse", "SubBlocks", "Vicinity", "Window", "adaptive",
-    "block_causal", "dkv_decode", "dkv_greedy", "dkv_pd", "dkv_prefill", "dllm", "dual", "entropy", "freecache", "none",
-    "prefix", "recap", "sparse", "vicinity", "window",
+    "DKVPD", "DLLM", "DSB", "PRESETS", "BlockCausal", "D2Cache", "DKVDecode", "DKVGreedy", "DKVPrefill", "Dual",
+    "Entropy", "FreeCache", "Policy", "PolicyContext", "Prefix", "Recap", "Run", "Sparse", "SubBlocks", "SureLock",
+    "Vicinity", "Window", "adaptive", "block_causal", "d2cache", "dkv_decode", "dkv_greedy", "dkv_pd", "dkv_prefill",
+    "dllm", "dsb", "dual", "entropy", "freecache", "none", "prefix", "recap", "sparse", "surelock", "vicinity",
+    "window",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dlm.engine.plan import CacheQuery
 
@@ -20,6 +21,7 @@ class PolicyContext:
         live: positions the model may see of each row. ``[B, W]``
         shift: a proposal for position p comes from row p - shift.
         attention_block: as in :class:`dlm.models.backbone.ModelDescription`.
+        kept: what a policy has worked out at this step, under names of its own.
     """
 
     query: CacheQuery
@@ -27,6 +29,7 @@ class PolicyContext:
     live: Bool[Tensor, "B W"]
     shift: int
     attention_block: int
+    kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def block_start(self) -> Int[Tensor, "B 1"]:
@@ -48,7 +51,20 @@ class PolicyContext:
         needs the row before."""
         return (self.columns >= start - self.shift) & (self.columns < end)
 
+    def answering(self, wanted: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
+        """The rows that score the positions ``wanted``."""
+        return answering(wanted, self.shift)
+
+    def shown(self, fed: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
+        """The positions that the rows ``fed`` score."""
+        return pad(fed[:, : -self.shift], (self.shift, 0)) if self.shift else fed
+
     def recent(self, steps: int) -> Bool[Tensor, "B W"]:
         """Positions committed within the last ``steps`` steps before this one."""
         committed = self.query.canvas.commit_step
         return (committed >= 0) & (committed >= (self.query.blocks.step - steps)[:, None])
+
+
+def answering(wanted: Bool[Tensor, "B W"], shift: int) -> Bool[Tensor, "B W"]:
+    """The rows that score the positions ``wanted``, when proposals stand ``shift`` rows before."""
+    return pad(wanted[:, shift:], (0, shift)) if shift else wanted

@@ -122,6 +122,11 @@ class Policy(Cache):
         are not last."""
         return None
 
+    def watched(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"] | None:
+        """Positions whose proposals ``remember`` reads beside those that may be committed, as far as the step feeds
+        what scores them; None: none. Not for policies that tell the feed of the next step beforehand."""
+        return None
+
     def remember(
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: State
     ) -> tuple[State, dict[str, Int[Tensor, " B"]]]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cache.context import PolicyContext
+from cache.context import PolicyContext, answering
 from cache.kv_store import Access, KVStore, Refreshing, Writing
 from dlm.engine.answers import Answers
 from dlm.engine.canvas import packed
@@ -108,16 +108,24 @@ class Run(CacheRun, FixedFeeds):
                 # Rows that refresh are fed whole in the same mask, so that counts and stamps need no second way.
                 active = torch.where(torch.tensor(full, device=active.device)[:, None], seen, active)
         wanted, active = self._leaving(query, wanted, active, seen)
+        watched = self.answers.one(self.policy.watched, (context, self.state), "bool", seen.shape)
+        if watched is not None:
+            wanted = wanted | (watched & context.shown(active))
         # The wait: how wide the feed is. Where every row is fed whole the host knows it already.
         whole = (all(full) or self.feeds_all) and not self.narrow
         order = None if whole else active.cumsum(dim=1)
-        counts = reaches if order is None else order[:, -1].tolist()
+        counts, most = reaches, 0
+        if watched is not None:
+            fed, most = _told(order, wanted)
+            counts = fed or reaches
+        elif order is not None:
+            counts = order[:, -1].tolist()
         self._note(query, active, seen, tuple(full), counts)
         # A policy that feeds all there is has refreshed the row, whatever it calls it.
         full = [whole or count == reach for whole, count, reach in zip(full, counts, reaches, strict=True)]
         feeds = self._feeds(query, order, seen if self.narrow else None, full, counts)
         refreshed = frozenset(slot for slot, whole in enumerate(full) if whole)
-        return ForwardPlan(feeds, counts, refreshed, active, eligible, wanted)
+        return ForwardPlan(feeds, counts, refreshed, active, eligible, wanted, most)
 
     def _note(
         self, query: CacheQuery, active: Tensor, seen: Tensor, whole: tuple[bool, ...], counts: list[int]
@@ -198,8 +206,7 @@ class Run(CacheRun, FixedFeeds):
 
     def answering(self, wanted: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
         """The rows that score the positions ``wanted``."""
-        shift = self.layout.shift
-        return torch.nn.functional.pad(wanted[:, shift:], (0, shift)) if shift else wanted
+        return answering(wanted, self.layout.shift)
 
     def _context(self, query: CacheQuery) -> PolicyContext:
         live = _live(query)
@@ -331,6 +338,13 @@ class Run(CacheRun, FixedFeeds):
         fresh = torch.zeros(self.stamps.shape[0], dtype=torch.bool, device=self.stamps.device)
         fresh[slots] = True
         self.state = renew_state(self.state, map_state(torch.zeros_like, self.state), fresh)
+
+
+def _told(order: Int[Tensor, "B W"] | None, wanted: Bool[Tensor, "B W"]) -> tuple[list[int], int]:
+    """In one wait, how many positions are fed to each row, as far as that is asked, and the most that are wanted."""
+    told = [wanted.sum(dim=1)] if order is None else [wanted.sum(dim=1), order[:, -1]]
+    most, *fed = torch.stack(told).tolist()
+    return (fed[0] if fed else []), max(most)
 
 
 def _live(query: CacheQuery) -> Bool[Tensor, "B W"]:

@@ -192,6 +192,7 @@ class ForwardPlan:
         fed: positions that are recomputed; None: every one that can be. ``[B, W]``
         eligible, wanted: what may be committed and proposed for after the cache has had its say; None: all of it.
             ``[B, W]``
+        most: the most positions that are ``wanted`` of a row, where the cache looks at more than the sampler; else 0.
     """
 
     feeds: tuple[Feed, ...]
@@ -200,6 +201,7 @@ class ForwardPlan:
     fed: Bool[Tensor, "B W"] | None = None
     eligible: Bool[Tensor, "B W"] | None = None
     wanted: Bool[Tensor, "B W"] | None = None
+    most: int = 0
 
 
 class FixedFeeds:

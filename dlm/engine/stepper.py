@@ -126,7 +126,8 @@ class PlainStepper(Stepper):
         """The forward, and what the sampler is shown of it."""
         batch, blocks, plan = inputs.batch, inputs.blocks, inputs.plan
         canvas = batch.canvas
-        positions = pack_positions(inputs.wanted, canvas.columns, self.rules.most(batch.rows, inputs.most))
+        most = max(self.rules.most(batch.rows, inputs.most), plan.most)
+        positions = pack_positions(inputs.wanted, canvas.columns, most)
         here = inputs.eligible.gather(1, positions)
         seen = self.forward(canvas, blocks, plan, positions, here, state)
         shadow = self.forward.shadow(canvas, blocks, seen)

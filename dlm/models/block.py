@@ -77,14 +77,14 @@ class Block(nn.Module):
         maps: list[Float[Tensor, "B T T"]] | None = None,
         exchange: Exchange | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The stream after this block; ``mask`` is True at the keys that may be attended to. The attention, mean over
-        the heads, is added to ``maps`` when there is one. ``exchange`` is given the queries, keys, values and mask of
-        what is fed, and answers with the keys, values and mask of what is attended to."""
+        """The stream after this block; ``mask`` is True at the keys that may be attended to. ``exchange`` is given the
+        queries, keys, values and mask of what is fed, and answers with the keys, values and mask of what is attended
+        to. The attention, mean over the heads, is added to ``maps`` when there is one."""
         q, k, v = self.heads(self.attention_input(x), rope)
-        if maps is not None:
-            maps.append(attention_map(q, k, mask))
         if exchange is not None:
             k, v, mask = exchange(q, k, v, mask)
+        if maps is not None:
+            maps.append(attention_map(q, k, mask))
         x = x + self.attention_output(q, k, v, mask)
         return x + self.mlp_output(x)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from scripts.goldens.dream_faults import (
     NoLogits,
     Unshifted,
 )
-from scripts.goldens.faults import D2Shifted, InOrder, KnownOrder
+from scripts.goldens.faults import D2Shifted, InOrder, KnownOrder, ToppedUp
 from scripts.goldens.plan import DREAM_TOP_K, Fault, Plan, Settings, UntranslatedError
 
 Translation = Callable[[Case, Settings], Plan]
@@ -74,12 +75,21 @@ def d2_features(case: Case, s: Settings, plan: Plan) -> Plan:
     return replace(plan, cache=policy)
 
 
-def d2_rollout(case: Case, s: Settings) -> Plan:
+def d2_rollout(case: Case, s: Settings, plan: Plan) -> Plan:
     """Its own cache, src/cache/d2cache.py."""
-    raise UntranslatedError(
-        "d2Cache chooses rows by attention rollout, which none of our caches does (it takes the"
-        " attention maps of every layer, and the released confidence cache never updates)"
-    )
+    # Where the record leaves its settings out they were these.
+    settings = {"masks": s.get("current_k", 8), "rollout": s.get("rollout_p", 0.1), "gap": s.get("inflate_w", 4)}
+    policy = cache.d2cache(**settings, sigma=s.get("sigma_cache", 10.0), compat="reference")
+    if len(case.prompts) == 1:
+        return replace(plan, cache=policy)
+    # Rows open a block together, so it is over when the last of them has filled it.
+    over = [0]
+    for block in range(plan.blocks):
+        first, end = plan.span(block)
+        over.append(max(step for row in case.commit_step for step in row[first:end]) + 1)
+    fed = tuple(tuple(case.tokens_per_call[first:end]) for first, end in pairwise(over))
+    topped = ToppedUp(**vars(policy), fed=fed)
+    return replace(plan, cache=policy, faults=(Fault(("batch topped up",), cache=topped),))
 
 
 def features(case: Case, s: Settings, plan: Plan) -> Plan:

@@ -25,6 +25,8 @@ WITHOUT: dict[str, str] = {
     "block_causal": "loops of the block-diffusion families; exact against a recomputed row",
     "recap": "published for images only; exact in one layer",
     "adaptive": "ours",
+    "surelock": "its authors' code was not at hand; a worked example, exact in one layer",
+    "dsb": "36 runs of the authors' loop, tests/data/dsb",
     "dkv_pd": "not recorded; exact in one layer, counts in closed form",
 }
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cache.context import PolicyContext
+from cache.d2 import D2Cache, Observed, density
 from cache.greedy import DKVGreedy, near
 from cache.kv_store import Access
 from cache.policy import Policy
@@ -22,7 +23,7 @@ from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Reviser, Score, Selector
 from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.row import Row
-from dlm.engine.step import BlockState, RowSize, State, StepView
+from dlm.engine.step import BlockState, RowSize, State, StepView, rank
 from samplers.selectors.dawn import Dawn, independent
 
 
@@ -54,6 +55,28 @@ class D2Shifted(Policy):
     def active(self, context: PolicyContext, state: State) -> Bool[Tensor, "B W"]:
         end = context.block_end if self.dual else context.query.canvas.end[:, None]
         return (context.columns >= context.block_start - 1) & (context.columns < end - 1)
+
+
+@dataclass(frozen=True)
+class ToppedUp(D2Cache):
+    """d2Cache as released, whose rows are all fed as many positions as the one that is fed most: the answer first, by
+    rollout and by how nearly settled a position was, then the prompt.
+
+    Attributes:
+        fed: positions fed to every row, for each block and step of it.
+    """
+
+    fed: tuple[tuple[int, ...], ...] = ()
+
+    def active(self, context: PolicyContext, state: Observed) -> Bool[Tensor, "B W"]:
+        active, canvas, blocks = super().active(context, state), context.query.canvas, context.query.blocks
+        settled = state.confidence * density(canvas, self.sigma)
+        settled = settled + settled.max() * (context.query.eligible & (blocks.block_step > 0)[:, None])
+        scores = state.importance + (state.importance.max() + settled) * canvas.generated
+        places = zip(blocks.block_number.tolist(), blocks.block_step.tolist(), strict=True)
+        fed = [self.fed[block - 1][min(step, len(self.fed[block - 1]) - 1)] for block, step in places]
+        lacking = torch.tensor(fed)[:, None] - active.sum(dim=1, keepdim=True)
+        return active | (rank(scores.masked_fill(active | ~context.live, -torch.inf)) < lacking)
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,11 @@ RULES: dict[str, str] = {
         "the key of a mask until the block ends. With that window, and without our stamp rule, our run equals the "
         "record. Ours feeds the row before the block and the whole block."
     ),
+    "batch topped up": (
+        "d2Cache feeds all rows of a batch as many positions as the one it would feed most, so that a row's answer"
+        " depends on its neighbours. With the recorded numbers, and the rows filled up as there, our run equals the"
+        " record in tokens, steps, forwards and positions counted; the record shows those of one row alone."
+    ),
     "window order": (
         "dKV-Cache-Greedy lays the windows around the positions of a step in the order in which they are "
         "committed, ours from left to right; where two windows meet their union differs. With the recorded order "

@@ -174,7 +174,7 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("d2_prefixcache", with_cache(_d2_vanilla, cached.d2_block)),
     ("d2_dualcache", with_cache(_d2_vanilla, cached.d2_block)),
     ("d2_dllmcache", with_cache(_d2_vanilla, cached.d2_features)),
-    ("d2_d2cache", cached.d2_rollout),
+    ("d2_d2cache", with_cache(_d2_vanilla, cached.d2_rollout)),
     ("dllmcache", with_cache(_llada, cached.features)),
     ("dkv_decode", with_cache(_llada, cached.dkv_decode)),
     ("dkv_greedy", with_cache(_llada, cached.dkv_greedy)),

@@ -44,6 +44,11 @@ from tests.doubles import random_llada, table_model
         ("adaptive", {"every_tokens": 0}, "every_tokens must be"),
         ("recap", {"local_steps": 0}, "local_steps must be"),
         ("recap", {"positions": 0}, "positions must be"),
+        ("d2cache", {"masks": 0}, "masks must be"),
+        ("d2cache", {"rollout": 0.0}, "rollout is a share"),
+        ("d2cache", {"sigma": 0.0}, "sigma is a width in positions"),
+        ("dsb", {"every_tokens": 0}, "every_tokens must be"),
+        ("surelock", {"bound": -1.0}, "bound is a divergence in nats"),
     ],
 )
 def test_settings_out_of_range(name: str, settings: dict[str, Any], message: str) -> None:
@@ -79,11 +84,11 @@ STEADY = ["prefix", "dual", "vicinity", "dkv_decode", "dkv_prefill", "freecache"
 @pytest.mark.parametrize(
     ("sampler", "caches", "message"),
     [
-        (samplers.lopa(), ["dllm", "sparse", "recap"], "look-ahead branches"),
+        (samplers.lopa(), ["dllm", "sparse", "recap", "d2cache", "surelock"], "look-ahead branches"),
         (samplers.dawn(), [*STEADY, "dllm", "recap"], "attention of the whole row"),
-        (samplers.klass(), ["dllm", "recap", "dkv_greedy"], "would pass for stable"),
+        (samplers.klass(), ["dllm", "recap", "dkv_greedy", "d2cache"], "would pass for stable"),
         (samplers.ccd(), ["dllm", "recap"], "would pass for stable"),
-        (samplers.wino(), ["dllm", "sparse"], "shadow block"),
+        (samplers.wino(), ["dllm", "sparse", "d2cache"], "shadow block"),
     ],
 )
 def test_pairs_that_are_refused(sampler: Any, caches: list[str], message: str) -> None:

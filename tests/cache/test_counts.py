@@ -45,6 +45,12 @@ EXPECTED: dict[str, tuple[cache.Policy | None, Callable[[int], int]]] = {
     "dkv_reference": (cache.dkv_decode(8, "reference"), lambda n: reference(n, 8)),
     "dkv_prefill": (cache.dkv_prefill(), lambda n: LENGTH + (len(steps(n)) - 1) * NEW),
     "freecache": (cache.freecache(), freed),
+    # The third step is the first to know what stood still; what is committed is fed once more.
+    "surelock": (
+        cache.surelock(1e9),
+        lambda n: sum(LENGTH if t < 2 else NEW - n * (t - 1) for t, _, _ in steps(n)),
+    ),
+    "surelock_never": (cache.surelock(0.0), lambda n: len(steps(n)) * LENGTH),
     "sparse": (cache.sparse(), lambda n: sum(LENGTH if i <= 1 else BLOCK for _, _, i in steps(n))),
 }
 

@@ -116,6 +116,9 @@ STAMPED = {
     "window": cache.window(cache.dual(), 20),
     "entropy": cache.entropy(0.5),
     "adaptive": cache.adaptive(every_tokens=5),
+    "d2cache": cache.d2cache(),
+    "surelock": cache.surelock(bound=0.05),
+    "dsb": cache.dsb(before=2, every_tokens=5),
 }
 ORDERS = {
     "surest": samplers.topk(blocks=samplers.Fixed(8)),

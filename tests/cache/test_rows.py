@@ -23,6 +23,9 @@ POLICIES |= {
     "window": cache.window(ahead=4),
     "adaptive": cache.adaptive(before=3, after=2, every_tokens=5),
     "recap": cache.recap(positions=3),
+    "d2cache": cache.d2cache(masks=3, gap=2),
+    "surelock": cache.surelock(bound=0.05),
+    "dsb": cache.dsb(before=2, every_tokens=5),
 }
 POLICIES |= {"dual_every": cache.dual(3), "dkv_reference": cache.dkv_decode(4, "reference")}
 
@@ -48,7 +51,7 @@ def test_neighbours_order_and_compaction_change_nothing(name: str, family: str) 
 
 
 EXACT = {name: policy for name, policy in POLICIES.items() if name not in ("sparse", "window", "dkv_greedy", "recap")}
-EXACT |= {"sparse": cache.sparse(1.0), "window": cache.window(ahead=20)}
+EXACT |= {"sparse": cache.sparse(1.0), "window": cache.window(ahead=20), "d2cache": cache.d2cache()}
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -111,7 +114,7 @@ def test_no_key_of_a_token_that_is_no_longer_there(name: str, sampler: str, monk
 
 
 @pytest.mark.parametrize("sampler", REMASKING)
-@pytest.mark.parametrize("name", ["prefix", "dual", "vicinity", "dkv_decode", "freecache", "adaptive"])
+@pytest.mark.parametrize("name", ["prefix", "dual", "vicinity", "dkv_decode", "freecache", "adaptive", "surelock"])
 def test_samplers_that_take_tokens_back_are_exact_on_one_layer(name: str, sampler: str) -> None:
     model = FAMILIES["llada"](layers=1)
     exact = history(model, None, REMASKING[sampler], prompts=PROMPTS)

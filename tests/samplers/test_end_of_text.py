@@ -188,6 +188,9 @@ SMALL = {
     "window": cache.window(ahead=4),
     "adaptive": cache.adaptive(before=3, after=2, every_tokens=5),
     "recap": cache.recap(positions=3),
+    "d2cache": cache.d2cache(masks=3, gap=2),
+    "surelock": cache.surelock(bound=0.05),
+    "dsb": cache.dsb(before=2, every_tokens=5),
 }
 POLICIES = {name: getattr(cache, name)() for name in cache.PRESETS if name not in ("none", "block_causal")} | SMALL
 

@@ -143,7 +143,7 @@ MOVED |= {
     "window": cache.window(ahead=4), "recap": cache.recap(2, 2), "dllm": cache.dllm(4, 2, 0.25),
     "vicinity": cache.vicinity(2, 2), "dual every": cache.dual(every=3),
     "adaptive": cache.adaptive(before=2, after=2, threshold=None),
-    "entropy": cache.entropy(threshold=None, every_tokens=3),
+    "entropy": cache.entropy(threshold=None, every_tokens=3), "dsb": cache.dsb(before=2, every_tokens=3),
 }  # fmt: skip
 
 
