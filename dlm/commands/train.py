@@ -21,6 +21,7 @@ KINDS = {
     "rl": "reinforcement on rollouts: CJ-GRPO, coupled-GRPO and diffu-GRPO by settings",
     "distill": "certainty-forcing distillation of a model's own right answers (dParallel)",
     "filter": "the filter of sampler=learn2pd, from a model's own answers (also: dlm train-filter)",
+    "ar": "a small autoregressive model on the packaged tasks, which verifies drafts (dlm deer)",
     "tiny": "a model like the packaged ones from scratch, or on from given weights",
 }
 HELP = f"""dlm train: models, adapters and filters, one word each.
