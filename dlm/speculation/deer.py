@@ -132,14 +132,15 @@ class _Row:
             self.accepted += [0] * (accepted + 1 - len(self.accepted))
             self.accepted[accepted] += 1
 
-    def take(self, tokens: list[int], confidence: list[float], ends: tuple[int, ...]) -> None:
-        """Write what is verified, as far as an end token, and count the call."""
+    def take(self, tokens: list[int], confidence: list[float], ends: tuple[int, ...]) -> int:
+        """Write what is verified, as far as an end token, and count the call; returns how many tokens that were."""
         stop = first_end(tokens, ends) + 1
         self.ended = stop <= len(tokens)
         self.tokens += tokens[:stop]
         self.confidence += confidence[:stop]
         self.steps += [self.calls] * len(tokens[:stop])
         self.calls += 1
+        return min(stop, len(tokens))
 
     def result(self, ends: tuple[int, ...]) -> RowResult:
         """The row as it is handed over."""
@@ -313,7 +314,7 @@ def _step(
     drafts = drawn(q.exp(), uniforms(Purpose.TOKEN)[:, :-1])
     told = drafts.cpu()
     watch.mark("verify")  # a device is waited for on both sides of it: the host's clock is right
-    news = [row.tokens[-1:] if row.calls else row.tokens for row in rows]
+    news = [row.tokens[-1:] if row.calls else list(row.tokens) for row in rows]
     logits = work.logits(news, told)
     broken = bool(logits.isnan().any())
     watch.mark("outside")
@@ -327,8 +328,8 @@ def _step(
     sure = logits.double().log_softmax(dim=-1).gather(-1, new[..., None]).squeeze(-1).exp()
     held, tokens, sure_of = accepted.tolist(), new.tolist(), sure.tolist()
     for i, row in enumerate(rows):
-        row.note(len(news[i]), lengths[i], held[i])
-        row.take(tokens[i][: held[i] + 1], sure_of[i][: held[i] + 1], about.eos_ids)
+        taken = row.take(tokens[i][: held[i] + 1], sure_of[i][: held[i] + 1], about.eos_ids)
+        row.note(len(news[i]), lengths[i], min(held[i], taken))
     if going := [i for i, row in enumerate(rows) if row.open]:
         work.keep(torch.tensor(going), torch.tensor([held[i] for i in going]), max(lengths))
     watch.mark("end")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+import transformers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 import dlm
 from dlm.cli import main
@@ -27,6 +28,21 @@ SHAPE: dict[str, Any] = {
     "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": None,
 }  # fmt: skip
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [3, 4, 5, 9, 9, 9, 9, 2, 2, 2, 4], [1, 2]]
+WINDOW: dict[str, Any] = {"head_dim": 8, "sliding_window": 6}
+EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
+OTHERS: dict[str, dict[str, Any]] = {
+    "GPT2": {"n_positions": 64, "n_embd": 32, "n_head": 4, "bos_token_id": 38}, "Qwen2": {}, "Qwen3": {"head_dim": 8},
+    "GPTNeoX": {}, "Phi3": {}, "Olmo2": {}, "Gemma2": WINDOW, "Gemma3Text": WINDOW, "Cohere2": WINDOW,
+    "Lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32}, "Falcon": {}, "Mixtral": EXPERTS,
+    "GptOss": {**WINDOW, **EXPERTS},
+    "Llama4Text": {"head_dim": 8, "intermediate_size_mlp": 48, "attention_chunk_size": 6, "num_local_experts": 2},
+    "DeepseekV3": {
+        "num_key_value_heads": 4, "moe_intermediate_size": 16, "n_routed_experts": 4, "num_experts_per_tok": 2,
+        "n_group": 1, "topk_group": 1, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 4, "v_head_dim": 8, "first_k_dense_replace": 1,
+    },
+}  # fmt: skip
 DRAFTERS = {"llada": random_llada(), "dream": random_dream()}
 
 
@@ -125,7 +141,30 @@ def test_at_temperature_0_the_answers_are_those_of_transformers(drafter: str | N
             assert counts.canvas_tokens_per_forward >= 1  # what a call gives
             assert answer.commit_step == sorted(answer.commit_step) and answer.commit_step[-1] == counts.forwards - 1
             assert counts.draft_forwards == sum(counts.acceptance) <= counts.forwards
+            if drafter is None:
+                assert counts.token_forwards == len(answer.prompt_tokens) + len(answer.tokens) - 1
             assert (counts.draft_forwards == 0) == (drafter is None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_families(family: str) -> None:
+    """Learned positions, windows and chunks of attention, experts, latent keys; a recurrent memory is refused."""
+    torch.manual_seed(0)
+    shape = {**SHAPE, "num_hidden_layers": 4, "vocab_size": 40, "eos_token_id": 38, "pad_token_id": 38}
+    config = getattr(transformers, f"{family}Config")(**{**shape, **OTHERS[family]})
+    network = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.dim() == 2:
+                weight.normal_(0, 2.5 / math.sqrt(weight.shape[1]))
+    model = CausalModel(network, None, family)
+    if family == "Lfm2":
+        with pytest.raises(SettingsError, match="does not keep a key and a value of each"):
+            dlm.deer(model, None, PROMPTS, max_new_tokens=2)
+        return
+    found = dlm.deer(model, DRAFTERS["llada"], PROMPTS, draft_length=4, max_new_tokens=24)
+    assert [answer.tokens for answer in found] == [greedy(model, prompt, 24) for prompt in PROMPTS]
 
 
 def test_a_drafter_of_the_verifiers_law_is_always_right() -> None:
@@ -201,7 +240,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         dlm.deer(CausalModel(network, tokenizer, "v"), "tiny-block", "hi", max_new_tokens=2)
     with pytest.raises(SettingsError, match="verifier is what"):
         dlm.deer(tiny, tiny, "hi", max_new_tokens=2)  # type: ignore[arg-type]
-    bert = BertLMHeadModel(BertConfig(hidden_size=32, num_attention_heads=2, num_hidden_layers=1, vocab_size=40))
+    shape = transformers.BertConfig(hidden_size=32, num_attention_heads=2, num_hidden_layers=1, vocab_size=40)
+    bert = transformers.BertLMHeadModel(shape)
     with pytest.raises(SettingsError, match="take a verifier of causal attention"):
         dlm.deer(CausalModel(bert.eval(), None, "bert"), None, [[1, 2]], max_new_tokens=2)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="no autoregressive model that transformers knows"):
