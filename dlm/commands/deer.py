@@ -11,12 +11,15 @@ from dlm.commands.common import command
 from dlm.commands.generate import answer_lines, naming_the_line, read_prompts
 from dlm.configuration import check_choice, check_counts, compose_config, plain_of
 from dlm.errors import SettingsError
+from dlm.evaluation.identity import Questions
+from dlm.tasks.registry import open_task
 from dlm.words import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dlm.api import Generation
+    from dlm.tasks import Task
 
 HELP = """dlm deer: an autoregressive model answers, a masked diffusion model drafts for it (DEER, arXiv 2512.15176).
 
@@ -52,7 +55,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     if not settings["verifier"]:
         raise SettingsError("verifier is not given: add verifier=DIR, a causal language model (dlm train ar makes one)")
     lengths = settings["draft_length"] if isinstance(settings["draft_length"], list) else [settings["draft_length"]]
-    tasks = listed(settings["task"] or "")
+    tasks = [open_task(name) for name in listed(settings["task"] or "")]
     if len(lengths) != 1 and not tasks:
         raise SettingsError("draft_length=[...] compares lengths on the questions of a task: add task=NAME")
     prompts = [] if tasks else read_prompts(settings, "deer verifier=DIR")
@@ -85,14 +88,13 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     return 0
 
 
-def _compare(ask: Callable[..., list[Generation]], names: list[str], lengths: list[int], n: int, as_json: bool) -> None:
+def _compare(
+    ask: Callable[..., list[Generation]], tasks: list[Task], lengths: list[int], n: int, as_json: bool
+) -> None:
     """A line for each task and length; ``same``: answers that are the first length's, token by token."""
-    from dlm.evaluation.identity import Questions
-    from dlm.tasks.registry import open_task
-
     if not as_json:
         print("".join(f"{name:>{max(10, 24 * (name == 'task'))}}" for name in _COLUMNS))
-    for task in map(open_task, names):
+    for task in tasks:
         asked, first = list(Questions(task).first(n)), None
         chats = [[dict(message) for message in one.messages] for one in asked]
         for length in lengths:

@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from dlm.errors import CheckpointError, OutOfMemoryError, SettingsError
+from dlm.errors import CheckpointError, DlmError, SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.checkpoint import cut, read_object, refuse_adapters, resolve
 from dlm.models.language_model import LanguageModel
-from dlm.models.loading import load_tokenizer, pick_device, pick_dtype
+from dlm.models.loading import load_tokenizer, pick_device, pick_dtype, undisturbed
 
 # Fields of a config.json on which transformers would fetch code, or unpack weights.
 _ACTED_ON = ("auto_map", "attn_implementation", "_attn_implementation", "experts_implementation")
@@ -101,9 +101,10 @@ def load_causal(
     how: dict[str, Any] = {"config": config, "dtype": precision, "device_map": {"": target}, "local_files_only": True}
     how |= {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(f"{folder} does not fit on the device as {precision}; try dtype=bfloat16") from error
+        with undisturbed(folder, precision):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how)
+    except DlmError:
+        raise
     except Exception as error:  # whatever the libraries below raise about files they were not made for
         raise CheckpointError(f"the weights in {folder} could not be loaded: {error}") from error
     network, told = loaded
