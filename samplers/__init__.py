@@ -33,12 +33,14 @@ from samplers.presets.confident import (
 )
 from samplers.presets.learn2pd import learn2pd, oracle
 from samplers.presets.options import Options
-from samplers.presets.probing import info_gain, punt
+from samplers.presets.probing import core, info_gain, punt, soar
 from samplers.presets.prophet import prophet, sched
 from samplers.presets.revising import hierarchy, hierarchy_remask, rcr, remdm, saber, wino
+from samplers.probes.core import ContextRobust
 from samplers.probes.info_gain import InformationGain
 from samplers.probes.lookahead import Lookahead
 from samplers.probes.punt import Independence
+from samplers.probes.soar import PositionBeam
 from samplers.probes.verified import VerifiedDrafts
 from samplers.revisers.hierarchy import Hierarchy, HierarchyRemask, RemaskDoubtful
 from samplers.revisers.rcr import FlooredShares, RemaskOvertaken, RunningConfidence
@@ -66,22 +68,23 @@ PRESETS = (
     "threshold", "factor", "frechet", "entropy_threshold", "dimple", "prophet", "sched", "credit", "localleap",
     "adablock", "eb", "klass", "ccd", "ccd_ds", "eoser", "ass", "eoser_ass", "wino", "hierarchy", "hierarchy_remask",
     "slowfast", "pc", "certainty_prior", "saber", "remdm", "rcr", "dawn", "lopa", "learn2pd",
-    "dus", "punt", "info_gain",
+    "dus", "punt", "info_gain", "core", "soar",
     "sdar", "llada2", "fast_dllm_v2", "overlap", "verified",
 )
 __all__ = [
-    "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending",
-    "AscendingBlocks", "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent",
+    "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks",
+    "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "ContextRobust",
     "Credit", "Dawn", "Dilated", "Dimple", "Earliest", "Editing", "EndBlock", "EndOfText", "EndRejection",
     "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "FirstOfBlock", "Fixed", "FlooredShares",
     "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Independence", "InformationGain", "Intersect",
     "JsonSchema", "Klass", "Learn2PD", "LocalLeap", "Lookahead", "Margin", "MeanThreshold", "NarrowOut",
-    "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound", "Probability", "Random", "Regex",
-    "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence", "SlidingBlocks",
-    "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union",
-    "VerifiedDrafts", "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "credit",
-    "dawn", "dimple", "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "dus", "eb", "entropy",
-    "entropy_threshold", "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask",
-    "info_gain", "klass", "learn2pd", "llada2", "localleap", "lopa", "margin", "oracle", "overlap", "pc", "prophet",
-    "punt", "random", "rcr", "remdm", "saber", "sched", "sdar", "slowfast", "threshold", "topk", "verified", "wino",
+    "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound", "PositionBeam", "Probability",
+    "Random", "Regex", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence",
+    "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union",
+    "VerifiedDrafts", "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "core",
+    "credit", "dawn", "dimple", "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "dus", "eb",
+    "entropy", "entropy_threshold", "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy",
+    "hierarchy_remask", "info_gain", "klass", "learn2pd", "llada2", "localleap", "lopa", "margin", "oracle", "overlap",
+    "pc", "prophet", "punt", "random", "rcr", "remdm", "saber", "sched", "sdar", "slowfast", "soar", "threshold",
+    "topk", "verified", "wino",
 ]

@@ -15,6 +15,8 @@ WITHOUT: dict[str, str] = {
     "sched": "its authors' code was not at hand; worked examples",
     "lopa": "33 runs of the authors' loop, tests/data/lopa",
     "info_gain": "33 runs of the authors' sampler, tests/data/info_gain",
+    "core": "27 runs of the authors' loop, tests/data/core",
+    "soar": "27 runs of the authors' loop, tests/data/soar",
     "punt": "its authors' code was not at hand; a worked example and a naive loop",
     "dus": "its authors' code was not at hand; worked examples",
     "overlap": "ours; a naive loop, and the controls of the oracle",

@@ -13,7 +13,7 @@ from dlm.errors import SettingsError
 WHOLE_ONLY = {
     "ass", "eoser_ass", "dimple", "ccd", "ccd_ds", "dream_origin", "dream_maskgit_plus", "dream_margin", "dream_entropy"
 }  # fmt: skip
-WHOLE = {"pc", "saber", "slowfast", "eoser"} | WHOLE_ONLY
+WHOLE = {"pc", "saber", "slowfast", "eoser", "core"} | WHOLE_ONLY
 
 
 @pytest.mark.parametrize("blocks", [samplers.Fixed(4), samplers.Fixed(), samplers.Whole()], ids=str)
