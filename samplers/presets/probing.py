@@ -12,6 +12,7 @@ from samplers.probes.core import ContextRobust
 from samplers.probes.info_gain import InformationGain
 from samplers.probes.punt import Independence
 from samplers.probes.soar import PositionBeam
+from samplers.probes.unlock import Unlocking
 from samplers.revisers.wino import WideIn
 from samplers.scores.confidence import Probability
 from samplers.selectors.dilated import AllOrNothing
@@ -71,3 +72,12 @@ def soar(threshold: float = 0.95, *, beams: int = 2, most: int = 5, **options: U
     :class:`samplers.PositionBeam`. Only forwards without a sure position are followed by ones with more rows."""
     probe, sure = PositionBeam(beams, threshold, most), WideIn(threshold, 1.0, 1, most)
     return preset("soar", options, Probability(), sure, probe=probe)
+
+
+@published
+def unlock(
+    threshold: float = 0.9, *, candidates: int = 4, floor: float = 0.5, **options: Unpack[SharedOptions]
+) -> Sampler:
+    """Commit what reaches ``threshold``; after a step that found nothing, try ``candidates`` unsure tokens and keep the
+    one that unlocks most (ours, after the abstract of ETE, arXiv 2511.21103); see :class:`samplers.Unlocking`."""
+    return preset("unlock", options, Probability(), Threshold(threshold), probe=Unlocking(threshold, candidates, floor))

@@ -19,6 +19,8 @@ WITHOUT: dict[str, str] = {
     "soar": "27 runs of the authors' loop, tests/data/soar",
     "punt": "its authors' code was not at hand; a worked example and a naive loop",
     "dus": "its authors' code was not at hand; worked examples",
+    "profiled": "its authors' code was not at hand; the law against the exact model and every schedule of small lists",
+    "unlock": "ours; worked examples, and the controls of the oracle",
     "overlap": "ours; a naive loop, and the controls of the oracle",
     "verified": "ours; a naive loop, and the controls of the oracle",
     "freecache": "its authors' code was not at hand; exact in one layer, counts in closed form",

@@ -194,6 +194,21 @@ def test_soar_follows_two_orders_until_one_is_sure() -> None:
     assert decode(model, samplers.soar(1.0), 3).commit_step == [2, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("floor", "expected"), [(0.5, ([0, 1, 1, 1], 5 * (1 + 3))), (0.65, ([0, 2, 1, 3], 5 * (1 + 2 + 1 + 1)))]
+)
+def test_unlock_takes_the_unsure_token_that_makes_most_others_sure(floor: float, expected: tuple) -> None:
+    tables = {
+        (): [0.8, 0.5, 0.7, 0.4],
+        (0,): [0.8, 0.6, 0.7, 0.4],
+        (0, 1): [0.8, 0.6, 0.95, 0.92],  # 1 is unsure and tells both
+        (0, 2): [0.8, 0.66, 0.7, 0.4],  # 2 tells nothing
+        (0, 1, 2): [0.8, 0.66, 0.7, 0.4],
+    }
+    answer = decode(stateful(tables), samplers.unlock(candidates=2, floor=floor), 4)
+    assert (answer.commit_step, answer.counts.token_forwards) == expected
+
+
 @pytest.mark.parametrize("policy", ["dual", "dkv_decode"])
 @pytest.mark.parametrize(
     "sampler",
@@ -203,6 +218,7 @@ def test_soar_follows_two_orders_until_one_is_sure() -> None:
         samplers.lopa(0.5, branches=2),
         samplers.core(every=1, candidates=2, protected=0),
         samplers.soar(0.6),
+        samplers.unlock(0.5, candidates=2, floor=0.1),
     ],
     ids=lambda sampler: sampler.name,
 )
