@@ -1,6 +1,6 @@
 """Three estimators of log-probabilities compared on rollouts of the packaged model: docs/training.md.
 
-    python scripts/bench_rl.py [FOLDER] [--steps N] [--seeds N] [--picture FILE]
+    python scripts/bench_rl.py [FOLDER] [--steps N] [--seeds N] [--tasks NAME ...] [--picture FILE]
 
 Every run is `dlm train rl` with the same questions, noise and settings but the estimator. The numbers of rollouts are
 such that all feed the model as many rows, a forward with its backward pass counted as three. A killed run goes on.
@@ -36,11 +36,12 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/rl"))
     parser.add_argument("--steps", type=int, default=40, help="rollouts of the trajectory estimator")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--picture", type=Path, help="where to draw the held-out scores; none: nowhere")
     given = parser.parse_args()
-    logs: dict[str, dict[str, list[list[dict[str, Any]]]]] = {task: {} for task in TASKS}
+    logs: dict[str, dict[str, list[list[dict[str, Any]]]]] = {task: {} for task in given.tasks}
     for seed in range(given.seeds):
-        for task in TASKS:
+        for task in given.tasks:
             for estimator in STATES:
                 out = given.folder / f"{task.replace('/', '-')}-{estimator}-{seed}"
                 if not (out / "training.json").is_file():
