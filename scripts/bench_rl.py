@@ -21,8 +21,8 @@ TASKS = ("waiting_line/shuffle", "math/word_problem")
 # States an answer is replayed in; a rollout of ASS has five steps, of its last one on.
 STATES = {"trajectory": 5, "coupled": 3, "full": 1}
 WEIGHTING = {"trajectory": "transitions"}
-# The best of 1e-3, 3e-4 and 1e-4 on `shuffle` with seed 0; the other estimators break down at the trajectory's rate.
-RATES = {"trajectory": 1e-3, "coupled": 3e-4, "full": 1e-4}
+# Trials of 1e-3, 3e-4 and 1e-4 on `shuffle`: 1e-3 breaks down, for the trajectory with one seed of two.
+RATES = {"trajectory": 3e-4, "coupled": 3e-4, "full": 1e-4}
 
 
 def rollouts(estimator: str, steps: int) -> int:
