@@ -16,6 +16,7 @@ WITHOUT: dict[str, str] = {
     "lopa": "33 runs of the authors' loop, tests/data/lopa",
     "info_gain": "33 runs of the authors' sampler, tests/data/info_gain",
     "punt": "its authors' code was not at hand; a worked example and a naive loop",
+    "policy": "after the paper, its weights ours; a worked example",
     "dus": "its authors' code was not at hand; worked examples",
     "overlap": "ours; a naive loop, and the controls of the oracle",
     "verified": "ours; a naive loop, and the controls of the oracle",
