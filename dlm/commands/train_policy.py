@@ -19,9 +19,9 @@ HELP = """dlm train policy: a policy for sampler=policy, by rewards for right an
 usage: dlm train policy out=DIR [key=value ...]
 
   model=tiny task=all                   any model, which does not change; all tasks, one, or a list, by turns
-  training.alpha=1                      weight of few forwards: the reward is score x ((L - forwards + 1) / L) ** alpha
+  training.alpha=6                      weight of few forwards: the reward is score x ((L - forwards + 1) / L) ** alpha
   training.threshold=0.9                the rule it begins as; null: every position alike; start=PATH: a policy
-  training.steps=300                    rollouts; training.questions=8 of training.answers=8 each
+  training.steps=200                    rollouts; training.questions=8 of training.answers=8 each
   training.iterations=2                 updates on a rollout; training.ratio_clip=0.5
   training.width=16                     and the other settings of dlm.training.policy.UnmaskingTraining
   'blocks={{_target_: samplers.Whole}}'   what it learns to fill at once; blocks of 32 unless said otherwise
@@ -32,7 +32,7 @@ groups:
 
 examples:
   dlm train policy out=policies/tiny
-  dlm train policy task=[waiting_line/shuffle,text/story] training.alpha=3 out=policies/bold
+  dlm train policy task=[waiting_line/shuffle,text/story] training.alpha=12 out=policies/bold
   dlm generate 'prompt=47+85=' sampler=policy sampler.policy=policies/tiny/policy.safetensors
 """
 

@@ -50,15 +50,15 @@ class UnmaskingTraining(Schedule):
         seed: of questions, noise and weights.
     """
 
-    alpha: float = 1.0
+    alpha: float = 6.0
     threshold: float | None = 0.9
     width: int = 16
-    baseline: Baseline = "standardised"
+    baseline: Baseline = "mean"
     questions: int = 8
     answers: int = 8
     iterations: int = 2
     ratio_clip: float = 0.5
-    rate: float = 1e-2
+    rate: float = 5e-3
     weight_decay: float = 0.0
     held_out: int = 20
     batch_size: int = 64

@@ -55,7 +55,8 @@ def test_the_watch_notes_what_was_drawn_and_its_probability(tiny):
 def test_fewer_forwards_are_worth_more_and_the_policy_learns_it(tiny):
     """Where every answer counts as right, a policy that waits learns not to."""
     lines = []
-    loop = job(tiny, steps=8, threshold=None, questions=1, rate=0.1, decay_from=1.0)
+    how = {"threshold": None, "questions": 1, "baseline": "standardised", "alpha": 1.0}
+    loop = job(tiny, steps=8, rate=0.1, decay_from=1.0, **how)
     loop.tasks[0] = loop.tasks[1] = _Right()
     loop.run(lines.append)
     assert lines[-1]["forwards"] < 0.9 * lines[0]["forwards"]
