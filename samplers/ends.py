@@ -30,6 +30,8 @@ class BanEnd(LogitTransform):
 
 # Below every score of a position that may go first, above -inf, which means "not eligible".
 _LAST = -1e30
+# At or below this a position has been put last: what is learned does not see that, and must not overrule it.
+PUT_LAST = -1e29
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlm.models import DreamConfig, DreamModel, LLaDAConfig, LLaDAModelLM, ModelDescription
 from dlm.models.backbone import Backbone
+from dlm.training.policy_file import Policy
 
 # Frozen probabilities of six positions over A, B, C, D: the worked examples of tests/samplers are decoded over them.
 T6 = [
@@ -190,3 +191,14 @@ def one_layer() -> SimpleNamespace:
         max_sequence_length=64, rope_theta=1000.0, mask_token_id=39, eos_token_id=38, pad_token_id=38,
     )  # fmt: skip
     return wrap(LLaDAModelLM(config).double().eval())
+
+
+def wild_policy() -> Policy:
+    """A random policy that goes by everything it is shown, its neighbours above all, and says yes as often as no."""
+    noise, wild = torch.Generator().manual_seed(3), ("head", "qkv", "in")
+    return Policy(
+        {
+            name: w + torch.randn(w.shape, generator=noise, dtype=w.dtype) / (2 if name in wild else 4)
+            for name, w in Policy.fresh(0.3).weights.items()
+        }
+    )

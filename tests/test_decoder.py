@@ -17,7 +17,7 @@ import samplers
 from dlm.engine.interfaces import Reviser, Selector
 from dlm.errors import NumericsError, OutOfMemoryError, ProgressError, PromptError, SettingsError
 from dlm.training.filter_file import Filter
-from tests.doubles import T6, random_dream, random_llada, table_model
+from tests.doubles import T6, random_dream, random_llada, table_model, wild_policy
 from tests.naive_decoder import at_least, naive_decode, top_k
 
 MODELS = {"llada": random_llada(), "dream": random_dream()}
@@ -68,6 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "unlock": {"threshold": 0.5, "candidates": 2, "floor": 0.1},
     "profiled": {"steps": 4, "entropies": [3 / (j + 1) for j in range(12)]},
     "learn2pd": {"filter": Filter.of_threshold(0.3)},
+    "policy": {"policy": wild_policy(), "explore": True},
     "sdar": {"threshold": 0.3, "steps_per_block": 3},
     "llada2": {"threshold": 0.3},
     "fast_dllm_v2": {"threshold": 0.3, "first_alone": 4},
@@ -182,8 +183,8 @@ def test_ends_full_and_clean(name: str, prompts: list[list[int]], new: int, temp
     sampler = preset(name, temperature=temperature) if new >= 4 else getattr(samplers, name)(temperature=temperature)
     if name == "adablock" and new < 4:
         sampler = samplers.adablock(delimiters=[5], temperature=temperature)
-    if name == "learn2pd":
-        sampler = samplers.learn2pd(**PRESETS[name], temperature=temperature)
+    if name in ("learn2pd", "policy"):
+        sampler = getattr(samplers, name)(**PRESETS[name], temperature=temperature)
     answers = dlm.generate(MODELS["llada"], prompts, sampler=sampler, max_new_tokens=new)
     for prompt, answer in zip(prompts, answers, strict=True):
         assert answer.prompt_tokens == prompt

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +23,16 @@ from dlm.files import whole
 
 Inputs = Literal["probability", "negative_entropy", "masked_probability"]
 FORMAT = "dlm learn2pd filter"
+
+
+class Carded(Protocol):
+    """Something trained, with what is known about its making."""
+
+    @property
+    def card(self) -> Mapping[str, Any]: ...
+
+
+Made = TypeVar("Made", bound=Carded)
 _KEYS = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
 
 
@@ -135,12 +145,33 @@ def logits_of(weights: Sequence[Tensor], confidences: Float[Tensor, "B n"]) -> F
 def write_filter(path: Path, filter: Filter) -> None:
     """Write the file; it appears complete or stays as it was."""
     record = {**filter.card, "format": FORMAT, "inputs": filter.inputs, "threshold": filter.threshold}
+    write_weights(path, dict(zip(_KEYS, filter.weights, strict=True)), record)
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Write tensors in float32, and a record of plain values; the file appears complete or stays as it was."""
     # One entry only: safetensors writes several in any order, and equal filters are to be equal files.
-    metadata = {"card": json.dumps(record, sort_keys=True)}
-    tensors = {key: weight.float().contiguous() for key, weight in zip(_KEYS, filter.weights, strict=True)}
+    metadata = {"card": json.dumps(dict(record), sort_keys=True)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:
-        save_file(tensors, partial, metadata=metadata)
+        save_file({key: weight.float().contiguous() for key, weight in weights.items()}, partial, metadata=metadata)
+
+
+def read_weights(path: Path | str, keys: Sequence[str], what: str, maker: str) -> tuple[list[Tensor], dict[str, Any]]:
+    """Tensors by name and the record that :func:`write_weights` wrote beside them; other tensors are left alone.
+
+    Raises:
+        CheckpointError: there is no such file, or one of the tensors is missing. ``what`` and ``maker`` are said.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"there is no {what} {path}: `{maker}` makes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = dict(json.loads((file.metadata() or {}).get("card", "{}")))
+            return [file.get_tensor(key) for key in keys], card
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} holds no {what} ({error}): `{maker}` makes one") from error
 
 
 def read_filter(path: Path | str, inputs: Inputs | None = None) -> Filter:
@@ -154,18 +185,9 @@ def read_filter(path: Path | str, inputs: Inputs | None = None) -> Filter:
         CheckpointError: there is no such file, or it holds no filter.
         SettingsError: the file was trained on other inputs.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"there is no filter {path}: `dlm train-filter` makes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            card = json.loads(metadata.get("card", "{}"))
-            tensors = [file.get_tensor(key) for key in _KEYS]
-            card.pop("format", None)
-            recorded, threshold = card.pop("inputs", None), card.pop("threshold", None)
-    except (SafetensorError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} holds no filter ({error}): `dlm train-filter` makes one") from error
+    tensors, card = read_weights(path, _KEYS, "filter", "dlm train-filter")
+    card.pop("format", None)
+    recorded, threshold = card.pop("inputs", None), card.pop("threshold", None)
     if inputs is not None and recorded is not None and inputs != recorded:
         raise SettingsError(f"{path} was trained on inputs={recorded}, not {inputs}: leave inputs=null")
     weight1, bias1, weight2, bias2 = tensors
@@ -178,3 +200,10 @@ def vocabulary_of(tokenizer: Any) -> str:
         return ""
     tokens = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]
+
+
+def packaged(folder: Path, read: Callable[[Path], Made], tokenizer: Any) -> Made | None:
+    """The file of a folder that was trained on a model with this vocabulary; None: there is none."""
+    vocabulary = vocabulary_of(tokenizer)
+    made = (read(path) for path in sorted(folder.glob("*.safetensors")) if vocabulary)
+    return next((one for one in made if one.card.get("vocabulary") == vocabulary), None)

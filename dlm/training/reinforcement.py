@@ -120,10 +120,7 @@ class Reinforcement(Loop):
         self.trainee = trainee.with_reference() if how.kl else trainee
         self.model, self.turns = trainee.model, how.iterations
         self.reward = reward or (lambda instance, run: task.judge(instance, run.text).score)
-        if not isinstance(task, Generated) and task.size is not None and task.size <= how.held_out:
-            raise SettingsError(
-                f"{task.name} has {task.size} questions: held_out={how.held_out} leaves none to learn from"
-            )
+        check_questions(task, how.held_out)
         weights = trainee.weights
         optimiser = torch.optim.AdamW(
             list(weights.values()), lr=how.rate, betas=(0.9, 0.99), weight_decay=how.weight_decay
@@ -160,9 +157,11 @@ class Reinforcement(Loop):
     def _roll_out(self) -> _Rollout:
         how, step = self.how, self.progress.step
         first = (step * self.world + self.rank) * how.questions
-        asked = [self._question(first + i) for i in range(how.questions) for _ in range(how.answers)]
+        questions = [learnt_from(self.task, first + i, how.held_out) for i in range(how.questions)]
+        asked = [one for one in questions for _ in range(how.answers)]
         runs = generate(
-            self.model, [self._prompt(one) for one in asked], sampler=self.sampler, max_new_tokens=self.task.canvas,
+            self.model, [prompt_of(self.model, one) for one in asked],
+            sampler=self.sampler, max_new_tokens=self.task.canvas,
             seed=(how.seed * 1_000_003 + step) * 64 + self.rank, batch_size=how.batch_size,
             record=None if self.sampler.keeps else "commits",
         )  # fmt: skip
@@ -196,13 +195,21 @@ class Reinforcement(Loop):
             micro_batch=how.micro_batch, gradients=gradients, checkpoint=how.recompute,
         )  # fmt: skip
 
-    def _question(self, number: int) -> Instance:
-        if isinstance(self.task, Generated):
-            return self.task.instance(number, "train")
-        size = self.task.size
-        return self.task.instance(self.how.held_out + (number if size is None else number % (size - self.how.held_out)))
 
-    def _prompt(self, instance: Instance) -> Prompt:
-        tokenizer = self.model.tokenizer
-        chat = tokenizer is not None and tokenizer.chat_template is not None
-        return [{"role": "user", "content": instance.prompt}] if chat else instance.prompt
+def learnt_from(task: Task, number: int, held_out: int) -> Instance:
+    """Question ``number`` of the task's training split, or of what lies behind its first ``held_out`` questions."""
+    if isinstance(task, Generated):
+        return task.instance(number, "train")
+    return task.instance(held_out + (number if task.size is None else number % (task.size - held_out)))
+
+
+def prompt_of(model: LanguageModel, instance: Instance) -> Prompt:
+    """A question as the model is asked: as a chat, if it knows any."""
+    chat = model.tokenizer is not None and model.tokenizer.chat_template is not None
+    return [{"role": "user", "content": instance.prompt}] if chat else instance.prompt
+
+
+def check_questions(task: Task, held_out: int) -> None:
+    """Raise SettingsError when a task has too few questions to learn from."""
+    if not isinstance(task, Generated) and task.size is not None and task.size <= held_out:
+        raise SettingsError(f"{task.name} has {task.size} questions: held_out={held_out} leaves none to learn from")

@@ -15,7 +15,8 @@ from dlm.engine.interfaces import Selector
 from dlm.engine.proposal import Statistic
 from dlm.engine.step import BlockState, RowSize, StepView
 from dlm.errors import SettingsError
-from dlm.training.filter_file import Filter, block_inputs, needs_of, read_filter, vocabulary_of
+from dlm.training.filter_file import Filter, block_inputs, needs_of, packaged, read_filter
+from samplers.ends import PUT_LAST
 
 FOLDER = Path(__file__).parent
 
@@ -26,18 +27,12 @@ def packaged_filter(tokenizer: Any) -> Filter:
     Raises:
         SettingsError: there is none in the package.
     """
-    vocabulary = vocabulary_of(tokenizer)
-    for path in sorted(FOLDER.glob("*.safetensors")) if vocabulary else ():
-        found = read_filter(path)
-        if found.card.get("vocabulary") == vocabulary:
-            return found
+    found = packaged(FOLDER, read_filter, tokenizer)
+    if found is not None:
+        return found
     raise SettingsError(
         "sampler 'learn2pd' has no packaged filter for this model: give filter=PATH (`dlm train-filter` makes one)"
     )
-
-
-# Below this a modifier has put a position last (SuppressEnd): the filter does not see that, and must not overrule it.
-_PUT_LAST = -1e29
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ class Learn2PD(Selector):
         n = self.filter.block_length
         sure = torch.sigmoid(self.filter(block_inputs(view, self.filter.inputs, n, view.canvas.masked)))
         place = (view.positions - view.blocks.block_start[:, None]).clamp(0, n - 1)
-        return (sure.gather(1, place) > self._level) & (view.scores > _PUT_LAST)
+        return (sure.gather(1, place) > self._level) & (view.scores > PUT_LAST)
 
     @property
     def _level(self) -> float:

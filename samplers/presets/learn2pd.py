@@ -1,4 +1,4 @@
-"""Learn2PD (arXiv 2509.25188): a learned filter says which proposals are final; and the bound no filter can pass."""
+"""What is learned: Learn2PD (arXiv 2509.25188), the bound no filter can pass, and an unmasking policy (2512.09106)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Unpack
 
 from dlm.engine.sampler import Sampler
 from dlm.training.filter_file import Filter, Inputs, read_filter
+from dlm.training.policy_file import Policy, read_policy
 from samplers.learn2pd.oracle import Oracle, OracleEscape
 from samplers.learn2pd.selector import Learn2PD
+from samplers.learned_policy.selector import LearnedPolicy
 from samplers.presets.budgeted import uniform
 from samplers.presets.options import SharedOptions, preset, published
 from samplers.scores.confidence import NegativeEntropy, Probability
@@ -35,6 +37,24 @@ def learn2pd(
     entropy = loaded is not None and loaded.inputs == "negative_entropy"
     score, selector = NegativeEntropy() if entropy else Probability(), Learn2PD(loaded, threshold)
     return preset("learn2pd", options, score, selector, budget=uniform(tokens_per_step, steps))
+
+
+@published
+def policy(
+    policy: Policy | Path | str | None = None,
+    *,
+    explore: bool = False,
+    boldness: float = 0.0,
+    **options: Unpack[SharedOptions],
+) -> Sampler:
+    """Commit what a trained policy says, and where it says nothing what it is nearest to; see
+    :class:`samplers.LearnedPolicy`.
+
+    ``policy``: a file of ``dlm train policy``; None takes the one packaged for the model. ``explore``: draw from its
+    probabilities, in place of committing what is above one half. ``boldness``: added to every logit.
+    """
+    loaded = read_policy(policy) if isinstance(policy, Path | str) else policy
+    return preset("policy", options, Probability(), LearnedPolicy(loaded, explore, boldness))
 
 
 @published

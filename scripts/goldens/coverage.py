@@ -18,6 +18,7 @@ WITHOUT: dict[str, str] = {
     "core": "27 runs of the authors' loop, tests/data/core",
     "soar": "27 runs of the authors' loop, tests/data/soar",
     "punt": "its authors' code was not at hand; a worked example and a naive loop",
+    "policy": "after the paper, its weights ours; a worked example",
     "dus": "its authors' code was not at hand; worked examples",
     "profiled": "its authors' code was not at hand; the law against the exact model and every schedule of small lists",
     "unlock": "ours; worked examples, and the controls of the oracle",

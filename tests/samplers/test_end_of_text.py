@@ -17,7 +17,7 @@ import samplers
 from dlm.display import card
 from dlm.speculation import FreeDave
 from dlm.training.filter_file import Filter, block_inputs
-from tests.doubles import proposal_table, random_dream, random_llada, scripted_model, table_model
+from tests.doubles import proposal_table, random_dream, random_llada, scripted_model, table_model, wild_policy
 from tests.naive_decoder import naive_logits
 from tests.samplers.runs import blank_canvas, blocks_of, decode, history, outcome, view_of
 
@@ -230,6 +230,7 @@ def test_a_model_that_never_predicts_the_end_is_decoded_as_without(rule: Any, po
 def test_every_preset_takes_the_rule(preset: str) -> None:
     model, new = MODELS["llada"], 16
     own = {"learn2pd": {"filter": Filter.of_threshold(0.5, 16)}, "adablock": {"delimiters": [5]}}
+    own["policy"] = {"policy": wild_policy()}
     for rule in RULES:
         sampler = getattr(samplers, preset)(stop_at_end=rule, **own.get(preset, {}))
         for answer in dlm.generate(model, PROMPTS[:2], sampler=sampler, max_new_tokens=new, record="commits"):

@@ -48,7 +48,7 @@ CROSSED = ["none", "dkv_decode", "dkv_prefill", "dkv_pd", "freecache", "window_d
 SAMPLERS = [
     "topk", "margin", "entropy", "random", "threshold", "factor", "frechet", "entropy_threshold", "localleap", "eb",
     "pc", "certainty_prior", "eoser", "ass", "adablock", "dimple", "ccd", "dream_origin", "dream_entropy",
-    "dream_maskgit_plus", "learn2pd", "overlap",
+    "dream_maskgit_plus", "learn2pd", "policy", "overlap",
 ]  # fmt: skip
 REFUSED = {
     "credit": "a logit transform with a memory",
