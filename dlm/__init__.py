@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from dlm.api import Generation, StreamStep, generate, infill, stream
+    from dlm.api import Generation, StreamStep, deer, generate, infill, stream
     from dlm.configuration import Composed, compose
     from dlm.engine.loop import Decoder, StepEvent
     from dlm.engine.proposal import Proposer
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from dlm.models import LanguageModel, load
+    from dlm.models.causal import CausalModel, load_causal
     from dlm.replaying import Replayed, Trajectory, replay
     from dlm.stepmaps import from_step_maps, read_trajectories, step_maps
     from dlm.trace import Trace, load_traces, save_traces
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "api": ("Generation", "StreamStep", "generate", "infill", "stream"),
+    "api": ("Generation", "StreamStep", "deer", "generate", "infill", "stream"),
     "configuration": ("Composed", "compose"),
     "engine.loop": ("Decoder", "StepEvent"),
     "errors": (
@@ -53,6 +54,7 @@ _HOME = {
         "SettingsError",
     ),
     "models": ("LanguageModel", "load"),
+    "models.causal": ("CausalModel", "load_causal"),
     "engine.proposal": ("Proposer",),
     "engine.result": ("Counts",),
     "engine.sampler": ("Sampler",),
@@ -65,6 +67,7 @@ _SUBMODULES = {"drafting": "dlm.drafting", "oracle": "dlm.exact_model"}
 _MODULE_OF = {name: f"dlm.{module}" for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "CausalModel",
     "CheckpointError",
     "Composed",
     "Counts",
@@ -85,10 +88,12 @@ __all__ = [
     "Trace",
     "Trajectory",
     "compose",
+    "deer",
     "from_step_maps",
     "generate",
     "infill",
     "load",
+    "load_causal",
     "load_traces",
     "read_trajectories",
     "replay",

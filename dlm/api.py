@@ -1,4 +1,4 @@
-"""The Python API: :func:`generate`, :func:`stream`, :func:`infill`."""
+"""The Python API: :func:`generate`, :func:`stream`, :func:`infill`, :func:`deer`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from dlm.engine.calls import checked_call
 from dlm.engine.canvas import Job
@@ -15,8 +17,9 @@ from dlm.engine.loop import Decoder, StepEvent
 from dlm.engine.named import cache_of, sampler_of
 from dlm.engine.result import Counts, RowResult, StopReason, first_end
 from dlm.engine.sampler import Sampler
-from dlm.errors import DlmError, SettingsError
+from dlm.errors import DlmError, OutOfMemoryError, SettingsError
 from dlm.models import load
+from dlm.models.causal import CausalModel, load_causal
 from dlm.models.language_model import LanguageModel
 from dlm.prompts import Prompt as Prompt
 from dlm.prompts import infill_job, pinned_ids, whole_number
@@ -24,6 +27,7 @@ from dlm.prompts import keyed as keyed
 from dlm.prompts import listed as listed
 from dlm.prompts import prompt_job as prompt_job
 from dlm.speculation import FreeDave
+from dlm.speculation.deer import Deer, decode
 from dlm.trace import Recorder, Trace
 from dlm.words import counted
 
@@ -217,6 +221,57 @@ def stream(
     jobs = [prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(listed(prompts))]
     run = Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.steps(Recorder(record))
+
+
+@checked_call
+def deer(
+    verifier: CausalModel | str | Path,
+    drafter: LanguageModel | str | Path | None,
+    prompts: Sequence[Prompt] | Prompt,
+    *,
+    draft_length: int = 8,
+    temperature: float = 0.0,
+    draft_temperature: float | None = None,
+    masks: int | Literal["all"] | None = None,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    batch_size: int = 8,
+) -> list[Generation]:
+    """Answer every prompt with an autoregressive model, whose tokens a masked diffusion model drafts (DEER, arXiv
+    2512.15176): greedily its very answers, at a temperature its law; the drafter decides what that takes.
+
+    Args:
+        verifier: what :func:`dlm.load_causal` returned, a folder or a hub id.
+        drafter: a model of the same tokenizer, as in :func:`generate`; None: plain autoregressive decoding.
+        prompts, max_new_tokens, seed, batch_size: as in :func:`generate`; an answer ends with its end token.
+        draft_length, temperature, draft_temperature, masks: see :class:`dlm.speculation.deer.Deer`.
+
+    Raises:
+        PromptError: empty, too long for the verifier, or of ids that it does not know.
+        SettingsError: models whose vocabularies differ, a drafter of attention blocks, a verifier that is not causal.
+        NumericsError, OutOfMemoryError: as in :func:`generate`.
+    """
+    how, size = Deer(draft_length, temperature, draft_temperature, masks), whole_number("batch_size", batch_size, 1)
+    model = load_causal(verifier) if isinstance(verifier, str | Path) else verifier
+    if not isinstance(model, CausalModel):
+        raise SettingsError(f"verifier is what dlm.load_causal returns, or a folder, got {type(model).__name__}")
+    jobs = [prompt_job(model, i, prompt, max_new_tokens, {}) for i, prompt in enumerate(listed(prompts))]
+    done: dict[int, Generation] = {}
+    try:
+        for row in decode(model, None if drafter is None else ready(drafter), keyed(jobs, seed), how, size):
+            useful = row.tokens[: first_end(row.tokens, model.description.eos_ids)]
+            text = "" if model.tokenizer is None else model.decode(useful)
+            done[row.index] = Generation(
+                text, row.tokens, row.commit_step, row.stop, row.counts, row.prompt, row.confidence
+            )
+    except torch.OutOfMemoryError as fault:
+        error = OutOfMemoryError("the device has no memory for a step: lower batch_size or draft_length")
+        error.finished = done
+        raise error from fault
+    except DlmError as error:
+        error.finished = done
+        raise
+    return [done[job.index] for job in jobs]
 
 
 def ready(model: Any) -> LanguageModel:

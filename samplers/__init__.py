@@ -14,6 +14,7 @@ from samplers.blocks.growing import GrowingBlocks
 from samplers.blocks.sliding import SlidingBlocks
 from samplers.budgets.ascending import Ascending, AscendingBlocks
 from samplers.budgets.block_steps import BlockSteps
+from samplers.budgets.profile import ProfiledSteps
 from samplers.budgets.time_grid import TimeGrid
 from samplers.budgets.uniform import CarryOver, Uniform
 from samplers.constraints.regular import JsonSchema, Regex
@@ -26,7 +27,7 @@ from samplers.modifiers.certainty_prior import CertaintyPrior
 from samplers.presets.blockwise import fast_dllm_v2, llada2, sdar
 from samplers.presets.budgeted import (
     ass, ccd, ccd_ds, certainty_prior, dream_entropy, dream_margin, dream_maskgit_plus, dream_origin, dus, entropy,
-    eoser, eoser_ass, margin, pc, random, topk,
+    eoser, eoser_ass, margin, pc, profiled, random, topk,
 )
 from samplers.presets.confident import (
     adablock, credit, dawn, dimple, eb, entropy_threshold, factor, frechet, klass, localleap, lopa, overlap, slowfast,
@@ -34,12 +35,15 @@ from samplers.presets.confident import (
 )
 from samplers.presets.learn2pd import learn2pd, oracle, policy
 from samplers.presets.options import Options
-from samplers.presets.probing import info_gain, punt
+from samplers.presets.probing import core, info_gain, punt, soar, unlock
 from samplers.presets.prophet import prophet, sched
 from samplers.presets.revising import hierarchy, hierarchy_remask, rcr, remdm, saber, wino
+from samplers.probes.core import ContextRobust
 from samplers.probes.info_gain import InformationGain
 from samplers.probes.lookahead import Lookahead
 from samplers.probes.punt import Independence
+from samplers.probes.soar import PositionBeam
+from samplers.probes.unlock import Unlocking
 from samplers.probes.verified import VerifiedDrafts
 from samplers.revisers.hierarchy import Hierarchy, HierarchyRemask, RemaskDoubtful
 from samplers.revisers.rcr import FlooredShares, RemaskOvertaken, RunningConfidence
@@ -67,23 +71,23 @@ PRESETS = (
     "threshold", "factor", "frechet", "entropy_threshold", "dimple", "prophet", "sched", "credit", "localleap",
     "adablock", "eb", "klass", "ccd", "ccd_ds", "eoser", "ass", "eoser_ass", "wino", "hierarchy", "hierarchy_remask",
     "slowfast", "pc", "certainty_prior", "saber", "remdm", "rcr", "dawn", "lopa", "learn2pd", "policy",
-    "dus", "punt", "info_gain",
-    "sdar", "llada2", "fast_dllm_v2", "overlap", "verified",
+    "dus", "punt", "info_gain", "core", "soar", "profiled",
+    "sdar", "llada2", "fast_dllm_v2", "overlap", "verified", "unlock",
 )
 __all__ = [
     "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks",
-    "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "Credit", "Dawn",
-    "Dilated", "Dimple", "Earliest", "Editing", "EndBlock", "EndOfText", "EndRejection", "EntropyBound",
-    "EntropyThreshold", "Factor", "FallingConfidence", "FirstOfBlock", "Fixed", "FlooredShares", "Frechet",
-    "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Independence", "InformationGain", "Intersect", "JsonSchema",
-    "Klass", "Learn2PD", "LearnedPolicy", "LocalLeap", "Lookahead", "Margin", "MeanThreshold", "NarrowOut",
-    "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound", "Probability", "Random", "Regex",
-    "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence", "SlidingBlocks",
-    "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union",
-    "VerifiedDrafts", "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "credit",
-    "dawn", "dimple", "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "dus", "eb", "entropy",
-    "entropy_threshold", "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask",
-    "info_gain", "klass", "learn2pd", "llada2", "localleap", "lopa", "margin", "oracle", "overlap", "pc", "policy",
-    "prophet", "punt", "random", "rcr", "remdm", "saber", "sched", "sdar", "slowfast", "threshold", "topk", "verified",
-    "wino",
+    "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "ContextRobust",
+    "Credit", "Dawn", "Dilated", "Dimple", "Earliest", "Editing", "EndBlock", "EndOfText", "EndRejection",
+    "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "FirstOfBlock", "Fixed", "FlooredShares",
+    "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Independence", "InformationGain", "Intersect",
+    "JsonSchema", "Klass", "Learn2PD", "LearnedPolicy", "LocalLeap", "Lookahead", "Margin", "MeanThreshold",
+    "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound", "PositionBeam",
+    "Probability", "ProfiledSteps", "Random", "Regex", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken",
+    "RemaskingLoop", "RunningConfidence", "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold",
+    "TimeGrid", "TopK", "Uniform", "Union", "Unlocking", "VerifiedDrafts", "Whole", "WideIn", "Widening", "adablock",
+    "ass", "ccd", "ccd_ds", "certainty_prior", "core", "credit", "dawn", "dimple", "dream_entropy", "dream_margin",
+    "dream_maskgit_plus", "dream_origin", "dus", "eb", "entropy", "entropy_threshold", "eoser", "eoser_ass", "factor",
+    "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask", "info_gain", "klass", "learn2pd", "llada2", "localleap",
+    "lopa", "margin", "oracle", "overlap", "pc", "policy", "profiled", "prophet", "punt", "random", "rcr", "remdm",
+    "saber", "sched", "sdar", "slowfast", "soar", "threshold", "topk", "unlock", "verified", "wino",
 ]

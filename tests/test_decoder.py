@@ -63,6 +63,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dus": {"base": 3},
     "punt": {"tolerance": 0.3, "levels": 3, "threshold": 0.5},
     "info_gain": {"candidates": 3, "threshold": 0.4},
+    "core": {"every": 1, "candidates": 2, "protected": 0},
+    "soar": {"threshold": 0.6, "beams": 3, "most": 2},
+    "unlock": {"threshold": 0.5, "candidates": 2, "floor": 0.1},
+    "profiled": {"steps": 4, "entropies": [3 / (j + 1) for j in range(12)]},
     "learn2pd": {"filter": Filter.of_threshold(0.3)},
     "policy": {"policy": wild_policy(), "explore": True},
     "sdar": {"threshold": 0.3, "steps_per_block": 3},
@@ -72,9 +76,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "verified": {"gamma": 1.5, "drafts": 2, "regret": 0.5, "sure": 0.4},
 }
 # These plan the whole canvas.
-WHOLE = {name for name in PRESETS if name.startswith("dream_")} | {"dimple", "ccd", "ccd_ds", "ass", "eoser_ass"}
+WHOLE = {name for name in PRESETS if name.startswith("dream_")} | {
+    "dimple",
+    "ccd",
+    "ccd_ds",
+    "ass",
+    "eoser_ass",
+    "profiled",
+}
 # These take back what they committed, so they may need more forwards than there are positions.
-REVISING = {"wino", "hierarchy_remask", "saber", "remdm", "rcr"}
+REVISING = {"wino", "hierarchy_remask", "saber", "remdm", "rcr", "core"}
 # These work on some models only.
 FAMILIES = {"wino": ["llada"]}
 

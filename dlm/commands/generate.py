@@ -105,7 +105,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     if shape == "auto":
         # Not console.is_terminal: FORCE_COLOR makes that true for a pipe.
         shape = "live" if sys.stdout.isatty() and output is None else "text"
-    with _naming_the_line(settings["prompts_file"]):
+    with naming_the_line(settings["prompts_file"]):
         events = stream(
             model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
             max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
@@ -121,7 +121,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         with progress_bar(quiet=shape == "live" or len(prompts) == 1) as bar:
             for index, answer in bar.track(finished, len(prompts), description="decoding"):
                 done[index] = answer
-        lines = _json_lines(done, prompts) if shape == "json" else _texts(done, model)
+        lines = answer_lines(done, prompts, model, shape)
         if shape == "step_map":
             lines = [json.dumps(step_maps(model, [done[i] for i in sorted(done)]), ensure_ascii=False, indent=1)]
         if output is not None:
@@ -148,8 +148,10 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     return 0
 
 
-def _texts(done: dict[int, Generation], model: LanguageModel) -> list[str]:
-    """The answers as text, as ids where the model has no tokenizer, in the order of the prompts."""
+def answer_lines(done: dict[int, Generation], prompts: list[Prompt], model: LanguageModel, shape: str) -> list[str]:
+    """The answers as JSON or text, as ids where the model has no tokenizer, in the order of the prompts."""
+    if shape == "json":
+        return _json_lines(done, prompts)
     known = model.tokenizer is not None
     return [answer.text if known else " ".join(map(str, answer.tokens)) for _, answer in sorted(done.items())]
 
@@ -168,7 +170,7 @@ def _pinned(value: Any) -> dict[int, int | str] | None:
     return value
 
 
-def read_prompts(settings: dict[str, Any]) -> list[Prompt]:
+def read_prompts(settings: dict[str, Any], usage: str = "generate") -> list[Prompt]:
     """The prompts of the one source that is given. Raises PromptError: no source, several, or a file that does not hold
     prompts."""
     given = [key for key in ("prompt", "prompt_ids", "prompts_file") if settings[key] is not None]
@@ -176,7 +178,7 @@ def read_prompts(settings: dict[str, Any]) -> list[Prompt]:
         found = f"{' and '.join(given)} are" if given else "none is"
         raise PromptError(
             f"give one of prompt, prompt_ids, prompts_file ({found} given), for example:"
-            ' dlm generate \'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]\' max_new_tokens=32'
+            f' dlm {usage} \'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]\' max_new_tokens=32'
         )
     if settings["system"] is not None and not settings["chat"]:
         raise PromptError("system= is part of a chat: add chat=true, or leave it out")
@@ -227,7 +229,7 @@ def _read_file(path: Path) -> list[Prompt]:
 
 
 @contextmanager
-def _naming_the_line(file: str | None) -> Iterator[None]:
+def naming_the_line(file: str | None) -> Iterator[None]:
     """An error about one of the prompts of a file names the line that holds it."""
     try:
         yield

@@ -22,6 +22,7 @@ KINDS = {
     "distill": "certainty-forcing distillation of a model's own right answers (dParallel)",
     "policy": "the policy of sampler=policy: GRPO on right answers in few forwards",
     "filter": "the filter of sampler=learn2pd, from a model's own answers (also: dlm train-filter)",
+    "ar": "a small autoregressive model on the packaged tasks, which verifies drafts (dlm deer)",
     "tiny": "a model like the packaged ones from scratch, or on from given weights",
 }
 HELP = f"""dlm train: models, adapters and filters, one word each.
@@ -59,10 +60,11 @@ def trained(loop: Loop, out: Path, shown: Sequence[str]) -> list[dict[str, Any]]
     log = out / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
     lines = [line for line in lines if line["step"] <= loop.progress.step]  # what was not kept is done again
-    write_whole(log, "".join(f"{json.dumps(line)}\n" for line in lines))
-    if not lines and loop.rank == 0 and (before := loop.evaluate()):
-        lines.append({"step": 0, **before})
-        append_line(log, lines[-1])
+    if loop.rank == 0:
+        write_whole(log, "".join(f"{json.dumps(line)}\n" for line in lines))
+        if not lines and (before := loop.evaluate()):
+            lines.append({"step": 0, **before})
+            append_line(log, lines[-1])
     with progress_bar(quiet=loop.rank > 0) as bar:
         task = bar.add_task("training", total=1.0)
         bar.update(task, completed=loop.schedule.share(loop.progress.step, loop.progress.seconds))
@@ -79,11 +81,14 @@ def trained(loop: Loop, out: Path, shown: Sequence[str]) -> list[dict[str, Any]]
 
 
 def trainable(config: Any) -> LanguageModel:
-    """The model that a configuration names, with weights that want gradients."""
+    """The model that a configuration names, with weights that want gradients; of several processes each has its own
+    on its own device."""
     from dlm.building import build, role_of
     from dlm.configuration import plain_of
+    from dlm.evaluation.shards import group
 
     node = {key: value for key, value in plain_of(config.model).items() if key != "path"}
+    node["device"] = node.get("device") or group().device
     model: LanguageModel = build({**node, "trainable": True}, role_of("model"), "model")
     return model
 

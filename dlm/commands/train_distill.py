@@ -46,6 +46,8 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     check_switches(config, "pictures")
     check_counts(config, "n", "portion")
     out = place(config)
+    from accelerate import PartialState
+
     from dlm import tasks
     from dlm.tasks.registry import open_task
     from dlm.training.distillation import Answers, Distillation, DistillationTraining, collect
@@ -58,7 +60,9 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     asked, sampler = [open_task(name) for name in names], part_of(config, "answers", role_of("sampler"))
     model = trainable(config)
     portions = len(names) * -(-config.n // config.portion)
-    with progress_bar() as bar:
+    # One process makes the answers, the others read them.
+    state = PartialState()
+    with state.main_process_first(), progress_bar(quiet=not state.is_main_process) as bar:
         made = collect(model, asked, sampler, config.n, out / "answers", portion=config.portion, seed=config.seed)
         answers = Answers.cat(list(bar.track(made, portions, description="answering")))
     trainee = Trainee.of(model, how.lora, seed=how.seed)

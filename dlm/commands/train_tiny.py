@@ -10,6 +10,7 @@ from dlm.building import build, role_of
 from dlm.commands.common import command
 from dlm.configuration import compose_config, plain_of
 from dlm.evaluation.scoring import score
+from dlm.evaluation.shards import group
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -103,7 +104,9 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     torch.set_num_threads(settings["threads"])
     folder, tokenizer, console = Path(settings["folder"]), make_tokenizer(), Console()
     architecture, recipe, data = parts(settings, tokenizer)
-    trainer = Trainer(architecture, recipe, data, folder, evaluator(settings), torch.device(settings["device"]))
+    joined = group().device  # a GPU each
+    device = joined if joined and settings["device"] == "cuda" else settings["device"]
+    trainer = Trainer(architecture, recipe, data, folder, evaluator(settings), torch.device(device))
     if (start := settings["start_from"]) is not None:
         trainer.start_from(load(start, device=settings["device"]).backbone.state_dict())  # type: ignore[attr-defined]
     if trainer.rank == 0:

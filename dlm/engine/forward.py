@@ -285,16 +285,17 @@ class Forward:
         """What the shadow slots give to the tokens that now stand at their positions; None without a shadow."""
         if not seen.slots:
             return None
-        slots, double = self._shadow.slots(canvas, blocks), self.sampler.proposer.precision == "float64"
+        slots = self._shadow.slots(canvas, blocks)
         tokens = canvas.tokens.gather(1, slots.positions).flatten()
-        chunk = self._at_once(tokens.device)
-        rows = [h.flatten(0, 1) for h in seen.slots]
-        probs = []
-        for first in range(0, tokens.shape[0], chunk):
-            part = slice(first, first + chunk)
-            probs.append(probability(self.guided([r[part] for r in rows]), tokens[part], double))
-        shares = probs[0] if len(probs) == 1 else torch.cat(probs)
+        shares = self.shares([h.flatten(0, 1) for h in seen.slots], tokens)
         return lay_out(shares.view(slots.positions.shape), slots, canvas)
+
+    def shares(self, rows: list[Float[Tensor, "R D"]], tokens: Int[Tensor, " R"]) -> Float[Tensor, " R"]:
+        """The probability of one token for each row of hidden states, before transforms."""
+        chunk, double = self._at_once(tokens.device), self.sampler.proposer.precision == "float64"
+        parts = [slice(first, first + chunk) for first in range(0, tokens.shape[0], chunk)]
+        probs = [probability(self.guided([r[part] for r in rows]), tokens[part], double) for part in parts]
+        return probs[0] if len(probs) == 1 else torch.cat(probs)
 
     def branch_states(
         self, branches: Branches, plan: BranchPlan, packed: bool

@@ -32,6 +32,8 @@ class Counts:
         store_forwards: what the published loops of SDAR and TraDo spend beside ``forwards`` on keys alone, one for the
             prompt and one for each block; 0 where attention has no blocks.
         experts: experts that a forward of the batch reached in a layer, the mean; 0: the model has none.
+        draft_forwards, seconds_draft: forwards of a model that only drafts, and their time (DEER); ``forwards``,
+            ``token_forwards`` and ``seconds_step`` are the verifier's.
     """
 
     forwards: int
@@ -49,6 +51,8 @@ class Counts:
     positions_cut: int = 0
     store_forwards: int = 0
     experts: float = 0.0
+    draft_forwards: int = 0
+    seconds_draft: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ class Sampler(metaclass=Checked):
     @property
     def keeps(self) -> bool:
         """Whether what is committed stays as it is."""
-        return self.reviser is None and not self.selector.rewrites
+        takes_back = self.probe is not None and self.probe.remasks
+        return self.reviser is None and not self.selector.rewrites and not takes_back
 
     @cached_property
     def needs(self) -> frozenset[Statistic]:

@@ -152,13 +152,21 @@ def _weights(
 ) -> MaskedLM:
     settings = {"config": config, "dtype": dtype, "device_map": placement, "local_files_only": True}
     try:
-        small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _SMALL
-        with _no_memory_told(folder, f"as {dtype}"), _LOADING, _default_dtype_kept(), _quiet(small), quiet_imports():
+        with undisturbed(folder, dtype):
             return family.from_pretrained(folder, use_safetensors=True, **settings)
     except DlmError:
         raise
     except Exception as error:  # whatever the libraries below raise about files they were not made for
         raise CheckpointError(f"the weights in {folder} could not be loaded: {error}") from error
+
+
+@contextmanager
+def undisturbed(folder: Path, dtype: torch.dtype) -> Iterator[None]:
+    """Inside, transformers loads: alone, without a word about what is small, torch's default dtype as it was
+    afterwards. Raises OutOfMemoryError for torch's own."""
+    small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < _SMALL
+    with _no_memory_told(folder, f"as {dtype}"), _LOADING, _default_dtype_kept(), _quiet(small), quiet_imports():
+        yield
 
 
 @contextmanager

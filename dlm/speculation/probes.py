@@ -7,7 +7,7 @@ Everything else (the selector, the laws, the counters) is as in any other step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -32,8 +32,8 @@ from dlm.speculation.verification import constant
 class Edits(NamedTuple):
     """What each version of a row differs in; the scratch column of the canvas stands for no difference.
 
-    A token may be put in at an open position of the block, and a committed one of the block taken back; whatever else
-    is asked for is left out.
+    A token may be put in at an open position of the block, and a committed one of the block taken back or replaced
+    where the probe says that it takes back; whatever else is asked for is left out.
 
     Attributes:
         position: where. ``[B, K, E]``
@@ -57,6 +57,7 @@ class VersionViews:
         edited: where a version differs from the row. ``[B, K+1, N]``
         eligible: where it has an open position of the block. ``[B, K+1, N]``
         proposal: what the model says of it. Each ``[B, K+1, N]``
+        own: the probability it gives to the token of the row; None: :attr:`Probe.reads_own` is off. ``[B, K+1, N]``
     """
 
     canvas: Canvas
@@ -66,6 +67,7 @@ class VersionViews:
     edited: Bool[Tensor, "B V N"]
     eligible: Bool[Tensor, "B V N"]
     proposal: Proposal
+    own: Float[Tensor, "B V N"] | None = None
 
 
 class Choice(NamedTuple):
@@ -76,11 +78,15 @@ class Choice(NamedTuple):
             ``[B]``
         commit: positions committed whatever the selector says; None: none. ``[B, N]``
         only: positions that the selector may choose from; None: all that are eligible. ``[B, N]``
+        part: of the version's edits those that are made; None: all. ``[B, N]``
+        memory: what :meth:`Probe.learn` gets; None: the memory as it was.
     """
 
     version: Int[Tensor, " B"]
     commit: Bool[Tensor, "B N"] | None = None
     only: Bool[Tensor, "B N"] | None = None
+    part: Bool[Tensor, "B N"] | None = None
+    memory: State = None
 
 
 class Probe(Part, Speculator):
@@ -101,6 +107,15 @@ class Probe(Part, Speculator):
     def remasks(self) -> bool:
         """Whether a version may take tokens back."""
         return False
+
+    @property
+    def reads_own(self) -> bool:
+        """Whether :meth:`choose` reads ``views.own``, which costs a second pass of the head."""
+        return False
+
+    def asks(self, state: State) -> Int[Tensor, " B"] | None:
+        """How many versions each row has at its next step, by the memory after this one; the host hears it with the
+        step's report. None: :meth:`versions_of` knows."""
 
     def versions_of(self, row: Row) -> int:
         """How many versions the row has at its next step, known on the host: as many as its block has open positions,
@@ -145,6 +160,7 @@ class ProbingStepper(Stepper):
     def __init__(self, probe: Probe, tools: StepTools) -> None:
         self.probe, self.rules, self.forward = probe, tools.rules, tools.forward
         self.plain = PlainStepper(tools)
+        self.told: dict[int, int] | None = {} if offers(probe, Probe.asks) else None
         parents = list(probe.follows) or [0] * probe.versions
         self.parents, self.depths = [0, *parents], [0]
         for version, parent in enumerate(parents, start=1):
@@ -156,13 +172,21 @@ class ProbingStepper(Stepper):
         """A step; rows that a cache recomputes whole have no versions in it."""
         batch, plan = inputs.batch, inputs.plan
         counts = [
-            1 + (0 if slot in plan.refreshed else min(self.probe.versions, self.probe.versions_of(row)))
+            1 + (0 if slot in plan.refreshed else min(self.probe.versions, self._versions_of(row)))
             for slot, row in enumerate(batch.rows)
         ]
         alone = max(counts) == 1
         outcome = self.plain.take(inputs, state) if alone else self._probed(inputs, state, counts)
         state.probe = self.probe.learn(outcome.view, outcome.chosen, state.probe)
-        return outcome
+        asks = self.probe.asks(state.probe)
+        return outcome if asks is None else replace(outcome, report={"asks": asks})
+
+    def booked(self, rows: Sequence[Row], status: Sequence[Mapping[str, int]], seconds: Mapping[str, float]) -> None:
+        if self.told is not None:
+            self.told = {row.job.index: now["asks"] for row, now in zip(rows, status, strict=True)}
+
+    def _versions_of(self, row: Row) -> int:
+        return self.probe.versions_of(row) if self.told is None else self.told.get(row.job.index, 0)
 
     def _probed(self, inputs: StepInputs, state: SamplerState, counts: list[int]) -> StepOutcome:
         batch, canvas, blocks = inputs.batch, inputs.batch.canvas, inputs.blocks
@@ -185,27 +209,33 @@ class ProbingStepper(Stepper):
         at = positions[:, None].expand(-1, len(self.parents), -1)
         itself = constant((1, *[0] * self.probe.versions), tokens.device, torch.bool)
         exists = order.there & (edited.any(dim=2) | itself)
+        own = None
+        if self.probe.reads_own:
+            before = versions(canvas.tokens, branches.owner).gather(1, everywhere)
+            own = self.forward.shares(hidden.rows(self.forward.shift, everywhere), before.flatten())
+            own = order.by_row(own.view(before.shape))
         # Nothing is edited in the scratch column, where fillers point.
         views = VersionViews(
-            canvas, blocks, positions, exists, edited.gather(2, at), order.by_row(here), proposal.map(order.by_row)
+            canvas, blocks, positions, exists, edited.gather(2, at), order.by_row(here), proposal.map(order.by_row), own
         )
         choice = self.probe.choose(views, state.probe)
+        state.probe = state.probe if choice.memory is None else choice.memory
         version = choice.version[:, None]
         kept = (version * exists.gather(1, version))[:, 0]
         outcome = self._become(inputs, state, views, choice._replace(version=kept), (tokens, probs))
+        kept = kept if choice.part is None else torch.zeros_like(kept)  # the row is more like what it was
         # Last: what the store holds must not run ahead of the canvas when a step has to be taken again.
         batch.cache.accept(order.grid.gather(1, kept[:, None])[:, 0])
         return replace(outcome, counts=plan.counts)
 
     def _allowed(self, edits: Edits, inputs: StepInputs) -> Edits:
-        """Tokens at open positions of the block, and masks at its committed ones where the probe takes any back."""
+        """Tokens at open positions of the block; at its committed ones others and masks, where the probe takes back."""
         canvas, blocks, where = inputs.batch.canvas, inputs.blocks, edits.position.flatten(1)
         open_ = inputs.batch.open_in(blocks).gather(1, where).view_as(edits.position)
         puts = edits.token != canvas.mask_id
         right = open_ & puts
         if self.probe.remasks:
-            committed = (blocks.block & canvas.writable & ~canvas.masked).gather(1, where).view_as(edits.position)
-            right = right | (committed & ~puts)
+            right = right | (blocks.block & canvas.writable & ~canvas.masked).gather(1, where).view_as(right)
         return edits._replace(position=torch.where(right, edits.position, canvas.columns[-1]))
 
     def _versions(self, edits: Edits, canvas: Canvas) -> tuple[Int[Tensor, "B V W"], Float[Tensor, "B V W"]]:
@@ -264,6 +294,9 @@ class ProbingStepper(Stepper):
         canvas, version = views.canvas, choice.version
         rows = constant(tuple(range(version.shape[0])), version.device)
         edited, eligible = views.edited[rows, version], views.eligible[rows, version]
+        if choice.part is not None:
+            eligible = torch.where(edited & ~choice.part, views.eligible[:, 0], eligible)
+            edited = edited & choice.part
         proposal = views.proposal.gather(rows, version)
         tokens, probs = (x[rows[:, None], version[:, None], views.positions] for x in made_of)
         forced = edited & (tokens != canvas.mask_id)

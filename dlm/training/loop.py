@@ -104,7 +104,7 @@ class Loop(ABC):
         self.average = {} if ema is None else {name: w.detach().clone() for name, w in self.weights.items()}
         self.progress = Progress()
         self.device = next(iter(self.weights.values())).device
-        state = PartialState(cpu=self.device.type == "cpu")
+        state = PartialState(cpu=self.device.type == "cpu")  # a command has joined its processes already
         self.rank, self.world = state.process_index, state.num_processes
         self._figures: dict[str, list[float]] = defaultdict(list)
         if checkpoint is not None:

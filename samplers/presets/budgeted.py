@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Unpack
 
 from dlm.engine.interfaces import BlockSchedule, Score, Selector
@@ -10,6 +11,7 @@ from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from samplers.blocks.fixed import Whole
 from samplers.budgets.ascending import Ascending, AscendingBlocks
+from samplers.budgets.profile import ProfiledSteps
 from samplers.budgets.time_grid import TimeGrid
 from samplers.budgets.uniform import Uniform
 from samplers.ends import EndRejection
@@ -61,6 +63,13 @@ def random(
 ) -> Sampler:
     """A fixed budget in random order (LLaDA's ``remasking="random"``); tokens are still the proposals."""
     return preset("random", options, Random(), TopK(), budget=uniform(tokens_per_step, steps))
+
+
+@published
+def profiled(steps: int = 16, *, entropies: Sequence[float] | None = None, **options: Unpack[SharedOptions]) -> Sampler:
+    """A random order in ``steps`` steps whose sizes cost least by an information profile (arXiv 2510.25544); see
+    :class:`samplers.ProfiledSteps`. ``entropies`` None: equal steps. The whole canvas is one block."""
+    return preset("profiled", options, Random(), TopK(), Whole(), budget=ProfiledSteps(steps, entropies))
 
 
 @published

@@ -16,7 +16,7 @@ from tests.test_decoder import FAMILIES as ONLY
 from tests.test_decoder import PRESETS, preset
 
 LEAVING = {"prophet", "sched"}
-PROBING = {"lopa", "punt", "info_gain"}
+PROBING = {"lopa", "punt", "info_gain", "core", "soar", "unlock"}
 SOME = {name: EXACT[name] for name in ("dual", "dkv_decode", "dllm", "window", "adaptive", "sparse")}
 
 

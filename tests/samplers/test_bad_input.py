@@ -24,6 +24,13 @@ LOOP = samplers.RemaskingLoop()
 @pytest.mark.parametrize(
     ("part", "settings", "message"),
     [
+        (samplers.ContextRobust, {"first": 0.8}, "first must be below last"),
+        (samplers.ContextRobust, {"every": 0}, "every must be at least 1"),
+        (samplers.PositionBeam, {"beams": 1}, "beams must be from 2 to 8"),
+        (samplers.PositionBeam, {"most": 0}, "most must be at least 1"),
+        (samplers.Unlocking, {"candidates": 0}, "candidates must be from 1 to 64"),
+        (samplers.ProfiledSteps, {"entropies": [1.0, 2.0]}, "must not rise"),
+        (samplers.ProfiledSteps, {"entropies": [2.0, 1.0], "steps": 3}, "at most the 2 entropies"),
         (samplers.Frechet, {"margin": -1.1}, r"margin must be in \[-1, 1\)"),
         (samplers.Frechet, {"margin": 1.0}, r"margin must be in \[-1, 1\)"),
         (samplers.EntropyThreshold, {"threshold": -0.1}, "entropy in nats, 0 or more"),

@@ -11,9 +11,10 @@ from dlm.errors import SettingsError
 
 # Those that fit no other blocks.
 WHOLE_ONLY = {
-    "ass", "eoser_ass", "dimple", "ccd", "ccd_ds", "dream_origin", "dream_maskgit_plus", "dream_margin", "dream_entropy"
+    "ass", "eoser_ass", "dimple", "ccd", "ccd_ds", "dream_origin", "dream_maskgit_plus", "dream_margin",
+    "dream_entropy", "profiled",
 }  # fmt: skip
-WHOLE = {"pc", "saber", "slowfast", "eoser"} | WHOLE_ONLY
+WHOLE = {"pc", "saber", "slowfast", "eoser", "core"} | WHOLE_ONLY
 
 
 @pytest.mark.parametrize("blocks", [samplers.Fixed(4), samplers.Fixed(), samplers.Whole()], ids=str)

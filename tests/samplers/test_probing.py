@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 import cache
 import dlm
 import samplers
-from tests.doubles import T6, StatefulBackbone, confidence_table, random_dream, random_llada, table_model, wrap
+from tests.doubles import (
+    T6,
+    StatefulBackbone,
+    confidence_table,
+    proposal_table,
+    random_dream,
+    random_llada,
+    table_model,
+    wrap,
+)
 from tests.naive_decoder import naive_logits
 from tests.samplers.runs import commits, decode
 
@@ -152,10 +161,65 @@ def test_info_gain_pays_for_its_own_entropy(cost: bool, first: int) -> None:
     assert [i for i, step in enumerate(answer.commit_step) if step == 1] == [first]
 
 
+@pytest.mark.parametrize(
+    ("sure", "expected"), [(0.5, ([9, 6, 7, 8], [3, 2, 1, 4], 7)), (0.2, ([5, 6, 7, 8], [0, 2, 1, 3], 6))]
+)
+def test_core_replaces_what_it_would_not_choose_again(sure: float, expected: tuple) -> None:
+    rows = {
+        (): [(5, 0.8), (6, 0.4), (7, 0.5), (8, 0.3)],
+        (0,): [(5, 0.8), (6, 0.4), (7, 0.6), (8, 0.3)],
+        (0, 2): [(5, 0.6), (6, 0.7), (7, 0.9), (8, 0.3)],  # of 0 and 2 the first is the more doubtful
+        (2,): [(9, sure), (6, 0.7), (7, 0.9), (8, 0.3)],  # what the check at step 2 sees: 0 is masked, 1 not yet there
+        (0, 1, 2): [(5, 0.6), (6, 0.7), (7, 0.9), (8, 0.3)],
+    }
+    model = wrap(StatefulBackbone({frozenset(k): proposal_table(row) for k, row in rows.items()}))
+    answer = decode(model, samplers.core(every=1, candidates=1, protected=0), 4)
+    assert (answer.tokens, answer.commit_step, answer.counts.token_forwards / 5) == expected
+
+
+def test_soar_follows_two_orders_until_one_is_sure() -> None:
+    rows = {
+        (): [0.5, 0.4, 0.3],
+        (0,): [0.5, 0.2, 0.3],
+        (1,): [0.3, 0.4, 0.97],  # sure: 0.4 + 0.97 is more than 0.5 + 0.3
+        (0, 2): [0.5, 0.2, 0.3],
+        (1, 2): [0.6, 0.4, 0.97],
+    }
+    model = wrap(StatefulBackbone({frozenset(k): confidence_table(c) for k, c in rows.items()}))
+    answer = decode(model, samplers.soar(), 3)
+    # Step 1 takes over the order that began with 1; its first token counts as committed then.
+    assert (answer.commit_step, answer.counts.token_forwards) == ([2, 1, 1], 4 * (1 + 2 + 1))
+    assert answer.confidence == pytest.approx([0.6, 0.4, 0.97])
+    # Never sure: the sums of confidences decide, 0.5 + 0.3 against 0.4 + 0.97.
+    assert decode(model, samplers.soar(1.0), 3).commit_step == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("floor", "expected"), [(0.5, ([0, 1, 1, 1], 5 * (1 + 3))), (0.65, ([0, 2, 1, 3], 5 * (1 + 2 + 1 + 1)))]
+)
+def test_unlock_takes_the_unsure_token_that_makes_most_others_sure(floor: float, expected: tuple) -> None:
+    tables = {
+        (): [0.8, 0.5, 0.7, 0.4],
+        (0,): [0.8, 0.6, 0.7, 0.4],
+        (0, 1): [0.8, 0.6, 0.95, 0.92],  # 1 is unsure and tells both
+        (0, 2): [0.8, 0.66, 0.7, 0.4],  # 2 tells nothing
+        (0, 1, 2): [0.8, 0.66, 0.7, 0.4],
+    }
+    answer = decode(stateful(tables), samplers.unlock(candidates=2, floor=floor), 4)
+    assert (answer.commit_step, answer.counts.token_forwards) == expected
+
+
 @pytest.mark.parametrize("policy", ["dual", "dkv_decode"])
 @pytest.mark.parametrize(
     "sampler",
-    [samplers.punt(0.3, threshold=0.5), samplers.info_gain(3, threshold=0.4), samplers.lopa(0.5, branches=2)],
+    [
+        samplers.punt(0.3, threshold=0.5),
+        samplers.info_gain(3, threshold=0.4),
+        samplers.lopa(0.5, branches=2),
+        samplers.core(every=1, candidates=2, protected=0),
+        samplers.soar(0.6),
+        samplers.unlock(0.5, candidates=2, floor=0.1),
+    ],
     ids=lambda sampler: sampler.name,
 )
 def test_a_row_is_alone_over_a_cache_and_feeds_no_more_than_its_versions(sampler: dlm.Sampler, policy: str) -> None:

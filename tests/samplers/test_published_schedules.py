@@ -9,6 +9,9 @@ import torch
 
 import dlm
 import samplers
+from dlm.exact_model.closed_forms import best_sizes, shuffle_in, shuffle_in_bits
+from dlm.exact_model.controls import CONTROLS, _model, hold
+from samplers.budgets.profile import best_cuts, measured
 from tests.doubles import confidence_table, proposal_table, scripted_model, table_model
 from tests.samplers.runs import END, commits, decode, view_of
 
@@ -171,3 +174,27 @@ def test_the_fast_phase_goes_on_without_the_tail() -> None:
     # the second cycle sees nothing above low: it grows by one position, then by another.
     assert answer.commit_step == [0, 1, 2, 3, 4, 5]
     assert answer.counts.token_forwards == 5 * 7 + 5
+
+
+@pytest.mark.parametrize("n", range(2, 8))
+def test_profiled_steps_are_the_best_of_all(n: int) -> None:
+    """Against every way to cut a list whose answers are its orders, where j known leave log(n - j) nats."""
+    profile = tuple(math.log(n - j) for j in range(n))
+    for steps in range(1, n + 1):
+        ends = [round(n * cut) for cut in best_cuts(profile, steps)]
+        sizes = [b - a for a, b in zip([0, *ends], ends, strict=False)]
+        assert shuffle_in_bits(sizes) == pytest.approx(best_sizes(n, steps, shuffle_in_bits)[0])
+
+
+def test_profiled_measures_what_it_goes_by() -> None:
+    orders = next(control for control in CONTROLS if control.name == "orders")
+    model = _model(orders.answers)
+    ask = {"prompts": [[model.description.vocab_size - 1]] * 3000, "max_new_tokens": 4, "batch_size": 250}
+    drawn = dlm.generate(model, sampler=samplers.random(temperature=1.0, blocks=samplers.Whole()), **ask)
+    profile = measured(drawn)
+    assert profile == pytest.approx([math.log(4 - j) for j in range(4)], abs=1e-6)
+    sampler = samplers.profiled(2, entropies=profile, temperature=1.0)
+    found = hold(orders, sampler, 3000)
+    assert found.forwards == 2
+    best = float(shuffle_in(best_sizes(4, 2, shuffle_in_bits)[1]))
+    assert found.accuracy == pytest.approx(best, abs=0.04)

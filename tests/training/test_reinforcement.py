@@ -22,10 +22,9 @@ SAMPLER = samplers.topk(tokens_per_step=8, temperature=1.0)
 TASK = open_task("waiting_line/copy")
 
 
-@pytest.fixture
-def small(tokenizer):
+def network(tokenizer, seed=5):
     """A random model of one layer, with weights that want gradients."""
-    torch.manual_seed(5)
+    torch.manual_seed(seed)
     size = len(tokenizer)
     config = LLaDAConfig(
         d_model=32, n_layers=1, n_heads=2, mlp_hidden_size=48, rope_theta=1000.0, max_sequence_length=128,
@@ -33,6 +32,11 @@ def small(tokenizer):
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     return LanguageModel(LLaDAModelLM(config).eval(), tokenizer, "small")
+
+
+@pytest.fixture
+def small(tokenizer):
+    return network(tokenizer)
 
 
 def job(model, checkpoint=None, reward=None, lora=None, **settings):
@@ -142,33 +146,32 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tokenizer, tmp_pa
     """With two updates a rollout, a divergence from the first weights, and an adapter."""
     settings = {"iterations": 2, "kl": 0.1, "estimator": "coupled", "weighting": "transitions", "lora": 2}
 
-    def fresh():
-        return LanguageModel(_copy(tokenizer), tokenizer, "small")
-
-    whole = job(fresh(), tmp_path / "whole", **settings)
+    whole = job(network(tokenizer, 6), tmp_path / "whole", **settings)
     whole.run()
-    broken = job(fresh(), tmp_path / "broken", **settings)
+    broken = job(network(tokenizer, 6), tmp_path / "broken", **settings)
     for _ in range(2):
         broken.train_step(0.0)
     broken.save()
-    resumed = job(fresh(), tmp_path / "broken", **settings)
+    resumed = job(network(tokenizer, 6), tmp_path / "broken", **settings)
     assert resumed.progress.step == 2
     resumed.run()
     assert all(torch.equal(w, resumed.weights[name]) for name, w in whole.weights.items())
     assert whole.progress.tokens == resumed.progress.tokens
     with pytest.raises(SettingsError, match="other settings"):
-        job(fresh(), tmp_path / "broken", **{**settings, "kl": 0.2})
+        job(network(tokenizer, 6), tmp_path / "broken", **{**settings, "kl": 0.2})
 
 
-def _copy(tokenizer):
-    torch.manual_seed(6)
-    size = len(tokenizer)
-    config = LLaDAConfig(
-        d_model=16, n_layers=1, n_heads=2, mlp_hidden_size=24, rope_theta=1000.0, max_sequence_length=128,
-        vocab_size=size, embedding_size=size, mask_token_id=tokenizer.mask_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    return LLaDAModelLM(config).eval()
+def test_rollouts_keep_the_batch_full(small, monkeypatch):
+    """16 questions, 8 answers to each, of unequal length: until the last rows are in, at least nine of ten are busy."""
+    sizes, hidden = [], small.backbone.hidden
+    monkeypatch.setattr(small.backbone, "hidden", lambda tokens, *a: (sizes.append(len(tokens)), hidden(tokens, *a))[1])
+    given = {"questions": 16, "answers": 8, "batch_size": 16, "reward": lambda instance, run: 1.0}
+    loop = job(small, **given)
+    loop.sampler = samplers.threshold(0.02, temperature=1.0)
+    loop.train_step(0.0)
+    tail = next(i for i in range(len(sizes)) if all(size < 16 for size in sizes[i:]))
+    assert sum(sizes[:tail]) / tail >= 0.9 * 16
+    assert tail > len(sizes) / 2
 
 
 def test_equal_rewards_change_nothing_and_are_said(small):
