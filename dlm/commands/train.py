@@ -80,16 +80,16 @@ def trained(loop: Loop, out: Path, shown: Sequence[str]) -> list[dict[str, Any]]
     return lines
 
 
-def trainable(config: Any) -> LanguageModel:
-    """The model that a configuration names, with weights that want gradients; of several processes each has its own
-    on its own device."""
+def trainable(config: Any, gradients: bool = True) -> LanguageModel:
+    """The model that a configuration names, with weights that want ``gradients`` or do not; of several processes each
+    has its own on its own device."""
     from dlm.building import build, role_of
     from dlm.configuration import plain_of
     from dlm.evaluation.shards import group
 
     node = {key: value for key, value in plain_of(config.model).items() if key != "path"}
     node["device"] = node.get("device") or group().device
-    model: LanguageModel = build({**node, "trainable": True}, role_of("model"), "model")
+    model: LanguageModel = build({**node, "trainable": gradients}, role_of("model"), "model")
     return model
 
 

@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from dlm.building import build, role_of
+from dlm.building import role_of
 from dlm.choices import listed
 from dlm.commands.common import command
-from dlm.commands.train import place, trained
-from dlm.configuration import check_switches, compose_config, part_of, plain_of
+from dlm.commands.train import place, trainable, trained
+from dlm.configuration import check_switches, compose_config, part_of
 from dlm.errors import SettingsError
 from dlm.files import write_whole
 
@@ -59,8 +59,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     asked, part = [open_task(name) for name in names], part_of(config, "policy", role_of("sampler"))
     blocks = part_of(config, "blocks", role_of("blocks"))
     start = None if config.start is None else read_policy(str(config.start))
-    node = {key: value for key, value in plain_of(config.model).items() if key != "path"}
-    model: Any = build(node, role_of("model"), "model")
+    model = trainable(config, gradients=False)
 
     def make(policy: Policy, explore: bool) -> Sampler:
         made: Sampler = part(policy=policy, explore=explore, blocks=blocks)
@@ -76,8 +75,8 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     loop = Unmasking(model, asked, make, how, checkpoint, start, judge if how.held_out else None)
     lines = trained(loop, out, ("reward", "right", "forwards"))
     if loop.rank == 0:
-        told = {"dlm": __version__, "model": model.name, "vocabulary": vocabulary_of(model.tokenizer), "tasks": names}
-        told |= {"blocks": repr(blocks), "training": asdict(how)}
+        told: dict[str, Any] = {"dlm": __version__, "model": model.name, "tasks": names}
+        told |= {"vocabulary": vocabulary_of(model.tokenizer), "blocks": repr(blocks), "training": asdict(how)}
         write_policy(out / "policy.safetensors", replace(loop.policy(), card=told))
         write_whole(out / "training.json", json.dumps(told, indent=1))
         held = [line for line in lines if "held_out_accuracy" in line]

@@ -24,60 +24,42 @@ from dlm.models.language_model import LanguageModel
 from dlm.prompts import prompt_job
 from dlm.tasks.base import Instance, Task
 from dlm.trace import Recorder
-from dlm.training.loop import Loop, Schedule
-from dlm.training.objectives import Baseline, advantages, surrogate
+from dlm.training.loop import Loop
+from dlm.training.objectives import advantages, surrogate
 from dlm.training.policy_file import Policy, logits_of, policy_inputs, wanted
-from dlm.training.reinforcement import check_questions, learnt_from, prompt_of
+from dlm.training.reinforcement import RolloutTraining, check_questions, learnt_from, prompt_of
 
 MakeSampler = Callable[[Policy, bool], Sampler]
 
 
 @dataclass(frozen=True)
-class UnmaskingTraining(Schedule):
-    """A schedule whose steps are rollouts, and what is made of one.
+class UnmaskingTraining(RolloutTraining):
+    """What a rollout of a policy is worth, and what the policy is.
 
     Attributes:
         alpha: the reward is the judge's score times ((L - forwards + 1) / L) ** alpha, L the positions to fill.
         threshold: the rule that it begins as; None: every position alike, as the paper.
         width: of the layer, a multiple of its two heads.
-        baseline: see :func:`dlm.training.objectives.advantages`.
-        questions, answers: of a rollout, per process: so many questions, each answered so many times.
-        iterations: updates on one rollout.
-        ratio_clip: how far the ratio of new to old probabilities may go from 1.
-        rate, weight_decay: of AdamW.
-        held_out: questions of each task that judge; of a task without a training split they are not learned from.
-        batch_size, micro_batch: rows decoded together; states in one backward pass.
-        seed: of questions, noise and weights.
     """
 
     alpha: float = 6.0
     threshold: float | None = 0.9
     width: int = 16
-    baseline: Baseline = "mean"
     questions: int = 8
-    answers: int = 8
     iterations: int = 2
-    ratio_clip: float = 0.5
     rate: float = 5e-3
-    weight_decay: float = 0.0
     held_out: int = 20
     batch_size: int = 64
     micro_batch: int = 1024
-    seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("questions", 1), ("answers", 2), ("iterations", 1), ("batch_size", 1), ("micro_batch", 1)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.width < 2 or self.width % 2:
             raise SettingsError(f"width must be a multiple of 2, got {self.width}")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise SettingsError(f"threshold must be between 0 and 1, got {self.threshold}")
-        if not 0 < self.ratio_clip <= 1 or self.alpha < 0:
-            raise SettingsError(
-                f"ratio_clip must be in (0, 1] and alpha at least 0, got {self.ratio_clip} and {self.alpha}"
-            )
+        if self.alpha < 0:
+            raise SettingsError(f"alpha must be at least 0, got {self.alpha}")
 
 
 class Watch(Recorder):
@@ -214,5 +196,5 @@ class Unmasking(Loop):
         with torch.no_grad():
             parts = zip(*(one.split(how.micro_batch) for one in states), strict=True)
             old = torch.cat([log_probs(self.weights, part) for part in parts])
-        device = self.device
-        return _Rollout(states, worth.flatten()[row].to(device), (1 / (counted[row] * len(runs))).to(device), old)
+        weights = 1 / (counted[row] * len(runs))
+        return _Rollout(states, worth.flatten()[row].to(self.device), weights.to(self.device), old)

@@ -30,42 +30,30 @@ Weighting = Literal["tokens", "transitions"]
 
 
 @dataclass(frozen=True)
-class PolicyTraining(Schedule):
-    """A schedule whose steps are rollouts, and what is made of one.
+class RolloutTraining(Schedule):
+    """A schedule whose steps are rollouts.
 
     Attributes:
-        estimator: see :mod:`dlm.training.estimators`.
         baseline: see :func:`dlm.training.objectives.advantages`.
-        weighting: ``tokens``: every token alike; ``transitions``: every step alike, as CJ-GRPO has it.
         questions, answers: of a rollout, per process: so many questions, each answered so many times.
         iterations: updates on one rollout.
         ratio_clip: how far the ratio of new to old probabilities may go from 1.
-        kl: weight of the k3 estimate of the divergence from the weights before the training; 0: none.
         rate, weight_decay: of AdamW.
-        lora: rank of an adapter that is trained in place of the weights; None: all weights are.
-        past_end: whether tokens behind the first end token count, as in CJ-GRPO's code.
         held_out: the first questions of a task without a training split, which are not learned from.
-        batch_size, micro_batch: rows decoded together; states that are replayed together.
-        recompute: compute activations again in the backward pass instead of keeping them.
-        seed: of questions, noise and masks.
+        batch_size, micro_batch: rows decoded together; states that are looked at together for the update.
+        seed: of questions, noise, masks and fresh weights.
     """
 
-    estimator: Estimator = "trajectory"
     baseline: Baseline = "mean"
-    weighting: Weighting = "tokens"
     questions: int = 4
     answers: int = 8
     iterations: int = 1
     ratio_clip: float = 0.5
-    kl: float = 0.0
     rate: float = 3e-5
     weight_decay: float = 0.0
-    lora: int | None = None
-    past_end: bool = False
     held_out: int = 100
     batch_size: int = 32
     micro_batch: int = 32
-    recompute: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,13 +61,39 @@ class PolicyTraining(Schedule):
         for name in ("questions", "answers", "iterations", "batch_size", "micro_batch"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.answers < 2:
+            raise SettingsError("answers must be at least 2, or there is nothing to compare an answer with")
+        if not 0 < self.ratio_clip <= 1:
+            raise SettingsError(f"ratio_clip must be in (0, 1], got {self.ratio_clip}")
+
+
+@dataclass(frozen=True)
+class PolicyTraining(RolloutTraining):
+    """What is made of a rollout of the model's own.
+
+    Attributes:
+        estimator: see :mod:`dlm.training.estimators`.
+        weighting: ``tokens``: every token alike; ``transitions``: every step alike, as CJ-GRPO has it.
+        kl: weight of the k3 estimate of the divergence from the weights before the training; 0: none.
+        lora: rank of an adapter that is trained in place of the weights; None: all weights are.
+        past_end: whether tokens behind the first end token count, as in CJ-GRPO's code.
+        recompute: compute activations again in the backward pass instead of keeping them.
+    """
+
+    estimator: Estimator = "trajectory"
+    weighting: Weighting = "tokens"
+    kl: float = 0.0
+    lora: int | None = None
+    past_end: bool = False
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (("estimator", ESTIMATORS), ("weighting", get_args(Weighting))):
             if getattr(self, name) not in known:
                 raise SettingsError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.answers < 2:
-            raise SettingsError("answers must be at least 2, or there is nothing to compare an answer with")
-        if not 0 < self.ratio_clip <= 1 or self.kl < 0:
-            raise SettingsError(f"ratio_clip must be in (0, 1] and kl at least 0, got {self.ratio_clip} and {self.kl}")
+        if self.kl < 0:
+            raise SettingsError(f"kl must be at least 0, got {self.kl}")
 
 
 @dataclass
