@@ -132,7 +132,8 @@ def ask(
 ) -> Float[Tensor, "B N"]:
     """The sum over some states of weight x log-probability, for every generated token of the rows, in nats; 0 where no
     state asks. The arguments are those of :func:`replay`."""
-    states = sorted(states, key=lambda state: len(state.canvas))  # rows of a micro-batch are about as long
+    # Rows of a micro-batch are about as long.
+    states = sorted((state for state in states if state.places), key=lambda state: len(state.canvas))
     most = max((len(row.tokens) for row in rows), default=0)
     where, parts = [], []
     with torch.set_grad_enabled(gradients):

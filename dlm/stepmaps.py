@@ -26,7 +26,11 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
         PromptError: a line that is none; it is named.
     """
     found = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # other breaks may stand in a text
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -61,6 +65,10 @@ def step_maps(model: LanguageModel, runs: Iterable[Generation | Trajectory]) -> 
         if min(steps, default=0) < 0:
             raise SettingsError(
                 f"run {number} has given tokens, which no step committed: a step map has no place for them"
+            )
+        if holes := {*range(max(steps, default=-1) + 1)} - {*steps}:
+            raise SettingsError(
+                f"run {number}: no token is of step {min(holes)}: where tokens are taken back there is no step map"
             )
         new = {"prompt": tokenizer.decode(list(row.prompt)), "prompt_ids": list(row.prompt)}
         entry = entries.setdefault(tuple(row.prompt), {**new, "full_output": [], "output_ids": [], "step_map": []})

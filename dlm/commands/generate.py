@@ -90,7 +90,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     config = compose_config("generate", overrides)
     parts = parts_of(config)
     settings = {**parts.config, **texts}
-    check_choice("format", settings["format"], ("auto", "live", "text", "json", "step_map"))
+    _check_format(settings["format"], parts)
     prompts = read_prompts(settings)
     output, trace = (None if settings[key] is None else Path(settings[key]) for key in ("output", "trace"))
     for path in (output, trace):
@@ -240,6 +240,12 @@ def naming_the_line(file: str | None) -> Iterator[None]:
         number = [number for number, line in lines if line.strip()][error.prompt]
         message = str(error).removeprefix(f"prompt {error.prompt} ")
         raise PromptError(f"{file}, line {number}: the prompt {message}") from error
+
+
+def _check_format(shape: str, parts: Composed) -> None:
+    check_choice("format", shape, ("auto", "live", "text", "json", "step_map"))
+    if shape == "step_map" and (parts.drafter is not None or not parts.sampler.keeps):
+        raise SettingsError("format=step_map needs tokens that stay: no drafting, no sampler that takes any back")
 
 
 def _ids(value: Any, where: str) -> list[int]:

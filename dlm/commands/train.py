@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,8 @@ usage: dlm train WORD [key=value ...]
 {chr(10).join(f"  {kind:<9}{line}" for kind, line in KINDS.items())}
 
 dlm train WORD --help explains one. A run that is killed goes on where it stopped when the same command is given again,
-and ends with the weights that an unbroken one has. Several processes: torchrun --nproc-per-node N -m dlm train WORD ...
+and ends with the weights that an unbroken one has. Several processes (not filter): torchrun --nproc-per-node N -m dlm
+train WORD ...
 
 examples:
   dlm train rl task=waiting_line/shuffle out=trained
@@ -58,9 +60,8 @@ def trained(loop: Loop, out: Path, shown: Sequence[str]) -> list[dict[str, Any]]
     from dlm.training.loop import append_line
 
     log = out / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
-    lines = [line for line in lines if line["step"] <= loop.progress.step]  # what was not kept is done again
-    if loop.rank == 0:
+    lines = [line for line in _lines(log) if line["step"] <= loop.progress.step] if loop.rank == 0 else []
+    if loop.rank == 0:  # what was not kept is done again
         write_whole(log, "".join(f"{json.dumps(line)}\n" for line in lines))
         if not lines and (before := loop.evaluate()):
             lines.append({"step": 0, **before})
@@ -80,15 +81,33 @@ def trained(loop: Loop, out: Path, shown: Sequence[str]) -> list[dict[str, Any]]
     return lines
 
 
-def trainable(config: Any, gradients: bool = True) -> LanguageModel:
+def _lines(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log; the last one may have been torn by a kill."""
+    found = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def trainable(config: Any, gradients: bool = True, lora: int | None = None) -> LanguageModel:
     """The model that a configuration names, with weights that want ``gradients`` or do not; of several processes each
-    has its own on its own device."""
+    has its own on its own device. Weights that are trained themselves, without ``lora``, are float32: small steps are
+    rounded away in half precision.
+
+    Raises:
+        SettingsError: another number format is asked for.
+    """
     from dlm.building import build, role_of
     from dlm.configuration import plain_of
     from dlm.evaluation.shards import group
 
     node = {key: value for key, value in plain_of(config.model).items() if key != "path"}
     node["device"] = node.get("device") or group().device
+    if gradients and lora is None:
+        if node.get("dtype") not in (None, "float32", "float64"):
+            raise SettingsError(f"model.dtype={node['dtype']} rounds small steps away: float32, or training.lora=8")
+        node["dtype"] = node.get("dtype") or "float32"
     model: LanguageModel = build({**node, "trainable": gradients}, role_of("model"), "model")
     return model
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dlm.commands.common import command
 from dlm.commands.train import place, trained
 from dlm.configuration import check_counts, check_switches, compose_config, part_of, plain_of
+from dlm.evaluation.shards import group
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     from dlm.training.data import Curriculum, Mixture
 
     how: CausalTraining = part_of(config, "training", CausalTraining)
-    settings, device = plain_of(config), pick_device(config.device)
+    settings, device = (
+        plain_of(config),
+        pick_device((group().device if config.device != "cpu" else None) or config.device),
+    )
     torch.set_num_threads(config.threads)
     if (tokenizer := load_tokenizer(resolve(config.tokenizer))) is None:
         raise SettingsError(f"tokenizer={config.tokenizer} has no tokenizer.json")

@@ -20,6 +20,7 @@ usage: dlm train distill out=DIR [key=value ...]
 
   model=tiny                      any model without attention blocks; it answers one token a step
   task=all n=160                  training questions of each task (all, one, or a list); right answers are kept
+  held_out=100                    of a task without a training split: its first questions, which are left alone
   training.beta=2                 weight of the certainty term; 0: consistency with its own answers alone
   training.block_length=32        positions that are masked in part; training.whole_answer=true for Dream
   training.steps=400              and the other settings of dlm.training.distillation.DistillationTraining
@@ -33,7 +34,7 @@ groups:
 
 examples:
   dlm train distill out=distilled
-  dlm train distill model=llada-8b-instruct task=gsm8k n=2000 training.lora=32 training.batch=1 out=distilled
+  dlm train distill model=llada-8b-instruct task=math/word_problem training.lora=32 training.batch=1 out=distilled
   dlm compare model=local model.path=distilled/model task=waiting_line/copy samplers=[entropy_threshold,threshold]
 """
 
@@ -45,6 +46,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     config.merge_with(texts)
     check_switches(config, "pictures")
     check_counts(config, "n", "portion")
+    check_counts(config, "held_out", least=0)
     out = place(config)
     from accelerate import PartialState
 
@@ -58,12 +60,13 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     if not names:
         raise SettingsError("task names none: all, one, or a list")
     asked, sampler = [open_task(name) for name in names], part_of(config, "answers", role_of("sampler"))
-    model = trainable(config)
+    model = trainable(config, lora=how.lora)
     portions = len(names) * -(-config.n // config.portion)
     # One process makes the answers, the others read them.
     state = PartialState()
     with state.main_process_first(), progress_bar(quiet=not state.is_main_process) as bar:
-        made = collect(model, asked, sampler, config.n, out / "answers", portion=config.portion, seed=config.seed)
+        made = collect(model, asked, sampler, config.n, out / "answers", portion=config.portion, seed=config.seed,
+                       held_out=config.held_out)  # fmt: skip
         answers = Answers.cat(list(bar.track(made, portions, description="answering")))
     trainee = Trainee.of(model, how.lora, seed=how.seed)
     loop = Distillation(trainee, answers, how, out / "checkpoint.safetensors")

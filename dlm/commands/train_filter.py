@@ -19,6 +19,7 @@ from dlm.commands.common import command, folder_of
 from dlm.configuration import check_counts, check_switches, compose_config, part_of, plain_of
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
+from dlm.evaluation.shards import check_alone
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _prepare(config: Any) -> tuple[Path, list[Portion], FilterTraining]:
     """Check everything that needs no model."""
     from dlm.training.filter import FilterTraining
 
+    check_alone("dlm train filter runs in one process: start it without torchrun or accelerate")
     check_switches(config, "pictures")
     out = folder_of(config.out, config.pictures)
     if out is None:

@@ -11,6 +11,7 @@ from dlm.building import build, role_of
 from dlm.commands.common import command
 from dlm.commands.train import place, trainable, trained
 from dlm.configuration import check_switches, compose_config, part_of, parts_of, plain_of
+from dlm.errors import SettingsError
 from dlm.files import write_whole
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ HELP = """dlm train rl: reinforcement on a model's own rollouts (GRPO over decod
 usage: dlm train rl out=DIR [key=value ...]
 
   model=tiny task=waiting_line/shuffle  questions are of the task's training split; its judge gives the rewards
-  sampler=ass sampler.temperature=1     how rollouts are decoded; blocks= and cache= likewise
+  sampler=ass sampler.temperature=1     how rollouts are decoded; blocks= and an exact cache= likewise
   training.estimator=trajectory         log-probabilities as the rollout saw them (CJ-GRPO), coupled (coupled-GRPO),
                                         or full (diffu-GRPO)
   training.weighting=tokens             every token alike; transitions: every step alike, as CJ-GRPO has it
@@ -62,9 +63,16 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     plain = plain_of(config)
     node = {key: value for key, value in plain["task"].items() if key not in ("limit", "form")}
     task = build(node, role_of("task"), "task")
-    sampler = parts_of(config).sampler
+    parts = parts_of(config)
+    sampler = parts.sampler
+    if parts.drafter is not None:
+        raise SettingsError(
+            "drafted rollouts cannot be replayed, tokens of one step saw different states: leave drafting out"
+        )
+    if config.max_new_tokens != 1:
+        raise SettingsError("the task's canvas is what is filled: leave max_new_tokens out")
     reward = None if config.reward is None else part_of(config, "reward", object)
-    trainee = Trainee.of(trainable(config), how.lora, seed=how.seed)
+    trainee = Trainee.of(trainable(config, lora=how.lora), how.lora, seed=how.seed)
 
     def judge(model: LanguageModel) -> float:
         """The score on held-out questions, answered as in a rollout."""
@@ -72,7 +80,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         return float(found["accuracy"])
 
     checkpoint, judging = out / "checkpoint.safetensors", judge if how.held_out else None
-    loop = Reinforcement(trainee, task, sampler, how, checkpoint, reward, judging)
+    loop = Reinforcement(trainee, task, sampler, how, checkpoint, reward, judging, parts.cache)
     lines = trained(loop, out, ("reward", "equal", "clipped"))
     if loop.rank == 0:
         kept = out / ("model" if how.lora is None else "adapter")
@@ -87,6 +95,9 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
 def _report(lines: list[dict[str, Any]], kept: Path, picture: bool, out: Path) -> None:
     held = [line["held_out"] for line in lines if "held_out" in line]
     rewards = [line["reward"] for line in lines if "reward" in line]
+    if not rewards:
+        print(kept)
+        return
     tenth = max(1, len(rewards) // 10)
     first, last = (sum(part) / len(part) for part in (rewards[:tenth], rewards[-tenth:]))
     print(f"mean reward {first:.3f} in the first tenth of the steps, {last:.3f} in the last; {kept}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from dlm.api import SamplerLike, ready
 from dlm.engine.calls import checked_call
-from dlm.evaluation.asking import Asker, Query, decoded
+from dlm.evaluation.asking import Asker, Query, decoded, has_template
 from dlm.evaluation.identity import Questions
 from dlm.evaluation.sample import Sample
 from dlm.evaluation.tally import figures
@@ -37,7 +37,12 @@ def score(
         DlmError: a question that cannot be answered; settings that do not fit the model.
     """
     model, task = ready(model), open_task(task) if isinstance(task, str) else task
-    asker = Asker(model, task, "chat", task.canvas if max_new_tokens is None else max_new_tokens)
+    asker = Asker(
+        model,
+        task,
+        "chat" if has_template(model) else "text",
+        task.canvas if max_new_tokens is None else max_new_tokens,
+    )
     queries = [Query(instance, index, seed=0) for index, instance in enumerate(Questions(task).first(n))]
     faults: list[BaseException] = []
 

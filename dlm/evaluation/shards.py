@@ -89,7 +89,7 @@ def _joined() -> Group:
     try:
         # A GPU each where there is one each; otherwise all on the CPU, where NCCL has nothing to do.
         alone = not torch.cuda.is_available()
-        state = PartialState(cpu=alone, **({"backend": "gloo"} if alone else {}))
+        state = PartialState(cpu=alone, timeout=PATIENCE, **({"backend": "gloo"} if alone else {}))
     except (ValueError, RuntimeError) as error:
         raise SettingsError(
             f"the launcher's settings (RANK, WORLD_SIZE, MASTER_ADDR, ...) do not fit: {error}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dlm.models.causal import CausalModel
 from dlm.training.data import Mixture
 from dlm.training.loader import Loader
-from dlm.training.loop import Loop, Schedule
+from dlm.training.loop import Loop, Schedule, decisive
 from dlm.training.muon import Muon
 
 
@@ -54,7 +54,7 @@ class CausalTrainer(Loop):
             Muon([weights[name] for name in weights if name in matrices], lr=how.matrix_rate),
             torch.optim.AdamW([weights[name] for name in weights if name not in matrices], lr=how.other_rate),
         ]
-        told = {"settings": asdict(how) | {"steps": None, "minutes": None}}
+        told = {"settings": decisive(how), "data": [repr(data.curriculum), data.tokens_per_batch, data.seed]}
         super().__init__(checkpoint, how, weights, optimizers, how.ema, told)
         self.loader = Loader(data, self.rank)
 

@@ -8,7 +8,7 @@ the answer's tokens (consistency) and, where the prediction is right already, th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dlm.api import Prompt, generate
+from dlm.api import generate
 from dlm.engine.sampler import Sampler
 from dlm.errors import CheckpointError, SettingsError
 from dlm.models.language_model import LanguageModel
-from dlm.tasks.base import Generated, Task
+from dlm.tasks.base import Task
 from dlm.training.checkpoint import read_checkpoint, write_checkpoint
-from dlm.training.loop import Loop, Schedule
+from dlm.training.loop import Loop, Schedule, decisive
+from dlm.training.reinforcement import check_questions, learnt_from, prompt_of
 from dlm.training.trainee import Trainee
 
 
@@ -102,20 +103,25 @@ def collect(
     *,
     portion: int = 40,
     seed: int = 0,
+    held_out: int = 100,
 ) -> Iterator[Answers]:
-    """The model's right answers to the first ``n`` training questions of each task, a file of ``folder`` a portion.
+    """The model's right answers to the first ``n`` training questions of each task, a file of ``folder`` a portion; of
+    a task without a training split to those behind its first ``held_out``.
 
     Files that are there already are read, not made. A right answer is one whose score is 1.
 
     Raises:
         CheckpointError: a file that is damaged, or of another model, sampler or seed.
     """
+    for task in tasks:
+        check_questions(task, held_out, n)
     folder.mkdir(parents=True, exist_ok=True)
     for task in tasks:
         for first in range(0, n, portion):
             path = folder / f"{task.name.replace('/', '-')}-{first}.safetensors"
             told: dict[str, Any] = {
                 "model": model.name,
+                "held_out": held_out,
                 "sampler": repr(sampler),
                 "seed": seed,
                 "size": min(portion, n - first),
@@ -132,10 +138,8 @@ def collect(
 def _made(
     model: LanguageModel, task: Task, sampler: Sampler, first: int, told: Mapping[str, Any], path: Path
 ) -> Answers:
-    train = task.instance if not isinstance(task, Generated) else lambda i: task.instance(i, "train")
-    asked = [train(first + i) for i in range(told["size"])]
-    chat = model.tokenizer is not None and model.tokenizer.chat_template is not None
-    prompts: list[Prompt] = [[{"role": "user", "content": one.prompt}] if chat else one.prompt for one in asked]
+    asked = [learnt_from(task, first + i, told["held_out"]) for i in range(told["size"])]
+    prompts = [prompt_of(model, one) for one in asked]
     runs = generate(
         model, prompts, sampler=sampler, max_new_tokens=task.canvas, seed=told["seed"] * 1_000_003 + first,
         batch_size=len(prompts),
@@ -167,7 +171,7 @@ class Distillation(Loop):
             raise SettingsError("distill masks what a block-diffusion model never sees: take a model without blocks")
         weights = list(trainee.weights.values())
         optimiser = torch.optim.AdamW(weights, lr=how.rate, weight_decay=how.weight_decay)
-        told = {"settings": asdict(how) | {"steps": None, "minutes": None}, "answers": len(answers)}
+        told = {"settings": decisive(how), "answers": len(answers), "model": self.model.name}
         super().__init__(checkpoint, how, trainee.weights, [optimiser], told=told)
 
     def loss(self, share: float) -> Tensor:

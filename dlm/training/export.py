@@ -32,6 +32,7 @@ def export(run: Path, target: Path) -> dict[str, Any]:
     if not (run / "checkpoint.safetensors").is_file():
         raise CheckpointError(f"{run} holds no checkpoint.safetensors; train first: dlm train tiny")
     state, progress = read_checkpoint(run / "checkpoint.safetensors")
+    progress.pop("told", None)
     model = LLaDAModelLM(LLaDAConfig.from_pretrained(run))
     average = {name.removeprefix("average."): value for name, value in state.items() if name.startswith("average.")}
     model.load_state_dict(average, strict=True)

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast, reduce
 from torch import Tensor
 
-from dlm.errors import SettingsError
+from dlm.errors import CheckpointError, NumericsError, SettingsError
 from dlm.training.checkpoint import read_checkpoint, write_checkpoint
 
 Report = Callable[[dict[str, Any]], None]
@@ -53,6 +53,10 @@ class Schedule:
             raise SettingsError("give the training budget as either minutes or steps")
         if not 0 <= self.decay_from <= 1:
             raise SettingsError(f"decay_from must be in [0, 1], got {self.decay_from}")
+        if (self.steps is not None and self.steps < 1) or (self.minutes is not None and self.minutes <= 0):
+            raise SettingsError(f"steps must be at least 1, or minutes above 0, got {self.steps or self.minutes}")
+        if self.clip is not None and self.clip <= 0:
+            raise SettingsError(f"clip must be above 0, or null for none, got {self.clip}")
 
     def share(self, step: int, seconds: float) -> float:
         """How much of the budget is used, 0 to 1."""
@@ -100,12 +104,13 @@ class Loop(ABC):
     ) -> None:
         self.checkpoint, self.schedule, self.weights, self.optimizers = checkpoint, schedule, dict(weights), optimizers
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-        self.ema, self.told = ema, json.loads(json.dumps(dict(told or {})))
+        self.ema = ema
         self.average = {} if ema is None else {name: w.detach().clone() for name, w in self.weights.items()}
         self.progress = Progress()
         self.device = next(iter(self.weights.values())).device
         state = PartialState(cpu=self.device.type == "cpu")  # a command has joined its processes already
         self.rank, self.world = state.process_index, state.num_processes
+        self.told = json.loads(json.dumps({**(told or {}), "processes": self.world}, default=str))
         self._figures: dict[str, list[float]] = defaultdict(list)
         if checkpoint is not None:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +164,11 @@ class Loop(ABC):
             self.turn = turn
             loss = self.loss(share)
             if loss is not None:
+                if not bool(loss.isfinite()):
+                    raise NumericsError(
+                        f"the loss of step {self.progress.step} is {float(loss)}: lower the rate, and train weights in"
+                        " float32; the last checkpoint stands"
+                    )
                 loss.backward()
             self.update(self.schedule.rate_factor(self.progress.step, share), loss is not None)
         self.progress.step += 1
@@ -208,7 +218,12 @@ class Loop(ABC):
         with torch.no_grad():
             for kind, tensors in (("model", self.weights), ("average", self.average)):
                 for name, w in tensors.items():
-                    w.copy_(state[f"{kind}.{name}"])
+                    if (kept := state.get(f"{kind}.{name}")) is None or kept.shape != w.shape:
+                        raise CheckpointError(
+                            f"{self.checkpoint} holds no {name} of shape {list(w.shape)}: it is of another model; give"
+                            " that model again, or remove the file to start anew"
+                        )
+                    w.copy_(kept)
         for i, optimizer in enumerate(self.optimizers):
             memory: dict[int, dict[str, Tensor]] = defaultdict(dict)
             for key, value in state.items():
@@ -218,11 +233,13 @@ class Loop(ABC):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(memory)})
 
     def _resume(self, state: Mapping[str, Tensor], progress: dict[str, Any]) -> None:
-        told = progress.pop("told", {})
-        if told != self.told:
-            odd = sorted(key for key in {*told, *self.told} if told.get(key) != self.told.get(key))
+        was, now = _flat(progress.pop("told", {})), _flat(self.told)
+        odd = [
+            f"{key}: {was.get(key)}, now {now.get(key)}" for key in sorted({*was, *now}) if was.get(key) != now.get(key)
+        ]
+        if odd:
             raise SettingsError(
-                f"{self.checkpoint} belongs to a training with other settings or records ({', '.join(odd)}): give them"
+                f"{self.checkpoint} belongs to a training with other settings or records ({'; '.join(odd)}): give them"
                 " again, or remove it to start anew"
             )
         self.progress = Progress(**progress)
@@ -245,6 +262,20 @@ class Loop(ABC):
     def _evaluate(self, report: Report) -> None:
         if self.rank == 0 and (figures := self.evaluate()):
             report({"step": self.progress.step, **figures})
+
+
+def decisive(how: Schedule) -> dict[str, Any]:
+    """The settings that decide what a run ends with: not how long it is, how often it saves, and how much is computed
+    at a time."""
+    free = {"steps", "minutes", "checkpoint_minutes", "evaluate_minutes", "batch_size", "micro_batch", "recompute"}
+    return {name: value for name, value in asdict(how).items() if name not in free}
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
+    return flat
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:

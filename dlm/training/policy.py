@@ -7,7 +7,7 @@ over the open positions of what was drawn for each.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dlm.models.language_model import LanguageModel
 from dlm.prompts import prompt_job
 from dlm.tasks.base import Instance, Task
 from dlm.trace import Recorder
-from dlm.training.loop import Loop
+from dlm.training.loop import Loop, decisive
 from dlm.training.objectives import advantages, surrogate
 from dlm.training.policy_file import Policy, logits_of, policy_inputs, wanted
 from dlm.training.reinforcement import RolloutTraining, check_questions, learnt_from, prompt_of
@@ -140,7 +140,7 @@ class Unmasking(Loop):
             betas=(0.9, 0.99),
             weight_decay=how.weight_decay,
         )
-        told = {"settings": asdict(how) | {"steps": None, "minutes": None}, "tasks": [task.name for task in tasks]}
+        told = {"settings": decisive(how), "tasks": [task.name for task in tasks], "model": model.name}
         super().__init__(checkpoint, how, weights, [optimiser], told=told | {"sampler": repr(make(begun, True).blocks)})
         self.rollout: _Rollout | None = None
 

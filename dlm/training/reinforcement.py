@@ -7,7 +7,9 @@ and coupled-GRPO (``coupled``) differ by settings alone, so that they can be com
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from inspect import signature
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,13 +17,14 @@ import torch
 from torch import Tensor
 
 from dlm.api import Generation, Prompt, generate
+from dlm.engine.interfaces import Cache
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.replaying import Trajectory
-from dlm.tasks.base import Generated, Instance, Task
+from dlm.tasks.base import Instance, Task
 from dlm.training.estimators import ESTIMATORS, Estimator, counted, log_probs
-from dlm.training.loop import Loop, Schedule
+from dlm.training.loop import Loop, Schedule, decisive
 from dlm.training.objectives import Baseline, advantages, k3, surrogate, token_weights, transition_weights
 from dlm.training.trainee import Trainee
 
@@ -65,6 +68,8 @@ class RolloutTraining(Schedule):
             raise SettingsError("answers must be at least 2, or there is nothing to compare an answer with")
         if not 0 < self.ratio_clip <= 1:
             raise SettingsError(f"ratio_clip must be in (0, 1], got {self.ratio_clip}")
+        if self.rate <= 0 or self.held_out < 0:
+            raise SettingsError(f"rate must be above 0 and held_out at least 0, got {self.rate} and {self.held_out}")
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,14 @@ class Reinforcement(Loop):
         checkpoint: Path | None,
         reward: Reward | None = None,
         judge: Callable[[LanguageModel], float] | None = None,
+        cache: Cache | None = None,
     ) -> None:
-        self.how, self.task, self.sampler, self.judge = how, task, sampler, judge
+        self.how, self.task, self.sampler, self.judge, self.cache = how, task, sampler, judge, cache
+        if trainee.model.description.attention_block:
+            raise SettingsError("rollouts of a block-diffusion model cannot be replayed whole: take one without blocks")
+        if reward is not None and not callable(reward):
+            raise SettingsError(f"reward must be callable with a question and its answer, got {reward!r}")
+        whose = "judge" if reward is None else type(reward).__qualname__
         self.trainee = trainee.with_reference() if how.kl else trainee
         self.model, self.turns = trainee.model, how.iterations
         self.reward = reward or (lambda instance, run: task.judge(instance, run.text).score)
@@ -139,7 +150,8 @@ class Reinforcement(Loop):
         optimiser = torch.optim.AdamW(
             list(weights.values()), lr=how.rate, betas=(0.9, 0.99), weight_decay=how.weight_decay
         )
-        told = {"settings": asdict(how) | {"steps": None, "minutes": None}, "task": task.name, "sampler": repr(sampler)}
+        told = {"settings": decisive(how), "task": task.name, "sampler": repr(sampler), "cache": repr(cache)}
+        told |= {"model": trainee.model.name, "reward": whose}
         super().__init__(checkpoint, how, weights, [optimiser], told=told)
         self.rollout: _Rollout | None = None
 
@@ -175,11 +187,11 @@ class Reinforcement(Loop):
         asked = [one for one in questions for _ in range(how.answers)]
         runs = generate(
             self.model, [prompt_of(self.model, one) for one in asked],
-            sampler=self.sampler, max_new_tokens=self.task.canvas,
+            sampler=self.sampler, cache=self.cache, max_new_tokens=self.task.canvas,
             seed=(how.seed * 1_000_003 + step) * 64 + self.rank, batch_size=how.batch_size,
             record=None if self.sampler.keeps else "commits",
         )  # fmt: skip
-        rewards = torch.tensor([float(self.reward(one, run)) for one, run in zip(asked, runs, strict=True)])
+        rewards = torch.tensor([self._worth(one, run) for one, run in zip(asked, runs, strict=True)])
         worth = advantages(rewards.view(how.questions, how.answers), how.baseline)
         rows = [Trajectory.of(run) for run in runs]
         counts = counted(rows, () if how.past_end else self.model.description.eos_ids)
@@ -201,6 +213,14 @@ class Reinforcement(Loop):
                 made.reference = {turn: self._log_probs(turn, model=before) for turn in turns}
         return made
 
+    def _worth(self, instance: Instance, run: Generation) -> float:
+        given = self.reward(instance, run)
+        if not isinstance(given, int | float) or not isfinite(given):
+            raise SettingsError(
+                f"the reward of {run.text!r} for question {instance.instance_id} is {given!r}: return a finite number"
+            )
+        return float(given)
+
     def _log_probs(self, turn: int, gradients: bool = False, model: Any = None) -> Tensor:
         assert self.rollout is not None
         how, seed = self.how, (self.how.seed * 1_000_003 + self.progress.step) * self.turns + turn
@@ -212,18 +232,26 @@ class Reinforcement(Loop):
 
 def learnt_from(task: Task, number: int, held_out: int) -> Instance:
     """Question ``number`` of the task's training split, or of what lies behind its first ``held_out`` questions."""
-    if isinstance(task, Generated):
-        return task.instance(number, "train")
+    if has_training_split(task):
+        return task.instance(number, "train")  # type: ignore[call-arg]
     return task.instance(held_out + (number if task.size is None else number % (task.size - held_out)))
 
 
 def prompt_of(model: LanguageModel, instance: Instance) -> Prompt:
     """A question as the model is asked: as a chat, if it knows any."""
     chat = model.tokenizer is not None and model.tokenizer.chat_template is not None
-    return [{"role": "user", "content": instance.prompt}] if chat else instance.prompt
+    return [dict(message) for message in instance.messages] if chat else instance.prompt
 
 
-def check_questions(task: Task, held_out: int) -> None:
-    """Raise SettingsError when a task has too few questions to learn from."""
-    if not isinstance(task, Generated) and task.size is not None and task.size <= held_out:
-        raise SettingsError(f"{task.name} has {task.size} questions: held_out={held_out} leaves none to learn from")
+def has_training_split(task: Task) -> bool:
+    """Whether a task has questions that are for training."""
+    return "split" in signature(task.instance).parameters
+
+
+def check_questions(task: Task, held_out: int, n: int = 1) -> None:
+    """Raise SettingsError when a task has fewer than ``n`` questions to learn from."""
+    if not has_training_split(task) and task.size is not None and task.size < held_out + n:
+        raise SettingsError(
+            f"{task.name} has {task.size} questions and no training split: held_out={held_out} leaves too few to learn"
+            f" from, {n} are asked for"
+        )

@@ -51,6 +51,8 @@ class Trainee:
         backbone: Any = model.backbone
         if not any(w.requires_grad for w in backbone.parameters()):
             raise SettingsError(f"no weight of {model.name} wants a gradient: load it with trainable=True")
+        if rank is not None and rank < 1:
+            raise SettingsError(f"lora must be a rank of at least 1, or null to train all weights, got {rank}")
         if rank is None:
             return cls(model, dict(backbone.named_parameters()))
         if find_spec("peft") is None:

@@ -68,8 +68,8 @@ class _Right:
 
     name, canvas, size = "right", 16, None
 
-    def instance(self, index, split="test"):
-        return TASKS[0].instance(index, split)
+    def instance(self, index):
+        return TASKS[0].instance(index)
 
     def judge(self, instance, output):
         return type("Verdict", (), {"score": 1.0})

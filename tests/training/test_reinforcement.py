@@ -180,7 +180,7 @@ def test_equal_rewards_change_nothing_and_are_said(small):
     job(small, reward=lambda instance, run: 1.0).run(lines.append)
     assert [line["equal"] for line in lines] == [1.0] * 4
     assert all(torch.equal(w, before[name]) for name, w in small.backbone.named_parameters())
-    with pytest.raises(SettingsError, match="question 0, answer 0 is nan"):
+    with pytest.raises(SettingsError, match="is nan: return a finite number"):
         job(small, reward=lambda instance, run: float("nan")).run()
 
 
@@ -214,3 +214,27 @@ def test_the_command(tmp_path, capsys):
     assert dlm.load(tmp_path / "model").tokenizer is not None
     with pytest.raises(SettingsError, match="out=DIR"):
         train_rl(["pictures=false"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["drafting=freedave"], "drafting"),
+        (["max_new_tokens=7"], "canvas"),
+        (["model.dtype=bfloat16"], "rounds small steps"),
+        (["training.steps=0"], "steps must be at least 1"),
+        (["training.lora=0"], "lora must be a rank"),
+        (["model=tiny-block", "sampler=topk"], "block-diffusion"),
+    ],
+)
+def test_what_would_not_train_is_refused(words, message, tmp_path):
+    with pytest.raises(SettingsError, match=message):
+        train_rl([f"out={tmp_path / 'out'}", "pictures=false", *words])
+
+
+def test_only_settings_that_decide_keep_a_run_from_going_on(tokenizer, tmp_path):
+    first = job(network(tokenizer), tmp_path / "run", steps=1)
+    first.run()
+    with pytest.raises(SettingsError, match=r"settings.rate: 0.01, now 0.001"):
+        job(network(tokenizer), tmp_path / "run", rate=1e-3)
+    job(network(tokenizer), tmp_path / "run", batch_size=2, micro_batch=3)  # decides nothing
