@@ -299,7 +299,11 @@ COMMANDS = {
     ("way", "arguments"),
     [
         ("dlm", ["generate", "prompt=1+1=", "max_new_tokens=4"]),
-        ("python -m dlm", ["eval", "-m", "task=waiting_line/copy", "task.limit=1", "seeds=[0],[1]", "workers=2"]),
+        pytest.param(
+            "python -m dlm",
+            ["eval", "-m", "task=waiting_line/copy", "task.limit=1", "seeds=[0],[1]", "workers=2"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_nothing_in_the_working_folder_is_run(way: str, arguments: list[str], tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def survives(act: Any, told: list[str]) -> None:
     assert not Path("DAMAGED").exists()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_reports_of_damaged_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     rng = random.Random(seed)
     monkeypatch.chdir(tmp_path)
