@@ -27,5 +27,5 @@ def test_a_notebook_shows_an_answer_as_text() -> None:
 
 
 def test_type_checkers_of_users_read_the_types() -> None:
-    """What they know then: tests/typing/options.py, which `make lint` checks."""
+    """What they know then: scripts/typed_options.py, which `make lint` checks."""
     assert all((ROOT / room / "py.typed").is_file() for room in ("dlm", "samplers", "cache"))
