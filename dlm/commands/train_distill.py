@@ -77,11 +77,11 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         told = {"tasks": names, "n": config.n, "answers": len(answers), "asked": answers.asked, **asdict(how)}
         write_whole(out / "training.json", json.dumps(told, indent=1))
         print(f"{len(answers)} right answers of {answers.asked}")
-        first, last = ([line for line in lines if "consistency" in line][i] for i in (0, -1))
-        for name in ("consistency", "certainty", "right"):
-            print(f"{name:<12} {first[name]:.3f} -> {last[name]:.3f}")
+        told_of = [line for line in lines if "consistency" in line]
+        for name in ("consistency", "certainty", "right") if told_of else ():
+            print(f"{name:<12} {told_of[0][name]:.3f} -> {told_of[-1][name]:.3f}")
         print(kept)
-        if config.pictures:
+        if config.pictures and told_of:
             from dlm.training.curves import draw
 
             draw({name: [lines] for name in ("consistency", "certainty")}, None, out / "curve.png")

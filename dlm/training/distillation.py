@@ -57,8 +57,11 @@ class DistillationTraining(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.block_length < 1 or self.batch < 1:
-            raise SettingsError(f"block_length and batch must be at least 1, got {self.block_length} and {self.batch}")
+        if self.block_length < 1 or self.batch < 1 or self.rate <= 0:
+            raise SettingsError(
+                "block_length and batch must be at least 1 and rate above 0, got"
+                f" {self.block_length}, {self.batch} and {self.rate}"
+            )
         if not 0 < self.mask_share < 1 or self.sharpness <= 0 or self.beta < 0:
             raise SettingsError(
                 "mask_share must be in (0, 1), sharpness above 0 and beta at least 0, got"

@@ -113,7 +113,8 @@ def test_answers_are_right_and_made_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"beta": -1.0}, "beta"), ({"mask_share": 1.0}, "mask_share"), ({"batch": 0}, "batch")]
+    ("settings", "message"),
+    [({"beta": -1.0}, "beta"), ({"mask_share": 1.0}, "mask_share"), ({"batch": 0}, "batch"), ({"rate": 0.0}, "rate")],
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(SettingsError, match=message):
@@ -136,3 +137,5 @@ def test_the_command(tmp_path, capsys):
     assert "right answers of 3" in capsys.readouterr().out
     assert json.loads((tmp_path / "training.json").read_text())["tasks"] == ["waiting_line/copy"]
     assert dlm.load("tiny", device="cpu", adapter=tmp_path / "adapter").name
+    (tmp_path / "log.jsonl").write_text("")  # the run is done, its log is gone: nothing is left to do or to tell
+    assert train_distill([f"out={tmp_path}", "pictures=false", "training.lora=2", *words]) == 0
