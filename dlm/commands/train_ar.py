@@ -82,7 +82,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         model.backbone.half().save_pretrained(kept)  # type: ignore[attr-defined]
         tokenizer.save_pretrained(kept)
         write_whole(out / "training.json", json.dumps({"tasks": settings["tasks"], **asdict(how)}, indent=1))
-        for name, accuracy in lines[-1].get("accuracy", {}).items():
+        for name, accuracy in (lines or [{}])[-1].get("accuracy", {}).items():
             print(f"{name:<30} {accuracy:.0%}")
         print(kept)
         if config.pictures:
