@@ -233,25 +233,31 @@ def deer(
     temperature: float = 0.0,
     draft_temperature: float | None = None,
     masks: int | Literal["all"] | None = None,
+    mixture: float | None = None,
     max_new_tokens: int = 128,
     seed: int = 0,
     batch_size: int = 8,
 ) -> list[Generation]:
     """Answer every prompt with an autoregressive model, whose tokens a masked diffusion model drafts (DEER, arXiv
-    2512.15176): greedily its very answers, at a temperature its law; the drafter decides what that takes.
+    2512.15176): greedily its very answers, at a temperature its law; the drafter decides what that takes. With a
+    ``mixture`` the drafter answers, as many tokens at once as the other agrees to (APD, arXiv 2506.00413).
 
     Args:
         verifier: what :func:`dlm.load_causal` returned, a folder or a hub id.
         drafter: a model of the same tokenizer, as in :func:`generate`; None: plain autoregressive decoding.
         prompts, max_new_tokens, seed, batch_size: as in :func:`generate`; an answer ends with its end token.
-        draft_length, temperature, draft_temperature, masks: see :class:`dlm.speculation.deer.Deer`.
+        draft_length, temperature, draft_temperature, masks, mixture: see :class:`dlm.speculation.deer.Deer`.
 
     Raises:
         PromptError: empty, too long for the verifier, or of ids that it does not know.
-        SettingsError: models whose vocabularies differ, a drafter of attention blocks, a verifier that is not causal.
+        SettingsError: models whose vocabularies differ, a drafter of attention blocks, a verifier that is not causal, a
+            setting outside its range.
         NumericsError, OutOfMemoryError: as in :func:`generate`.
     """
-    how, size = Deer(draft_length, temperature, draft_temperature, masks), whole_number("batch_size", batch_size, 1)
+    how, size = (
+        Deer(draft_length, temperature, draft_temperature, masks, mixture),
+        whole_number("batch_size", batch_size, 1),
+    )
     model = load_causal(verifier) if isinstance(verifier, str | Path) else verifier
     if not isinstance(model, CausalModel):
         raise SettingsError(f"verifier is what dlm.load_causal returns, or a folder, got {type(model).__name__}")

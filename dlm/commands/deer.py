@@ -31,6 +31,8 @@ usage: dlm deer verifier=DIR PROMPT [key=value ...]
   draft_length=8           tokens per draft; temperature=0: greedily the verifier's own answers, above it its law
   masks=null               masks the drafter sees: a number, or all that are left; null: as many as it fills
   draft_temperature=null   of the drafter; null: temperature
+  mixture=null             APD (arXiv 2506.00413) instead, from 0 to 1: the drafter answers, as many tokens at once as
+                           are the likeliest of p_drafter^mixture p_verifier^(1-mixture) too
 
 one prompt source: 'prompt=TEXT', prompt_ids=[1,2,3], prompts_file=FILE, with chat=, system=, as in dlm generate; or
   task=NAME n=50           test questions of tasks: accuracy, calls of the verifier, tokens a call, seconds;
@@ -41,6 +43,7 @@ settings: max_new_tokens=128 seed=0 batch_size=8 device=null dtype=null format=t
 examples:
   dlm deer verifier=DIR 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' chat=true max_new_tokens=32
   dlm deer verifier=DIR task=waiting_line/copy,arithmetic/addition draft_length=[0,4,8,16] masks=all
+  dlm deer verifier=DIR task=waiting_line/copy mixture=0.5 draft_length=[1,8] masks=all
 """
 _COLUMNS = ("task", "draft", "accuracy", "calls", "a call", "accepted", "drafter", "positions", "seconds", "same")
 
@@ -65,7 +68,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     from dlm.models.causal import load_causal
     from dlm.speculation.deer import Deer
 
-    ways = {key: settings[key] for key in ("temperature", "draft_temperature", "masks")}
+    ways = {key: settings[key] for key in ("temperature", "draft_temperature", "masks", "mixture")}
     for length in lengths:
         Deer(length, **ways)  # before anything is loaded
     placed = {key: settings[key] for key in ("device", "dtype")}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ from dlm.engine.stopwatch import Stopwatch
 from dlm.errors import NumericsError, SettingsError
 from dlm.models.causal import CausalModel
 from dlm.models.language_model import LanguageModel
+from dlm.speculation.coupling import agreed, gumbels
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,18 @@ class Deer(metaclass=Checked):
         draft_temperature: of the drafter; None: the verifier's. 0 drafts the likeliest tokens.
         masks: how many masks the drafter sees, where more than it fills. A model that was trained on whole canvases
             knows no text that breaks off; ``all``: as many as are left to generate.
+        mixture: the drafter's share of what is decoded, from 0 to 1: its draft is the answer as far as both agree
+            (APD, :mod:`dlm.speculation.coupling`); None: the answer is the verifier's.
 
     Raises:
-        SettingsError: a setting outside its range.
+        SettingsError: a setting outside its range, or that means nothing to APD.
     """
 
     draft_length: int = 8
     temperature: float = 0.0
     draft_temperature: float | None = None
     masks: int | Literal["all"] | None = None
+    mixture: float | None = None
 
     def __post_init__(self) -> None:
         if self.draft_length < 0:
@@ -58,6 +62,11 @@ class Deer(metaclass=Checked):
                 raise SettingsError(f"{name} must be 0 (greedy) or from {COLDEST:g} to {HOTTEST:g}, got {value}")
         if isinstance(self.masks, int) and self.masks < 1:
             raise SettingsError(f"masks must be all, null or a whole number of at least 1, got {self.masks}")
+        if self.mixture is not None:
+            if not 0.0 <= self.mixture <= 1.0:
+                raise SettingsError(f"mixture must be from 0 to 1, or null for DEER, got {self.mixture}")
+            if self.draft_length < 1 or self.draft_temperature is not None:
+                raise SettingsError("mixture takes the drafter's tokens: draft_length at least 1, no draft_temperature")
 
 
 def check_pair(verifier: CausalModel, drafter: LanguageModel) -> None:
@@ -113,11 +122,12 @@ class _Row:
         return self.job.key
 
     def drafts(self, how: Deer, drafter: LanguageModel | None) -> int:
-        """How many tokens to draft: one of what is left is the verifier's own."""
+        """How many tokens to draft: one of what is left is the verifier's own, except with APD."""
         if drafter is None:
             return 0
         room = drafter.description.context_length - len(self.tokens)
-        return max(0, min(how.draft_length, self.end - len(self.tokens) - 1, room))
+        own = how.mixture is None
+        return max(0, min(how.draft_length, self.end - len(self.tokens) - own, room))
 
     def masks(self, how: Deer, drafter: LanguageModel, drafted: int) -> int:
         """How many masks the drafter sees."""
@@ -274,7 +284,8 @@ def accept(
 def decode(
     verifier: CausalModel, drafter: LanguageModel | None, jobs: Sequence[Job], how: Deer, batch_size: int
 ) -> Iterator[RowResult]:
-    """Answer rows, ``batch_size`` together. Raises SettingsError: models that do not fit; NumericsError: NaN logits."""
+    """Answer rows, ``batch_size`` together. Raises SettingsError: models that do not fit, or rows that do not fit a
+    drafter whose answer it is; NumericsError: NaN logits."""
     if not verifier.causal:
         raise SettingsError(
             f"{verifier.name}: its tokens see later ones, or it does not keep a key and a value of each: take a"
@@ -282,6 +293,13 @@ def decode(
         )
     if drafter is not None:
         check_pair(verifier, drafter)
+    if how.mixture is not None:
+        room = 0 if drafter is None else drafter.description.context_length
+        if any(len(job.tokens) > room for job in jobs):
+            raise SettingsError(
+                f"mixture: the answer is the drafter's, which holds {room} tokens: take one, a shorter prompt or a"
+                " lower max_new_tokens"
+            )
     for first in range(0, len(jobs), batch_size):
         rows = [_Row(job, list(job.tokens[: job.start]), len(job.tokens)) for job in jobs[first : first + batch_size]]
         work, watch = Verifier(verifier, len(rows)), Stopwatch(torch.device("cpu"))
@@ -291,28 +309,61 @@ def decode(
             yield from (row.result(verifier.description.eos_ids) for row in finished)
 
 
+class _Draft(NamedTuple):
+    """Drafts of a step.
+
+    Attributes:
+        lengths: how many tokens of each count.
+        q: logarithms of the probabilities they were drawn with; -inf where a row has none.
+        noise: what they were drawn with, where the target is drawn with it too.
+    """
+
+    lengths: list[int]
+    tokens: Int[Tensor, "B K"]
+    q: Float[Tensor, "B K V"]
+    noise: Float[Tensor, "B K V"] | float
+
+
+def _draft(work: Verifier, drafter: LanguageModel | None, rows: list[_Row], how: Deer, at: _Places) -> _Draft:
+    """One forward of the drafter, for all rows that have something to draft."""
+    vocab, device = work.model.description.vocab_size, work.model.device
+    lengths = [row.drafts(how, drafter) for row in rows]
+    q = torch.full((len(rows), max(lengths), vocab), -math.inf, dtype=torch.float64, device=device)
+    warm, noise = how.temperature if how.draft_temperature is None else how.draft_temperature, 0.0
+    drafting = [i for i, length in enumerate(lengths) if length]
+    if drafter is not None and drafting:
+        masks = [rows[i].masks(how, drafter, lengths[i]) for i in drafting]
+        scores = draft_logits(drafter, [rows[i].tokens for i in drafting], masks, max(lengths), vocab).to(device)
+        q[drafting] = log_law(scores, warm if how.mixture is None else warm or 1.0)
+    if how.mixture is None:
+        return _Draft(lengths, drawn(q.exp(), at.uniforms(Purpose.TOKEN)[:, : max(lengths)]), q, noise)
+    if warm:
+        noise = gumbels(at.key, at.step, at.places[:, : max(lengths)], vocab).to(device)
+    return _Draft(lengths, (q + noise).argmax(dim=-1), q, noise)
+
+
+class _Places:
+    """Where the tokens of a step come to stand, counted from the prompt's end, and their noise."""
+
+    def __init__(self, rows: list[_Row], how: Deer, device: torch.device) -> None:
+        self.key, self.step = (torch.tensor([getattr(row, name) for row in rows]) for name in ("key", "calls"))
+        first = torch.tensor([[len(row.tokens) - row.job.start] for row in rows])
+        self.places, self.device = first + torch.arange(how.draft_length + 1), device
+
+    def uniforms(self, purpose: Purpose, of: Int[Tensor, "B N"] | None = None) -> Float[Tensor, "B N"]:
+        """Of every place, or of those at these numbers."""
+        places = self.places if of is None else self.places.gather(1, of.cpu())
+        return uniform(self.key, self.step, purpose, places).to(self.device)
+
+
 def _step(
     work: Verifier, drafter: LanguageModel | None, rows: list[_Row], how: Deer, watch: Stopwatch
 ) -> tuple[list[_Row], list[_Row]]:
     """Draft, verify, accept: the rows that go on, and those that are finished."""
     about, device = work.model.description, work.model.device
     watch.mark("draft")
-    lengths = [row.drafts(how, drafter) for row in rows]
-    key, step = (torch.tensor([getattr(row, name) for row in rows]) for name in ("key", "calls"))
-    at = torch.tensor([[len(row.tokens) - row.job.start] for row in rows]) + torch.arange(max(lengths) + 1)
-
-    def uniforms(purpose: Purpose) -> Tensor:
-        return uniform(key, step, purpose, at).to(device)
-
-    q = torch.full((len(rows), max(lengths), about.vocab_size), -math.inf, dtype=torch.float64, device=device)
-    drafting = [i for i, length in enumerate(lengths) if length]
-    if drafter is not None and drafting:
-        masks = [rows[i].masks(how, drafter, lengths[i]) for i in drafting]
-        given = [rows[i].tokens for i in drafting]
-        scores = draft_logits(drafter, given, masks, max(lengths), about.vocab_size).to(device)
-        warm = how.temperature if how.draft_temperature is None else how.draft_temperature
-        q[drafting] = log_law(scores, warm)
-    drafts = drawn(q.exp(), uniforms(Purpose.TOKEN)[:, :-1])
+    at = _Places(rows, how, device)
+    lengths, drafts, q, noise = _draft(work, drafter, rows, how, at)
     told = drafts.cpu()
     watch.mark("verify")  # a device is waited for on both sides of it: the host's clock is right
     news = [row.tokens[-1:] if row.calls else list(row.tokens) for row in rows]
@@ -321,18 +372,23 @@ def _step(
     watch.mark("outside")
     if broken:
         raise NumericsError(f"the verifier {work.model.name} produced NaN logits: try dtype=float32")
-    drafted, p = torch.tensor(lengths, device=device), log_law(logits, how.temperature)
-    accepted, law = accept(p, q, drafts, drafted, uniforms(Purpose.BERNOULLI)[:, :-1])
-    last = at.to(device).gather(1, accepted[:, None])
-    behind = uniform(key, step, Purpose.CLASS, last.cpu()).to(device)
-    new = torch.nn.functional.pad(drafts, (0, 1)).scatter(1, accepted[:, None], drawn(law, behind[:, 0])[:, None])
-    sure = logits.double().log_softmax(dim=-1).gather(-1, new[..., None]).squeeze(-1).exp()
+    drafted, longest = torch.tensor(lengths, device=device), max(lengths)
+    if how.mixture is None:
+        p = log_law(logits, how.temperature)
+        accepted, law = accept(p, q, drafts, drafted, at.uniforms(Purpose.BERNOULLI)[:, :longest])
+        behind = drawn(law, at.uniforms(Purpose.CLASS, accepted[:, None])[:, 0])
+        new = torch.nn.functional.pad(drafts, (0, 1)).scatter(1, accepted[:, None], behind[:, None])
+        sure = logits.double().log_softmax(dim=-1)
+    else:  # the last token that is taken is fed with the next draft, as the verifier's own is
+        p, new, sure = log_law(logits[:, :-1], how.temperature or 1.0), drafts, q
+        accepted = agreed(p, q, noise, how.mixture, drafts, drafted) - 1
+    sure = sure.gather(-1, new[..., None]).squeeze(-1).exp()
     held, tokens, sure_of = accepted.tolist(), new.tolist(), sure.tolist()
     for i, row in enumerate(rows):
         taken = row.take(tokens[i][: held[i] + 1], sure_of[i][: held[i] + 1], about.eos_ids)
-        row.note(len(news[i]), lengths[i], min(held[i], taken))
+        row.note(len(news[i]), lengths[i], min(held[i] + (how.mixture is not None), taken))
     if going := [i for i, row in enumerate(rows) if row.open]:
-        work.keep(torch.tensor(going), torch.tensor([held[i] for i in going]), max(lengths))
+        work.keep(torch.tensor(going), torch.tensor([held[i] for i in going]), longest)
     watch.mark("end")
     for phase, took in watch.read().items():
         for row in rows:  # they share it alike
