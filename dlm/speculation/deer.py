@@ -329,7 +329,8 @@ def _draft(work: Verifier, drafter: LanguageModel | None, rows: list[_Row], how:
     vocab, device = work.model.description.vocab_size, work.model.device
     lengths = [row.drafts(how, drafter) for row in rows]
     q = torch.full((len(rows), max(lengths), vocab), -math.inf, dtype=torch.float64, device=device)
-    warm, noise = how.temperature if how.draft_temperature is None else how.draft_temperature, 0.0
+    warm = how.temperature if how.draft_temperature is None else how.draft_temperature
+    noise: Tensor | float = 0.0
     drafting = [i for i, length in enumerate(lengths) if length]
     if drafter is not None and drafting:
         masks = [rows[i].masks(how, drafter, lengths[i]) for i in drafting]

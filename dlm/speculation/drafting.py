@@ -21,6 +21,8 @@ from dlm.speculation.draft_length import DraftLengthController, Load
 from dlm.speculation.drafts import COUNTERS, DraftBuilder, Drafts, blocks_from, counters, merge, ranked
 from dlm.speculation.verification import Answers, VerifiedSteps, Verifier, constant
 
+# Acceptance of drafts that a step would not have led to.
+PARTS = ("subset", "values")
 # The most forwards for which drafting rests when nothing can be drafted.
 LONGEST_REST = 15
 
@@ -71,7 +73,9 @@ class DraftingStepper(Stepper):
         self.pace = self.rules.pace if ranks and sources == 1 else None
         self.ranked = 0
         skips = timeless(sampler) and self.pace is None and sources == 1
-        self.verifier = Verifier(self.rules, spans_blocks, self.pace is not None, skips, acceptance == "subset")
+        self.verifier = Verifier(
+            self.rules, spans_blocks, self.pace is not None, skips, acceptance if acceptance in PARTS else None
+        )
         # Drafts can get so many positions behind their block when each commits one; more, and they end there.
         longest = self.rules.longest
         self.beyond = -(-self.length // longest) * longest if spans_blocks else 0

@@ -20,7 +20,7 @@ from dlm.errors import SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.speculation.cost_model import measured
 from dlm.speculation.draft_length import DraftLengthController
-from dlm.speculation.drafting import DraftingStepper, timeless
+from dlm.speculation.drafting import PARTS, DraftingStepper, timeless
 
 # The most states per forward that ``auto`` chooses.
 LONGEST = 16
@@ -42,6 +42,8 @@ class FreeDave(Speculator):
             cache that does not recompute everything there. ``subset`` (the repository's rule since April 2026, not
             lossless): a draft is accepted when it holds a part of what the step commits; the rest is decided anew by
             the answers to the draft. For samplers that commit as many as they are sure of, at temperature 0.
+            ``values`` (PSD, arXiv 2605.15609, as far as its abstract says; not lossless): a draft is accepted when the
+            answers to the one before propose each of its tokens, whether the step would have committed them or not.
         sources: answers to draft from: those of the present state, and of so many states less one that led to it
             (multi-source drafting: docs/drafting.md). All their drafts are evaluated.
 
@@ -51,7 +53,7 @@ class FreeDave(Speculator):
 
     draft_length: int | Literal["auto"] = 4
     layout: Literal["batch", "tree"] = "batch"
-    acceptance: Literal["standard", "eager", "subset"] = "standard"
+    acceptance: Literal["standard", "eager", "subset", "values"] = "standard"
     sources: int = 1
 
     def __post_init__(self) -> None:
@@ -94,17 +96,19 @@ class FreeDave(Speculator):
                 "drafting.acceptance=eager proposes behind the block, which a constraint would take into account: use"
                 " acceptance=standard"
             )
-        if self.acceptance == "subset":
-            other = sampler.selector.best_first or not timeless(sampler) or self.sources > 1
+        if self.acceptance in PARTS:
+            subset = self.acceptance == "subset"
+            other = (subset and sampler.selector.best_first) or not timeless(sampler) or self.sources > 1
             cut = sampler.stop is not None and offers(sampler.stop, StopRule.new_end)
             other = other or cut or offers(sampler.blocks, BlockSchedule.narrow)
-            if other or not (cache.feeds_alike or cache.exact):
+            if other or not (cache.feeds_alike or cache.exact or not subset):
+                kinds = "commit what they are sure of" if subset else "go by their answers alone,"
+                examples = "(threshold, factor, eb, localleap, sdar)" if subset else "(topk, threshold, eb)"
+                caches = ", and cache=none, dual, prefix or block_causal" if subset else ""
                 raise SettingsError(
-                    "drafting.acceptance=subset is for samplers that commit what they are sure of at temperature 0"
-                    " (threshold, factor, eb, localleap, sdar) in blocks that stay as they are, without a rule that"
-                    " shortens rows, one source, and cache=none, dual, prefix or block_causal; got sampler"
-                    f" {sampler.name!r} and cache {type(cache).__name__}: use"
-                    " acceptance=standard"
+                    f"drafting.acceptance={self.acceptance} is for samplers that {kinds} at temperature 0 {examples} in"
+                    f" blocks that stay as they are, without a rule that shortens rows, one source{caches}; got sampler"
+                    f" {sampler.name!r} and cache {type(cache).__name__}: use acceptance=standard"
                 )
         if not cache.schedule_known:
             raise SettingsError(

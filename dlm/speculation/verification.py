@@ -95,15 +95,16 @@ class Verifier:
         ranks: whether the scores of what is left are asked for.
         timeless: whether a step follows from what a branch holds and was answered; one that commits what two drafts do
             between them then arrives at the second.
-        subset: whether a step also arrives at a draft that holds a part of what it commits; the rest is decided anew by
-            the answers to that draft.
+        part: ``subset``: a step also arrives at a draft that holds a part of what it commits; the rest is decided anew
+            by the answers to that draft. ``values``: a step makes way for a draft whose every token it proposes,
+            whether it would have committed it or not.
     """
 
     rules: SamplerRun
     spans_blocks: bool
     ranks: bool
     timeless: bool
-    subset: bool = False
+    part: str | None = None
 
     def steps(
         self, inputs: StepInputs, answers: Answers, forwards: Int[Tensor, " B"], state: SamplerState
@@ -133,7 +134,10 @@ class Verifier:
             taken, kept = torch.zeros_like(first), first
         else:
             skips = self.timeless and answers.any_way
-            reached = (_reached_any_way(self.subset) if skips else _reached)(view, chosen, many, order)
+            if self.part == "values":
+                reached = _reached(view, view.eligible, many, order, part=True)
+            else:
+                reached = (_reached_any_way(self.part is not None) if skips else _reached)(view, chosen, many, order)
             if rules.surplus:  # no step from a state that holds all that was asked for
                 reached = reached & (order.itself | at.wanting)
             depth = constant(tuple(depth + 1 for depth in many.depths), first.device)
@@ -141,9 +145,14 @@ class Verifier:
             furthest, place = (order.by_row(reached) * order.by_row(depth)).max(dim=1)
             taken = order.by_row(reached).sum(dim=1) - 1 if skips else furthest - 1
             kept, come = first + place, reached[:, None]
-            if self.subset:  # what the last draft does not hold is its own to decide
-                held = (many.canvas.tokens != canvas.mask_id)[kept[many.owner]].gather(1, view.positions)
-                come = come & (held | (kept[many.owner] == torch.arange(len(reached), device=kept.device))[:, None])
+            if self.part is not None:  # what the last draft does not hold is its own to decide
+                own = torch.arange(len(reached), device=kept.device)
+                last = kept[many.owner]
+                after = last if self.part == "subset" else torch.minimum(own + 1, last)
+                held = (many.canvas.tokens != canvas.mask_id)[after].gather(1, view.positions)
+                come = come & (held | (last == own)[:, None])
+                if self.part == "values":
+                    chosen = torch.where((last == own)[:, None], chosen, view.eligible)
             prob = torch.where(come, view.proposal.prob, constant((0,), first.device)[0])  # no NaN of another's
             proposal, chosen = replace(view.proposal, prob=prob), chosen & come
             view = replace(view, eligible=view.eligible & come, proposal=proposal)
@@ -225,11 +234,16 @@ def constant(
     return torch.tensor(numbers, device=device, dtype=dtype)
 
 
-def _reached(view: StepView, chosen: Bool[Tensor, "V N"], many: Branches, order: PackedBranches) -> Bool[Tensor, " V"]:
-    """Branches that are what the step from the one before leads to, on the whole way from the row."""
+def _reached(
+    view: StepView, chosen: Bool[Tensor, "V N"], many: Branches, order: PackedBranches, part: bool = False
+) -> Bool[Tensor, " V"]:
+    """Branches that are what the step from the one before leads to, or a part of it, on the whole way from the row."""
     target = torch.where(chosen, view.positions, view.canvas.columns[-1])
     after = many.canvas.tokens.scatter(1, target, view.proposal.token)
-    reached = (after[many.parent] == many.canvas.tokens)[:, :-1].all(dim=1) | order.itself
+    same = after[many.parent] == many.canvas.tokens
+    if part:
+        same = same | (many.canvas.tokens == view.canvas.mask_id)
+    reached = same[:, :-1].all(dim=1) | order.itself
     above, seen = many.parent, 1
     while seen < max(many.depths):  # each round looks twice as far back
         reached = reached & reached[above]

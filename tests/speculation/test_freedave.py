@@ -275,10 +275,28 @@ def test_subset_acceptance_takes_a_part_of_a_step() -> None:
     assert answer.commit_step == [0, 0, 1, 1]
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), length=st.integers(2, 6), tau=st.sampled_from([0.1, 0.3, 0.5]))
-def test_subset_acceptance_is_a_plain_loop(seed: int, length: int, tau: float) -> None:
-    """Against the rule, step by step: from each state reached to the last draft that its step's outcome contains."""
+def test_values_acceptance_asks_for_tokens_alone() -> None:
+    """From "ab" the step takes "e" alone, but its answers propose the "c" of the draft "abc" as well, whose own say
+    "z"."""
+    sampler = samplers.threshold(0.94, blocks=samplers.Fixed(4))
+    model = told({**PARTIAL, "____": ("abcd", [0.95, 0.96, 0.5, 0.4])})
+    found = {}
+    for acceptance in ("standard", "subset", "values"):
+        (answer,) = run(model, sampler, None, FreeDave(4, acceptance=acceptance), prompts=[[0]], max_new_tokens=4)
+        found[acceptance] = "".join(LETTERS[t - 1] for t in answer.tokens), answer.counts.forwards
+    assert found == {"standard": ("abce", 3), "subset": ("abce", 3), "values": ("abcz", 2)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    length=st.integers(2, 6),
+    tau=st.sampled_from([0.1, 0.3, 0.5, 1.0]),
+    acceptance=st.sampled_from(["subset", "values"]),
+)
+def test_partial_acceptance_is_a_plain_loop(seed: int, length: int, tau: float, acceptance: Any) -> None:
+    """Against the rule, step by step: from each state reached to the last draft that its step's outcome contains, or to
+    the next one for as long as its answers propose all of it."""
     model, mask, new = FAMILIES["llada"], FAMILIES["llada"].description.mask_id, 8
     prompt = [seed % 31, seed // 31 % 31, seed // 961 % 31]
 
@@ -300,8 +318,10 @@ def test_subset_acceptance_is_a_plain_loop(seed: int, length: int, tau: float) -
         told, at = [answers(s) for s in states], 0
         while True:
             made = step(states[at], told[at])
-            onward = [j for j in range(at + 1, len(states))
-                      if all(d in (mask, m) for d, m in zip(states[j], made, strict=True))]  # fmt: skip
+            outcome = told[at][0] if acceptance == "values" else made
+            last = len(states) if acceptance == "subset" else min(at + 2, len(states))
+            allowed = [(mask, *pair) for pair in zip(outcome, states[at], strict=True)]
+            onward = [j for j in range(at + 1, last) if all(map(tuple.__contains__, allowed, states[j]))]
             if not onward:
                 break
             at = onward[-1]
@@ -313,8 +333,10 @@ def test_subset_acceptance_is_a_plain_loop(seed: int, length: int, tau: float) -
             drafts.append(draft)
     sampler, how = (
         samplers.threshold(tau, blocks=samplers.Whole(), precision="float64"),
-        FreeDave(length, acceptance="subset"),
+        FreeDave(length, acceptance=acceptance),
     )
+    if tau == 1.0 and acceptance == "values":
+        sampler = samplers.topk(blocks=samplers.Whole(), precision="float64")
     prompts = [prompt, [4, 5]]
     answer, _ = run(model, sampler, None, how, prompts=prompts, max_new_tokens=new, batch_size=2)
     assert (prompt + answer.tokens, answer.counts.forwards) == (state, forwards)
@@ -510,7 +532,7 @@ def test_caches_that_begin_a_block_anew_are_not_crossed(policy: Any) -> None:
     ("settings_", "message"),
     [
         ({"layout": "row"}, "layout must be 'batch' or 'tree', got 'row'"),
-        ({"acceptance": "lazy"}, "acceptance must be 'standard', 'eager' or 'subset', got 'lazy'"),
+        ({"acceptance": "lazy"}, "acceptance must be 'standard', 'eager', 'subset' or 'values', got 'lazy'"),
         ({"sources": 0}, "sources must be a whole number of at least 1, got 0"),
         ({"draft_length": "long"}, "draft_length must be a whole number or 'auto', got 'long'"),
     ],
