@@ -33,12 +33,12 @@ def role_of(group: str) -> type | None:
     return role
 
 
-def typed(node: Mapping[str, Any], role: type | None, name: str) -> dict[str, Any]:
+def typed(node: Mapping[str, Any], role: type | tuple[type, ...] | None, name: str) -> dict[str, Any]:
     """A node with every value of the kind its part wants (8.0 is 8 for a whole number); nothing is called.
 
     Args:
         node: plain values with ``_target_``.
-        role: what must come of it; None: any part of a decoder, or a dataclass.
+        role: what must come of it, of several any; None: any part of a decoder, or a dataclass.
         name: where it stands in the configuration, for messages.
 
     Raises:
@@ -49,7 +49,7 @@ def typed(node: Mapping[str, Any], role: type | None, name: str) -> dict[str, An
 
 
 @lru_cache(maxsize=4096)
-def _typed(node: str, role: type | None, name: str) -> str:
+def _typed(node: str, role: type | tuple[type, ...] | None, name: str) -> str:
     """Kept, because the points of a sweep have most of their parts in common; as text, so that nobody changes it."""
 
     def nested(hint: Any, value: Any, name: str) -> dict[str, Any]:
@@ -68,10 +68,11 @@ def _typed(node: str, role: type | None, name: str) -> str:
     values = json.loads(node)
     if not isinstance(values, dict) or not isinstance(values.get("_target_"), str):
         raise SettingsError(f"{name} names no part: give one of its choices, or {name}={{_target_: MODULE.CLASS, ...}}")
-    return json.dumps(walked(values, () if role is None else (role,), name))
+    roles = role if isinstance(role, tuple) else () if role is None else (role,)
+    return json.dumps(walked(values, roles, name))
 
 
-def build(node: Mapping[str, Any], role: type | None, name: str) -> Any:
+def build(node: Mapping[str, Any], role: type | tuple[type, ...] | None, name: str) -> Any:
     """The part that plain values stand for, checked by :func:`typed` first. Raises SettingsError as that does, and for
     what the part itself refuses; another error of ours comes out as itself."""
     return _made(typed(node, role, name), name)

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("dlm.commands.report", "tables, pictures and a page of what `dlm eval` has kept"),
     "tasks": ("dlm.commands.tasks", "the tasks there are, and what a question looks like"),
     "compare": ("dlm.commands.compare", "samplers side by side on the same held-out questions"),
+    "check": ("dlm.commands.check", "a sampler, cache or task of anybody's against what every one keeps to"),
     "tune": ("dlm.commands.tune", "the cheapest setting that loses at most epsilon, with a certificate"),
     "trace": ("dlm.commands.trace", "replay what a run recorded: in the terminal, as a page, as heat maps"),
     "drift": ("dlm.commands.drift", "how far a cache's answers are from the exact ones, step by step"),

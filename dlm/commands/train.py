@@ -23,6 +23,7 @@ KINDS = {
     "distill": "certainty-forcing distillation of a model's own right answers (dParallel)",
     "policy": "the policy of sampler=policy: GRPO on right answers in few forwards",
     "filter": "the filter of sampler=learn2pd, from a model's own answers (also: dlm train-filter)",
+    "drafter": "a model that drafts for an autoregressive one (dlm deer), from that one's answers",
     "ar": "a small autoregressive model on the packaged tasks, which verifies drafts (dlm deer)",
     "tiny": "a model like the packaged ones from scratch, or on from given weights",
 }

@@ -17,10 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dlm.api import generate
+from dlm.api import deer, generate
 from dlm.engine.sampler import Sampler
 from dlm.errors import CheckpointError, SettingsError
+from dlm.models.causal import CausalModel
 from dlm.models.language_model import LanguageModel
+from dlm.speculation.deer import Deer
 from dlm.tasks.base import Task
 from dlm.training.checkpoint import read_checkpoint, write_checkpoint
 from dlm.training.loop import Loop, Schedule, decisive
@@ -100,7 +102,7 @@ class Answers:
 def collect(
     model: LanguageModel,
     tasks: Sequence[Task],
-    sampler: Sampler,
+    sampler: Sampler | Deer,
     n: int,
     folder: Path,
     *,
@@ -111,7 +113,8 @@ def collect(
     """The model's right answers to the first ``n`` training questions of each task, a file of ``folder`` a portion; of
     a task without a training split to those behind its first ``held_out``.
 
-    Files that are there already are read, not made. A right answer is one whose score is 1.
+    Files that are there already are read, not made. A right answer is one whose score is 1. Of an autoregressive model,
+    which ``Deer`` decodes, all answers are kept: they are what is to be foretold.
 
     Raises:
         CheckpointError: a file that is damaged, or of another model, sampler or seed.
@@ -139,15 +142,18 @@ def collect(
 
 
 def _made(
-    model: LanguageModel, task: Task, sampler: Sampler, first: int, told: Mapping[str, Any], path: Path
+    model: LanguageModel, task: Task, sampler: Sampler | Deer, first: int, told: Mapping[str, Any], path: Path
 ) -> Answers:
     asked = [learnt_from(task, first + i, told["held_out"]) for i in range(told["size"])]
     prompts = [prompt_of(model, one) for one in asked]
-    runs = generate(
-        model, prompts, sampler=sampler, max_new_tokens=task.canvas, seed=told["seed"] * 1_000_003 + first,
-        batch_size=len(prompts),
-    )  # fmt: skip
-    right = [run for one, run in zip(asked, runs, strict=True) if task.judge(one, run.text).score == 1]
+    seed = told["seed"] * 1_000_003 + first
+    ways: dict[str, Any] = {"max_new_tokens": task.canvas, "seed": seed, "batch_size": len(prompts)}
+    if isinstance(sampler, Deer):
+        assert isinstance(model, CausalModel)
+        right = deer(model, None, prompts, temperature=sampler.temperature, **ways)
+    else:
+        runs = generate(model, prompts, sampler=sampler, **ways)
+        right = [run for one, run in zip(asked, runs, strict=True) if task.judge(one, run.text).score == 1]
     rows = [run.prompt_tokens + run.tokens for run in right]
     width = max(map(len, rows), default=0)
     tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], dtype=torch.long).view(len(rows), width)

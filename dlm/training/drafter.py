@@ -1,0 +1,118 @@
+"""A masked diffusion model learns to draft for an autoregressive one (DEER, arXiv 2512.15176, section 3).
+
+First (stage I) an answer of the verifier is cut at a random place and everything behind the cut is masked in part; then
+(stage II) the answer ends at a random place and only its last tokens are masked, the nearest to what is known weighing
+most: what is drafted. The paper's separator between both is left out: it would be an id that the verifier lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from dlm.errors import SettingsError
+from dlm.training.distillation import Answers
+from dlm.training.loop import Loop, Schedule, decisive
+from dlm.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class DrafterTraining(Schedule):
+    """A schedule, and what a step is made of.
+
+    Attributes:
+        refine_from: share of the run at which stage II begins; 1: never, 0: at once.
+        nearest: the most tokens that stage II masks.
+        alpha: in stage II each token weighs so many times what the next one does.
+        batch: answers of a step, per process.
+        rate, weight_decay: of AdamW.
+        lora: rank of an adapter that is trained in place of the weights; None: all weights are.
+        seed: of batches and masks.
+    """
+
+    refine_from: float = 0.5
+    nearest: int = 96
+    alpha: float = 1.01
+    batch: int = 32
+    rate: float = 1e-4
+    weight_decay: float = 0.01
+    lora: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nearest < 1 or self.batch < 1 or self.rate <= 0 or self.alpha <= 0:
+            raise SettingsError(
+                "nearest and batch must be at least 1, rate and alpha above 0, got"
+                f" {self.nearest}, {self.batch}, {self.rate} and {self.alpha}"
+            )
+        if not 0 <= self.refine_from <= 1:
+            raise SettingsError(f"refine_from must be from 0 to 1, got {self.refine_from}")
+
+
+def masks_of(
+    start: Int[Tensor, " B"], end: Int[Tensor, " B"], how: DrafterTraining, refine: bool, noise: torch.Generator
+) -> tuple[Bool[Tensor, "B T"], Float[Tensor, "B T"], Int[Tensor, " B"]]:
+    """Which tokens of each row are masked, what each of them weighs, and where the row ends.
+
+    Args:
+        start, end: where each answer begins and ends.
+        refine: whether it is stage II.
+    """
+    length, share = end - start, torch.rand(len(start), 3, generator=noise, dtype=torch.float64)
+    if refine:
+        stop = start + 1 + (share[:, 0] * length).long()
+        first = stop - 1 - (share[:, 1] * (stop - start).clamp_max(how.nearest)).long()
+    else:
+        stop, first = end, start + (share[:, 0] * length).long()
+    columns, level = torch.arange(int(stop.max())), 1 - share[:, 2:]  # in (0, 1]
+    there = (columns >= first[:, None]) & (columns < stop[:, None])
+    masked = there & (torch.rand(there.shape, generator=noise, dtype=torch.float64) < level)
+    ahead = (stop[:, None] - 1 - columns).double()
+    weight = there / level / there.sum(dim=1, keepdim=True) * (how.alpha**ahead if refine else 1.0)
+    return masked, weight.float(), stop
+
+
+class Drafter(Loop):
+    """Trains a model on the verifier's answers.
+
+    Raises:
+        SettingsError: no answer; a block-diffusion model.
+    """
+
+    every = 10
+
+    def __init__(self, trainee: Trainee, answers: Answers, how: DrafterTraining, checkpoint: Path | None) -> None:
+        self.how, self.trainee, self.model, self.answers = how, trainee, trainee.model, answers
+        if not len(answers):
+            raise SettingsError("there is no answer to learn from")
+        if self.model.description.attention_block:
+            raise SettingsError("a block-diffusion model sees no masks behind an unfinished block: it cannot draft")
+        weights = list(trainee.weights.values())
+        optimiser = torch.optim.AdamW(weights, lr=how.rate, weight_decay=how.weight_decay)
+        told = {"settings": decisive(how), "answers": len(answers), "model": self.model.name}
+        super().__init__(checkpoint, how, trainee.weights, [optimiser], told=told)
+
+    def loss(self, share: float) -> Tensor:
+        """Mean over answers of the weighted cross-entropy, of a batch that depends on the step alone."""
+        noise = torch.Generator().manual_seed((self.how.seed * 1_000_003 + self.progress.step) * 64 + self.rank)
+        lines = torch.randint(len(self.answers), (self.how.batch,), generator=noise)
+        start, end = self.answers.start[lines], self.answers.end[lines]
+        masked, weight, stop = masks_of(start, end, self.how, share >= self.how.refine_from, noise)
+        tokens = self.answers.tokens[lines, : masked.shape[1]]
+        valid, about = torch.arange(masked.shape[1]) < stop[:, None], self.model.description
+        row, position = masked.nonzero(as_tuple=True)
+        backbone, device = self.model.backbone, self.device
+        states = backbone.hidden(tokens.masked_fill(masked, about.mask_id).to(device), None, valid.to(device))
+        logits = backbone.head(states[row.to(device), (position - about.shift).clamp_min(0).to(device)]).float()
+        each = cross_entropy(logits, tokens[masked].to(device), reduction="none")
+        right = (logits.argmax(dim=1) == tokens[masked].to(device)).float()
+        loss = (each * weight[masked].to(device)).sum() / len(lines)
+        self.note(loss=float(loss.detach()), right=float(right.mean()) if len(right) else 1.0)
+        self.progress.tokens += int(valid.sum()) * self.world
+        return loss
