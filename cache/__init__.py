@@ -22,6 +22,7 @@ recap          a few candidates between full steps (ReCAP)
 dsb            a sliding window and what it has just left (DSB)
 surelock       what is not settled; what is stays for good (SureLock)
 d2cache        masks that are nearly settled, and what attention rollout calls important (d2Cache)
+elastic        a window of masks, and from some layer on everything where attention drifts (Elastic-Cache)
 adaptive       ours: vicinity, recent commits, refresh by doubt and by tokens
 ============== ========================================================================================================
 """
@@ -33,6 +34,7 @@ from cache.dkv import DKVPD, DKVDecode, DKVPrefill
 from cache.dllm import DLLM
 from cache.dsb import DSB
 from cache.dual import Dual
+from cache.elastic import Elastic
 from cache.entropy import Entropy
 from cache.free import FreeCache
 from cache.greedy import DKVGreedy, Recap
@@ -48,18 +50,18 @@ from cache.window import Window
 prefix, dual, vicinity = Prefix, Dual, Vicinity
 dkv_decode, dkv_greedy, dkv_prefill, dkv_pd = DKVDecode, DKVGreedy, DKVPrefill, DKVPD
 dllm, freecache, sparse, window, entropy = DLLM, FreeCache, Sparse, Window, Entropy
-recap, d2cache, surelock, dsb = Recap, D2Cache, SureLock, DSB
+recap, d2cache, surelock, dsb, elastic = Recap, D2Cache, SureLock, DSB, Elastic
 
 # fmt: off
 PRESETS = (
     "none", "prefix", "dual", "vicinity", "dkv_decode", "dkv_greedy", "dkv_prefill", "dkv_pd", "dllm", "freecache",
     "sparse", "window", "entropy", "block_causal", "recap", "adaptive", "d2cache",
-    "surelock", "dsb",
+    "surelock", "dsb", "elastic",
 )
 __all__ = [
     "DKVPD", "DLLM", "DSB", "PRESETS", "BlockCausal", "D2Cache", "DKVDecode", "DKVGreedy", "DKVPrefill", "Dual",
-    "Entropy", "FreeCache", "Policy", "PolicyContext", "Prefix", "Recap", "Run", "Sparse", "SubBlocks", "SureLock",
-    "Vicinity", "Window", "adaptive", "block_causal", "d2cache", "dkv_decode", "dkv_greedy", "dkv_pd", "dkv_prefill",
-    "dllm", "dsb", "dual", "entropy", "freecache", "none", "prefix", "recap", "sparse", "surelock", "vicinity",
-    "window",
+    "Elastic", "Entropy", "FreeCache", "Policy", "PolicyContext", "Prefix", "Recap", "Run", "Sparse", "SubBlocks",
+    "SureLock", "Vicinity", "Window", "adaptive", "block_causal", "d2cache", "dkv_decode", "dkv_greedy", "dkv_pd",
+    "dkv_prefill", "dllm", "dsb", "dual", "elastic", "entropy", "freecache", "none", "prefix", "recap", "sparse",
+    "surelock", "vicinity", "window",
 ]

@@ -75,6 +75,8 @@ class Policy(Cache):
         probe, branching = sampler.probe, self.serves_branches and self.block_always_fresh
         if probe is not None and not (branching and (self.schedule_known or not any(probe.follows))):
             return "look-ahead branches of a row cannot share what it keeps; use cache=dual, prefix or dkv_decode"
+        if sampler.guidance_remask:
+            return "its guidance masks other tokens at every step, of which nothing can be kept; use cache=none"
         if sampler.grows:
             return "its blocks grow, which moves what the cache keeps by position; use cache=none"
         if sampler.moves_blocks and self.refreshes_with_blocks:

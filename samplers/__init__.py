@@ -10,7 +10,7 @@ small frozen classes that can be combined at will, beside parts of your own that
 # isort: off
 from samplers.blocks.adaptive import AdaptiveBlocks
 from samplers.blocks.fixed import Aligned, Fixed, Whole, Widening
-from samplers.blocks.growing import GrowingBlocks
+from samplers.blocks.growing import DensityBlocks, GrowingBlocks
 from samplers.blocks.sliding import SlidingBlocks
 from samplers.budgets.ascending import Ascending, AscendingBlocks
 from samplers.budgets.block_steps import BlockSteps
@@ -75,9 +75,9 @@ PRESETS = (
     "sdar", "llada2", "fast_dllm_v2", "overlap", "verified", "unlock",
 )
 __all__ = [
-    "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending",
-    "AscendingBlocks", "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent",
-    "ContextRobust", "Credit", "Dawn", "Dilated", "Dimple", "Earliest", "Editing", "EndBlock", "EndOfText",
+    "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks",
+    "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "ContextRobust",
+    "Credit", "Dawn", "DensityBlocks", "Dilated", "Dimple", "Earliest", "Editing", "EndBlock", "EndOfText",
     "EndRejection", "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "FirstOfBlock", "Fixed",
     "FlooredShares", "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Independence", "InformationGain",
     "Intersect", "JsonSchema", "Klass", "Learn2PD", "LearnedPolicy", "LocalLeap", "Lookahead", "Margin",

@@ -148,12 +148,12 @@ def proposal_table(proposals: list[tuple[int, float]]) -> list[list[float]]:
 
 
 def random_llada(
-    seed: int = 0, dtype: torch.dtype = torch.float64, vocab: int = 40, layers: int = 2
+    seed: int = 0, dtype: torch.dtype = torch.float64, vocab: int = 40, layers: int = 2, kv_heads: int = 2
 ) -> SimpleNamespace:
     """A two-layer LLaDA with random weights, large enough that its distributions are far from uniform."""
     torch.manual_seed(seed)
     config = LLaDAConfig(
-        d_model=32, n_layers=layers, n_heads=4, n_kv_heads=2, mlp_hidden_size=48, vocab_size=vocab,
+        d_model=32, n_layers=layers, n_heads=4, n_kv_heads=kv_heads, mlp_hidden_size=48, vocab_size=vocab,
         embedding_size=vocab, max_sequence_length=256, rope_theta=1000.0, mask_token_id=vocab - 1,
         eos_token_id=vocab - 2, pad_token_id=vocab - 2,
     )  # fmt: skip

@@ -84,7 +84,7 @@ class Canvas:
 
     ``L`` is the width of the widest row of the whole run. Column ``L`` belongs to nobody: unused entries of a
     position list point there, so that gathers and scatters need no branches. Only :meth:`commit`,
-    :meth:`remask`, :meth:`insert`, :meth:`fill` and :meth:`shorten` write tokens.
+    :meth:`remask`, :meth:`insert`, :meth:`withdraw`, :meth:`fill` and :meth:`shorten` write tokens.
 
     Attributes:
         tokens: token ids. ``[B, L+1]``
@@ -92,7 +92,7 @@ class Canvas:
         commit_step: 0-based step of the row at which a position was committed, -1 if it was not. ``[B, L+1]``
         commit_confidence: probability of the committed token at that step, NaN if none. ``[B, L+1]``
         start, end: the generated region ``[start, end)`` of each row; a stop rule may lower the end, a schedule may
-            raise it. ``[B]``
+            move it. ``[B]``
         asked: the end of what was asked for, beyond which no row grows; behind it lies what completes the last
             attention block. ``[B]``
         cut_away: masked positions that a stop rule filled. ``[B]``
@@ -294,6 +294,14 @@ class Canvas:
         self.commit_step = self.commit_step.gather(1, source).masked_fill(fresh, -1)
         self.commit_confidence = self.commit_confidence.gather(1, source).masked_fill(fresh, torch.nan)
         return count
+
+    def withdraw(self, count: Int[Tensor, " B"]) -> None:
+        """Take so many masks off the end of each row, as if they had never been put in; never a token."""
+        last = (self.columns + 1).expand_as(self.masked).masked_fill(self.masked | ~self.live, 0).amax(dim=1)
+        self.end = torch.maximum(self.end - count, last)
+        self.touched()
+        self.tokens = self.tokens.masked_fill(self.writable & ~self.live, self.end_ids[0])
+        self.writable = self.writable & self.live
 
     def remask(self, where: Bool[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
         """Take committed tokens back, of positions that may be written: they are masked again and forget when they were

@@ -25,7 +25,7 @@ class StepEvent:
         chosen: which of ``view.positions`` were committed. ``[B, N]``
         remasked: canvas positions that a reviser took back; None without one. ``[B, W]``
         filled: the id a stop rule filled the rest of the row with, -1 where it did not; None without one. ``[B]``
-        cut: where a stop rule has let the row end, -1 where it did not; None without one. ``[B]``
+        cut: where a stop rule, or a schedule, has let the row end, -1 where it did not; None without one. ``[B]``
         refreshed: slots that a cache recomputed whole.
         recomputed: positions that the forward recomputed; None: every one that could be. ``[B, W]``
         growth: masks that were put in behind the step; all positions are counted with them; None: rows never grow.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -13,6 +14,7 @@ from torch import Tensor
 from dlm.engine.answers import Answers
 from dlm.engine.canvas import Canvas
 from dlm.engine.constraint import ConstraintRun
+from dlm.engine.guidance import sureness, without_doubtful, without_prompt
 from dlm.engine.noise import Purpose, uniform
 from dlm.engine.plan import Branches, BranchPlan, Feed, FeedMemory, ForwardPlan, PackedBranches
 from dlm.engine.proposal import Proposal, Statistic, Vocabulary, divergence, logit_gap, probability, propose, wide
@@ -182,28 +184,31 @@ class Forward:
     def feed(
         self, canvas: Canvas, feed: Feed
     ) -> tuple[tuple[Float[Tensor, "R T D"], ...], Float[Tensor, "R T T"] | None]:
-        """Hidden states of the fed positions; with guidance a second set, from a canvas without its prompt. And the
-        attention, when a part needs it."""
+        """Hidden states of the fed positions, two sets with guidance; and the attention, when a part needs it."""
         tokens, valid, positions, memory = feed.tokens, feed.valid, feed.positions, feed.memory
-        doubled = self.sampler.guidance > 0
-        if doubled:
-            writable = canvas.writable if feed.slots is None else canvas.writable[feed.slots]
-            where = positions if positions is not None else canvas.columns[: tokens.shape[1]].expand_as(tokens)
-            prompt = ~writable.gather(1, where)
-            tokens = torch.cat([tokens, tokens.masked_fill(prompt, canvas.mask_id)])
+        share, doubled = self.sampler.guidance_remask, self.sampler.guidance > 0
+        if doubled and not share:
+            tokens = torch.cat([tokens, without_prompt(canvas, feed)])
             valid = None if valid is None else torch.cat([valid, valid])
             positions = None if positions is None else torch.cat([positions, positions])
             memory = None if memory is None else memory.doubled()
+        hidden, attention = self._call(tokens, positions, valid, memory)
+        if not share:
+            return (tuple(hidden.chunk(2)) if doubled else (hidden,)), attention
+        sure = sureness(self.model, hidden, self._at_once(tokens.device))
+        tokens = without_doubtful(canvas, feed, sure, share, self.shift)
+        return (hidden, self._call(tokens, positions, valid, memory)[0]), None
+
+    def _call(self, tokens: Tensor, positions: Any, valid: Any, memory: Any) -> tuple[Tensor, Tensor | None]:
+        """One call of the model; the attention is that of the first stream."""
         attention = None
         if "attention" in self.needs:
             hidden, attention = self.model.attentive(tokens, positions, valid)
-            attention = attention[: feed.tokens.shape[0]]
-        elif memory is not None:
-            hidden = self.model.hidden(tokens, positions, valid, memory)
+            attention = attention.chunk(2)[0] if self.sampler.guidance else attention
         else:
-            hidden = self.model.hidden(tokens, positions, valid)
+            hidden = self.model.hidden(tokens, positions, valid, *([] if memory is None else [memory]))
         self.hits += [mixture.hit for mixture in self.mixtures if mixture.hit is not None]
-        return (tuple(hidden.chunk(2)) if doubled else (hidden,)), attention
+        return hidden, attention
 
     def experts_hit(self) -> Int[Tensor, ""]:
         """How many experts the calls of this step reached, all layers together."""
@@ -380,9 +385,7 @@ class Forward:
         return self._rows
 
     def _cached_rows(self, logits: Float[Tensor, "R V"]) -> int:
-        if logits.device.type != "cpu":
-            return logits.shape[0]
-        return max(1, _CACHED_ELEMENTS // logits.shape[1])
+        return logits.shape[0] if logits.device.type != "cpu" else max(1, _CACHED_ELEMENTS // logits.shape[1])
 
 
 def rows_at_once(device: torch.device, vocabulary: int) -> int:

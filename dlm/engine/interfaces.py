@@ -153,7 +153,7 @@ class Growth(NamedTuple):
 
     Attributes:
         at: the position before which they come; at the end of the row they are appended. ``[B]``
-        length: how many; never more than the row was admitted with. ``[B]``
+        length: how many, within what the row was admitted with; below 0: masks taken off its end again. ``[B]``
         hold: rows whose step commits nothing, of those that grow by it. ``[B]``
     """
 

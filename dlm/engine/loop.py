@@ -233,7 +233,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         batch.state = state
         settled = self._settle(inputs, outcome)
         end = batch.canvas.end
-        cut = torch.where(end < ends, end, -1) if self.rules.shortens else None
+        cut = torch.where(end < ends, end, -1) if self.rules.shortens or self.rules.grows else None
         return settled, StepEvent(
             tuple(batch.rows), self._shown(outcome), outcome.chosen, outcome.remasked, settled.filled, cut,
             inputs.plan.refreshed, inputs.plan.fed, outcome.growth,

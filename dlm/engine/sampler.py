@@ -57,6 +57,8 @@ class Sampler(metaclass=Checked):
         probe: asks the model about versions of a row beside the row itself (:class:`dlm.speculation.probes.Probe`).
         constraint: what every answer must be (:class:`samplers.Regex`, :class:`samplers.JsonSchema`).
         guidance: classifier-free guidance scale w, logits u + (w + 1)(c - u); 0 is off. Doubles the forwards.
+        guidance_remask: what u is of. 0: of the row without its prompt; above 0: of the row with this share of its
+            committed tokens masked again, those the model is least sure of (:mod:`dlm.engine.guidance`).
 
     Raises:
         SettingsError: a part that is none of its role, or parts that do not go together; with the reason.
@@ -76,10 +78,13 @@ class Sampler(metaclass=Checked):
     probe: Any = None
     constraint: Constraint | None = None
     guidance: float = 0.0
+    guidance_remask: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.guidance < float("inf"):
             raise SettingsError(f"guidance must be 0 (off) or more, got {self.guidance}")
+        if not 0.0 <= self.guidance_remask <= 1.0:
+            raise SettingsError(f"guidance_remask is a share and must be in [0, 1], got {self.guidance_remask}")
         for reason in _refusals(self):
             raise SettingsError(f"sampler {self.name!r}: {reason}")
 
@@ -108,7 +113,7 @@ class Sampler(metaclass=Checked):
 
         if not self.binds:
             return self
-        roles = [f.name for f in fields(self) if f.name not in ("name", "proposer", "guidance")]
+        roles = [f.name for f in fields(self) if f.name not in ("name", "proposer", "guidance", "guidance_remask")]
         return replace(self, **{role: bound(getattr(self, role)) for role in roles})
 
     def within(self, attention_block: int) -> Sampler:
@@ -179,7 +184,7 @@ def _refusals(sampler: Sampler) -> Iterator[str]:
         yield f"probe: {type(sampler.probe).__name__} is no probe: it extends dlm.speculation.probes.Probe"
     for part in sampler.parts.values():
         yield from undeclared(part)
-    for rule in (_budget, _modifiers, _schedule, _reviser, _growth, _constraint):
+    for rule in (_budget, _modifiers, _schedule, _reviser, _growth, _constraint, _guidance):
         yield from rule(sampler)
     reason = None if sampler.probe is None else sampler.probe.clashes(sampler)
     if reason is not None:
@@ -291,6 +296,16 @@ def _constraint(sampler: Sampler) -> Iterator[str]:
         yield f"{type(sampler.selector).__name__} replaces committed tokens, which a constraint took for granted"
     if sampler.grows:
         yield f"a constraint needs rows that do not grow, as they do with {type(sampler.blocks).__name__}"
+
+
+def _guidance(sampler: Sampler) -> Iterator[str]:
+    """What is masked again is known behind the first forward alone."""
+    if not sampler.guidance_remask:
+        return
+    if not sampler.guidance:
+        yield "guidance_remask says what guidance is from: give guidance too"
+    if {"attention", "shadow"} & sampler.needs:
+        yield "guidance_remask takes two forwards, and a part reads the attention or a shadow block of the only one"
 
 
 def _either(classes: Sequence[type]) -> str:

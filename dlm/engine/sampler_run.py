@@ -342,7 +342,7 @@ class SamplerRun:
         assert grown is not None
         growth, state.blocks = grown
         canvas = view.canvas
-        growth = growth._replace(length=torch.minimum(growth.length.clamp_min(0), canvas.asked - canvas.end))
+        growth = growth._replace(length=torch.minimum(growth.length, canvas.asked - canvas.end))
         return chosen & ~(growth.hold & (growth.length > 0))[:, None], growth
 
     def revise(
@@ -376,12 +376,18 @@ class SamplerRun:
         there, and so does their block. Waits for nothing; the host learns of it with the next report."""
         if self._cuts_short is None:
             return view
-        canvas, blocks = view.canvas, view.blocks
+        canvas = view.canvas
         end = self.answers.one(self._cuts_short.new_end, (view, chosen), "int", canvas.end.shape)
         assert end is not None
         canvas.shorten(end if rows is None else torch.where(rows, end, canvas.end))
-        block = blocks.block & (canvas.columns < canvas.end[:, None])
-        # Schedules go on as if the block had been opened with that end.
-        masks = torch.minimum(blocks.block_masks, (canvas.writable & block).sum(dim=1))
-        end = torch.maximum(torch.minimum(blocks.block_end, canvas.end), blocks.block_start)
-        return replace(view, blocks=replace(blocks, block_end=end, block=block, block_masks=masks))
+        return within(view)
+
+
+def within(view: StepView) -> StepView:
+    """The view of rows that have become shorter: so have their blocks."""
+    canvas, blocks = view.canvas, view.blocks
+    block = blocks.block & (canvas.columns < canvas.end[:, None])
+    # Schedules go on as if the block had been opened with that end.
+    masks = torch.minimum(blocks.block_masks, (canvas.writable & block).sum(dim=1))
+    end = torch.maximum(torch.minimum(blocks.block_end, canvas.end), blocks.block_start)
+    return replace(view, blocks=replace(blocks, block_end=end, block=block, block_masks=masks))

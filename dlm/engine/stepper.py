@@ -20,7 +20,7 @@ from dlm.engine.forward import Forward, Seen
 from dlm.engine.interfaces import Growth
 from dlm.engine.plan import ForwardPlan
 from dlm.engine.row import Row
-from dlm.engine.sampler_run import SamplerRun, SamplerState
+from dlm.engine.sampler_run import SamplerRun, SamplerState, within
 from dlm.engine.step import BlockState, StepView
 from dlm.models.backbone import ModelDescription
 
@@ -162,9 +162,11 @@ class PlainStepper(Stepper):
         canvas.commit(view.positions, view.proposal.token, chosen, step, view.proposal.prob)
         remasked = rules.revise(view, chosen, exiting, state)
         if growth is not None:
+            canvas.withdraw(-growth.length.clamp_max(0))
+            growth = growth._replace(length=growth.length.clamp_min(0))
             canvas.insert(growth.at, growth.length)
             behind = (view.positions >= growth.at[:, None]) & view.real
-            view = replace(view, positions=view.positions + behind * growth.length[:, None])
+            view = within(replace(view, positions=view.positions + behind * growth.length[:, None]))
         view = rules.shorten(view, chosen)
         return StepOutcome(view, chosen, inputs.plan.counts, remasked, exiting, forwards, growth=growth)
 

@@ -222,18 +222,27 @@ def attend(
     return out.view(rows, kv, group, fed, width).permute(0, 3, 1, 2, 4).reshape(rows, fed, heads * width)
 
 
-def attention_map(
+def attention_weights(
     q: Float[Tensor, "B T H h"],
     k: Float[Tensor, "B S K h"],
     mask: Bool[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 T S"] | None,
-) -> Float[Tensor, "B T S"]:
-    """The weights :func:`attend` uses, mean over the heads, in at least float32."""
+) -> Float[Tensor, "B H T S"]:
+    """The weights :func:`attend` uses, in at least float32."""
     k = k.repeat_interleave(q.shape[-2] // k.shape[-2], dim=-2)
     scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1) / math.sqrt(q.shape[-1])
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     precise = scores.float() if scores.dtype.itemsize < 4 else scores
-    return precise.softmax(dim=-1).mean(dim=1)
+    return precise.softmax(dim=-1)
+
+
+def attention_map(
+    q: Float[Tensor, "B T H h"],
+    k: Float[Tensor, "B S K h"],
+    mask: Bool[Tensor, "B 1 1 S"] | Bool[Tensor, "B 1 T S"] | None,
+) -> Float[Tensor, "B T S"]:
+    """The mean of :func:`attention_weights` over the heads."""
+    return attention_weights(q, k, mask).mean(dim=1)
 
 
 def _saved_apart(block: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:

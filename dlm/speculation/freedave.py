@@ -79,6 +79,7 @@ class FreeDave(Speculator):
             "look-ahead branches or another probe": sampler.probe is not None,
             "an early exit": sampler.exit is not None,
             "a reviser": sampler.reviser is not None,
+            "guidance_remask": sampler.guidance_remask > 0,
             "a selector that rewrites or cuts rows off": sampler.selector.rewrites
             or offers(sampler.selector, Selector.visible_end),
             "a logit transform with a memory": any(offers(part, Part.init) for part in sampler.transforms),

@@ -57,7 +57,7 @@ class TraceStep:
         remasked: positions a reviser took back.
         filled: the token a stop rule wrote into every position that was still masked, or, with ``cut``, into every
             one that it let the row end before; None if it did not.
-        cut: canvas position at which a stop rule let the row end; None if it did not.
+        cut: canvas position at which a stop rule, or a schedule, let the row end; None if it did not.
         confidence: position -> probability of the proposal, for every eligible position, when it was asked for.
         candidates: position -> the likeliest ``(token, probability)`` pairs, the best first, when they were asked for.
         logits: position -> the logits of these, in the same order, when they were asked for.
@@ -172,19 +172,20 @@ class Trace:
 
     def replay(self) -> Iterator[list[int]]:
         """The canvas before the first step and after each step."""
-        canvas = list(self.canvas)
+        canvas, given = list(self.canvas), list(self.canvas)
         yield list(canvas)
         for step in self.steps:
             if step.grown is not None:
                 at, length = step.grown
-                canvas[at:] = [self.mask_id] * length + canvas[at : len(canvas) - length]
+                for row in (canvas, given):
+                    row[at:] = [self.mask_id] * length + row[at : len(row) - length]
             for position, token in zip(step.positions, step.tokens, strict=True):
                 canvas[position] = token
             for position in step.remasked:
                 canvas[position] = self.mask_id
             if step.filled is not None:
                 # A cut takes committed tokens away too, but none that was given.
-                first, kept = (0, canvas) if step.cut is None else (step.cut, self.canvas)
+                first, kept = (0, canvas) if step.cut is None else (step.cut, given)
                 open_ = (i >= first and token == self.mask_id for i, token in enumerate(kept))
                 canvas = [step.filled if now else token for now, token in zip(open_, canvas, strict=True)]
             yield list(canvas)

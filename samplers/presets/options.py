@@ -32,6 +32,8 @@ class Options(metaclass=Checked):
         temperature: 0 is greedy; above 0 tokens are drawn from softmax(logits / temperature).
         top_p, top_k: truncation of the distribution; null is off.
         guidance: classifier-free guidance scale; 0 is off. Doubles the forwards.
+        guidance_remask: guidance not from the row without its prompt, but from the row with this share of its committed
+            tokens masked again, the least sure ones (A-CFG, arXiv 2505.20199); 0 is off. Needs ``cache=none``.
         precision: dtype of the confidences, ``float32`` or ``float64``.
         ban_end: the end-of-text id is never proposed (LLaDA's ``logits_eos_inf``).
         suppress_end: end tokens are committed last (LLaDA's ``confidence_eos_eot_inf``). ``"reference"``: as the
@@ -50,6 +52,7 @@ class Options(metaclass=Checked):
     top_p: float | None = None
     top_k: int | None = None
     guidance: float = 0.0
+    guidance_remask: float = 0.0
     precision: Literal["float32", "float64"] = "float32"
     ban_end: bool = False
     suppress_end: bool | Literal["reference"] = False
@@ -80,6 +83,7 @@ class Options(metaclass=Checked):
             exit=self.exit or sampler.exit,
             stop=self.stop_rule or sampler.stop,
             guidance=self.guidance,
+            guidance_remask=self.guidance_remask,
             constraint=self.constraint,
         )
 
@@ -99,6 +103,7 @@ class SharedOptions(TypedDict, total=False):
     top_p: float | None
     top_k: int | None
     guidance: float
+    guidance_remask: float
     precision: Literal["float32", "float64"]
     ban_end: bool
     suppress_end: bool | Literal["reference"]

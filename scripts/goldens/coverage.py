@@ -32,6 +32,7 @@ WITHOUT: dict[str, str] = {
     "adaptive": "ours",
     "surelock": "its authors' code was not at hand; a worked example, exact in one layer",
     "dsb": "36 runs of the authors' loop, tests/data/dsb",
+    "elastic": "35 runs of the authors' loop and attention, tests/data/elastic",
     "dkv_pd": "not recorded; exact in one layer, counts in closed form",
 }
 

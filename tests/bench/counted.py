@@ -26,6 +26,7 @@ from tests.test_decoder import FAMILIES, PRESETS, WHOLE, preset
 SETTINGS = LaunchesBenchSettings(prompt=24, new=32)
 LAYERS = 2
 CACHES = ["prefix", "vicinity", "dkv_decode", "dkv_prefill", "dllm", "entropy", "freecache", "adaptive"]
+CACHES += ["d2cache", "surelock", "dsb", "elastic"]
 
 
 def contenders() -> Iterator[tuple[str, Contender]]:

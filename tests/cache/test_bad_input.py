@@ -49,6 +49,8 @@ from tests.doubles import random_llada, table_model
         ("d2cache", {"sigma": 0.0}, "sigma is a width in positions"),
         ("dsb", {"every_tokens": 0}, "every_tokens must be"),
         ("surelock", {"bound": -1.0}, "bound is a divergence in nats"),
+        ("elastic", {"window": 0}, "window must be"),
+        ("elastic", {"gamma": 1.1}, "gamma is a cosine similarity"),
     ],
 )
 def test_settings_out_of_range(name: str, settings: dict[str, Any], message: str) -> None:
@@ -84,11 +86,11 @@ STEADY = ["prefix", "dual", "vicinity", "dkv_decode", "dkv_prefill", "freecache"
 @pytest.mark.parametrize(
     ("sampler", "caches", "message"),
     [
-        (samplers.lopa(), ["dllm", "sparse", "recap", "d2cache", "surelock"], "look-ahead branches"),
+        (samplers.lopa(), ["dllm", "sparse", "recap", "d2cache", "surelock", "elastic"], "look-ahead branches"),
         (samplers.dawn(), [*STEADY, "dllm", "recap"], "attention of the whole row"),
-        (samplers.klass(), ["dllm", "recap", "dkv_greedy", "d2cache"], "would pass for stable"),
+        (samplers.klass(), ["dllm", "recap", "dkv_greedy", "d2cache", "elastic"], "would pass for stable"),
         (samplers.ccd(), ["dllm", "recap"], "would pass for stable"),
-        (samplers.wino(), ["dllm", "sparse", "d2cache"], "shadow block"),
+        (samplers.wino(), ["dllm", "sparse", "d2cache", "elastic"], "shadow block"),
     ],
 )
 def test_pairs_that_are_refused(sampler: Any, caches: list[str], message: str) -> None:

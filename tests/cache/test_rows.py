@@ -26,6 +26,7 @@ POLICIES |= {
     "d2cache": cache.d2cache(masks=3, gap=2),
     "surelock": cache.surelock(bound=0.05),
     "dsb": cache.dsb(before=2, every_tokens=5),
+    "elastic": cache.elastic(window=4),
 }
 POLICIES |= {"dual_every": cache.dual(3), "dkv_reference": cache.dkv_decode(4, "reference")}
 
@@ -52,6 +53,7 @@ def test_neighbours_order_and_compaction_change_nothing(name: str, family: str) 
 
 EXACT = {name: policy for name, policy in POLICIES.items() if name not in ("sparse", "window", "dkv_greedy", "recap")}
 EXACT |= {"sparse": cache.sparse(1.0), "window": cache.window(ahead=20), "d2cache": cache.d2cache()}
+EXACT |= {"elastic": cache.elastic(window=64)}
 
 
 @pytest.mark.parametrize("name", EXACT)

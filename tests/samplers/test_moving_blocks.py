@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -112,6 +114,7 @@ def test_several_blocks_may_be_open_at_once(name: str) -> None:
 BLOCKS = {
     "sliding": samplers.SlidingBlocks(3), "narrow": samplers.SlidingBlocks(3, 5),
     "growing": samplers.GrowingBlocks(3, 3, 2, 2, 0.3, 0.6, 0.9), "every other": EveryOther(),
+    "density": samplers.DensityBlocks(3, 3, 1, 0.05, 0.2),
 }  # fmt: skip
 
 
@@ -213,6 +216,64 @@ def test_a_growing_row_is_the_published_one(family: str, prompt: list[int], **ho
     assert answer.counts.canvas_tokens_per_forward == pytest.approx(len(tokens) / forwards)
 
 
+def naive_density(model: Any, prompt: list[int], most: int, how: samplers.DensityBlocks, threshold: float) -> list[Any]:
+    """rho-EOS with Python lists: fill, then append masks or take them off by the share of those left that end."""
+    start, length, forwards, sizes = len(prompt), how.length or 32, 0, []
+    canvas = prompt + [MASK] * min(how.initial, most)
+    while MASK in canvas:
+        sizes.append(len(canvas) - start)
+        tokens, probs = answers_of(model, canvas)
+        forwards += 1
+        first = start + (canvas.index(MASK) - start) // length * length
+        window = [p for p in range(first, min(first + length, len(canvas))) if canvas[p] == MASK]
+        commit(canvas, window, tokens, probs, threshold)
+        left = [p for p in range(start, len(canvas)) if canvas[p] == MASK]
+        if left:
+            density = Fraction(sum(tokens[p] == END for p in left), len(left))
+            below, above = Fraction(str(how.low)) - density, density - Fraction(str(how.high))
+            count = how.step_size * 2 ** (min(math.ceil(10 * max(below, above)), 4) - 1)
+            if below > 0:
+                canvas += [MASK] * min(int(count), start + most - len(canvas))
+            elif above > 0:
+                while count and canvas[-1] == MASK:
+                    canvas.pop()
+                    count -= 1
+    return [canvas[start:], forwards, sizes]
+
+
+@pytest.mark.parametrize("family", MODELS)
+@settings(max_examples=40)
+@given(
+    prompt=PROMPTS, initial=st.integers(1, 12), length=st.integers(1, 5), step=st.integers(1, 3),
+    bounds=st.sampled_from([(0.0, 0.0), (0.0, 0.1), (0.1, 0.3), (0.4, 0.6), (0.05, 1.0)]),
+)  # fmt: skip
+def test_a_row_goes_with_the_density_of_its_ends(family: str, prompt: list[int], bounds: Any, **how: Any) -> None:
+    blocks = samplers.DensityBlocks(how["initial"], how["length"], how["step"], *bounds)
+    sampler = samplers.threshold(0.1, blocks=blocks, precision="float64")
+    (answer,) = dlm.generate(MODELS[family], [prompt], sampler=sampler, max_new_tokens=14)
+    tokens, forwards, sizes = naive_density(MODELS[family], prompt, 14, blocks, 0.1)
+    assert answer.tokens == tokens + [END] * (14 - len(tokens))
+    assert (answer.counts.forwards, answer.stop) == (forwards, "filled")
+    assert answer.counts.token_forwards == sum(sizes) + len(prompt) * forwards
+    assert answer.counts.canvas_tokens_per_forward == pytest.approx(len(tokens) / forwards)
+
+
+def test_a_row_shrinks_by_the_tenths_that_too_many_masks_end() -> None:
+    """Six positions, of which the last four end: of the five masks that the first step leaves 0.8 do, two tenths too
+    many, so two are taken off; then all of two, and nothing is left. Where none ends, four tenths are missing."""
+    blocks = samplers.DensityBlocks(initial=6, step_size=1)
+    table = [[0.05, 0.95 - 0.01 * i, 0.0] for i in range(2)] + [[0.9 - 0.01 * i, 0.1, 0.0] for i in range(6)]
+    sampler = samplers.topk(blocks=blocks)
+    (answer,) = dlm.generate(table_model(table), [[1]], sampler=sampler, max_new_tokens=8, record="order")
+    assert answer.trace is not None
+    assert [(step.cut, step.grown) for step in answer.trace.steps] == [(5, None), (3, None)]
+    assert (answer.tokens, answer.counts.token_forwards) == ([1, 1, *[0] * 6], 7 + 5)
+    (answer,) = dlm.generate(table_model([table[0]] * 12), [[1]], sampler=sampler, max_new_tokens=12, record="order")
+    assert answer.trace is not None
+    assert [step.grown for step in answer.trace.steps][:2] == [(7, 6), None]
+    assert answer.tokens == [1] * 12
+
+
 def test_a_row_grows_where_it_is_unsure_and_not_beyond_its_bound() -> None:
     """No end of text anywhere: the first length goes to its bound in steps of two, and the row is filled."""
     table = [[1 / 3 + 0.01 * i, *[(2 / 3 - 0.01 * i) / 2] * 2] for i in range(8)]
@@ -263,6 +324,8 @@ def test_what_moves_with_a_growing_row_is_refused() -> None:
         (samplers.SlidingBlocks, {"length": 8, "widest": 4}, "less than the length"),
         (samplers.GrowingBlocks, {"step_size": 0}, "at least 1"),
         (samplers.GrowingBlocks, {"unsure": 1.5}, "a probability"),
+        (samplers.DensityBlocks, {"low": 0.7}, "blocks.low <= blocks.high"),
+        (samplers.DensityBlocks, {"initial": 0}, "at least 1"),
     ],
 )
 def test_bad_settings_are_refused(part: Any, wrong: dict[str, Any], message: str) -> None:

@@ -514,7 +514,7 @@ def test_samplers_whose_step_needs_more_than_its_state(name: str) -> None:
         run(FAMILIES["llada"], preset(name), None, 4)
 
 
-@pytest.mark.parametrize("name", ["dllm", "sparse", "entropy", "adaptive", "recap", "d2cache", "surelock"])
+@pytest.mark.parametrize("name", ["dllm", "sparse", "entropy", "adaptive", "recap", "d2cache", "surelock", "elastic"])
 def test_caches_whose_steps_depend_on_answers(name: str) -> None:
     with pytest.raises(SettingsError, match="depends on the answers to the step before, which drafts only guess; use"):
         run(FAMILIES["llada"], samplers.topk(), getattr(cache, name)(), 4)

@@ -328,6 +328,8 @@ class HarnessModel(LM):
         settings = self.likelihood
         if kind == "loglikelihood_rolling":  # nobody asks whether a whole text is the model's own
             settings = Likelihood(settings.mc_num, False, settings.compat, settings.stratum)
+        if self.sampler.guidance_remask:
+            raise SettingsError("a likelihood has no committed tokens to mask again: leave guidance_remask out")
         estimator = Estimator(self.model, settings, self.seed, self.batch_size, self.sampler.guidance)
         unique = list({one.key: one for one in asked}.values())
         pairs = {one.key: [self._pair(one, *piece) for piece in tokens(one)] for one in unique}
