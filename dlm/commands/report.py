@@ -30,7 +30,7 @@ usage: dlm report DIR [DIR ...] [key=value ...]
                                   settings.csv, methods.csv, oracle.csv, tasks.csv, and pictures (PNG, SVG and the CSV
                                   behind each)
   pictures=true                   false: none; they need matplotlib (pip install 'dlm[plot]')
-  format=table                    what is printed: table, csv (a line per point), markdown or json
+  format=table                    what is printed: table, csv (a line per point), markdown, json, or latex (booktabs)
   pbx=[70,75,80,90]               PBx: the largest tokens per forward at a mean score of x percent
   rule=ours                       upstream: PBx as the published leaderboard has it: canvas tokens, and only adaptive
                                   methods are interpolated
@@ -95,7 +95,7 @@ def _options(config: Any) -> Options:
     """What is computed, and how it is printed, checked."""
     from dlm.report.summary import Options
 
-    check_choice("format", config.format, ("table", "csv", "markdown", "json"))
+    check_choice("format", config.format, ("table", "csv", "markdown", "json", "latex"))
     if config.rule not in ("ours", "upstream"):
         raise SettingsError(f"rule must be ours or upstream, got {config.rule!r}")
     x = _numbers("pbx", config.pbx, "a list of percentages, as pbx=[70,80]")
@@ -127,6 +127,10 @@ def _print(summary: Summary, pairs: Sequence[PairLine], how: str) -> None:
         print(tables.as_json(summary, pairs), end="")
     elif how == "markdown":
         print(tables.markdown(tables.sheets_of(summary, pairs)), end="")
+    elif how == "latex":
+        from dlm.report.latex import latex
+
+        print(latex(summary), end="")
     else:
         console = Console(file=sys.stdout)
         if not console.is_terminal:

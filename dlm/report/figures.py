@@ -87,6 +87,7 @@ class Row:
     errors: str  # ``name=count`` of the error types, most frequent first
     parts: str  # ``name=mean`` of further scores
     parameters: str  # everything that was swept in the method, ``key=value``
+    questions_hash: str  # the same wherever the same questions were answered
     # folder, hash: where the point is
     folder: str
     hash: str
@@ -141,7 +142,8 @@ def _figures(result: Result, place: Place, columns: Columns, compared: bool, ord
         kendall_canvas=_mean(whole.kendall), spearman_canvas=_mean(whole.spearman),
         accepted_drafts=_mean(columns["accepted_drafts"]), positions_cut=_mean(columns["positions_cut"]),
         errors=_listed(dict(columns.errors.most_common())), parts=_listed(columns.parts),
-        parameters=_listed(place.values), folder=str(result.folder), hash=result.point.hash,
+        parameters=_listed(place.values), questions_hash=columns.fingerprint, folder=str(result.folder),
+        hash=result.point.hash,
     )  # fmt: skip
     per_step = together.mean(axis=0) if len(together) else np.zeros(0)
     return Figures(result, place, row, interval, per_step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import log2
+from math import exp, log2
 from typing import Literal
 
 Rule = Literal["ours", "upstream"]
@@ -67,6 +67,25 @@ def area(curve: Curve, low: float, high: float) -> float:
     ends = [(min(low, points[0][0]), points[0][1]), *points]
     pieces = (_piece(left, right, low, high) for left, right in pairwise(ends))
     return sum(pieces) / (log2(high) - log2(low))
+
+
+def aup(curve: Curve, best: float, alpha: float = 3.0, tolerance: float = 5.0) -> float:
+    """Accuracy under parallelism (d3LLM, its aup_utils.py): the area under score x W(score) over tokens per forward,
+    W(y) = min(1, exp(-alpha (1 - y / best))), left of the slowest point its score alone.
+
+    Args:
+        curve: scores in percent.
+        best: the highest score of any method.
+        tolerance: points that are so many percent below the slowest one are left out. (The published code refuses a
+            curve whose fastest point is one.)
+    """
+    points = sorted((speed, score) for speed, score in curve if speed > 0)
+    points = [(speed, score) for speed, score in points if score >= points[0][1] - tolerance]
+    if not points or best <= 0:
+        return 0.0
+    weighed = [(speed, score * min(1.0, exp(-alpha * (1 - score / best)))) for speed, score in points]
+    pieces = ((fast - slow) * (left + right) / 2 for (slow, left), (fast, right) in pairwise(weighed))
+    return points[0][0] * points[0][1] + sum(pieces)
 
 
 def _piece(left: tuple[float, float], right: tuple[float, float], low: float, high: float) -> float:

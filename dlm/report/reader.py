@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,7 @@ class Columns:
     commit_step: NDArray[np.int32]
     errors: Counter[str]  # how many samples have each error type
     parts: dict[str, float]  # mean of each further score
+    ids: dict[tuple[str, str], int] = field(repr=False)  # the number of each (task, instance_id) of the store
 
     def __len__(self) -> int:
         return len(self.seed)
@@ -52,6 +54,13 @@ class Columns:
     def keys(self) -> Ints:
         """[N] one number per question and seed, the same in all points of one store."""
         return self.instance * (1 << 24) + self.seed_place
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the questions that were answered; the same wherever they are the same."""
+        here = set(self.instance.tolist())
+        named = sorted(f"{task} {name}" for (task, name), number in self.ids.items() if number in here)
+        return hashlib.sha256("\n".join(named).encode()).hexdigest()[:12]
 
     def __getitem__(self, name: str) -> Floats:
         return self.numbers[name]
@@ -300,4 +309,5 @@ def _columns(rows: list[dict[str, Any]], store: LoadedStore) -> Columns:
         commit_step=np.array(steps, dtype=np.int32).reshape(len(rows), width),
         errors=Counter(error for row in rows if (error := row.get("error_type")) is not None),
         parts={name: float(np.mean(values)) for name, values in sorted(parts.items())},
+        ids=questions,
     )

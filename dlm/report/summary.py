@@ -67,6 +67,7 @@ class Standing:
     best_speed: float  # tokens per forward there
     area: float  # mean score over log2 tokens per forward in the report's range; NaN where that is a single speed
     pbx: dict[float, tuple[float, ...]]  # per x the measured and the interpolated value, or the published rule's alone
+    aup: float = NAN  # accuracy under parallelism, of all methods' best score
     # oracle_score, oracle_speed: the best setting picked for every sample; means over tasks
     oracle_score: float = NAN
     oracle_speed: float = NAN
@@ -165,10 +166,11 @@ def summary_of(figures: Sequence[Figures], options: Options) -> Summary:
     bests = best_per_sample_of(figures)
     speeds = [speed for m in means if (speed := _speed(m, options)) > 0]
     ends = options.low or min(speeds, default=1.0), options.high or max(speeds, default=1.0)
+    top = max((m.score for m in means if m.complete), default=0.0)
     standings = []
     for name in dict.fromkeys(m.method for m in means):
         own, theirs = [m for m in means if m.method == name], [o for o in bests if o.method == name]
-        standings.append(_standing(own, theirs, tasks, options, ends))
+        standings.append(_standing(own, theirs, tasks, options, ends, top))
     standings.sort(key=lambda s: (-_or(s.area, -1.0), -_or(s.best, -1.0), s.method))
     lengths = lengths_of(figures)
     at = options.at or _usual_speed(figures)
@@ -220,6 +222,7 @@ def _standing(
     tasks: Sequence[str],
     options: Options,
     ends: tuple[float, float],
+    top: float,
 ) -> Standing:
     whole = [m for m in means if m.complete]
     # Rounded: the mean of three scores of 0.7 may be a hair below 0.7, and is no less than 70 %.
@@ -237,6 +240,7 @@ def _standing(
         means[0].method, means[0].kind, len(means), len(whole),
         best.score if best else NAN, best.tokens_per_forward if best else NAN,
         pbx.area(curve, *ends) / 100 if whole and ends[0] < ends[1] else NAN, values if whole else {},
+        pbx.aup(curve, 100 * top) if whole else NAN,
         fmean(o.score for o in bests) if covered else NAN,
         fmean(o.tokens_per_forward for o in bests) if covered else NAN,
     )  # fmt: skip

@@ -118,19 +118,19 @@ def _methods(summary: Summary) -> Sheet:
     upstream = summary.options.rule == "upstream"
     kinds = ("",) if upstream else (" measured", " between")
     heads = (
-        "method", "kind", "settings", "best score %", "at tokens / forward", "area %",
+        "method", "kind", "settings", "best score %", "at tokens / forward", "area %", "AUP",
         *(f"PB{x:g}{kind}" for x in summary.options.x for kind in kinds), "oracle score %", "oracle tokens / forward",
     )  # fmt: skip
     rows = []
     for s in summary.standings:
         pbx = [number(v) for x in summary.options.x for v in s.pbx.get(x, (float("nan"),) * len(kinds))]
         rows.append((s.method, s.kind, f"{s.complete}/{s.settings}", share(s.best), number(s.best_speed),
-                     share(s.area), *pbx, share(s.oracle_score), number(s.oracle_speed)))  # fmt: skip
+                     share(s.area), number(s.aup, 1), *pbx, share(s.oracle_score), number(s.oracle_speed)))  # fmt: skip
     low, high = summary.range
     speed = "canvas tokens per forward" if upstream else "tokens per forward"
     note = (
         f"area: mean score over log2 of {speed} from {low:.3g} to {high:.3g}; PBx: largest {speed} at a mean score of"
-        " x % or more, 0 where it is never reached"
+        " x % or more, 0 where it is never reached; AUP: accuracy under parallelism (d3LLM)"
     )
     return Sheet("methods", heads, rows, 2, note + (" (published rule)" if upstream else ""))
 

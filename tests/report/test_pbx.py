@@ -65,3 +65,13 @@ def test_score_at_a_speed() -> None:
     assert pbx.score_at(FALLING, 2**0.5) == pytest.approx(85)
     assert pbx.score_at(FALLING, 0.9) is None
     assert pbx.score_at(FALLING, 9) is None
+
+
+def test_accuracy_under_parallelism_by_hand() -> None:
+    """W(78) = exp(-3/40), W(76) = exp(-6/40); 74 is more than 5 below the slowest point's 80."""
+    curve = [(4.0, 76.0), (1.0, 80.0), (2.0, 78.0), (8.0, 74.0)]
+    by_hand = 80 + (78 * 0.927743 + 80) / 2 + 2 * (76 * 0.860708 + 78 * 0.927743) / 2
+    assert pbx.aup(curve, 80) == pytest.approx(by_hand, abs=1e-3)
+    assert pbx.aup([(2.0, 50.0)], 80) == 100  # a single point is not weighed
+    assert pbx.aup(curve, 100) < pbx.aup(curve, 80)
+    assert pbx.aup([], 80) == pbx.aup([(1.0, 0.0)], 0.0) == 0

@@ -46,6 +46,22 @@ def test_files_without_pictures(store: Path, capsys: pytest.CaptureFixture[str])
     assert "PB70" in shown
 
 
+def test_tables_for_papers(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([str(store), "pictures=false", "format=latex"]) == 0
+    text = capsys.readouterr().out
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\bottomrule") == 2
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") for line in lines[:7]} == {5} and {line.count("&") for line in lines[7:]} == {8}
+    best = [line for line in lines if r"\textbf" in line]
+    assert len(best) == 1 and "$^{*}$" not in best[0]  # nothing differs from the best but others
+    assert sum("$^{*}$" in line for line in lines) >= 1
+    assert r"waiting\_line/copy 10 (\texttt{" in text
+    plain = re.sub(r"\$[^$]*\$", "", "\n".join(line for line in text.splitlines() if not line.startswith("%")))
+    assert not re.search(r"(?<!\\)[_%#]", plain)
+    point = rows(store / "report" / "points.csv")
+    assert len({p["questions_hash"] for p in point}) == 2  # one of each task, whatever the setting
+
+
 def test_pictures_and_page(store: Path) -> None:
     assert run([f"dir={store}", "out=" + str(store.parent / "out")]) == 0
     out = store.parent / "out"
