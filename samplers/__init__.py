@@ -30,8 +30,8 @@ from samplers.presets.budgeted import (
     eoser, eoser_ass, margin, pc, profiled, random, topk,
 )
 from samplers.presets.confident import (
-    adablock, credit, dawn, dimple, eb, entropy_threshold, factor, frechet, klass, localleap, lopa, overlap, slowfast,
-    threshold, verified,
+    adablock, credit, dawn, dcd, dimple, eb, entropy_threshold, factor, frechet, klass, localleap, lopa, overlap,
+    slowfast, threshold, verified,
 )
 from samplers.presets.learn2pd import learn2pd, oracle, policy
 from samplers.presets.options import Options
@@ -70,25 +70,25 @@ PRESETS = (
     "topk", "margin", "entropy", "random", "dream_origin", "dream_maskgit_plus", "dream_margin", "dream_entropy",
     "threshold", "factor", "frechet", "entropy_threshold", "dimple", "prophet", "sched", "credit", "localleap",
     "adablock", "eb", "klass", "ccd", "ccd_ds", "eoser", "ass", "eoser_ass", "wino", "hierarchy", "hierarchy_remask",
-    "slowfast", "pc", "certainty_prior", "saber", "remdm", "rcr", "dawn", "lopa", "learn2pd", "policy",
+    "slowfast", "pc", "dcd", "certainty_prior", "saber", "remdm", "rcr", "dawn", "lopa", "learn2pd", "policy",
     "dus", "punt", "info_gain", "core", "soar", "profiled",
     "sdar", "llada2", "fast_dllm_v2", "overlap", "verified", "unlock",
 )
 __all__ = [
-    "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending",
-    "AscendingBlocks", "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent",
-    "ContextRobust", "Credit", "Dawn", "Dilated", "Dimple", "Earliest", "Editing", "EndBlock", "EndOfText",
-    "EndRejection", "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "FirstOfBlock", "Fixed",
-    "FlooredShares", "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Independence", "InformationGain",
-    "Intersect", "JsonSchema", "Klass", "Learn2PD", "LearnedPolicy", "LocalLeap", "Lookahead", "Margin",
-    "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound",
-    "PositionBeam", "Probability", "ProfiledSteps", "Random", "Regex", "RemaskDoubtful", "RemaskLowest",
-    "RemaskOvertaken", "RemaskingLoop", "RunningConfidence", "SlidingBlocks", "SlowFast", "Smooth", "Stages",
-    "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union", "Unlocking", "VerifiedDrafts", "Whole",
-    "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "core", "credit", "dawn", "dimple",
-    "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "dus", "eb", "entropy", "entropy_threshold",
-    "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask", "info_gain", "klass",
-    "learn2pd", "llada2", "localleap", "lopa", "margin", "oracle", "overlap", "pc", "policy", "profiled", "prophet",
-    "punt", "random", "rcr", "remdm", "saber", "sched", "sdar", "slowfast", "soar", "threshold", "topk", "unlock",
-    "verified", "wino",
+    "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks",
+    "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "ContextRobust",
+    "Credit", "Dawn", "Dilated", "Dimple", "Earliest", "Editing", "EndBlock", "EndOfText", "EndRejection",
+    "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "FirstOfBlock", "Fixed", "FlooredShares",
+    "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Independence", "InformationGain", "Intersect",
+    "JsonSchema", "Klass", "Learn2PD", "LearnedPolicy", "LocalLeap", "Lookahead", "Margin", "MeanThreshold",
+    "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound", "PositionBeam",
+    "Probability", "ProfiledSteps", "Random", "Regex", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken",
+    "RemaskingLoop", "RunningConfidence", "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold",
+    "TimeGrid", "TopK", "Uniform", "Union", "Unlocking", "VerifiedDrafts", "Whole", "WideIn", "Widening", "adablock",
+    "ass", "ccd", "ccd_ds", "certainty_prior", "core", "credit", "dawn", "dcd", "dimple", "dream_entropy",
+    "dream_margin", "dream_maskgit_plus", "dream_origin", "dus", "eb", "entropy", "entropy_threshold", "eoser",
+    "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask", "info_gain", "klass", "learn2pd",
+    "llada2", "localleap", "lopa", "margin", "oracle", "overlap", "pc", "policy", "profiled", "prophet", "punt",
+    "random", "rcr", "remdm", "saber", "sched", "sdar", "slowfast", "soar", "threshold", "topk", "unlock", "verified",
+    "wino",
 ]

@@ -42,6 +42,17 @@ def _dawn(case: Case, s: Settings) -> Plan:
     return Plan(sampler, new, block, faults=(Fault(("prompt overwritten",), published),))
 
 
+def _dcd(case: Case, s: Settings) -> Plan:
+    """shuyingte/DCD decode_algorithm.py ``window_bidirectional_decode`` with a sliding window and no cache."""
+    s.only("cache_type", "none")
+    s.only("decode_algo", "threshold")
+    s.get("eos_id")
+    size, new = s.get("initial_window_length"), s.get("generate_length")
+    widest = s.get("max_window_length")
+    sampler = samplers.dcd(s.get("decode_param"), length=size, widest=widest, precision="float64")
+    return Plan(sampler, new, size, dtype="float64", breaks=("fills the tail",))
+
+
 def _dimple(case: Case, s: Settings) -> Sampler:
     """yu-rp/Dimple generation_utils.py, ``decoding_pipeline="dim"``."""
     return samplers.dimple(s.get("alg_p_threshold"), steps=s.get("steps"), eps=s.get("eps"))
@@ -160,6 +171,7 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("credit_paper", _plain(_credit)),
     ("dawn", _dawn),
     ("dawn_union", _dawn),
+    ("dcd", _dcd),
     ("dimple", _plain(_dimple)),
     ("eb_pc", _plain(_entropy_bound)),
     ("frechet", _plain(_frechet)),

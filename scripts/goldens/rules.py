@@ -179,6 +179,11 @@ RULES: dict[str, str] = {
         "than Saber's top-k wants and it goes beyond them, or a step limit leaves masks. Up to that call every canvas "
         "is equal."
     ),
+    "tail filled": (
+        "Once an end of text is committed, DCD fills everything behind it, committed or not, with that id, and goes on "
+        "before it. Up to there, the call included, every canvas is equal. Ours goes on behind it too, or "
+        "(stop_at_end=decoded) takes the tail away."
+    ),
     "prompt overwritten": (
         "The reference writes into the prompt. DAWN's greedy loop goes on when no node is left and takes position 0 "
         '(and joins two conditions by "and" where its text suggests "or"): with both faults put in our run equals the '

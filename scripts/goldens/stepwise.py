@@ -59,10 +59,26 @@ def _explained(case: Case, plan: Plan, ours: Canvases, theirs: Canvases) -> Verd
     moved = [after for before, after in pairwise(start + theirs) if before != after]
     if ours == moved and len(moved) < len(theirs):
         return Verdict("explained", ("calls without a commit",))
+    if "fills the tail" in plan.breaks and _tail_filled(case, ours, theirs):
+        return Verdict("explained", ("tail filled",))
     broken = _law_broken(case, plan, theirs)
     if broken is not None and ours[:broken] == theirs[:broken]:
         return Verdict("explained", ("law broken",))
     return None
+
+
+def _tail_filled(case: Case, ours: Canvases, theirs: Canvases) -> bool:
+    """Whether all is equal up to the first end of text with something masked behind it, which the reference fills with
+    that id at once, and ours goes on to decode."""
+    before, end = [case.mask_id] * len(theirs[0]), case.settings.get("eos_id")
+    for own, after in zip(ours, theirs, strict=False):
+        behind = after.index(end) + 1 if end in after else len(after)
+        if case.mask_id in before[behind:]:
+            return own[:behind] == after[:behind]
+        if own != after:
+            return False
+        before = after
+    return False
 
 
 def _law_broken(case: Case, plan: Plan, theirs: Canvases) -> int | None:
