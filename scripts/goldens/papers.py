@@ -32,6 +32,23 @@ def _credit(case: Case, s: Settings) -> Sampler:
     return samplers.credit(s.get("threshold"), variant=s.get("variant"), **_blocks(s))
 
 
+def _daedal(case: Case, s: Settings) -> Plan:
+    """Li-Jinsong/DAEDAL models/LLaDA_DAEDAL.py ``generate`` as first released, for one row."""
+    most, length = s.get("max_gen_length"), s.get("block_length")
+    s.only("eos_token_id", 510)
+    blocks = samplers.GrowingBlocks(
+        initial=s.get("initial_gen_length"),
+        length=length,
+        step_size=s.get("expansion_factor"),
+        window=s.get("eos_check_tokens"),
+        enough=s.get("eos_confidence_threshold"),
+        certain=s.get("expand_eos_confidence_threshold"),
+        unsure=s.get("low_conf_threshold"),
+    )
+    sampler = samplers.threshold(s.get("high_conf_threshold"), blocks=blocks, precision="float64")
+    return Plan(sampler, most, length, dtype="float64", breaks=("drops at the bound",))
+
+
 def _dawn(case: Case, s: Settings) -> Plan:
     """lizhuo-luo/DAWN llada/generate.py with ``dawn=True``."""
     levels = {"induced": s.get("tau_induce"), "low": s.get("tau_low"), "edge": s.get("tau_edge")}
@@ -169,6 +186,7 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("ccd", _plain(_ccd)),
     ("ccd_ds", _plain(_ccd, "rewrites", "leaves masks")),
     ("credit_paper", _plain(_credit)),
+    ("daedal", _daedal),
     ("dawn", _dawn),
     ("dawn_union", _dawn),
     ("dcd", _dcd),

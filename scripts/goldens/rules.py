@@ -170,14 +170,15 @@ RULES: dict[str, str] = {
     ),
     "calls without a commit": (
         "The record shows the canvas after every call, and some calls leave it as it was: Slow-Fast goes on exploring "
-        "and filling a block that is full, dInfer's vicinity refresh is always followed by a forward of the window. "
+        "and filling a block that is full, dInfer's vicinity refresh is always followed by a forward of the window, "
+        "DAEDAL makes one more forward when the first length is settled. "
         "With those calls taken out the canvases are equal, one by one. Ours makes no such call."
     ),
     "law broken": (
         "The record breaks a rule that ours keeps, in a way its code is known for: a committed token becomes another "
         "one or a mask although the sampler takes nothing back (KLASS's fallback, CCD-DS), fewer masks are in reach "
-        "than Saber's top-k wants and it goes beyond them, or a step limit leaves masks. Up to that call every canvas "
-        "is equal."
+        "than Saber's top-k wants and it goes beyond them, DAEDAL's row grows by more than there is room for and loses "
+        "what stood at its end, or a step limit leaves masks. Up to that call every canvas is equal."
     ),
     "tail filled": (
         "Once an end of text is committed, DCD fills everything behind it, committed or not, with that id, and goes on "

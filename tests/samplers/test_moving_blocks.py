@@ -165,8 +165,8 @@ def test_caches_under_a_sliding_window(name: str) -> None:
 
 
 def naive_growing(model: Any, prompt: list[int], most: int, how: samplers.GrowingBlocks, threshold: float) -> list[Any]:
-    """DAEDAL with Python lists, after its published loop; ours saves the forward that would only repeat the last one
-    where a row is at its bound."""
+    """DAEDAL with Python lists, after its published loop; ours saves the forward that would only repeat the one
+    at which the first length is settled, and keeps what stands in a row that has come to its bound."""
     start, length, settled, forwards = len(prompt), how.length or 32, False, 0
     canvas = prompt + [MASK] * min(how.initial, most)
     while MASK in canvas:
@@ -174,21 +174,15 @@ def naive_growing(model: Any, prompt: list[int], most: int, how: samplers.Growin
         forwards += 1
         right = [p for p in reversed(range(start, len(canvas))) if tokens[p] == END][: how.window]
         ends, room = sum(probs[p] for p in right) / how.window, start + most - len(canvas)
-        if not settled:
-            short = ends < how.enough and room > 0
-            settled = not short
-            more = min(how.step_size if short else how.window // 2, room)
-            canvas += [MASK] * more
-            if more:
-                continue
-            grows = False
-        else:
-            grows = True
+        if not settled and ends < how.enough and room > 0:
+            canvas += [MASK] * min(how.step_size, room)
+            continue
+        settled = True
         first = start + (canvas.index(MASK) - start) // length * length
         window = [p for p in range(first, min(first + length, len(canvas))) if canvas[p] == MASK]
         sure = commit(canvas, window, tokens, probs, threshold)
         doubted = [p for p in window if p not in sure and probs[p] < how.unsure]
-        if doubted and grows and ends < how.certain:
+        if doubted and ends < how.certain:
             worst = min(doubted, key=lambda p: (probs[p], p))
             canvas[worst:worst] = [MASK] * min(how.step_size - 1, room)
     return [canvas[start:], forwards]
