@@ -50,13 +50,15 @@ def _daedal(case: Case, s: Settings) -> Plan:
 
 
 def _dawn(case: Case, s: Settings) -> Plan:
-    """lizhuo-luo/DAWN llada/generate.py with ``dawn=True``."""
-    levels = {"induced": s.get("tau_induce"), "low": s.get("tau_low"), "edge": s.get("tau_edge")}
+    """lizhuo-luo/DAWN llada/generate.py with ``dawn=True``, and for Dream generation_utils.py ``_sample_block``."""
+    low = s.get("tau_low", s.get("conf_threshold"))
+    levels = {"induced": s.get("tau_induce"), "low": low, "edge": s.get("tau_edge")}
     levels["sink"] = s.get("tau_sink")
     new, block = s.layout()
     sampler = samplers.dawn(**levels, precision="float64", **_blocks(s))
     published = replace(sampler, selector=PublishedDawn(**levels))
-    return Plan(sampler, new, block, faults=(Fault(("prompt overwritten",), published),))
+    dtype: Any = "float64" if case.method == "dawn_dream" else "float32"
+    return Plan(sampler, new, block, faults=(Fault(("prompt overwritten",), published),), dtype=dtype)
 
 
 def _dcd(case: Case, s: Settings) -> Plan:
@@ -188,6 +190,7 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("credit_paper", _plain(_credit)),
     ("daedal", _daedal),
     ("dawn", _dawn),
+    ("dawn_dream", _dawn),
     ("dawn_union", _dawn),
     ("dcd", _dcd),
     ("dimple", _plain(_dimple)),
