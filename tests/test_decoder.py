@@ -55,6 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "slowfast": {"explore": 2, "low": 0.2, "high": 0.4},
     "pc": {},
     "dcd": {"threshold": 0.3, "length": 3, "widest": 5},
+    "d3llm": {"threshold": 2.0, "length": 3, "begin": 0.3},
     "certainty_prior": {"sigma": 2.0},
     "saber": {},
     "remdm": {"cycles": 3, "number": 2},
@@ -86,7 +87,7 @@ WHOLE = {name for name in PRESETS if name.startswith("dream_")} | {
     "profiled",
 }
 # These make their own blocks.
-OWN_BLOCKS = {"adablock", "dcd"}
+OWN_BLOCKS = {"adablock", "dcd", "d3llm"}
 # These take back what they committed, so they may need more forwards than there are positions.
 REVISING = {"wino", "hierarchy_remask", "saber", "remdm", "rcr", "core"}
 # These work on some models only.

@@ -72,6 +72,19 @@ def _dcd(case: Case, s: Settings) -> Plan:
     return Plan(sampler, new, size, dtype="float64", breaks=("fills the tail",))
 
 
+def _d3llm(case: Case, s: Settings) -> Plan:
+    """hao-ai-lab/d3LLM d3llm_llada_generate_util.py ``generate_multi_block``, which commits the least uncertain
+    position of all open blocks too, and for Dream d3llm_dream_generate_util.py ``_sample_multi_block``."""
+    new, length = s.get("max_new_tokens"), s.get("block_size")
+    s.get("decoded_token_threshold")  # the first block with a mask is past it
+    s.get("eos_token_id"), s.only("early_stop", True, False)
+    sampler = samplers.d3llm(s.get("threshold"), length=length, begin=s.get("block_add_threshold"), precision="float64")
+    if case.method == "d3llm":
+        selector = samplers.Union((sampler.selector, samplers.TopK()))
+        sampler = replace(sampler, selector=selector, budget=samplers.Uniform(tokens_per_step=1))
+    return Plan(sampler, new, length, dtype="float64", breaks=("fills the tail",))
+
+
 def _dimple(case: Case, s: Settings) -> Sampler:
     """yu-rp/Dimple generation_utils.py, ``decoding_pipeline="dim"``."""
     return samplers.dimple(s.get("alg_p_threshold"), steps=s.get("steps"), eps=s.get("eps"))
@@ -192,6 +205,8 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("dawn", _dawn),
     ("dawn_dream", _dawn),
     ("dawn_union", _dawn),
+    ("d3llm", _d3llm),
+    ("d3llm_dream", _d3llm),
     ("dcd", _dcd),
     ("dimple", _plain(_dimple)),
     ("eb_pc", _plain(_entropy_bound)),

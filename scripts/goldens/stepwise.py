@@ -72,7 +72,8 @@ def _explained(case: Case, plan: Plan, ours: Canvases, theirs: Canvases) -> Verd
 def _tail_filled(case: Case, ours: Canvases, theirs: Canvases) -> bool:
     """Whether all is equal up to the first end of text with something masked behind it, which the reference fills with
     that id at once, and ours goes on to decode."""
-    before, end = [case.mask_id] * len(theirs[0]), case.settings.get("eos_id")
+    before = [case.mask_id] * len(theirs[0])
+    end = case.settings.get("eos_id", case.settings.get("eos_token_id"))
     for own, after in zip(ours, theirs, strict=False):
         behind = after.index(end) + 1 if end in after else len(after)
         if case.mask_id in before[behind:]:

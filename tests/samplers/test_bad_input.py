@@ -144,6 +144,8 @@ LOOP = samplers.RemaskingLoop()
         (samplers.credit, {"variant": "fast"}, "variant must be 'paper', 'free' or 'dinfer'"),
         (samplers.eb, {"ranking": "random"}, "ranking must be 'entropy', 'probability' or 'margin'"),
         (samplers.adablock, {"blocks": samplers.Whole()}, "makes its own blocks: leave blocks alone"),
+        (samplers.d3llm, {"begin": 0.0}, r"blocks.begin must be in \(0, 1\]"),
+        (samplers.BestInFront, {"length": 0}, "at least 1"),
         (samplers.dcd, {"blocks": samplers.Whole()}, "'dcd' makes its own blocks: leave blocks alone"),
         (samplers.ass, {"blocks": samplers.Fixed(4)}, "use blocks=whole or blocks=auto"),
         (samplers.ass, {"blocks": samplers.AdaptiveBlocks()}, "use blocks=whole or blocks=auto"),

@@ -66,6 +66,55 @@ def test_the_sliding_window_is_the_published_one(
     assert (answer.tokens, answer.counts.forwards) == expected
 
 
+def naive_pipelined(model: Any, prompt: list[int], new: int, length: int, begin: float, level: float) -> Any:
+    """d3LLM as published for Dream (_sample_multi_block), with a threshold of confidence in place of one of entropy."""
+    canvas, forwards, opened, start = prompt + [MASK] * new, 0, 1, len(prompt)
+    blocks = [range(a, min(a + length, start + new)) for a in range(start, start + new, length)]
+    while MASK in canvas:
+        left = [sum(canvas[p] == MASK for p in block) for block in blocks]
+        if opened < len(blocks) and len(blocks[opened - 1]) - left[opened - 1] >= begin * len(blocks[opened - 1]):
+            opened += 1
+        tokens, probs = answers_of(model, canvas)
+        first = next(block for block in blocks if MASK in [canvas[p] for p in block])
+        front = commit(canvas, [p for p in first if canvas[p] == MASK], tokens, probs, level)
+        for p in (p for block in blocks[:opened] for p in block if canvas[p] == MASK and probs[p] >= level):
+            assert p not in front
+            canvas[p] = tokens[p]
+        forwards += 1
+    return canvas[start:], forwards
+
+
+@pytest.mark.parametrize("family", MODELS)
+@settings(max_examples=15)
+@given(
+    prompt=PROMPTS, new=st.integers(4, 12), length=st.integers(1, 4), level=st.sampled_from([0.05, 0.1, 0.3]),
+    begin=st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]),
+)  # fmt: skip
+def test_open_blocks_are_the_published_ones(
+    family: str, prompt: list[int], new: int, length: int, level: float, begin: float
+) -> None:
+    sampler = samplers.threshold(level, blocks=samplers.PipelinedBlocks(length, begin=begin), precision="float64")
+    selector = samplers.Union((sampler.selector, samplers.BestInFront(length)))
+    (answer,) = dlm.generate(MODELS[family], [prompt], sampler=replace(sampler, selector=selector), max_new_tokens=new)
+    expected = naive_pipelined(MODELS[family], prompt, new, length, begin, level)
+    assert (answer.tokens, answer.counts.forwards) == expected
+
+
+def test_a_block_opens_when_the_last_is_far_enough() -> None:
+    """Blocks of two, of which the first position is sure and the second is not."""
+    table = table_model([[p, *[(1 - p) / 3] * 3] for p in (0.95, 0.4) * 3])
+    pipelined = samplers.threshold(0.9, blocks=samplers.PipelinedBlocks(2, begin=0.5))
+    assert commits(table, pipelined, 6) == [{0}, {2}, {4}, {1}, {3}, {5}]
+    both = replace(pipelined, selector=samplers.Union((pipelined.selector, samplers.BestInFront(2))))
+    assert commits(table, both, 6) == [{0}, {1, 2}, {3, 4}, {5}]
+    for blocks in (samplers.PipelinedBlocks(2, begin=0.51), samplers.Fixed(2)):
+        assert commits(table, samplers.threshold(0.9, blocks=blocks), 6) == [{i} for i in range(6)]
+    # 3 of 30 is a tenth, whatever a tenth is in binary.
+    canvas = blank_canvas(60)
+    canvas.tokens[0, :3] = 1
+    assert samplers.PipelinedBlocks(30, begin=0.1).step(canvas, None)[1].item() == 60
+
+
 def test_the_window_slides_as_positions_fill() -> None:
     """Six positions, a window of two. Sure ones behind the border of a fixed block need not wait for the others."""
     table = [[p, *[(1 - p) / 3] * 3] for p in (0.4, 0.95, 0.95, 0.95, 0.95, 0.95)]
@@ -111,6 +160,7 @@ def test_several_blocks_may_be_open_at_once(name: str) -> None:
 
 BLOCKS = {
     "sliding": samplers.SlidingBlocks(3), "narrow": samplers.SlidingBlocks(3, 5),
+    "pipelined": samplers.PipelinedBlocks(3, begin=0.3),
     "growing": samplers.GrowingBlocks(3, 3, 2, 2, 0.3, 0.6, 0.9), "every other": EveryOther(),
 }  # fmt: skip
 

@@ -17,7 +17,10 @@ WHOLE_ONLY = {
 WHOLE = {"pc", "saber", "slowfast", "eoser", "core"} | WHOLE_ONLY
 
 # Those that make their own.
-OWN = {"adablock": samplers.AdaptiveBlocks(), "dcd": samplers.SlidingBlocks(widest=128, usual=16)}
+OWN = {
+    "adablock": samplers.AdaptiveBlocks(), "dcd": samplers.SlidingBlocks(widest=128, usual=16),
+    "d3llm": samplers.PipelinedBlocks(),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("blocks", [samplers.Fixed(4), samplers.Fixed(), samplers.Whole()], ids=str)
