@@ -77,7 +77,8 @@ def _d3llm(case: Case, s: Settings) -> Plan:
     position of all open blocks too, and for Dream d3llm_dream_generate_util.py ``_sample_multi_block``."""
     new, length = s.get("max_new_tokens"), s.get("block_size")
     s.get("decoded_token_threshold")  # the first block with a mask is past it
-    s.get("eos_token_id"), s.only("early_stop", True, False)
+    s.get("eos_token_id")
+    s.only("early_stop", True, False)
     sampler = samplers.d3llm(s.get("threshold"), length=length, begin=s.get("block_add_threshold"), precision="float64")
     if case.method == "d3llm":
         selector = samplers.Union((sampler.selector, samplers.TopK()))

@@ -182,8 +182,8 @@ RULES: dict[str, str] = {
     ),
     "tail filled": (
         "Once an end of text is committed, DCD and d3LLM (early_stop) fill everything behind it, committed or not, "
-        "with that id, and go on before it. Up to there, the call included, every canvas is equal. Ours goes on behind it "
-        "too, or (stop_at_end=decoded) takes the tail away."
+        "with that id, and go on before it. Up to there, the call included, every canvas is equal. Ours goes on "
+        "behind it too, or (stop_at_end=decoded) takes the tail away."
     ),
     "prompt overwritten": (
         "The reference writes into the prompt. DAWN's greedy loop goes on when no node is left and takes position 0 "
