@@ -80,10 +80,14 @@ def _d3llm(case: Case, s: Settings) -> Plan:
     s.get("eos_token_id")
     s.only("early_stop", True, False)
     sampler = samplers.d3llm(s.get("threshold"), length=length, begin=s.get("block_add_threshold"), precision="float64")
-    if case.method == "d3llm":
+    if case.method != "d3llm_dream":
         selector = samplers.Union((sampler.selector, samplers.TopK()))
         sampler = replace(sampler, selector=selector, budget=samplers.Uniform(tokens_per_step=1))
-    return Plan(sampler, new, length, dtype="float64", breaks=("fills the tail",))
+    policy = None
+    if case.method == "d3llm_cache":  # ``generate_multi_block_kv_cache``
+        every = s.get("refresh_interval")
+        policy = cache.delayed_prefix(s.get("cache_delay_iter"), length=length, every=every if every < 10000 else None)
+    return Plan(sampler, new, length, dtype="float64", cache=policy, breaks=("fills the tail",))
 
 
 def _dimple(case: Case, s: Settings) -> Sampler:
@@ -207,6 +211,7 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("dawn_dream", _dawn),
     ("dawn_union", _dawn),
     ("d3llm", _d3llm),
+    ("d3llm_cache", _d3llm),
     ("d3llm_dream", _d3llm),
     ("dcd", _dcd),
     ("dimple", _plain(_dimple)),

@@ -119,6 +119,7 @@ STAMPED = {
     "d2cache": cache.d2cache(),
     "surelock": cache.surelock(bound=0.05),
     "dsb": cache.dsb(before=2, every_tokens=5),
+    "delayed_prefix": cache.delayed_prefix(1, 8, every=5),
 }
 ORDERS = {
     "surest": samplers.topk(blocks=samplers.Fixed(8)),

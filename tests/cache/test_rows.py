@@ -26,6 +26,7 @@ POLICIES |= {
     "d2cache": cache.d2cache(masks=3, gap=2),
     "surelock": cache.surelock(bound=0.05),
     "dsb": cache.dsb(before=2, every_tokens=5),
+    "delayed_prefix": cache.delayed_prefix(length=8),
 }
 POLICIES |= {"dual_every": cache.dual(3), "dkv_reference": cache.dkv_decode(4, "reference")}
 

@@ -191,6 +191,7 @@ SMALL = {
     "d2cache": cache.d2cache(masks=3, gap=2),
     "surelock": cache.surelock(bound=0.05),
     "dsb": cache.dsb(before=2, every_tokens=5),
+    "delayed_prefix": cache.delayed_prefix(1, 4),
 }
 POLICIES = {name: getattr(cache, name)() for name in cache.PRESETS if name not in ("none", "block_causal")} | SMALL
 
