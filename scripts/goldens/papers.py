@@ -11,7 +11,7 @@ import cache
 import samplers
 from dlm.engine.sampler import Sampler
 from scripts.goldens.cases import Case
-from scripts.goldens.faults import AnyOfEqual, MaskNoted, PublishedDawn, PublishedRCR
+from scripts.goldens.faults import AnyOfEqual, MaskNoted, PublishedDawn, PublishedRCR, TailFed
 from scripts.goldens.plan import Fault, Plan, Settings
 
 Translation = Callable[[Case, Settings], Plan]
@@ -62,14 +62,21 @@ def _dawn(case: Case, s: Settings) -> Plan:
 
 
 def _dcd(case: Case, s: Settings) -> Plan:
-    """shuyingte/DCD decode_algorithm.py ``window_bidirectional_decode`` with a sliding window and no cache."""
-    s.only("cache_type", "none")
+    """shuyingte/DCD decode_algorithm.py ``window_bidirectional_decode`` with a sliding window; its caches: none,
+    dual-delayN and prefix-delayN."""
     s.only("decode_algo", "threshold")
     s.get("eos_id")
     size, new = s.get("initial_window_length"), s.get("generate_length")
     widest = s.get("max_window_length")
     sampler = samplers.dcd(s.get("decode_param"), length=size, widest=widest, precision="float64")
-    return Plan(sampler, new, size, dtype="float64", breaks=("fills the tail",))
+    plan = Plan(sampler, new, size, dtype="float64", breaks=("fills the tail",))
+    kind, delayed, reach = s.get("cache_type").partition("-delay")
+    if not delayed:
+        return plan
+    feed: dict[str, Any] = {"before": int(reach), "after": int(reach) if kind == "dual" else None, "trailing": True}
+    feed["every_tokens"] = s.get("refresh_count")
+    tail = Fault(("committed tail fed",), cache=TailFed(**feed, size=size, widest=widest))
+    return replace(plan, cache=cache.dsb(**feed), faults=(tail,))
 
 
 def _d3llm(case: Case, s: Settings) -> Plan:
@@ -213,7 +220,7 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("d3llm", _d3llm),
     ("d3llm_cache", _d3llm),
     ("d3llm_dream", _d3llm),
-    ("dcd", _dcd),
+    ("dcd*", _dcd),
     ("dimple", _plain(_dimple)),
     ("eb_pc", _plain(_entropy_bound)),
     ("frechet", _plain(_frechet)),

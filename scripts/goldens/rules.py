@@ -192,6 +192,11 @@ RULES: dict[str, str] = {
         "fault our run equals the record up to and including the first such call; records do not show the prompt "
         "behind it."
     ),
+    "committed tail fed": (
+        "Once fewer positions are open than DCD's window holds, its cache feeds all positions up to the end of the row "
+        "(or of the widest window), though nothing is open behind the last mask. With that our run equals the record. "
+        "Ours ends behind the last open position."
+    ),
     "eviction tie": (
         "Sparse-dLLM's maximum filter gives neighbours equal scores, and torch.topk's order decides which keys stay. "
         "With torch.topk in place of our rule (the lower position first) our run equals the record."

@@ -194,7 +194,7 @@ MOVED |= {
     "vicinity": cache.vicinity(2, 2), "dual every": cache.dual(every=3),
     "adaptive": cache.adaptive(before=2, after=2, threshold=None),
     "entropy": cache.entropy(threshold=None, every_tokens=3), "dsb": cache.dsb(before=2, every_tokens=3),
-    "delayed_prefix": cache.delayed_prefix(1, 4),
+    "delayed_prefix": cache.delayed_prefix(1, 4), "dsb_trailing": cache.dsb(2, 2, 3, trailing=True),
 }  # fmt: skip
 
 
