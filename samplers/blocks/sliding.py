@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -24,7 +24,9 @@ class SlidingBlocks(BlockSchedule):
 
     With u positions of the region filled, the window is [first open, start + length + u): it ends behind the
     ``length``-th open position. ``widest`` bounds it to so many positions from its beginning (DCD); None: it may reach
-    as far as it has come. ``length=None``: ``usual``, or the whole region where that is shorter.
+    as far as it has come. ``length=None``: ``usual``, or the whole region where that is shorter. Where attention has
+    blocks, the window ends where that of its first position does (``inside``; so does DCD on Fast-dLLM v2, where the
+    attention blocks grow besides).
 
     Raises:
         SettingsError: a length below 1 or longer than the region, a width below the length.
@@ -33,6 +35,7 @@ class SlidingBlocks(BlockSchedule):
     length: int | None = None
     widest: int | None = None
     usual: int = 32
+    inside: int | None = None
 
     def __post_init__(self) -> None:
         at_least(1, **{"blocks.length": self.length, "blocks.widest": self.widest, "blocks.usual": self.usual})
@@ -48,6 +51,9 @@ class SlidingBlocks(BlockSchedule):
             )
         return region if self.widest is None else min(self.widest, region)
 
+    def within(self, attention_block: int) -> BlockSchedule:
+        return replace(self, inside=attention_block)
+
     def most_open(self, region: int) -> int:
         return min(self.length or self.usual, region)
 
@@ -57,6 +63,8 @@ class SlidingBlocks(BlockSchedule):
         # The position before the end is always open: what is committed there moves the end on.
         held = masked & (masked.cumsum(dim=1) <= (self.length or self.usual))
         end = ((canvas.columns + 1) * held).amax(dim=1)
+        if self.inside is not None:
+            end = torch.minimum(end, (first // self.inside + 1) * self.inside)
         return first, end if self.widest is None else torch.minimum(end, first + self.widest), state
 
     def move(

@@ -126,6 +126,16 @@ def test_the_window_slides_as_positions_fill() -> None:
     assert commits(table_model(table), narrow, 6) == [{1}, {2}, {3}, {4}, {5}, {0}]
 
 
+def test_the_window_stays_inside_an_attention_block() -> None:
+    canvas = blank_canvas(12)
+    blocks = samplers.SlidingBlocks(3).within(4)
+    canvas.tokens[0, :5] = 1
+    start, end, _ = blocks.step(canvas, None)
+    assert (start.item(), end.item()) == (5, 8)
+    canvas.tokens[0, 5] = 1
+    assert [x.item() for x in blocks.step(canvas, None)[:2]] == [6, 8]
+
+
 def test_given_tokens_do_not_widen_the_window() -> None:
     canvas = blank_canvas(8)
     canvas.writable[0, 5] = False
