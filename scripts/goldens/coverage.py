@@ -82,8 +82,9 @@ def table(found: Mapping[str, Coverage], what: str) -> list[str]:
     lines = [f"| {what} | recorded runs | matched | explained | methods, or why there are none |"]
     lines.append("|---|---|---|---|---|")
     for name, runs in found.items():
-        said = (_several(sorted(runs.methods)), WITHOUT.get(name, ""))
-        told = "; ".join(filter(None, said)) or "none recorded"
+        note = WITHOUT.get(name, "none recorded")
+        further = not runs.methods or note[:1].isdigit()  # runs that lie elsewhere, not why there are none
+        told = "; ".join(filter(None, (_several(sorted(runs.methods)), note if further else "")))
         total = runs.matched + runs.explained
         lines.append(f"| `{name}` | {total} | {runs.matched} | {runs.explained} | {told} |")
     return lines
