@@ -46,6 +46,10 @@ def launch(plan: Path, workers: int, launcher: Sequence[str], work: Callable[[An
         f"worker={numbers}",
         f"hydra.sweep.dir={quoted(str(folder))}",
     ]
+    if "hydra/launcher=submitit_slurm" in launcher:
+        from dlm.evaluation.slurm import watch_queue
+
+        watch_queue()
     before, sys.argv = sys.argv, ["dlm", *arguments, *launcher]
     raw = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, and Hydra prints none
