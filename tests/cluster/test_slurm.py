@@ -23,8 +23,8 @@ SWEEP = [
     "eval", "-m", "sampler=threshold", "sampler.threshold=0.5,0.7,0.8,0.9", "task.limit=40",
     "task=waiting_line/copy,waiting_line/shuffle,waiting_line/reverse",
 ]  # fmt: skip
-SLURM = ["workers=2", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=cpu", "hydra.launcher.timeout_min=20"]
-SLURM += ["hydra.launcher.mem_gb=null", "hydra.launcher.max_num_timeout=5"]
+SLURM = ["workers=2", "launcher=slurm", "launcher.partition=cpu", "launcher.timeout_min=20"]
+SLURM += ["launcher.mem_gb=null", "launcher.max_num_timeout=5"]
 
 
 @pytest.fixture(scope="module")
