@@ -58,6 +58,7 @@ examples:
   dlm bench bench.shapes=[tiny,narrow]
 
 experiment=FILE, in any command: the settings of a file that `dlm tune` wrote; what stands beside it wins.
+recipe=NAME, likewise: a published setting (dlm recipes).
 --config-dir DIR, in any command: samplers, caches, tasks and grids of your own are found as DIR/sampler/NAME.yaml etc.
 
 dlm COMMAND --help explains a command; dlm --version prints the version.

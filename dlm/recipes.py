@@ -1,17 +1,17 @@
 """Recipes: published settings by name, as data: ``conf/recipe/PAPER.yaml``, and those of ``--config-dir``.
 
-A file holds what all its recipes share (``set``), what a part of a name stands for (``parts``), and tables as they were
-published. A cell of a table is a recipe: ``PAPER/ROW/COLUMN``. Its settings are those of ``set`` and of the parts of
-ROW and COLUMN, the later ones winning; a part ``A/B`` counts where both A and B are in the name. ``with`` of a table are
-parts that its names leave out.
+A file holds what its recipes share (``set``), what a part of a name stands for (``parts``), and tables as they were
+published. A cell of a table is a recipe, ``PAPER/ROW/COLUMN``: ``set``, then the parts of ROW and COLUMN, later ones
+winning. A part ``A/B`` counts where A and B are both in the name; ``with`` of a table are parts its names leave out.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from dlm.overrides import as_data, besides, choices, config_dirs, quoted
 TEXTS = ("prompt", "post", "counts", "hardware", "questions")  # what is said once
 LISTS = ("unclear", "contradicts", "differs")  # what adds up
 FIGURES = ("accuracy", "tokens_per_second", "speedup", "forwards", "seconds")
-COUNTS = ("answer", "canvas", "answer and prompt")  # which tokens a paper divides by its seconds
+COUNTS = ("answer", "answer and prompt")  # which tokens a paper divides by its seconds
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class Figure:
 
     source: str
     values: dict[str, float]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def every() -> dict[str, Recipe]:
     found: dict[str, Recipe] = {}
     for stem in choices("recipe"):
         place = next(p for folder in config_dirs() if (p := folder / "recipe" / f"{stem}.yaml").is_file())
-        found |= {f"{stem}/{name}": recipe for name, recipe in _file(place, stem).items()}
+        found |= _file(place, stem)
     return found
 
 
@@ -105,31 +104,21 @@ def named(pattern: str) -> list[Recipe]:
         return [known[pattern]]
     fits = [r for n, r in known.items() if pattern == "all" or fnmatchcase(n, pattern) or n.startswith(pattern + "/")]
     if not fits:
-        words = [word for word in re.split(r"[/*]", pattern) if word]
-        near = [n for n in known if all(word in n for word in words[:1])][:8] or choices("recipe")
+        near = get_close_matches(pattern, known, 5, 0.4) or choices("recipe")
         raise SettingsError(f"no recipe is called {pattern!r}; `dlm recipes` lists all, among them {', '.join(near)}")
     return fits
 
 
-def one(name: str) -> Recipe:
-    """The recipe of that name. Raises SettingsError: there is none, or there are several."""
-    found = named(name)
-    if len(found) > 1:
-        shown = ", ".join(recipe.name for recipe in found[:8])
-        raise SettingsError(f"recipe={name} stands for {len(found)} recipes: give one, as {shown}")
-    return found[0]
-
-
-def expanded(overrides: Sequence[str], known: frozenset[str]) -> list[str]:
+def expanded(overrides: Sequence[str], known: Collection[str]) -> list[str]:
     """Overrides with ``recipe=NAME`` as the settings it stands for, as far as a command knows them; what stands beside
-    it wins. Raises SettingsError: there is no such recipe, or two are given."""
+    it wins. Raises SettingsError: there is no such recipe, or there are several."""
     given = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("recipe=")]
+    found = [recipe for name in given for recipe in named(name)]
+    if len(found) > 1:
+        shown = ", ".join(recipe.name for recipe in found[:5])
+        raise SettingsError(f"recipe={given[0]} stands for {len(found)} recipes: give one, as {shown}")
     rest = [o for o in overrides if not o.startswith("recipe=")]
-    if len(given) > 1:
-        raise SettingsError(f"recipe={given[0]} and recipe={given[1]}: give one recipe")
-    if not given:
-        return rest
-    mine = {key: text for key, _, text in (o.partition("=") for o in one(given[0]).overrides())}
+    mine = dict(o.split("=", 1) for recipe in found for o in recipe.overrides())
     return besides({key: text for key, text in mine.items() if key.partition(".")[0] in known}, rest)
 
 
@@ -145,41 +134,39 @@ def _file(path: Path, stem: str) -> dict[str, Recipe]:
     try:
         text = path.read_text(encoding="utf-8")
         if path.parent != config_dirs()[0] / "recipe" and any(isinstance(t, yaml.AliasToken) for t in yaml.scan(text)):
-            raise SettingsError(f"{path}: a file of recipes has no aliases (*NAME)")  # a few lines are gigabytes
+            raise ValueError("it has aliases (*NAME)")  # a few lines of them are gigabytes
         node = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no YAML: {str(error).strip().splitlines()[0]}") from error
-    try:
         recipes: dict[str, Recipe] = {}
         for name, recipe in _cells(node, stem):
             before = recipes.get(name)
-            recipes[name] = recipe if before is None else _joined(before, recipe)
+            sources = {figure.source for figure in before.published} if before else set()
+            if before and (not sources or not recipe.published or recipe.published[0].source in sources):
+                raise ValueError(f"{name} stands twice in its tables")
+            recipes[name] = replace(before, published=before.published + recipe.published) if before else recipe
         return recipes
-    except SettingsError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise SettingsError(f"{path} is no file of recipes: {said} (docs/recipes.md says what one holds)") from error
 
 
 def _cells(node: Mapping[str, Any], stem: str) -> Iterator[tuple[str, Recipe]]:
     _only(node, ("about", "sources", "set", "parts", "tables"), "the file")
     for table in node["tables"]:
-        _only(table, ("source", "columns", "rows", "note", "with"), "a table")
+        _only(table, ("source", "columns", "rows", "with"), "a table")
         source, columns = node["sources"][table["source"]], table["columns"]
         for row, figures in table["rows"].items():
             lists = figures or {}
             _only(lists, FIGURES, row)
-            if wrong := [f for f, values in lists.items() if len(values) != len(columns)]:
+            if wrong := [f for f, cells in lists.items() if len(cells) != len(columns)]:
                 raise ValueError(f"{row}: {wrong[0]} has {len(lists[wrong[0]])} values for {len(columns)} columns")
             for i, column in enumerate(columns):
                 values = {f: float(cells[i]) for f, cells in lists.items() if cells[i] is not None}
-                name = f"{row}/{column}"
-                figure = (Figure(source, values, table.get("note", "")),) if values else ()
-                yield name, _recipe(f"{stem}/{name}", node, [*table.get("with", []), *name.split("/")], figure)
+                words = [*table.get("with", []), *row.split("/"), column]
+                recipe = _recipe(f"{stem}/{row}/{column}", node, words)
+                yield recipe.name, replace(recipe, published=(Figure(source, values),) if values else ())
 
 
-def _recipe(name: str, node: Mapping[str, Any], words: Sequence[str], figure: tuple[Figure, ...]) -> Recipe:
+def _recipe(name: str, node: Mapping[str, Any], words: Sequence[str]) -> Recipe:
     parts = node["parts"]
     if unknown := [word for word in words if word not in parts]:
         raise ValueError(f"{name}: there is no part {unknown[0]!r}")
@@ -203,16 +190,8 @@ def _recipe(name: str, node: Mapping[str, Any], words: Sequence[str], figure: tu
             raise ValueError(f"{name} does not say its {key}")
     for key, value in settings.items():
         _spelt(key, value)
-    said = {key: tuple(dict.fromkeys(values)) for key, values in lists.items()}
-    return Recipe(name, node["about"], settings, texts, figure, **said)
-
-
-def _joined(one: Recipe, other: Recipe) -> Recipe:
-    """A recipe that stands in two tables. Raises ValueError: both are of one source."""
-    sources = {(figure.source, figure.note) for figure in one.published}
-    if not other.published or not sources or (other.published[0].source, other.published[0].note) in sources:
-        raise ValueError(f"{one.name} stands twice in a table")
-    return Recipe(**{**vars(one), "published": one.published + other.published})
+    said: dict[str, Any] = {key: tuple(dict.fromkeys(values)) for key, values in lists.items()}
+    return Recipe(name, node["about"], settings, texts, **said)
 
 
 def _only(node: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -85,7 +85,7 @@ def described(recipe: Recipe) -> str:
     lines += [f"  decoding    {decoding(recipe)}"]
     lines += [f"  {key:<11} {text}" for key, text in recipe.texts.items()]
     for figure in recipe.published:
-        lines.append(f"  published   {shown(figure)} ({figure.source}{'; ' if figure.note else ''}{figure.note})")
+        lines.append(f"  published   {shown(figure)} ({figure.source})")
     if not recipe.published:
         lines.append("  published   no figure that could be read")
     for key in ("unclear", "contradicts", "differs"):

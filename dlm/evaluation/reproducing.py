@@ -20,7 +20,8 @@ from dlm.overrides import choices, config_dir, quoted
 from dlm.recipes import Recipe, at_hand
 
 PACKAGED = ("tiny", "tiny-block")  # models that are always at hand
-POSITIONS = 64  # what a packaged model is given of a recipe's canvas: it has a context of 512 characters
+MEASURED = ("questions", "accuracy", "accuracy_low", "accuracy_high", "forwards", "tokens_per_second", "as_published")
+POSITIONS = 32  # what a packaged model is given of a recipe's canvas: it has a context of 512 characters
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,22 @@ class Order:
 
 @dataclass(frozen=True)
 class Line:
-    """What became of a recipe: its point, or why it cannot be run here; and its figures, where there are some."""
+    """What became of a recipe: its point, or why it cannot be run here; its figures, where there are some; and what
+    their difference from the published accuracy says."""
 
     recipe: Recipe
     overrides: tuple[str, ...] = ()
     ready: Ready | None = None
     reason: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
+    difference: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """As plain values: published figures by source, and measured ones."""
+        published = [{"source": f.source, **f.values} for f in self.recipe.published]
+        measured = {key: self.figures.get(key) for key in MEASURED}
+        about = {"difference": self.difference, "not_run": self.reason}
+        return {"recipe": self.recipe.name, "published": published, **measured, **about}
 
 
 def shrunk(recipe: Recipe, positions: int = POSITIONS) -> Recipe:
@@ -86,14 +96,13 @@ def shrunk(recipe: Recipe, positions: int = POSITIONS) -> Recipe:
     return replace(recipe, settings=settings)
 
 
-def prepared(recipes: Sequence[Recipe], order: Order) -> list[Line]:
+def _prepared(recipes: Sequence[Recipe], order: Order) -> list[Line]:
     """Each recipe's point, checked; or in one line why it cannot be run here, and what to do."""
-    composer, unread = Composer("eval"), dict[tuple[Any, ...], str]()
+    composer, unread = Composer("eval"), dict[str, str]()
     lines = []
     for recipe in recipes:
         overrides = tuple(order.settings(recipe))
-        data = tuple(o for o in overrides if o.startswith("task") and not o.startswith("task.limit"))
-        reason = missing(recipe, order) or unread.get(data, "")
+        reason = missing(recipe, order) or unread.get(recipe.task, "")
         ready = None
         if not reason:
             try:
@@ -101,7 +110,7 @@ def prepared(recipes: Sequence[Recipe], order: Order) -> list[Line]:
             except SettingsError as error:
                 reason = str(error).strip().splitlines()[0]
                 if "task.path" in reason:  # what cannot be read is not looked for again
-                    reason = unread[data] = f"data not at hand: {reason} ({_data(recipe)})"
+                    reason = unread[recipe.task] = f"data not at hand: {reason} ({_data(recipe)})"
         lines.append(Line(recipe, overrides, ready, reason))
     return lines
 
@@ -141,11 +150,11 @@ def _data(recipe: Recipe) -> str:
     return f"{recipe.questions:,} questions of huggingface.co/datasets/{about['data']}, about {about['megabytes']} MB"
 
 
-def run(lines: Sequence[Line]) -> list[Line]:
-    """Run what can be run, in this process; what is done already is not done again. A point that several recipes share
-    is asked once. Returns the lines with their figures, or with what went wrong."""
+def reproduced(recipes: Sequence[Recipe], order: Order) -> list[Line]:
+    """Run in this process what can be run; what is done already is not done again, and a point that several recipes
+    share is asked once."""
+    lines, failed = _prepared(recipes, order), dict[str, str]()
     points: list[Choice] = [dict(o.split("=", 1) for o in line.overrides) for line in lines if line.ready is not None]
-    failed: dict[str, str] = {}
     if points:
         sweep = Sweep.of(points)
         events = sweep.run(sweep.begin(1, []), 1, []) if sweep.cost().answers else {}
@@ -153,26 +162,20 @@ def run(lines: Sequence[Line]) -> list[Line]:
     done = []
     for line in lines:
         if line.ready is not None:
-            folder = line.ready.folder
-            line = replace(line, figures=_figures(folder, line), reason=failed.get(str(folder), ""))
-        done.append(line)
+            line = replace(line, figures=_figures(line, line.ready), reason=failed.get(str(line.ready.folder), ""))
+        done.append(replace(line, difference=_difference(line, order.model)))
     return done
 
 
-def _figures(folder: Path, line: Line) -> dict[str, Any]:
+def _figures(line: Line, ready: Ready) -> dict[str, Any]:
     """``metrics.json``, and ``as_published``: tokens a second as the source of the recipe counts them."""
-    figures = read_json(folder / METRICS)
+    figures = read_json(ready.folder / METRICS)
     if not figures.get("n"):
         return {}
-    assert line.ready is not None
-    counts, seconds, canvas = line.recipe.texts.get("counts"), figures["seconds"], line.ready.canvas
-    if counts == "canvas":
-        figures["as_published"] = figures["n"] * canvas / seconds if seconds else 0.0
-    elif counts == "answer and prompt":
-        prompts = sum(sample.prompt_tokens for sample in read_samples(folder))
-        figures["as_published"] = figures["tokens_per_second"] + (prompts / seconds if seconds else 0.0)
-    elif counts == "answer":
-        figures["as_published"] = figures["tokens_per_second"]
+    counts, seconds = line.recipe.texts.get("counts"), figures["seconds"] or float("inf")
+    if counts is not None:
+        prompts = sum(sample.prompt_tokens for sample in read_samples(ready.folder)) if "prompt" in counts else 0
+        figures["as_published"] = figures["tokens_per_second"] + prompts / seconds
     return figures
 
 
@@ -184,16 +187,10 @@ def difference(right: float, n: int, other_right: float, other_n: int) -> tuple[
     return a - b - hypot(a - low, other_high - b), a - b + hypot(high - a, b - other_low)
 
 
-def verdict(line: Line, model: str | None) -> str:
-    """What the difference of the measured and the published accuracy says."""
-    published, figures = line.recipe.value("accuracy"), line.figures
-    if model is not None:
-        return "another model"
-    if published is None or not figures:
-        return ""
-    n = line.recipe.questions
+def _difference(line: Line, model: str | None) -> str:
+    published, figures, n = line.recipe.value("accuracy"), line.figures, line.recipe.questions
+    if published is None or not figures or model is not None:
+        return "another model" if figures and model is not None else ""
     right = figures["accuracy"] * figures["questions"]
     low, high = difference(right, figures["questions"], published / 100 * n, n)
-    if low <= 0 <= high:
-        return "within noise"
-    return f"{'above' if low > 0 else 'below'} by {100 * low:+.1f} to {100 * high:+.1f}"
+    return "within noise" if low <= 0 <= high else f"{100 * low:+.1f} to {100 * high:+.1f}"
