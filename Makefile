@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-shapes test-slow test-gpu test-browser lint bench bench-quality bench-front help
+.PHONY: demo test test-shapes test-slow test-gpu test-browser test-cluster lint bench bench-quality bench-front help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ test-gpu: $(VENV)/.ready  ## the tests that need a CUDA device
 
 test-browser: $(VENV)/.ready  ## the HTML pages in a headless Chromium (Debian: chromium chromium-driver)
 	$(BIN)/python -m pytest -m browser
+
+test-cluster: $(VENV)/.ready  ## sweeps on a small Slurm that the tests start (Debian: slurm-wlm munge; as root)
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lint: $(VENV)/.ready  ## style, types, import rules
 	$(BIN)/ruff check .

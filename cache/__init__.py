@@ -20,6 +20,7 @@ entropy        the block, everything after an unsure step (EntropyCache)
 block_causal   exact, for block-causal models (SDAR, LLaDA2.x)
 recap          a few candidates between full steps (ReCAP)
 dsb            a sliding window and what it has just left (DSB)
+delayed_prefix what is not full, all of it for a few steps after a block is (d3LLM)
 surelock       what is not settled; what is stays for good (SureLock)
 d2cache        masks that are nearly settled, and what attention rollout calls important (d2Cache)
 elastic        a window of masks, and from some layer on everything where attention drifts (Elastic-Cache)
@@ -30,6 +31,7 @@ adaptive       ours: vicinity, recent commits, refresh by doubt and by tokens
 from cache.block_causal import BlockCausal, SubBlocks
 from cache.context import PolicyContext
 from cache.d2 import D2Cache
+from cache.delayed import DelayedPrefix
 from cache.dkv import DKVPD, DKVDecode, DKVPrefill
 from cache.dllm import DLLM
 from cache.dsb import DSB
@@ -50,18 +52,18 @@ from cache.window import Window
 prefix, dual, vicinity = Prefix, Dual, Vicinity
 dkv_decode, dkv_greedy, dkv_prefill, dkv_pd = DKVDecode, DKVGreedy, DKVPrefill, DKVPD
 dllm, freecache, sparse, window, entropy = DLLM, FreeCache, Sparse, Window, Entropy
-recap, d2cache, surelock, dsb, elastic = Recap, D2Cache, SureLock, DSB, Elastic
+recap, d2cache, surelock, dsb, delayed_prefix, elastic = Recap, D2Cache, SureLock, DSB, DelayedPrefix, Elastic
 
 # fmt: off
 PRESETS = (
     "none", "prefix", "dual", "vicinity", "dkv_decode", "dkv_greedy", "dkv_prefill", "dkv_pd", "dllm", "freecache",
     "sparse", "window", "entropy", "block_causal", "recap", "adaptive", "d2cache",
-    "surelock", "dsb", "elastic",
+    "surelock", "dsb", "delayed_prefix", "elastic",
 )
 __all__ = [
-    "DKVPD", "DLLM", "DSB", "PRESETS", "BlockCausal", "D2Cache", "DKVDecode", "DKVGreedy", "DKVPrefill", "Dual",
-    "Elastic", "Entropy", "FreeCache", "Policy", "PolicyContext", "Prefix", "Recap", "Run", "Sparse", "SubBlocks",
-    "SureLock", "Vicinity", "Window", "adaptive", "block_causal", "d2cache", "dkv_decode", "dkv_greedy", "dkv_pd",
-    "dkv_prefill", "dllm", "dsb", "dual", "elastic", "entropy", "freecache", "none", "prefix", "recap", "sparse",
-    "surelock", "vicinity", "window",
+    "DKVPD", "DLLM", "DSB", "PRESETS", "BlockCausal", "D2Cache", "DKVDecode", "DKVGreedy", "DKVPrefill",
+    "DelayedPrefix", "Dual", "Elastic", "Entropy", "FreeCache", "Policy", "PolicyContext", "Prefix", "Recap", "Run",
+    "Sparse", "SubBlocks", "SureLock", "Vicinity", "Window", "adaptive", "block_causal", "d2cache", "delayed_prefix",
+    "dkv_decode", "dkv_greedy", "dkv_pd", "dkv_prefill", "dllm", "dsb", "dual", "elastic", "entropy", "freecache",
+    "none", "prefix", "recap", "sparse", "surelock", "vicinity", "window",
 ]

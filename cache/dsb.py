@@ -1,4 +1,4 @@
-"""The cache of Dynamic Sliding Block (DSB, arXiv 2602.05992): the window, and what it has just left."""
+"""The cache of sliding windows (DSB, arXiv 2602.05992; DCD, 2601.02076): the window, and what it has just left."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ class Slide(NamedTuple):
 @dataclass(frozen=True)
 class DSB(Policy):
     """DSB cache, for ``blocks=sliding``: a step feeds the window and at least ``before`` positions before it, more
-    where the window has moved on by more at the step before.
+    where the window has moved on by more at the step before. ``trailing``: instead, ``before`` positions before where
+    the window stood at the step before, as far as they are generated (Deferred Commitment Decoding; details of its
+    code).
 
     Attributes:
         before: positions before the window (published: 24 for LLaDA, 4 for Dream).
-        after: positions behind it (0).
+        after: positions behind it (0); None: all (DCD's prefix cache).
+        trailing: whether ``before`` is counted as DCD does.
         every_tokens: committed tokens after which everything is recomputed (published: the length of the window).
 
     Raises:
@@ -44,8 +47,9 @@ class DSB(Policy):
     """
 
     before: int = 24
-    after: int = 0
+    after: int | None = 0
     every_tokens: int = 32
+    trailing: bool = False
 
     def __post_init__(self) -> None:
         at_least(0, before=self.before, after=self.after)
@@ -58,8 +62,17 @@ class DSB(Policy):
         return bool(row.cache.get("refresh", True))
 
     def active(self, context: PolicyContext, state: Slide) -> Bool[Tensor, "B W"]:
-        start = torch.minimum(context.block_start - self.before, state.start[:, None])
-        return context.live & context.span(start, context.block_end + self.after)
+        last, canvas = state.start[:, None], context.query.canvas
+        if self.trailing:
+            start = torch.maximum(last - self.before, canvas.start[:, None])
+        else:
+            start = torch.minimum(context.block_start - self.before, last)
+        end = canvas.end[:, None] if self.after is None else self._end(context) + self.after
+        return context.live & context.span(start, end)
+
+    def _end(self, context: PolicyContext) -> Int[Tensor, "B 1"]:
+        """The end of the window."""
+        return context.block_end
 
     def remember(
         self, view: StepView, chosen: Bool[Tensor, "B N"], state: Slide

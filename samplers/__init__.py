@@ -11,6 +11,7 @@ small frozen classes that can be combined at will, beside parts of your own that
 from samplers.blocks.adaptive import AdaptiveBlocks
 from samplers.blocks.fixed import Aligned, Fixed, Whole, Widening
 from samplers.blocks.growing import DensityBlocks, GrowingBlocks
+from samplers.blocks.pipelined import PipelinedBlocks
 from samplers.blocks.sliding import SlidingBlocks
 from samplers.budgets.ascending import Ascending, AscendingBlocks
 from samplers.budgets.block_steps import BlockSteps
@@ -30,8 +31,8 @@ from samplers.presets.budgeted import (
     eoser, eoser_ass, margin, pc, profiled, random, topk,
 )
 from samplers.presets.confident import (
-    adablock, credit, dawn, dimple, eb, entropy_threshold, factor, frechet, klass, localleap, lopa, overlap, slowfast,
-    threshold, verified,
+    adablock, credit, d3llm, dawn, dcd, dimple, eb, entropy_threshold, factor, frechet, klass, localleap, lopa, overlap,
+    slowfast, threshold, verified,
 )
 from samplers.presets.learn2pd import learn2pd, oracle, policy
 from samplers.presets.options import Options
@@ -63,32 +64,32 @@ from samplers.selectors.overlap import OverlapBound
 from samplers.selectors.prefix import EntropyBound, Factor, Frechet
 from samplers.selectors.slow_fast import SlowFast
 from samplers.selectors.threshold import EntropyThreshold, LocalLeap, Threshold
-from samplers.selectors.top_k import Bernoulli, FirstOfBlock, TopK
+from samplers.selectors.top_k import Bernoulli, BestInFront, FirstOfBlock, TopK
 from samplers.transforms.credit import Credit
 
 PRESETS = (
     "topk", "margin", "entropy", "random", "dream_origin", "dream_maskgit_plus", "dream_margin", "dream_entropy",
     "threshold", "factor", "frechet", "entropy_threshold", "dimple", "prophet", "sched", "credit", "localleap",
     "adablock", "eb", "klass", "ccd", "ccd_ds", "eoser", "ass", "eoser_ass", "wino", "hierarchy", "hierarchy_remask",
-    "slowfast", "pc", "certainty_prior", "saber", "remdm", "rcr", "dawn", "lopa", "learn2pd", "policy",
+    "slowfast", "pc", "dcd", "d3llm", "certainty_prior", "saber", "remdm", "rcr", "dawn", "lopa", "learn2pd", "policy",
     "dus", "punt", "info_gain", "core", "soar", "profiled",
     "sdar", "llada2", "fast_dllm_v2", "overlap", "verified", "unlock",
 )
 __all__ = [
-    "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending", "AscendingBlocks",
-    "BanEnd", "Bernoulli", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior", "Coherent", "ContextRobust",
-    "Credit", "Dawn", "DensityBlocks", "Dilated", "Dimple", "Earliest", "Editing", "EndBlock", "EndOfText",
-    "EndRejection", "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence", "FirstOfBlock", "Fixed",
-    "FlooredShares", "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask", "Independence", "InformationGain",
-    "Intersect", "JsonSchema", "Klass", "Learn2PD", "LearnedPolicy", "LocalLeap", "Lookahead", "Margin",
-    "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle", "OracleEscape", "OverlapBound",
-    "PositionBeam", "Probability", "ProfiledSteps", "Random", "Regex", "RemaskDoubtful", "RemaskLowest",
-    "RemaskOvertaken", "RemaskingLoop", "RunningConfidence", "SlidingBlocks", "SlowFast", "Smooth", "Stages",
-    "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform", "Union", "Unlocking", "VerifiedDrafts", "Whole",
-    "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds", "certainty_prior", "core", "credit", "dawn", "dimple",
-    "dream_entropy", "dream_margin", "dream_maskgit_plus", "dream_origin", "dus", "eb", "entropy", "entropy_threshold",
-    "eoser", "eoser_ass", "factor", "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask", "info_gain", "klass",
-    "learn2pd", "llada2", "localleap", "lopa", "margin", "oracle", "overlap", "pc", "policy", "profiled", "prophet",
-    "punt", "random", "rcr", "remdm", "saber", "sched", "sdar", "slowfast", "soar", "threshold", "topk", "unlock",
-    "verified", "wino",
+    "PRESETS", "AdaptiveBlocks", "Aligned", "AllOrNothing", "AnswerGap", "AnswerRegion", "Ascending",
+    "AscendingBlocks", "BanEnd", "Bernoulli", "BestInFront", "BlockSteps", "Calibrated", "CarryOver", "CertaintyPrior",
+    "Coherent", "ContextRobust", "Credit", "Dawn", "DensityBlocks", "Dilated", "Dimple", "Earliest", "Editing",
+    "EndBlock", "EndOfText", "EndRejection", "EntropyBound", "EntropyThreshold", "Factor", "FallingConfidence",
+    "FirstOfBlock", "Fixed", "FlooredShares", "Frechet", "GrowingBlocks", "Hierarchy", "HierarchyRemask",
+    "Independence", "InformationGain", "Intersect", "JsonSchema", "Klass", "Learn2PD", "LearnedPolicy", "LocalLeap",
+    "Lookahead", "Margin", "MeanThreshold", "NarrowOut", "NegativeEntropy", "Options", "OrElse", "Oracle",
+    "OracleEscape", "OverlapBound", "PipelinedBlocks", "PositionBeam", "Probability", "ProfiledSteps", "Random",
+    "Regex", "RemaskDoubtful", "RemaskLowest", "RemaskOvertaken", "RemaskingLoop", "RunningConfidence",
+    "SlidingBlocks", "SlowFast", "Smooth", "Stages", "SuppressEnd", "Threshold", "TimeGrid", "TopK", "Uniform",
+    "Union", "Unlocking", "VerifiedDrafts", "Whole", "WideIn", "Widening", "adablock", "ass", "ccd", "ccd_ds",
+    "certainty_prior", "core", "credit", "d3llm", "dawn", "dcd", "dimple", "dream_entropy", "dream_margin",
+    "dream_maskgit_plus", "dream_origin", "dus", "eb", "entropy", "entropy_threshold", "eoser", "eoser_ass", "factor",
+    "fast_dllm_v2", "frechet", "hierarchy", "hierarchy_remask", "info_gain", "klass", "learn2pd", "llada2",
+    "localleap", "lopa", "margin", "oracle", "overlap", "pc", "policy", "profiled", "prophet", "punt", "random", "rcr",
+    "remdm", "saber", "sched", "sdar", "slowfast", "soar", "threshold", "topk", "unlock", "verified", "wino",
 ]

@@ -40,7 +40,7 @@ import samplers  # noqa: E402
 from dlm.drafting import FreeDave  # noqa: E402
 from dlm.errors import DlmError, SettingsError  # noqa: E402
 from tests.doubles import random_dream, random_llada  # noqa: E402
-from tests.test_decoder import WHOLE, preset  # noqa: E402
+from tests.test_decoder import OWN_BLOCKS, WHOLE, preset  # noqa: E402
 
 Trial = Iterator[tuple[int, str]]  # how much was tried, and what went wrong; "": nothing
 
@@ -81,7 +81,7 @@ def _bundle(rng: random.Random) -> tuple[str, dict[str, Any]]:
     """A sampler with a cache and drafts, any of them; whether they go together is for the decoder to say."""
     name = rng.choice(samplers.PRESETS)
     extra: dict[str, Any] = {"temperature": rng.choice([0.0, 0.0, 0.0, 0.8]), "guidance": rng.choice([0.0] * 5 + [1.0])}
-    if name not in WHOLE | {"adablock"}:
+    if name not in WHOLE | OWN_BLOCKS:
         extra["blocks"] = rng.choice([samplers.Fixed(rng.randint(1, 6)), samplers.Whole()])
     held = rng.choice(cache.PRESETS)
     drafted = rng.random() < 0.25

@@ -118,7 +118,7 @@ def test_compose_works_inside_a_hydra_application() -> None:
         (["chat=maybe"], "chat must be true or false"),
         (["runtime.compile=3"], "runtime.compile must be true or false, got 3"),
         (["cache=dual", "cache.every=0"], "every must be a whole number of at least 1, got 0"),
-        (["cache=nope"], "unknown cache .nope.; known are adaptive, block_causal, d2cache, dkv_decode"),
+        (["cache=nope"], "unknown cache .nope.; known are adaptive, block_causal, d2cache, delayed_prefix"),
         (["+sampler.steps=4"], "'threshold' decides by itself"),
         (["+sampler.warmth=4"], "no setting warmth; it knows threshold, blocks"),
         (["blocks.length=abc"], "blocks.length must be a whole number or null, got 'abc'"),

@@ -54,6 +54,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "hierarchy_remask": {"low": 0.2, "high": 0.5, "doubt": 0.3},
     "slowfast": {"explore": 2, "low": 0.2, "high": 0.4},
     "pc": {},
+    "dcd": {"threshold": 0.3, "length": 3, "widest": 5},
+    "d3llm": {"threshold": 2.0, "length": 3, "begin": 0.3},
     "certainty_prior": {"sigma": 2.0},
     "saber": {},
     "remdm": {"cycles": 3, "number": 2},
@@ -84,6 +86,8 @@ WHOLE = {name for name in PRESETS if name.startswith("dream_")} | {
     "eoser_ass",
     "profiled",
 }
+# These make their own blocks.
+OWN_BLOCKS = {"adablock", "dcd", "d3llm"}
 # These take back what they committed, so they may need more forwards than there are positions.
 REVISING = {"wino", "hierarchy_remask", "saber", "remdm", "rcr", "core"}
 # These work on some models only.
@@ -91,7 +95,7 @@ FAMILIES = {"wino": ["llada"]}
 
 
 def preset(name: str, **extra: Any) -> dlm.Sampler:
-    options = {} if name in WHOLE | {"adablock"} else {"blocks": samplers.Fixed(4)}
+    options = {} if name in WHOLE | OWN_BLOCKS else {"blocks": samplers.Fixed(4)}
     return getattr(samplers, name)(**{**PRESETS[name], **options, **extra})
 
 

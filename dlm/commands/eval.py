@@ -32,6 +32,7 @@ usage: dlm eval [task=NAME] [key=value ...]
   retries=2                       how often later runs ask a question again that failed
   record=null                     what traces.jsonl keeps (dlm trace shows it): order, confidence, ... or a list
   overwrite=false                 true: throw away what is there and begin again
+  tracker=null                    wandb, mlflow, trackio or tensorboard (in the result's folder): told of every point
   json=false                      true: print the figures as JSON
 
 The hash stands for all settings an answer depends on, so every configuration has a folder of its own. In it:

@@ -24,7 +24,7 @@ from dlm.evaluation.grid import Choice, combined, load_grid, overrides_of
 from dlm.evaluation.progress import progress_bar
 from dlm.evaluation.sweep_plan import Cost, Entry, Event, Log, State, cost_of
 from dlm.evaluation.sweeps import Sweep
-from dlm.evaluation.workers import check_launcher
+from dlm.evaluation.workers import as_hydra, check_launcher
 from dlm.overrides import choices, quoted
 from dlm.words import counted
 
@@ -42,8 +42,8 @@ usage: dlm eval -m key=a,b,c ... [out=DIR]
                                   otherwise nothing is run before all points are in order
   --dry-run                       print how many points, answers and forwards there are, and run nothing
   workers=1                       processes that share the points; each loads a model once
-  hydra/launcher=joblib           who starts them: joblib (this machine, the one that workers=N takes by itself),
-                                  submitit_slurm, submitit_local, ray. Their settings: hydra.launcher.KEY=VALUE
+  launcher=joblib                 who starts them: joblib (this machine, the one that workers=N takes by itself), slurm,
+                                  local (submitit), ray. Their settings: launcher.KEY=VALUE (docs/cluster.md)
   json=false                      true: print the plan's figures as JSON
 
 Every point keeps its answers in a folder of its own (out/TASK/SAMPLER-HASH), so a sweep that is killed goes on with the
@@ -58,11 +58,12 @@ examples:
   dlm eval -m sampler=threshold,credit sampler.threshold=0.7,0.8,0.9 task=waiting_line/copy,puzzle/sudoku out=runs
   dlm eval grid=parallelbench model=llada-8b-instruct out=runs --dry-run
   dlm eval grid=tiny task.limit=20 workers=2 out=runs
-  dlm eval grid=parallelbench model=dream-7b-instruct out=/shared/runs workers=8 hydra/launcher=submitit_slurm \\
-      hydra.launcher.partition=gpu hydra.launcher.gpus_per_node=1 hydra.launcher.timeout_min=600
+  dlm eval grid=parallelbench model=dream-7b-instruct out=/shared/runs workers=8 launcher=slurm \\
+      launcher.partition=gpu launcher.gpus_per_node=1 launcher.timeout_min=600
 """
 OWN = ("grid", "where", "workers", "skip_refused")
 SWITCHES = ("-m", "--multirun", "--dry-run", "--help-sweep")
+MARKS = ("hydra.", "hydra/", "launcher=", "launcher.")
 SHOWN = 5  # refusals that are printed
 
 
@@ -80,7 +81,7 @@ class Order:
 
 def asked_for(overrides: Sequence[str]) -> bool:
     """Whether a command line of ``dlm eval`` asks for a sweep."""
-    asked = any(o in SWITCHES or o.partition("=")[0] in OWN or o.startswith(("hydra.", "hydra/")) for o in overrides)
+    asked = any(o in SWITCHES or o.partition("=")[0] in OWN or o.startswith(MARKS) for o in overrides)
     return asked and "--cfg" not in overrides
 
 
@@ -121,6 +122,7 @@ def run(overrides: list[str]) -> int:
 def _order(overrides: Sequence[str]) -> Order:
     """Read the command line. Raises SettingsError: a value that cannot be read, an unknown grid."""
     texts, rest = split_texts([o for o in overrides if o not in SWITCHES], (*OWN, "json", "out"))
+    rest = [as_hydra(o) for o in rest]
     launcher = [o for o in rest if o.startswith("hydra")]
     mine = [o for o in rest if not o.startswith("hydra")]
     mine += [f"out={quoted(texts['out'])}"] if "out" in texts else []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,24 @@ def trained(loop: Loop, out: Path, shown: Sequence[str]) -> list[dict[str, Any]]
 
         loop.run(report)
     return lines
+
+
+def kept(loop: Any, out: Path, told: Mapping[str, Any]) -> Path:
+    """Write what was trained (``loop.trainee``), and ``training.json`` with what it was trained on and how; returns the
+    folder of the model or adapter."""
+    folder = out / ("model" if loop.how.lora is None else "adapter")
+    loop.trainee.keep(folder)
+    write_whole(out / "training.json", json.dumps({**told, **asdict(loop.how)}, indent=1))
+    return folder
+
+
+def picture(config: Any, lines: Sequence[dict[str, Any]], names: Sequence[str], out: Path) -> None:
+    """``curve.png``: these figures by step, where there are any and pictures are wanted."""
+    if config.pictures and any(name in line for line in lines for name in names):
+        from dlm.training.curves import draw
+
+        one = names[0] if len(names) == 1 else None
+        draw({"" if one else name: [lines] for name in names}, one, out / "curve.png")
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:

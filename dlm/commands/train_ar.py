@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dlm.commands.common import command
-from dlm.commands.train import place, trained
+from dlm.commands.train import picture, place, trained
 from dlm.configuration import check_counts, check_switches, compose_config, part_of, plain_of
 from dlm.evaluation.shards import group
 from dlm.files import write_whole
@@ -85,8 +85,5 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         for name, accuracy in (lines or [{}])[-1].get("accuracy", {}).items():
             print(f"{name:<30} {accuracy:.0%}")
         print(kept)
-        if config.pictures:
-            from dlm.training.curves import draw
-
-            draw({"": [lines]}, "loss", out / "curve.png")
+        picture(config, lines, ("loss",), out)
     return 0

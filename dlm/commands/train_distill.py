@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 from dlm.building import role_of
 from dlm.choices import listed
 from dlm.commands.common import command
-from dlm.commands.train import place, trainable, trained
+from dlm.commands.train import kept, picture, place, trainable, trained
 from dlm.configuration import check_counts, check_switches, compose_config, part_of
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
-from dlm.files import write_whole
 
 HELP = """dlm train distill: certainty-forcing distillation of a model's own right answers (dParallel).
 
@@ -72,17 +68,12 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     loop = Distillation(trainee, answers, how, out / "checkpoint.safetensors")
     lines = trained(loop, out, ("consistency", "certainty", "right"))
     if loop.rank == 0:
-        kept = out / ("model" if how.lora is None else "adapter")
-        trainee.keep(kept)
-        told = {"tasks": names, "n": config.n, "answers": len(answers), "asked": answers.asked, **asdict(how)}
-        write_whole(out / "training.json", json.dumps(told, indent=1))
+        told = {"tasks": names, "n": config.n, "answers": len(answers), "asked": answers.asked}
+        folder = kept(loop, out, told)
         print(f"{len(answers)} right answers of {answers.asked}")
         told_of = [line for line in lines if "consistency" in line]
         for name in ("consistency", "certainty", "right") if told_of else ():
             print(f"{name:<12} {told_of[0][name]:.3f} -> {told_of[-1][name]:.3f}")
-        print(kept)
-        if config.pictures and told_of:
-            from dlm.training.curves import draw
-
-            draw({name: [lines] for name in ("consistency", "certainty")}, None, out / "curve.png")
+        print(folder)
+        picture(config, lines, ("consistency", "certainty"), out)
     return 0

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 from dlm.choices import listed
 from dlm.commands.common import command
-from dlm.commands.train import place, trainable, trained
+from dlm.commands.train import kept, picture, place, trainable, trained
 from dlm.configuration import check_counts, check_switches, compose_config, part_of
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
-from dlm.files import write_whole
 
 HELP = """dlm train drafter: a masked diffusion model learns to draft for an autoregressive one (DEER).
 
@@ -72,16 +68,10 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     loop = Drafter(trainee, answers, how, out / "checkpoint.safetensors")
     lines = trained(loop, out, ("loss", "right"))
     if loop.rank == 0:
-        kept = out / ("model" if how.lora is None else "adapter")
-        trainee.keep(kept)
-        told = {"verifier": str(config.verifier), "tasks": names, "n": config.n, "answers": len(answers), **asdict(how)}
-        write_whole(out / "training.json", json.dumps(told, indent=1))
-        told_of = [line for line in lines if "right" in line]
-        if told_of:
-            print(f"masked tokens it is right about: {told_of[0]['right']:.1%} -> {told_of[-1]['right']:.1%}")
-        print(kept)
-        if config.pictures and told_of:
-            from dlm.training.curves import draw
-
-            draw({"": [lines]}, "loss", out / "curve.png")
+        told = {"verifier": str(config.verifier), "tasks": names, "n": config.n, "answers": len(answers)}
+        folder = kept(loop, out, told)
+        if right := [line["right"] for line in lines if "right" in line]:
+            print(f"masked tokens it is right about: {right[0]:.1%} -> {right[-1]:.1%}")
+        print(folder)
+        picture(config, lines, ("loss",), out)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 from dlm.building import role_of
 from dlm.choices import listed
 from dlm.commands.common import command
-from dlm.commands.train import place, trainable, trained
+from dlm.commands.train import picture, place, trainable, trained
 from dlm.configuration import check_switches, compose_config, part_of
 from dlm.errors import SettingsError
 from dlm.files import write_whole
@@ -83,8 +83,5 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         for word, line in zip(("before", "after"), (held[0], held[-1]) if held else (), strict=False):
             print(f"{word}: {line['held_out_accuracy']:.1%} right in {line['held_out_forwards']:.2f} forwards")
         print(out / "policy.safetensors")
-        if config.pictures:
-            from dlm.training.curves import draw
-
-            draw({"": [lines]}, "reward", out / "curve.png")
+        picture(config, lines, ("reward",), out)
     return 0

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlm.building import build, role_of
 from dlm.commands.common import command
-from dlm.commands.train import place, trainable, trained
+from dlm.commands.train import kept, picture, place, trainable, trained
 from dlm.configuration import check_switches, compose_config, part_of, parts_of, plain_of
 from dlm.errors import SettingsError
-from dlm.files import write_whole
 
 if TYPE_CHECKING:
     from dlm.models import LanguageModel
@@ -83,29 +80,21 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     loop = Reinforcement(trainee, task, sampler, how, checkpoint, reward, judging, parts.cache)
     lines = trained(loop, out, ("reward", "equal", "clipped"))
     if loop.rank == 0:
-        kept = out / ("model" if how.lora is None else "adapter")
-        trainee.keep(kept)
-        write_whole(
-            out / "training.json", json.dumps({"task": task.name, "sampler": repr(sampler), **asdict(how)}, indent=1)
-        )
-        _report(lines, kept, config.pictures, out)
+        _report(lines, kept(loop, out, {"task": task.name, "sampler": repr(sampler)}))
+        picture(config, lines, ("reward",), out)
     return 0
 
 
-def _report(lines: list[dict[str, Any]], kept: Path, picture: bool, out: Path) -> None:
+def _report(lines: list[dict[str, Any]], folder: Path) -> None:
     held = [line["held_out"] for line in lines if "held_out" in line]
     rewards = [line["reward"] for line in lines if "reward" in line]
     if not rewards:
-        print(kept)
+        print(folder)
         return
     tenth = max(1, len(rewards) // 10)
     first, last = (sum(part) / len(part) for part in (rewards[:tenth], rewards[-tenth:]))
-    print(f"mean reward {first:.3f} in the first tenth of the steps, {last:.3f} in the last; {kept}")
+    print(f"mean reward {first:.3f} in the first tenth of the steps, {last:.3f} in the last; {folder}")
     if held:
         print(f"held-out questions, answered as in a rollout: {held[0]:.1%} before, {held[-1]:.1%} after")
     if equal := sum(line.get("equal", 0) for line in lines):
         print(f"{equal / len(rewards):.0%} of the groups had equal rewards and taught nothing")
-    if picture:
-        from dlm.training.curves import draw
-
-        draw({"": [lines]}, "reward", out / "curve.png")

@@ -20,6 +20,7 @@ from dlm.evaluation import store as files
 from dlm.evaluation.identity import EVALUATION_KEYS, Questions, point_config
 from dlm.evaluation.lines import Busy
 from dlm.evaluation.point import Point, canonical
+from dlm.evaluation.tracking import check_tracker
 from dlm.overrides import choices
 from dlm.tasks.base import Instance, Task
 from dlm.tasks.checks import checked_instance, checked_task
@@ -45,6 +46,7 @@ class Wanted:
     retries: int = 2  # how often later runs ask a question again that failed
     record: tuple[str, ...] = ()  # what ``traces.jsonl`` keeps; empty: there is none
     overwrite: bool = False  # begin again
+    tracker: str | None = None  # what a finished point is told to
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def _wanted(plain: Mapping[str, Any], task: Task) -> Wanted:
         retries=plain["retries"],
         record=_recorded(plain.get("record")),
         overwrite=plain["overwrite"],
+        tracker=check_tracker(plain.get("tracker")),
     )
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from dlm.evaluation.sample import Sample
 from dlm.evaluation.shards import Group, group
 from dlm.evaluation.store import Failure, Store
 from dlm.evaluation.tally import brief, figures
+from dlm.evaluation.tracking import track
 from dlm.models.language_model import LanguageModel
 from dlm.tasks.base import Verdict
 from dlm.tasks.registry import metric
@@ -361,7 +362,11 @@ def run_point(ready: Ready, models: Models, quiet: bool = False) -> Outcome:
         plan = processes.gather(pending)[0]
         assert plan is not None
         store = processes.together(lambda: opened() if store is None else store)
-        return Session(ready, store, processes, plan).run(models, quiet)
+        outcome = Session(ready, store, processes, plan).run(models, quiet)
+        if ready.wanted.tracker and outcome.decoded and processes.rank == 0:
+            fault = track(ready.wanted.tracker, outcome.point, outcome.folder, outcome.figures)
+            outcome = replace(outcome, notes=(*outcome.notes, fault)) if fault else outcome
+        return outcome
     finally:
         if store is not None:
             store.close()

@@ -36,7 +36,7 @@ from dlm.evaluation.sweep_plan import (
     save_plan,
     work,
 )
-from dlm.evaluation.workers import check_launcher, end_with_parent, launch
+from dlm.evaluation.workers import as_hydra, check_launcher, end_with_parent, launch
 from dlm.overrides import config_dirs, own_folders, quoted, searching
 from dlm.words import counted
 
@@ -155,7 +155,7 @@ def sweep(
     """Run many configurations, as ``dlm eval -m`` does; what is done already is not done again.
 
     Args:
-        overrides: ``key=value`` or ``key=value,value``, as on the command line, ``hydra/launcher=`` included.
+        overrides: ``key=value`` or ``key=value,value``, as on the command line, ``launcher=`` included.
         grid: the name or the file of a grid, or a grid itself.
         where: only points for which all of these hold.
         out: results are kept in ``out/<task>/<sampler>-<hash>``.
@@ -174,6 +174,7 @@ def sweep(
 def _swept(
     overrides: Sequence[str], grid: Any, where: Sequence[str], out: str | Path, workers: int, skip: bool
 ) -> list[Swept]:
+    overrides = [as_hydra(o) for o in overrides]
     launcher = [o for o in overrides if o.startswith("hydra")]
     if launcher:
         check_launcher(launcher)

@@ -14,7 +14,19 @@ from dlm.configuration import compose_config
 from dlm.errors import DlmError, SettingsError, StorageError
 from dlm.overrides import config_dir, quoted
 
+LAUNCHERS = {"joblib": "joblib", "local": "submitit_local", "slurm": "submitit_slurm", "ray": "ray"}
 LOOK = 1.0  # seconds between two looks at whether the sweep's own process is still there
+
+
+def as_hydra(override: str) -> str:
+    """``launcher=slurm`` and ``launcher.KEY=VALUE`` as Hydra spells them; anything else as it is. Raises SettingsError:
+    an unknown launcher."""
+    key, equals, value = override.partition("=")
+    if key == "launcher":
+        if value not in LAUNCHERS:
+            raise SettingsError(f"launcher must be one of {', '.join(LAUNCHERS)}, got {value!r}")
+        return f"hydra/launcher={LAUNCHERS[value]}"
+    return f"hydra.{override}" if equals and key.startswith("launcher.") else override
 
 
 def check_launcher(launcher: Sequence[str]) -> None:
@@ -26,7 +38,7 @@ def check_launcher(launcher: Sequence[str]) -> None:
         wanted = [o.partition("=")[2] for o in launcher if o.startswith("hydra/launcher=")]
         if wanted and f"launcher/{wanted[-1]}'" in str(error):
             raise SettingsError(
-                f"there is no launcher {wanted[-1]!r} here: joblib, submitit_slurm and submitit_local come with pip"
+                f"there is no launcher {wanted[-1]!r} here: joblib, slurm and local (submitit) come with pip"
                 " install 'dlm[sweep]', ray with pip install hydra-ray-launcher"
             ) from error
         raise
@@ -46,6 +58,10 @@ def launch(plan: Path, workers: int, launcher: Sequence[str], work: Callable[[An
         f"worker={numbers}",
         f"hydra.sweep.dir={quoted(str(folder))}",
     ]
+    if "hydra/launcher=submitit_slurm" in launcher:
+        from dlm.evaluation.slurm import watch_queue
+
+        watch_queue()
     before, sys.argv = sys.argv, ["dlm", *arguments, *launcher]
     raw = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, and Hydra prints none

@@ -163,51 +163,67 @@ def _made(
     return Answers(tokens, start, end, told["size"])
 
 
-class Distillation(Loop):
-    """Trains a model on its own right answers.
+class OnAnswers(Loop):
+    """Trains a model on answers, batch by batch.
 
     Raises:
-        SettingsError: no right answer to learn from; a block-diffusion model.
+        SettingsError: no answer to learn from; a block-diffusion model.
     """
 
     every = 10
+    how: Any
 
-    def __init__(self, trainee: Trainee, answers: Answers, how: DistillationTraining, checkpoint: Path | None) -> None:
+    def __init__(self, trainee: Trainee, answers: Answers, how: Any, checkpoint: Path | None) -> None:
         self.how, self.trainee, self.model, self.answers = how, trainee, trainee.model, answers
         if not len(answers):
             raise SettingsError(f"none of {answers.asked} answers is right: there is nothing to learn from")
         if self.model.description.attention_block:
-            raise SettingsError("distill masks what a block-diffusion model never sees: take a model without blocks")
+            raise SettingsError("a block-diffusion model never sees what is masked here: take a model without blocks")
         weights = list(trainee.weights.values())
         optimiser = torch.optim.AdamW(weights, lr=how.rate, weight_decay=how.weight_decay)
         told = {"settings": decisive(how), "answers": len(answers), "model": self.model.name}
         super().__init__(checkpoint, how, trainee.weights, [optimiser], told=told)
 
-    def loss(self, share: float) -> Tensor:
-        """Both terms over both forwards, the mean of a batch that depends on the step alone."""
+    def drawn(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, " B"], Int[Tensor, " B"], torch.Generator]:
+        """Tokens, starts and ends of a batch that depends on the step alone, and where its further noise comes from."""
         noise = torch.Generator().manual_seed((self.how.seed * 1_000_003 + self.progress.step) * 64 + self.rank)
         lines = torch.randint(len(self.answers), (self.how.batch,), generator=noise)
-        start, end = self.answers.start[lines], self.answers.end[lines]
-        tokens = self.answers.tokens[lines, : int(end.max())]
+        return self.answers.tokens[lines], self.answers.start[lines], self.answers.end[lines], noise
+
+    def logits(
+        self, tokens: Int[Tensor, "B T"], masked: Bool[Tensor, "B T"], shown: Bool[Tensor, "B T"] | None, end: Tensor
+    ) -> tuple[Float[Tensor, "M V"], Int[Tensor, " M"], Int[Tensor, " M"]]:
+        """What the model says of the ``masked`` tokens, these tokens, and whose rows they are; of rows as long as
+        ``end``, where only what is ``shown`` is seen beside (None: all that is not masked)."""
+        hidden = masked if shown is None else masked | ~shown
+        valid, about = torch.arange(tokens.shape[1]) < end[:, None], self.model.description
+        row, position = masked.nonzero(as_tuple=True)
+        at, backbone, device = (position - about.shift).clamp_min(0), self.model.backbone, self.device
+        states = backbone.hidden(tokens.masked_fill(hidden, about.mask_id).to(device), None, valid.to(device))
+        self.progress.tokens += int(valid.sum()) * self.world
+        return (
+            backbone.head(states[row.to(device), at.to(device)]),
+            tokens[row, position].to(device),
+            row.to(device),
+        )
+
+
+class Distillation(OnAnswers):
+    """Trains a model on its own right answers; ``how`` is a :class:`DistillationTraining`."""
+
+    def loss(self, share: float) -> Tensor:
+        """Both terms over both forwards, the mean of the batch."""
+        tokens, start, end, noise = self.drawn()
+        tokens = tokens[:, : int(end.max())]
         active = active_blocks(start, end, tokens.shape[1], self.how, noise)
         first = active & (torch.rand(active.shape, generator=noise) < self.how.mask_share)
         columns = torch.arange(tokens.shape[1])
         hidden = (columns >= active.long().argmax(dim=1, keepdim=True)) & ~active & (columns >= start[:, None])
         masked = torch.cat([first, active & ~first])
-        fed = torch.cat([tokens, tokens]).masked_fill(
-            masked | torch.cat([hidden, hidden]), self.model.description.mask_id
-        )
-        valid = torch.cat([columns < end[:, None]] * 2)
-        row, position = masked.nonzero(as_tuple=True)
-        at = (position - self.model.description.shift).clamp_min(0)
-        backbone, device = self.model.backbone, self.device
-        states = backbone.hidden(fed.to(device), None, valid.to(device))
-        logits = backbone.head(states[row.to(device), at.to(device)])
-        labels = tokens.repeat(2, 1)[row, position].to(device)
-        ce, certainty, right = two_terms(logits, labels, row.to(device), len(masked), self.how.sharpness)
+        told = self.logits(tokens.repeat(2, 1), masked, ~hidden.repeat(2, 1), end.repeat(2))
+        ce, certainty, right = two_terms(*told, len(masked), self.how.sharpness)
         self.note(consistency=float(ce.detach().mean()), certainty=float(certainty.detach().mean()), right=right)
-        self.progress.tokens += int(valid.sum()) * self.world
-        return (ce + self.how.beta * certainty).sum() / len(lines)
+        return (ce + self.how.beta * certainty).sum() / len(tokens)
 
 
 def active_blocks(

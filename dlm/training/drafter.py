@@ -8,7 +8,6 @@ most: what is drafted. The paper's separator between both is left out: it would 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,9 +15,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from dlm.errors import SettingsError
-from dlm.training.distillation import Answers
-from dlm.training.loop import Loop, Schedule, decisive
-from dlm.training.trainee import Trainee
+from dlm.training.distillation import OnAnswers
+from dlm.training.loop import Schedule
 
 
 @dataclass(frozen=True)
@@ -78,41 +76,16 @@ def masks_of(
     return masked, weight.float(), stop
 
 
-class Drafter(Loop):
-    """Trains a model on the verifier's answers.
-
-    Raises:
-        SettingsError: no answer; a block-diffusion model.
-    """
-
-    every = 10
-
-    def __init__(self, trainee: Trainee, answers: Answers, how: DrafterTraining, checkpoint: Path | None) -> None:
-        self.how, self.trainee, self.model, self.answers = how, trainee, trainee.model, answers
-        if not len(answers):
-            raise SettingsError("there is no answer to learn from")
-        if self.model.description.attention_block:
-            raise SettingsError("a block-diffusion model sees no masks behind an unfinished block: it cannot draft")
-        weights = list(trainee.weights.values())
-        optimiser = torch.optim.AdamW(weights, lr=how.rate, weight_decay=how.weight_decay)
-        told = {"settings": decisive(how), "answers": len(answers), "model": self.model.name}
-        super().__init__(checkpoint, how, trainee.weights, [optimiser], told=told)
+class Drafter(OnAnswers):
+    """Trains a model on the verifier's answers; ``how`` is a :class:`DrafterTraining`."""
 
     def loss(self, share: float) -> Tensor:
-        """Mean over answers of the weighted cross-entropy, of a batch that depends on the step alone."""
-        noise = torch.Generator().manual_seed((self.how.seed * 1_000_003 + self.progress.step) * 64 + self.rank)
-        lines = torch.randint(len(self.answers), (self.how.batch,), generator=noise)
-        start, end = self.answers.start[lines], self.answers.end[lines]
+        """Mean over answers of the weighted cross-entropy."""
+        tokens, start, end, noise = self.drawn()
         masked, weight, stop = masks_of(start, end, self.how, share >= self.how.refine_from, noise)
-        tokens = self.answers.tokens[lines, : masked.shape[1]]
-        valid, about = torch.arange(masked.shape[1]) < stop[:, None], self.model.description
-        row, position = masked.nonzero(as_tuple=True)
-        backbone, device = self.model.backbone, self.device
-        states = backbone.hidden(tokens.masked_fill(masked, about.mask_id).to(device), None, valid.to(device))
-        logits = backbone.head(states[row.to(device), (position - about.shift).clamp_min(0).to(device)]).float()
-        each = cross_entropy(logits, tokens[masked].to(device), reduction="none")
-        right = (logits.argmax(dim=1) == tokens[masked].to(device)).float()
-        loss = (each * weight[masked].to(device)).sum() / len(lines)
+        logits, labels, _ = self.logits(tokens[:, : masked.shape[1]], masked, None, stop)
+        each = cross_entropy(logits.float(), labels, reduction="none")
+        right = (logits.argmax(dim=1) == labels).float()
+        loss = (each * weight[masked].to(self.device)).sum() / len(tokens)
         self.note(loss=float(loss.detach()), right=float(right.mean()) if len(right) else 1.0)
-        self.progress.tokens += int(valid.sum()) * self.world
         return loss

@@ -55,9 +55,12 @@ class GrowingBlocks(_Growing):
     positions whose proposal is the end-of-text id, divided by ``window``.
 
     * Before anything is committed: while that is below ``enough``, ``step_size`` masks are appended, and nothing is
-      committed from the forward; once it is not, half a window of masks is appended.
+      committed from the forward.
     * Later: while it is below ``certain``, the open position of the block with the lowest probability below ``unsure``
       that is not committed now becomes ``step_size`` masks.
+
+    (The code of the paper spends one more forward when the length is settled, which shows nothing new; its version for
+    batches then appends half a window of end-of-text tokens.)
 
     Costs a proposal at every position of the region, so it goes with ``cache=none`` alone.
 
@@ -86,16 +89,13 @@ class GrowingBlocks(_Growing):
     ) -> tuple[Growth, Bool[Tensor, " B"]]:
         canvas, ends = view.canvas, self._end_confidence(view)
         short = ~state & (ends < self.enough) & (canvas.end < canvas.asked)
-        settled = ~state & ~short
         prob = view.proposal.prob.double()
         doubted = view.eligible & ~chosen & (prob < self.unsure)
         worst = prob.masked_fill(~doubted, torch.inf).argmin(dim=1, keepdim=True)
-        inserts = state & (ends < self.certain) & doubted.any(dim=1)
-        length = torch.where(short, self.step_size, 0) + torch.where(settled, self.window // 2, 0)
-        length = length + torch.where(inserts, self.step_size - 1, 0)
+        inserts = ~short & (ends < self.certain) & doubted.any(dim=1)
+        length = torch.where(short, self.step_size, 0) + torch.where(inserts, self.step_size - 1, 0)
         at = torch.where(inserts, view.positions.gather(1, worst).squeeze(1), canvas.end)
-        # The forward that settles the length is not committed from: it has not seen the last masks.
-        return Growth(at, length, short | settled), state | settled
+        return Growth(at, length, short), ~short
 
     def _end_confidence(self, view: StepView) -> Float[Tensor, " B"]:
         """How sure the model is that the text ends within the row."""

@@ -1,8 +1,8 @@
-"""DSB: a block whose window slides on as its positions fill."""
+"""DSB and DCD: a block whose window slides on as its positions fill."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -18,13 +18,15 @@ from samplers.settings import at_least
 @dataclass(frozen=True)
 class SlidingBlocks(BlockSchedule):
     """The window begins at the first open position, and its end moves right by as many positions as were filled: it
-    always holds ``length`` open ones, until the region ends (Dynamic Sliding Block, arXiv 2602.05992; details of its
-    code). So an unsure position is not forced by the border of its block, and a sure one behind it need not wait.
+    always holds ``length`` open ones, until the region ends (Dynamic Sliding Block, arXiv 2602.05992; Deferred
+    Commitment Decoding, arXiv 2601.02076, section 3; details of their code). So an unsure position is not forced by the
+    border of its block, and a sure one behind it need not wait.
 
     With u positions of the region filled, the window is [first open, start + length + u): it ends behind the
-    ``length``-th open position. ``widest`` bounds it to so many positions from its beginning; None: it may reach as far
-    as it has come. ``length=None``: 32, or the whole
-    region where that is shorter.
+    ``length``-th open position. ``widest`` bounds it to so many positions from its beginning (DCD); None: it may reach
+    as far as it has come. ``length=None``: ``usual``, or the whole region where that is shorter. Where attention has
+    blocks, the window ends where that of its first position does (``inside``; so does DCD on Fast-dLLM v2, where the
+    attention blocks grow besides).
 
     Raises:
         SettingsError: a length below 1 or longer than the region, a width below the length.
@@ -32,11 +34,14 @@ class SlidingBlocks(BlockSchedule):
 
     length: int | None = None
     widest: int | None = None
+    usual: int = 32
+    inside: int | None = None
 
     def __post_init__(self) -> None:
-        at_least(1, **{"blocks.length": self.length, "blocks.widest": self.widest})
-        if self.widest is not None and self.widest < (self.length or 32):
-            raise SettingsError(f"blocks.widest={self.widest} is less than the length {self.length or 32}; raise it")
+        at_least(1, **{"blocks.length": self.length, "blocks.widest": self.widest, "blocks.usual": self.usual})
+        length = self.length or self.usual
+        if self.widest is not None and self.widest < length:
+            raise SettingsError(f"blocks.widest={self.widest} is less than the length {length}; raise it")
 
     def longest(self, region: int) -> int:
         if self.length is not None and self.length > region:
@@ -46,15 +51,20 @@ class SlidingBlocks(BlockSchedule):
             )
         return region if self.widest is None else min(self.widest, region)
 
+    def within(self, attention_block: int) -> BlockSchedule:
+        return replace(self, inside=attention_block)
+
     def most_open(self, region: int) -> int:
-        return min(self.length or 32, region)
+        return min(self.length or self.usual, region)
 
     def step(self, canvas: Canvas, state: None) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"], None]:
         masked = canvas.masked
         first = masked.int().argmax(dim=1)
         # The position before the end is always open: what is committed there moves the end on.
-        held = masked & (masked.cumsum(dim=1) <= (self.length or 32))
+        held = masked & (masked.cumsum(dim=1) <= (self.length or self.usual))
         end = ((canvas.columns + 1) * held).amax(dim=1)
+        if self.inside is not None:
+            end = torch.minimum(end, (first // self.inside + 1) * self.inside)
         return first, end if self.widest is None else torch.minimum(end, first + self.widest), state
 
     def move(

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
-from dlm.engine.interfaces import Score, Selector
+from dlm.engine.interfaces import BlockSchedule, Score, Selector
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
 from samplers.blocks.adaptive import AdaptiveBlocks
 from samplers.blocks.fixed import Fixed, Whole
+from samplers.blocks.pipelined import PipelinedBlocks
+from samplers.blocks.sliding import SlidingBlocks
 from samplers.presets.budgeted import uniform
 from samplers.presets.options import SharedOptions, preset, published
 from samplers.probes.lookahead import Lookahead
 from samplers.probes.verified import VerifiedDrafts
 from samplers.scores.confidence import Margin, NegativeEntropy, Probability
+from samplers.selectors.combine import Union
 from samplers.selectors.dawn import Dawn
 from samplers.selectors.dimple import Dimple
 from samplers.selectors.klass import Klass
@@ -22,6 +25,7 @@ from samplers.selectors.overlap import OverlapBound
 from samplers.selectors.prefix import EntropyBound, Factor, Frechet
 from samplers.selectors.slow_fast import SlowFast
 from samplers.selectors.threshold import EntropyThreshold, LocalLeap, Threshold
+from samplers.selectors.top_k import BestInFront
 from samplers.transforms.credit import Credit
 
 RELAXED = 0.75  # the bar of LocalLeap's paper around anchors
@@ -260,10 +264,54 @@ def adablock(
     Raises:
         SettingsError: blocks that are neither adaptive ones nor fixed ones with a length.
     """
-    blocks = options.get("blocks")
-    if isinstance(blocks, Fixed) and blocks.length is not None:
-        length, options["blocks"] = length or blocks.length, None
-    elif blocks is not None and not isinstance(blocks, AdaptiveBlocks):
-        raise SettingsError("sampler 'adablock' makes its own blocks: leave blocks alone, or choose another sampler")
+    length = _own_length("adablock", options, length, AdaptiveBlocks)
     own = AdaptiveBlocks(length, tuple(delimiters), delimiter_threshold, window)
     return preset("adablock", options, Probability(), selector or Threshold(threshold), own)
+
+
+@published
+def dcd(
+    threshold: float = 0.9, *, length: int | None = None, widest: int = 128, **options: Unpack[SharedOptions]
+) -> Sampler:
+    """Threshold decoding in a window of ``length`` open positions (None: 16) that begins at the first of them and is at
+    most ``widest`` positions wide: what is unsure waits for its neighbours (Deferred Commitment Decoding, arXiv
+    2601.02076); see :class:`samplers.SlidingBlocks`. Fixed blocks given to this preset set ``length``, unless that is
+    given too. ``stop_at_end=decoded`` takes away what lies behind an end of text; its authors' code fills it.
+
+    Raises:
+        SettingsError: blocks that are neither sliding ones nor fixed ones with a length.
+    """
+    length = _own_length("dcd", options, length, SlidingBlocks)
+    return preset("dcd", options, Probability(), Threshold(threshold), SlidingBlocks(length, widest, usual=16))
+
+
+@published
+def d3llm(
+    threshold: float = 0.5, *, length: int | None = None, begin: float = 0.1, **options: Unpack[SharedOptions]
+) -> Sampler:
+    """Commit every position with an entropy of at most ``threshold`` nats in several open blocks of ``length`` (None:
+    32) at once, and always the least uncertain one of the first; a block opens once ``begin`` of the one before is
+    filled (entropy-based multi-block decoding, d3LLM, arXiv 2601.07568). See :class:`samplers.PipelinedBlocks`; fixed
+    blocks given to this preset set ``length``, unless that is given too. The paper's speeds are those of a model
+    distilled for it.
+
+    Raises:
+        SettingsError: blocks that are neither pipelined ones nor fixed ones with a length.
+    """
+    length = _own_length("d3llm", options, length, PipelinedBlocks)
+    blocks = options.get("blocks")
+    own = blocks if isinstance(blocks, PipelinedBlocks) else PipelinedBlocks(length, begin=begin)
+    selector = Union((EntropyThreshold(threshold), BestInFront(own.length or own.usual)))
+    return preset("d3llm", options, NegativeEntropy(), selector, own)
+
+
+def _own_length(name: str, options: SharedOptions, length: int | None, kind: type[BlockSchedule]) -> int | None:
+    """The length of the blocks a preset makes itself: ``length``, or that of fixed blocks it was given. SettingsError:
+    it was given blocks of another ``kind``."""
+    blocks = options.get("blocks")
+    if isinstance(blocks, Fixed) and blocks.length is not None:
+        options["blocks"] = None
+        return length or blocks.length
+    if blocks is not None and not isinstance(blocks, kind):
+        raise SettingsError(f"sampler {name!r} makes its own blocks: leave blocks alone, or choose another sampler")
+    return length

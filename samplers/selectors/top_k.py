@@ -1,4 +1,4 @@
-"""The k best positions, or (Dream's original rule) those whose own coin falls right."""
+"""The k best positions, the best of the first ones, or (Dream's original rule) those whose own coin falls right."""
 
 from __future__ import annotations
 
@@ -75,6 +75,29 @@ class FirstOfBlock(Selector):
 
     def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
         return view.eligible & (view.positions % self.every == 0), state
+
+
+@dataclass(frozen=True)
+class BestInFront(Selector):
+    """Commit the best of the first ``length`` positions of the open span: where several blocks are open
+    (:class:`samplers.PipelinedBlocks`), the first of them always goes on (d3LLM, arXiv 2601.07568).
+
+    Raises:
+        SettingsError: length below 1.
+    """
+
+    length: int = 32
+
+    timeless = always_commits = True
+
+    def __post_init__(self) -> None:
+        at_least(1, length=self.length)
+
+    def step(self, view: StepView, state: None) -> tuple[Bool[Tensor, "B N"], None]:
+        assert view.scores is not None
+        front = view.eligible & (view.positions < (view.blocks.block_start + self.length)[:, None])
+        best = view.scores.masked_fill(~front, -torch.inf).argmax(dim=1, keepdim=True)
+        return torch.zeros_like(front).scatter_(1, best, True) & front, state
 
 
 @dataclass(frozen=True)

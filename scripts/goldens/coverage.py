@@ -31,7 +31,7 @@ WITHOUT: dict[str, str] = {
     "recap": "published for images only; exact in one layer",
     "adaptive": "ours",
     "surelock": "its authors' code was not at hand; a worked example, exact in one layer",
-    "dsb": "36 runs of the authors' loop, tests/data/dsb",
+    "dsb": "36 runs of DSB's loop, tests/data/dsb",
     "elastic": "35 runs of the authors' loop and attention, tests/data/elastic",
     "dkv_pd": "not recorded; exact in one layer, counts in closed form",
 }
@@ -82,7 +82,9 @@ def table(found: Mapping[str, Coverage], what: str) -> list[str]:
     lines = [f"| {what} | recorded runs | matched | explained | methods, or why there are none |"]
     lines.append("|---|---|---|---|---|")
     for name, runs in found.items():
-        told = _several(sorted(runs.methods)) if runs.methods else WITHOUT.get(name, "none recorded")
+        note = WITHOUT.get(name, "none recorded")
+        further = not runs.methods or note[:1].isdigit()  # runs that lie elsewhere, not why there are none
+        told = "; ".join(filter(None, (_several(sorted(runs.methods)), note if further else "")))
         total = runs.matched + runs.explained
         lines.append(f"| `{name}` | {total} | {runs.matched} | {runs.explained} | {told} |")
     return lines

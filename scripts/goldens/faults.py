@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cache.context import PolicyContext
 from cache.d2 import D2Cache, Observed, density
+from cache.dsb import DSB
 from cache.greedy import DKVGreedy, near
 from cache.kv_store import Access
 from cache.policy import Policy
@@ -25,6 +26,25 @@ from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.row import Row
 from dlm.engine.step import BlockState, RowSize, State, StepView, rank
 from samplers.selectors.dawn import Dawn, independent
+
+
+@dataclass(frozen=True)
+class TailFed(DSB):
+    """DCD's cache, whose window reaches to the end of the row once fewer positions are open than it holds.
+
+    Attributes:
+        size, widest: the window's open positions and its bound.
+    """
+
+    size: int = 16
+    widest: int = 128
+
+    def _end(self, context: PolicyContext) -> Int[Tensor, "B 1"]:
+        canvas = context.query.canvas
+        few = canvas.masked.sum(dim=1, keepdim=True) < self.size
+        return torch.where(
+            few, torch.minimum(context.block_start + self.widest, canvas.end[:, None]), context.block_end
+        )
 
 
 class Unstamped(Run):

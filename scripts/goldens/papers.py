@@ -11,7 +11,7 @@ import cache
 import samplers
 from dlm.engine.sampler import Sampler
 from scripts.goldens.cases import Case
-from scripts.goldens.faults import AnyOfEqual, MaskNoted, PublishedDawn, PublishedRCR
+from scripts.goldens.faults import AnyOfEqual, MaskNoted, PublishedDawn, PublishedRCR, TailFed
 from scripts.goldens.plan import Fault, Plan, Settings
 
 Translation = Callable[[Case, Settings], Plan]
@@ -32,14 +32,69 @@ def _credit(case: Case, s: Settings) -> Sampler:
     return samplers.credit(s.get("threshold"), variant=s.get("variant"), **_blocks(s))
 
 
+def _daedal(case: Case, s: Settings) -> Plan:
+    """Li-Jinsong/DAEDAL models/LLaDA_DAEDAL.py ``generate`` as first released, for one row."""
+    most, length = s.get("max_gen_length"), s.get("block_length")
+    s.only("eos_token_id", 510)
+    blocks = samplers.GrowingBlocks(
+        initial=s.get("initial_gen_length"),
+        length=length,
+        step_size=s.get("expansion_factor"),
+        window=s.get("eos_check_tokens"),
+        enough=s.get("eos_confidence_threshold"),
+        certain=s.get("expand_eos_confidence_threshold"),
+        unsure=s.get("low_conf_threshold"),
+    )
+    sampler = samplers.threshold(s.get("high_conf_threshold"), blocks=blocks, precision="float64")
+    return Plan(sampler, most, length, dtype="float64", breaks=("drops at the bound",))
+
+
 def _dawn(case: Case, s: Settings) -> Plan:
-    """lizhuo-luo/DAWN llada/generate.py with ``dawn=True``."""
-    levels = {"induced": s.get("tau_induce"), "low": s.get("tau_low"), "edge": s.get("tau_edge")}
+    """lizhuo-luo/DAWN llada/generate.py with ``dawn=True``, and for Dream generation_utils.py ``_sample_block``."""
+    low = s.get("tau_low", s.get("conf_threshold"))
+    levels = {"induced": s.get("tau_induce"), "low": low, "edge": s.get("tau_edge")}
     levels["sink"] = s.get("tau_sink")
     new, block = s.layout()
     sampler = samplers.dawn(**levels, precision="float64", **_blocks(s))
     published = replace(sampler, selector=PublishedDawn(**levels))
-    return Plan(sampler, new, block, faults=(Fault(("prompt overwritten",), published),))
+    dtype: Any = "float64" if case.method == "dawn_dream" else "float32"
+    return Plan(sampler, new, block, faults=(Fault(("prompt overwritten",), published),), dtype=dtype)
+
+
+def _dcd(case: Case, s: Settings) -> Plan:
+    """shuyingte/DCD decode_algorithm.py ``window_bidirectional_decode`` with a sliding window; its caches: none,
+    dual-delayN and prefix-delayN."""
+    s.only("decode_algo", "threshold")
+    s.get("eos_id")
+    size, new = s.get("initial_window_length"), s.get("generate_length")
+    widest = s.get("max_window_length")
+    sampler = samplers.dcd(s.get("decode_param"), length=size, widest=widest, precision="float64")
+    plan = Plan(sampler, new, size, dtype="float64", breaks=("fills the tail",))
+    kind, delayed, reach = s.get("cache_type").partition("-delay")
+    if not delayed:
+        return plan
+    feed: dict[str, Any] = {"before": int(reach), "after": int(reach) if kind == "dual" else None, "trailing": True}
+    feed["every_tokens"] = s.get("refresh_count")
+    tail = Fault(("committed tail fed",), cache=TailFed(**feed, size=size, widest=widest))
+    return replace(plan, cache=cache.dsb(**feed), faults=(tail,))
+
+
+def _d3llm(case: Case, s: Settings) -> Plan:
+    """hao-ai-lab/d3LLM d3llm_llada_generate_util.py ``generate_multi_block``, which commits the least uncertain
+    position of all open blocks too, and for Dream d3llm_dream_generate_util.py ``_sample_multi_block``."""
+    new, length = s.get("max_new_tokens"), s.get("block_size")
+    s.get("decoded_token_threshold")  # the first block with a mask is past it
+    s.get("eos_token_id")
+    s.only("early_stop", True, False)
+    sampler = samplers.d3llm(s.get("threshold"), length=length, begin=s.get("block_add_threshold"), precision="float64")
+    if case.method != "d3llm_dream":
+        selector = samplers.Union((sampler.selector, samplers.TopK()))
+        sampler = replace(sampler, selector=selector, budget=samplers.Uniform(tokens_per_step=1))
+    policy = None
+    if case.method == "d3llm_cache":  # ``generate_multi_block_kv_cache``
+        every = s.get("refresh_interval")
+        policy = cache.delayed_prefix(s.get("cache_delay_iter"), length=length, every=every if every < 10000 else None)
+    return Plan(sampler, new, length, dtype="float64", cache=policy, breaks=("fills the tail",))
 
 
 def _dimple(case: Case, s: Settings) -> Sampler:
@@ -158,8 +213,14 @@ TRANSLATIONS: tuple[tuple[str, Translation], ...] = (
     ("ccd", _plain(_ccd)),
     ("ccd_ds", _plain(_ccd, "rewrites", "leaves masks")),
     ("credit_paper", _plain(_credit)),
+    ("daedal", _daedal),
     ("dawn", _dawn),
+    ("dawn_dream", _dawn),
     ("dawn_union", _dawn),
+    ("d3llm", _d3llm),
+    ("d3llm_cache", _d3llm),
+    ("d3llm_dream", _d3llm),
+    ("dcd*", _dcd),
     ("dimple", _plain(_dimple)),
     ("eb_pc", _plain(_entropy_bound)),
     ("frechet", _plain(_frechet)),

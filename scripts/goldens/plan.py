@@ -84,7 +84,7 @@ class Plan:
     acceptance: Literal["standard", "eager"] = "standard"
     cache: Cache | None = None
     faults: tuple[Fault, ...] = ()
-    breaks: tuple[Literal["rewrites", "leaves masks", "overshoots"], ...] = ()
+    breaks: tuple[Literal["rewrites", "leaves masks", "overshoots", "fills the tail", "drops at the bound"], ...] = ()
 
     @property
     def blocks(self) -> int:

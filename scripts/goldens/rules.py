@@ -170,14 +170,20 @@ RULES: dict[str, str] = {
     ),
     "calls without a commit": (
         "The record shows the canvas after every call, and some calls leave it as it was: Slow-Fast goes on exploring "
-        "and filling a block that is full, dInfer's vicinity refresh is always followed by a forward of the window. "
+        "and filling a block that is full, dInfer's vicinity refresh is always followed by a forward of the window, "
+        "DAEDAL makes one more forward when the first length is settled. "
         "With those calls taken out the canvases are equal, one by one. Ours makes no such call."
     ),
     "law broken": (
         "The record breaks a rule that ours keeps, in a way its code is known for: a committed token becomes another "
         "one or a mask although the sampler takes nothing back (KLASS's fallback, CCD-DS), fewer masks are in reach "
-        "than Saber's top-k wants and it goes beyond them, or a step limit leaves masks. Up to that call every canvas "
-        "is equal."
+        "than Saber's top-k wants and it goes beyond them, DAEDAL's row grows by more than there is room for and loses "
+        "what stood at its end, or a step limit leaves masks. Up to that call every canvas is equal."
+    ),
+    "tail filled": (
+        "Once an end of text is committed, DCD and d3LLM (early_stop) fill everything behind it, committed or not, "
+        "with that id, and go on before it. Up to there, the call included, every canvas is equal. Ours goes on "
+        "behind it too, or (stop_at_end=decoded) takes the tail away."
     ),
     "prompt overwritten": (
         "The reference writes into the prompt. DAWN's greedy loop goes on when no node is left and takes position 0 "
@@ -185,6 +191,11 @@ RULES: dict[str, str] = {
         "record. RCR masks the surest prompt tokens, counted as 1.0, where generated ones are as sure: with that "
         "fault our run equals the record up to and including the first such call; records do not show the prompt "
         "behind it."
+    ),
+    "committed tail fed": (
+        "Once fewer positions are open than DCD's window holds, its cache feeds all positions up to the end of the row "
+        "(or of the widest window), though nothing is open behind the last mask. With that our run equals the record. "
+        "Ours ends behind the last open position."
     ),
     "eviction tie": (
         "Sparse-dLLM's maximum filter gives neighbours equal scores, and torch.topk's order decides which keys stay. "

@@ -55,20 +55,40 @@ def _explained(case: Case, plan: Plan, ours: Canvases, theirs: Canvases) -> Verd
     """What makes the two the same; None: nothing found."""
     if ours == theirs:
         return Verdict("matched")
-    start = [[case.mask_id] * len(theirs[0])]
-    moved = [after for before, after in pairwise(start + theirs) if before != after]
+    length = len(theirs[0])
+    begins = plan.sampler.blocks.starting_length(length) or length
+    start = [case.mask_id] * begins + [case.settings.get("eos_token_id", case.mask_id)] * (length - begins)
+    moved = [after for before, after in pairwise([start, *theirs]) if before != after]
     if ours == moved and len(moved) < len(theirs):
         return Verdict("explained", ("calls without a commit",))
-    broken = _law_broken(case, plan, theirs)
-    if broken is not None and ours[:broken] == theirs[:broken]:
+    if "fills the tail" in plan.breaks and _tail_filled(case, ours, theirs):
+        return Verdict("explained", ("tail filled",))
+    broken = _law_broken(case, plan, moved)
+    if broken is not None and ours[:broken] == moved[:broken]:
         return Verdict("explained", ("law broken",))
     return None
 
 
+def _tail_filled(case: Case, ours: Canvases, theirs: Canvases) -> bool:
+    """Whether all is equal up to the first end of text with something masked behind it, which the reference fills with
+    that id at once, and ours goes on to decode."""
+    before = [case.mask_id] * len(theirs[0])
+    end = case.settings.get("eos_id", case.settings.get("eos_token_id"))
+    for own, after in zip(ours, theirs, strict=False):
+        behind = after.index(end) + 1 if end in after else len(after)
+        if case.mask_id in before[behind:]:
+            return own[:behind] == after[:behind]
+        if own != after:
+            return False
+        before = after
+    return False
+
+
 def _law_broken(case: Case, plan: Plan, theirs: Canvases) -> int | None:
-    """The first call at which the record breaks a rule that ours keeps and its code is known to break: a committed
-    token becomes another one or, where the sampler takes nothing back, a mask (``rewrites``); fewer masks are in reach
-    than the rule wants to commit at least, and it goes beyond them (``overshoots``); the run ends with masks."""
+    """The first call that changed something, and breaks a rule that ours keeps and its code is known to break: a
+    committed token becomes another one or, where the sampler takes nothing back, a mask (``rewrites``); fewer masks are
+    in reach than the rule wants to commit at least, and it goes beyond them (``overshoots``); a row may grow by more
+    than there is room for (``drops at the bound``); the run ends with masks."""
     mask, sampler = case.mask_id, plan.sampler
     before = [mask] * len(theirs[0])
     for call, after in enumerate(theirs):
@@ -79,8 +99,17 @@ def _law_broken(case: Case, plan: Plan, theirs: Canvases) -> int | None:
         scarce = before[:reach].count(mask) < getattr(sampler.selector, "minimum", 1)
         if "overshoots" in plan.breaks and scarce and (changed or before[reach:] != after[reach:]):
             return call
+        if "drops at the bound" in plan.breaks and before != after and _drops(case, before):
+            return call
         before = after
     return len(theirs) if "leaves masks" in plan.breaks and mask in theirs[-1] else None
+
+
+def _drops(case: Case, before: list[int]) -> bool:
+    """Whether a row that holds committed tokens has less room than one growth takes."""
+    end, more = case.settings["eos_token_id"], case.settings["expansion_factor"] - 1
+    room = len(before) - max((i + 1 for i, token in enumerate(before) if token != end), default=0)
+    return 0 < room < more and any(token not in (end, case.mask_id) for token in before)
 
 
 def _into_the_prompt(case: Case, ours: Canvases, faulty: Canvases, theirs: Canvases) -> bool:

@@ -21,7 +21,7 @@ from dlm.errors import DlmError
 from dlm.models import load
 from dlm.speculation import FreeDave
 from tests.doubles import random_dream, random_llada
-from tests.test_decoder import FAMILIES, PRESETS, WHOLE, preset
+from tests.test_decoder import FAMILIES, OWN_BLOCKS, PRESETS, WHOLE, preset
 
 SETTINGS = LaunchesBenchSettings(prompt=24, new=32)
 LAYERS = 2
@@ -31,7 +31,7 @@ CACHES += ["d2cache", "surelock", "dsb", "elastic"]
 
 def contenders() -> Iterator[tuple[str, Contender]]:
     blocks = samplers.Fixed(32)
-    own = WHOLE | {"adablock"}  # blocks of their own
+    own = WHOLE | OWN_BLOCKS  # blocks of their own
     built = {name: preset(name, **({} if name in own else {"blocks": blocks})) for name in PRESETS}
     for name, sampler in bound(load("tiny", device="cpu"), built).items():
         yield f"{name} none", Contender(name, sampler)

@@ -48,6 +48,7 @@ from tests.doubles import random_llada, table_model
         ("d2cache", {"rollout": 0.0}, "rollout is a share"),
         ("d2cache", {"sigma": 0.0}, "sigma is a width in positions"),
         ("dsb", {"every_tokens": 0}, "every_tokens must be"),
+        ("delayed_prefix", {"delay": 0}, "delay must be"),
         ("surelock", {"bound": -1.0}, "bound is a divergence in nats"),
         ("elastic", {"window": 0}, "window must be"),
         ("elastic", {"gamma": 1.1}, "gamma is a cosine similarity"),

@@ -51,6 +51,13 @@ EXPECTED: dict[str, tuple[cache.Policy | None, Callable[[int], int]]] = {
         lambda n: sum(LENGTH if t < 2 else NEW - n * (t - 1) for t, _, _ in steps(n)),
     ),
     "surelock_never": (cache.surelock(0.0), lambda n: len(steps(n)) * LENGTH),
+    # The step after a block is full is a refresh, and the next one feeds that block for the last time.
+    "delayed_prefix": (
+        cache.delayed_prefix(1, BLOCK),
+        lambda n: sum(
+            LENGTH if i == 0 and (j > 0 or t == 0) else NEW - (j - (i == 1 and j > 0)) * BLOCK for t, j, i in steps(n)
+        ),
+    ),
     "sparse": (cache.sparse(), lambda n: sum(LENGTH if i <= 1 else BLOCK for _, _, i in steps(n))),
 }
 

@@ -120,6 +120,8 @@ STAMPED = {
     "surelock": cache.surelock(bound=0.05),
     "dsb": cache.dsb(before=2, every_tokens=5),
     "elastic": cache.elastic(window=64),
+    "delayed_prefix": cache.delayed_prefix(1, 8, every=5),
+    "dsb_trailing": cache.dsb(before=2, after=None, every_tokens=5, trailing=True),
 }
 ORDERS = {
     "surest": samplers.topk(blocks=samplers.Fixed(8)),

@@ -27,8 +27,10 @@ POLICIES |= {
     "surelock": cache.surelock(bound=0.05),
     "dsb": cache.dsb(before=2, every_tokens=5),
     "elastic": cache.elastic(window=4),
+    "delayed_prefix": cache.delayed_prefix(length=8),
 }
 POLICIES |= {"dual_every": cache.dual(3), "dkv_reference": cache.dkv_decode(4, "reference")}
+POLICIES |= {"dsb_trailing": cache.dsb(before=2, after=1, every_tokens=5, trailing=True)}
 
 
 def sampler_for(name: str) -> Any:

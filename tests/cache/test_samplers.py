@@ -30,6 +30,7 @@ def pairs(name: str) -> dict[str, Any]:
         "ccd": {"dllm"},
         "ccd_ds": {"dllm"},
         "wino": {"dllm", "sparse"},
+        **{moving: {"dual", "window", "sparse"} for moving in ("dcd", "d3llm")},
     }
     return {c: policy for c, policy in SOME.items() if c not in refused.get(name, set())}
 

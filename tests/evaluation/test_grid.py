@@ -125,7 +125,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     ("override", "values"),
     [
         ("sampler=glob(t*)", ["threshold", "topk"]),
-        ("cache=glob([d*,none],exclude=dkv*)", ["d2cache", "dllm", "dsb", "dual", "none"]),
+        ("cache=glob([d*,none],exclude=dkv*)", ["d2cache", "delayed_prefix", "dllm", "dsb", "dual", "none"]),
         ("sampler.threshold=range(0.1,0.4,0.1)", ["0.1", "0.2", "0.3"]),
         ("sampler.threshold=range(0.3,0,-0.1)", ["0.3", "0.2", "0.1"]),
         ("seed=range(3)", ["0", "1", "2"]),

@@ -135,7 +135,7 @@ def test_what_a_killed_worker_leaves_another_takes_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]])
+@pytest.mark.parametrize("launcher", [[], ["launcher=local", "launcher.timeout_min=5"]])
 def test_launchers_whose_group_is_killed_begin_again_where_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: list[str]
 ) -> None:

@@ -36,6 +36,7 @@ def test_a_sweep_takes_a_folder_of_any_name(tmp_path: Path, capsys: pytest.Captu
     ("launcher", "message"),
     [
         (["hydra/launcher=nope"], "there is no launcher 'nope' here: joblib"),
+        (["launcher=nope"], "launcher must be one of joblib, local, slurm, ray"),
         (["hydra/launcher=joblib", "hydra.launcher.njobs=2"], "njobs"),
     ],
 )

@@ -36,6 +36,7 @@ SAMPLERS = {
     "llada2": samplers.llada2(0.5, steps_per_block=4),
     "editing": samplers.llada2(0.6, editing=0.4, most_edits=3),
     "credit": samplers.credit(0.5),
+    "dcd": samplers.dcd(0.4, length=3, widest=6),
     "klass": samplers.klass(),
 }
 
@@ -117,7 +118,7 @@ def test_a_prompt_that_no_longer_fits_once_rounded() -> None:
         model.backbone.description = kept
 
 
-@pytest.mark.parametrize("blocks", [samplers.AdaptiveBlocks(), samplers.SlidingBlocks(), samplers.Widening()])
+@pytest.mark.parametrize("blocks", [samplers.AdaptiveBlocks(), samplers.PipelinedBlocks(), samplers.Widening()])
 def test_schedules_that_reach_behind_the_block_are_refused(blocks: Any) -> None:
     with pytest.raises(SettingsError, match=r"may reach behind the block that is being filled.*use blocks=aligned"):
         decode(MODELS["sdar_tiny"], PROMPTS, samplers.topk(blocks=blocks))

@@ -192,6 +192,7 @@ SMALL = {
     "surelock": cache.surelock(bound=0.05),
     "dsb": cache.dsb(before=2, every_tokens=5),
     "elastic": cache.elastic(window=4),
+    "delayed_prefix": cache.delayed_prefix(1, 4),
 }
 POLICIES = {name: getattr(cache, name)() for name in cache.PRESETS if name not in ("none", "block_causal")} | SMALL
 

@@ -68,6 +68,55 @@ def test_the_sliding_window_is_the_published_one(
     assert (answer.tokens, answer.counts.forwards) == expected
 
 
+def naive_pipelined(model: Any, prompt: list[int], new: int, length: int, begin: float, level: float) -> Any:
+    """d3LLM as published for Dream (_sample_multi_block), with a threshold of confidence in place of one of entropy."""
+    canvas, forwards, opened, start = prompt + [MASK] * new, 0, 1, len(prompt)
+    blocks = [range(a, min(a + length, start + new)) for a in range(start, start + new, length)]
+    while MASK in canvas:
+        left = [sum(canvas[p] == MASK for p in block) for block in blocks]
+        if opened < len(blocks) and len(blocks[opened - 1]) - left[opened - 1] >= begin * len(blocks[opened - 1]):
+            opened += 1
+        tokens, probs = answers_of(model, canvas)
+        first = next(block for block in blocks if MASK in [canvas[p] for p in block])
+        front = commit(canvas, [p for p in first if canvas[p] == MASK], tokens, probs, level)
+        for p in (p for block in blocks[:opened] for p in block if canvas[p] == MASK and probs[p] >= level):
+            assert p not in front
+            canvas[p] = tokens[p]
+        forwards += 1
+    return canvas[start:], forwards
+
+
+@pytest.mark.parametrize("family", MODELS)
+@settings(max_examples=15)
+@given(
+    prompt=PROMPTS, new=st.integers(4, 12), length=st.integers(1, 4), level=st.sampled_from([0.05, 0.1, 0.3]),
+    begin=st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]),
+)  # fmt: skip
+def test_open_blocks_are_the_published_ones(
+    family: str, prompt: list[int], new: int, length: int, level: float, begin: float
+) -> None:
+    sampler = samplers.threshold(level, blocks=samplers.PipelinedBlocks(length, begin=begin), precision="float64")
+    selector = samplers.Union((sampler.selector, samplers.BestInFront(length)))
+    (answer,) = dlm.generate(MODELS[family], [prompt], sampler=replace(sampler, selector=selector), max_new_tokens=new)
+    expected = naive_pipelined(MODELS[family], prompt, new, length, begin, level)
+    assert (answer.tokens, answer.counts.forwards) == expected
+
+
+def test_a_block_opens_when_the_last_is_far_enough() -> None:
+    """Blocks of two, of which the first position is sure and the second is not."""
+    table = table_model([[p, *[(1 - p) / 3] * 3] for p in (0.95, 0.4) * 3])
+    pipelined = samplers.threshold(0.9, blocks=samplers.PipelinedBlocks(2, begin=0.5))
+    assert commits(table, pipelined, 6) == [{0}, {2}, {4}, {1}, {3}, {5}]
+    both = replace(pipelined, selector=samplers.Union((pipelined.selector, samplers.BestInFront(2))))
+    assert commits(table, both, 6) == [{0}, {1, 2}, {3, 4}, {5}]
+    for blocks in (samplers.PipelinedBlocks(2, begin=0.51), samplers.Fixed(2)):
+        assert commits(table, samplers.threshold(0.9, blocks=blocks), 6) == [{i} for i in range(6)]
+    # 3 of 30 is a tenth, whatever a tenth is in binary.
+    canvas = blank_canvas(60)
+    canvas.tokens[0, :3] = 1
+    assert samplers.PipelinedBlocks(30, begin=0.1).step(canvas, None)[1].item() == 60
+
+
 def test_the_window_slides_as_positions_fill() -> None:
     """Six positions, a window of two. Sure ones behind the border of a fixed block need not wait for the others."""
     table = [[p, *[(1 - p) / 3] * 3] for p in (0.4, 0.95, 0.95, 0.95, 0.95, 0.95)]
@@ -77,6 +126,16 @@ def test_the_window_slides_as_positions_fill() -> None:
     assert commits(table_model(table), fixed, 6) == [{1}, {0}, {2, 3}, {4, 5}]
     narrow = samplers.threshold(0.9, blocks=samplers.SlidingBlocks(2, widest=32))
     assert commits(table_model(table), narrow, 6) == [{1}, {2}, {3}, {4}, {5}, {0}]
+
+
+def test_the_window_stays_inside_an_attention_block() -> None:
+    canvas = blank_canvas(12)
+    blocks = samplers.SlidingBlocks(3).within(4)
+    canvas.tokens[0, :5] = 1
+    start, end, _ = blocks.step(canvas, None)
+    assert (start.item(), end.item()) == (5, 8)
+    canvas.tokens[0, 5] = 1
+    assert [x.item() for x in blocks.step(canvas, None)[:2]] == [6, 8]
 
 
 def test_given_tokens_do_not_widen_the_window() -> None:
@@ -113,6 +172,7 @@ def test_several_blocks_may_be_open_at_once(name: str) -> None:
 
 BLOCKS = {
     "sliding": samplers.SlidingBlocks(3), "narrow": samplers.SlidingBlocks(3, 5),
+    "pipelined": samplers.PipelinedBlocks(3, begin=0.3),
     "growing": samplers.GrowingBlocks(3, 3, 2, 2, 0.3, 0.6, 0.9), "every other": EveryOther(),
     "density": samplers.DensityBlocks(3, 3, 1, 0.05, 0.2),
 }  # fmt: skip
@@ -147,6 +207,7 @@ MOVED |= {
     "vicinity": cache.vicinity(2, 2), "dual every": cache.dual(every=3),
     "adaptive": cache.adaptive(before=2, after=2, threshold=None),
     "entropy": cache.entropy(threshold=None, every_tokens=3), "dsb": cache.dsb(before=2, every_tokens=3),
+    "delayed_prefix": cache.delayed_prefix(1, 4), "dsb_trailing": cache.dsb(2, 2, 3, trailing=True),
 }  # fmt: skip
 
 
@@ -168,8 +229,8 @@ def test_caches_under_a_sliding_window(name: str) -> None:
 
 
 def naive_growing(model: Any, prompt: list[int], most: int, how: samplers.GrowingBlocks, threshold: float) -> list[Any]:
-    """DAEDAL with Python lists, after its published loop; ours saves the forward that would only repeat the last one
-    where a row is at its bound."""
+    """DAEDAL with Python lists, after its published loop; ours saves the forward that would only repeat the one
+    at which the first length is settled, and keeps what stands in a row that has come to its bound."""
     start, length, settled, forwards = len(prompt), how.length or 32, False, 0
     canvas = prompt + [MASK] * min(how.initial, most)
     while MASK in canvas:
@@ -177,21 +238,15 @@ def naive_growing(model: Any, prompt: list[int], most: int, how: samplers.Growin
         forwards += 1
         right = [p for p in reversed(range(start, len(canvas))) if tokens[p] == END][: how.window]
         ends, room = sum(probs[p] for p in right) / how.window, start + most - len(canvas)
-        if not settled:
-            short = ends < how.enough and room > 0
-            settled = not short
-            more = min(how.step_size if short else how.window // 2, room)
-            canvas += [MASK] * more
-            if more:
-                continue
-            grows = False
-        else:
-            grows = True
+        if not settled and ends < how.enough and room > 0:
+            canvas += [MASK] * min(how.step_size, room)
+            continue
+        settled = True
         first = start + (canvas.index(MASK) - start) // length * length
         window = [p for p in range(first, min(first + length, len(canvas))) if canvas[p] == MASK]
         sure = commit(canvas, window, tokens, probs, threshold)
         doubted = [p for p in window if p not in sure and probs[p] < how.unsure]
-        if doubted and grows and ends < how.certain:
+        if doubted and ends < how.certain:
             worst = min(doubted, key=lambda p: (probs[p], p))
             canvas[worst:worst] = [MASK] * min(how.step_size - 1, room)
     return [canvas[start:], forwards]

@@ -68,7 +68,7 @@ def test_training_begins_only_with_something_to_learn() -> None:
     model: Any = random_llada()
     for weight in model.backbone.parameters():
         weight.requires_grad_(True)
-    with pytest.raises(SettingsError, match="no answer to learn from"):
+    with pytest.raises(SettingsError, match="nothing to learn from"):
         Drafter(Trainee(model, {}), Answers(nothing.view(0, 0), nothing, nothing, 0), how, None)
     for wrong in ({"alpha": 0.0}, {"nearest": 0}, {"refine_from": 1.5}):
         with pytest.raises(SettingsError, match=next(iter(wrong))):
