@@ -1,4 +1,4 @@
-"""Recipes: published settings by name, as data: ``conf/recipe/PAPER.yaml``, and those of ``--config-dir``.
+"""Recipes: published settings by name, as data: the files of ``conf/recipe``, and those of ``--config-dir``.
 
 A file holds what its recipes share (``set``), what a part of a name stands for (``parts``), and tables as they were
 published. A cell of a table is a recipe, ``PAPER/ROW/COLUMN``: ``set``, then the parts of ROW and COLUMN, later ones
