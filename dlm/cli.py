@@ -19,6 +19,8 @@ from dlm.words import visible
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dlm.commands.generate", "answer prompts with any model, sampler, blocks and cache"),
     "eval": ("dlm.commands.eval", "ask a task's questions and keep every answer; sweeps (-m, grid=)"),
+    "recipes": ("dlm.commands.recipes", "published settings by name, and their figures"),
+    "reproduce": ("dlm.commands.reproduce", "published settings run here, published beside measured"),
     "report": ("dlm.commands.report", "tables, pictures and a page of what `dlm eval` has kept"),
     "tasks": ("dlm.commands.tasks", "the tasks there are, and what a question looks like"),
     "compare": ("dlm.commands.compare", "samplers side by side on the same held-out questions"),
@@ -56,6 +58,7 @@ examples:
   dlm bench bench.shapes=[tiny,narrow]
 
 experiment=FILE, in any command: the settings of a file that `dlm tune` wrote; what stands beside it wins.
+recipe=NAME, likewise: a published setting (dlm recipes).
 --config-dir DIR, in any command: samplers, caches, tasks and grids of your own are found as DIR/sampler/NAME.yaml etc.
 
 dlm COMMAND --help explains a command; dlm --version prints the version.

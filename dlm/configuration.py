@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from dlm.building import build, role_of, typed
 from dlm.errors import SettingsError
-from dlm.overrides import GROUPS, choices, complete, config_dir, config_dirs, quoted, taken_out
+from dlm.overrides import GROUPS, choices, complete, config_dir, config_dirs, known_settings, quoted, taken_out
+from dlm.recipes import expanded
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -154,7 +155,7 @@ def compose_config(name: str, overrides: Sequence[str], chosen: bool = False) ->
     Raises SettingsError: what :func:`compose` refuses, or a module of the user's hides a package of ours.
     """
     check_packages()
-    overrides = complete(name, overrides)
+    overrides = complete(name, expanded(overrides, known_settings(name)))
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -207,7 +208,7 @@ class Composer:
 
     def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Raises SettingsError as :func:`compose_config` and :func:`plain_of` do."""
-        overrides = complete(self._name, overrides)
+        overrides = complete(self._name, expanded(overrides, known_settings(self._name)))
         try:
             if any(o.startswith(("+", "~", "hydra")) or "{" in o or "@" in o for o in overrides):
                 raise ValueError("Hydra reads it")

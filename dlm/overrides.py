@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -43,12 +43,12 @@ def readable(override: str) -> str:
 
 def complete(command: str, overrides: Sequence[str]) -> list[str]:
     """Overrides of a command as Hydra reads them, with what an experiment and the model's own cache add to them."""
-    known = _known(command)
+    known = known_settings(command)
     return _with_cache(as_meant(_with_experiment(overrides, known)), known)
 
 
 @lru_cache(maxsize=32)
-def _known(command: str) -> frozenset[str]:
+def known_settings(command: str) -> frozenset[str]:
     """The groups and the settings of a command's configuration."""
     node = yaml.safe_load((config_dir() / f"{command}.yaml").read_text(encoding="utf-8"))
     return frozenset([*node, *(group for entry in node["defaults"] if isinstance(entry, dict) for group in entry)])
@@ -135,6 +135,11 @@ def _with_experiment(overrides: Sequence[str], known: Collection[str]) -> list[s
     mine: dict[str, str] = {}
     for name in given:
         mine |= {key: text for key, text in _experiment(name.strip("'\"")).items() if key.partition(".")[0] in known}
+    return besides(mine, rest)
+
+
+def besides(mine: Mapping[str, str], rest: Sequence[str]) -> list[str]:
+    """Settings and the overrides that stand beside them, which win: over a setting, and over all of a group's."""
     said = {override.partition("=")[0].lstrip("+~") for override in rest}
     return [*(f"{key}={text}" for key, text in mine.items() if not {key, key.partition(".")[0]} & said), *rest]
 
