@@ -56,6 +56,16 @@ def whole(prompt: str) -> str:
     return ""
 
 
+def is_python(code: str) -> bool:
+    """Whether code can be read as Python, and says anything."""
+    return bool(getattr(_tree(code), "body", ()))
+
+
+def defined(code: str) -> set[str]:
+    """The names that code binds at its margin; none where it is no Python."""
+    return {name for node in getattr(_tree(code), "body", ()) for name in _names(node)}
+
+
 def _dressed_off(answer: str) -> str:
     """Line ends as they should be; what stands between marks like ``[BEGIN]`` and ``[DONE]``."""
     text = answer.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
