@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ class Evaluation(Sequence[Sample]):
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame``, a row per question. Raises SettingsError: pandas is not installed."""
         try:
-            import pandas
+            pandas = import_module("pandas")
         except ImportError as error:
             raise SettingsError("to_pandas() needs the package pandas: pip install pandas") from error
         return pandas.DataFrame([vars(sample) for sample in self.samples])

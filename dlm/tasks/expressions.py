@@ -119,7 +119,7 @@ class _Reader:
         if opened := self.take(r"[({\[|]"):
             found = self.sum()
             self.closed({"(": r"\)", "{": r"\}", "[": r"\]", "|": r"\|"}[opened[0]])
-            return complex(abs(found)) if opened[0] == "|" else found
+            return complex(abs(complex(found))) if opened[0] == "|" else found
         if self.take(r"-"):
             return _times(Fraction(-1), self.base())
         named = self.take(r"\\([a-zA-Z]+) ?")

@@ -15,6 +15,8 @@ from dlm.tasks.expressions import equal
 
 LONGEST = 300  # characters of an answer whose parts and value are looked at
 
+_FURTHEST, _TRIED = 1000, 4  # characters that an answer may be written in, and boxes that may be open at the end
+
 _UNITS = (
     "square|cubic|dollars?|cents?|mph|inch(?:es)?|in|ft|foot|feet|hours?|minutes?|seconds?|days?|km|cm|mm|gm|kg|m|units?|points?"
     "|digits?|degrees?|pounds?|met(?:er|re)s?|meals|edges|students|multiples|ways|integers|miles?|yards?|radians?"
@@ -31,17 +33,17 @@ _NAMED = re.compile(
 )
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|\s([^$\n]+))")
-_PHRASE = re.compile(r"final answer is:?\s*(.+?)(?:\.\s*I hope|\.?\s*$)", re.IGNORECASE | re.MULTILINE)
+_PHRASE = "final answer is"
 _MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[lcr|]*\})?(.*?)\\end\{\1\}")
 
 
 def boxed(text: str) -> str | None:
-    """What the last ``\\boxed{}`` holds; None: there is none that is closed."""
-    for mark in reversed(list(_BOX.finditer(text))):
+    """What the last ``\\boxed{}`` holds that is closed, of the last few; None: there is none."""
+    for mark in list(_BOX.finditer(text))[: -_TRIED - 1 : -1]:
         if mark[1] is not None:
             return mark[1].strip()
         depth = 1
-        for place in range(mark.end(), len(text)):
+        for place in range(mark.end(), min(len(text), mark.end() + _FURTHEST)):
             depth += {"{": 1, "}": -1}.get(text[place], 0)
             if not depth:
                 return text[mark.end() : place]
@@ -49,9 +51,12 @@ def boxed(text: str) -> str | None:
 
 
 def phrased(text: str) -> str | None:
-    """What stands behind "final answer is", as Minerva's worked examples end, without the dollar signs around it."""
-    found = list(_PHRASE.finditer(text))
-    return found[-1][1].strip().strip("*").strip("$").strip() if found else None
+    """What stands behind the last "final answer is", as Minerva's worked examples end, without dollar signs around."""
+    start = text.lower().rfind(_PHRASE)
+    if start < 0:
+        return None
+    line = text[start + len(_PHRASE) :].lstrip(": ")[:_FURTHEST].partition("\n")[0].partition("I hope it is")[0]
+    return line.strip().rstrip(".").strip("*$ ").rstrip(".") or None
 
 
 def normal(answer: str) -> str:
@@ -83,7 +88,7 @@ def same(answer: str, right: str) -> bool:
 
     A list without brackets and a set are equal in any order; ``50\\%`` is 50; degrees and units do not count.
     """
-    return _same(normal(answer), normal(right))
+    return max(len(answer), len(right)) <= _FURTHEST and _same(normal(answer), normal(right))
 
 
 def _same(one: str, other: str) -> bool:

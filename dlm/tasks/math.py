@@ -15,7 +15,7 @@ from typing import Any
 
 from dlm.errors import SettingsError
 from dlm.tasks.base import Instance, Verdict, instance_id
-from dlm.tasks.latex import boxed, normal, phrased, same
+from dlm.tasks.latex import LONGEST, boxed, normal, phrased, same
 from dlm.tasks.numbers import first_turn, stated
 from dlm.tasks.reading import kept
 from dlm.tasks.records import Record, fingerprint, read_records
@@ -96,7 +96,8 @@ class MinervaMath:
         good = loose is not None and same(loose, right)
         error = None if good else "no_answer" if loose is None else "wrong"
         read = {"loose": loose and kept([loose])[0], "strict": strict and kept([strict])[0]}
-        return Verdict(float(good), float(strict is not None and normal(strict) == normal(right)), error, read)
+        strictly = strict is not None and len(strict) <= LONGEST and normal(strict) == normal(right)
+        return Verdict(float(good), float(strictly), error, read)
 
     def _asked(self, problem: str) -> str:
         return _minerva(problem)

@@ -91,13 +91,13 @@ class Mbpp:
         record = self._records[index]
         prompt = _asked(record)
         meta = {"task_id": record["task_id"], "tests": "\n".join(record["test_list"])}
-        shots = tuple((_asked(shot), f"[BEGIN]\n{shot['code']}\n[DONE]") for shot in EXAMPLES[: self.shots])
+        shots = tuple((_asked(shot), f"{shot['code']}\n[DONE]") for shot in EXAMPLES[: self.shots])
         return Instance(instance_id(self.name, prompt, meta), self.name, prompt, record["code"], meta, shots)
 
     def text(self, instance: Instance) -> str:
         """The harness's prompt: task and assertions up to ``[BEGIN]``, worked examples up to ``[DONE]`` first."""
-        shots = "".join(f"{_asked(shot)}[BEGIN]\n{shot['code']}\n[DONE]\n\n" for shot in EXAMPLES[: self.shots])
-        return f"{shots}{instance.prompt}[BEGIN]\n"
+        shots = "".join(f"{_asked(shot)}{shot['code']}\n[DONE]\n\n" for shot in EXAMPLES[: self.shots])
+        return shots + instance.prompt
 
     def judge(self, instance: Instance, output: str) -> Verdict:
         """1 when the assertions hold; what comes behind ``[DONE]`` is left out. Errors as in
@@ -109,5 +109,5 @@ def _asked(record: Record) -> str:
     tests = "\n".join(record["test_list"][:ASSERTIONS])
     return (
         f"You are an expert Python programmer, and here is your task: {record['text']} Your code should pass these"
-        f" tests:\n\n{tests}\n"
+        f" tests:\n\n{tests}\n[BEGIN]\n"
     )

@@ -218,7 +218,7 @@ def _continued(prompt: str, text: str, entry: str) -> Iterator[str]:
 
 def _has_body(tree: ast.Module, entry: str) -> bool:
     """Whether the function does anything beside saying what it does, and nothing of the body is left outside it."""
-    node = tree.body[-1]
+    node = tree.body[-1] if tree.body else None
     said = isinstance(node, _FUNCTIONS) and node.name == entry and ast.get_docstring(node, clean=False) is not None
     return isinstance(node, _FUNCTIONS) and node.name == entry and len(node.body) > said
 

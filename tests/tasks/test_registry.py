@@ -63,7 +63,15 @@ def test_a_configuration_opens_its_task_with_the_defaults_of_python(name):
     assert node["form"] == "auto"
     assert node["limit"] is None or node["limit"] >= 100
     options = {key: value for key, value in node.items() if key not in TAKEN_AWAY}
-    if name in ("gsm8k", "humaneval", "jsonl", "math500", "mbpp", "minerva_math", "questions"):  # they need data; their own tests open them
+    if name in (
+        "gsm8k",
+        "humaneval",
+        "jsonl",
+        "math500",
+        "mbpp",
+        "minerva_math",
+        "questions",
+    ):  # they need data; their own tests open them
         return
     task, plain = tasks.open(name, **options), tasks.open(name)
     assert (task.name, task.canvas, task.size) == (plain.name, plain.canvas, plain.size)
