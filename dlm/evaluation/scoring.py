@@ -140,7 +140,7 @@ def evaluate(
         raise SettingsError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
     if n is None and task.size is None:
         raise SettingsError(f"task {task.name} has no end: say how many questions, n=100")
-    count = min(x for x in (n and whole_number("n", n, 1), task.size) if x is not None)
+    count = min(x for x in (None if n is None else whole_number("n", n, 1), task.size) if x is not None)
     if form == "auto":
         form = "chat" if has_template(model) else "text"
     canvas = task.canvas if max_new_tokens is None else whole_number("max_new_tokens", max_new_tokens, 1)
