@@ -76,7 +76,7 @@ def test_where_an_answer_stands() -> None:
 
 
 def test_the_two_forms() -> None:
-    minerva, chat = tasks.open("minerva_math", path=PROBLEMS), tasks.open("math500", path=PROBLEMS)
+    minerva, chat = tasks.open("math", path=PROBLEMS), tasks.open("math500", path=PROBLEMS)
     assert (minerva.size, chat.size, minerva.canvas) == (3, 3, 512)
     assert minerva.identity != chat.identity
     first = chat.instance(0)
@@ -104,7 +104,7 @@ def test_the_two_forms() -> None:
     ],
 )
 def test_verdicts(output: str, minerva: tuple[int, int], chat: tuple[int, int], error: str | None) -> None:
-    for name, (score, strict) in (("minerva_math", minerva), ("math500", chat)):
+    for name, (score, strict) in (("math", minerva), ("math500", chat)):
         task = tasks.open(name, path=PROBLEMS)
         verdict = task.judge(task.instance(1), output)
         assert (verdict.score, verdict.strict, verdict.error) == (score, strict, error)
@@ -112,7 +112,7 @@ def test_verdicts(output: str, minerva: tuple[int, int], chat: tuple[int, int], 
 
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"task\.shots must be a whole number from 0 to 4, got 5"):
-        tasks.open("minerva_math", path=PROBLEMS, shots=5)
+        tasks.open("math", path=PROBLEMS, shots=5)
     file = tmp_path / "math.jsonl"
     file.write_text('{"problem": "x", "solution": "no box"}\n')
     with pytest.raises(SettingsError, match=r"record 1: the solution must hold its answer in \\boxed"):
