@@ -1,7 +1,7 @@
 """MATH (Hendrycks et al., arXiv 2103.03874): problems of competitions whose answer is an expression.
 
-``math`` is the four-shot form of Minerva (arXiv 2206.14858): prompt and worked examples are those of
-lm-evaluation-harness's ``minerva_math`` (``minerva.jsonl``, problems of the training split). ``math500`` are the 500
+``minerva_math`` is the four-shot form of Minerva (arXiv 2206.14858): prompt and worked examples are those of
+lm-evaluation-harness's task of that name (``minerva.jsonl``, problems of the training split). ``math500`` are the 500
 problems of PRM800K's test split (arXiv 2305.20050), asked as a chat without examples in the words that LLaDA's
 evaluation uses (OpenCompass).
 """
@@ -32,7 +32,7 @@ EXAMPLES = tuple((shot["problem"], shot["solution"]) for shot in map(json.loads,
 
 
 @dataclass(frozen=True)
-class Math:
+class MinervaMath:
     """The problems of a file or of the hub.
 
     Attributes:
@@ -46,7 +46,7 @@ class Math:
     path: str = HUB
     split: str = "test"
     shots: int = 4
-    name: str = field(default="math", init=False)
+    name: str = field(default="minerva_math", init=False)
     canvas: int = field(default=512, init=False)
     _records: list[Record] = field(init=False, repr=False, compare=False)
 
@@ -108,7 +108,7 @@ class Math:
 
 
 @dataclass(frozen=True)
-class Math500(Math):
+class Math500(MinervaMath):
     """MATH-500, zero-shot; strictly, the answer stands in a box."""
 
     path: str = "hf:HuggingFaceH4/MATH-500"

@@ -99,7 +99,7 @@ _ENTRIES: dict[str, Entry] = {
     "jsonl": Entry("dlm.tasks.questions:OwnQuestions", "the file's answer", {"match": None}, far=True),
     "questions": Entry("dlm.tasks.questions:OwnQuestions", "the file's answer", _QUESTIONS, far=True),
     "gsm8k": Entry("dlm.tasks.gsm8k:Gsm8k", "the stated number", far=True),
-    "math": Entry("dlm.tasks.math:Math", "the stated answer", far=True),
+    "minerva_math": Entry("dlm.tasks.math:MinervaMath", "the stated answer", far=True),
     "math500": Entry("dlm.tasks.math:Math500", "the stated answer", far=True),
     "humaneval": Entry("dlm.tasks.humaneval:HumanEval", "programs that pass"),
     "mbpp": Entry("dlm.tasks.mbpp:Mbpp", "programs that pass", far=True),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dlm import tasks
 from dlm.errors import SettingsError
+from dlm.evaluation.asking import plain_text
 from dlm.tasks.latex import boxed, normal, phrased, same
 
 DATA = Path(__file__).parent.parent / "data" / "math"
@@ -77,7 +78,7 @@ def test_where_an_answer_stands() -> None:
 
 
 def test_the_two_forms() -> None:
-    minerva, chat = tasks.open("math", path=PROBLEMS), tasks.open("math500", path=PROBLEMS)
+    minerva, chat = tasks.open("minerva_math", path=PROBLEMS), tasks.open("math500", path=PROBLEMS)
     assert (minerva.size, chat.size, minerva.canvas) == (3, 3, 512)
     assert minerva.identity != chat.identity
     first = chat.instance(0)
@@ -86,7 +87,7 @@ def test_the_two_forms() -> None:
         "What is its slope?\nPlease reason step by step, and put your final answer within \\boxed{}."
     )
     assert len(minerva.instance(0).messages) == 9
-    assert minerva.text(minerva.instance(0)).count("I hope it is correct.") == 4
+    assert plain_text(minerva, minerva.instance(0)).count("I hope it is correct.") == 4
     for task in (minerva, chat):
         assert task.judge(first, "The slope comes to 3.").score == 1
         for i in range(3):
@@ -105,7 +106,7 @@ def test_the_two_forms() -> None:
     ],
 )
 def test_verdicts(output: str, minerva: tuple[int, int], chat: tuple[int, int], error: str | None) -> None:
-    for name, (score, strict) in (("math", minerva), ("math500", chat)):
+    for name, (score, strict) in (("minerva_math", minerva), ("math500", chat)):
         task = tasks.open(name, path=PROBLEMS)
         verdict = task.judge(task.instance(1), output)
         assert (verdict.score, verdict.strict, verdict.error) == (score, strict, error)
@@ -113,7 +114,7 @@ def test_verdicts(output: str, minerva: tuple[int, int], chat: tuple[int, int], 
 
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"task\.shots must be a whole number from 0 to 4, got 5"):
-        tasks.open("math", path=PROBLEMS, shots=5)
+        tasks.open("minerva_math", path=PROBLEMS, shots=5)
     file = tmp_path / "math.jsonl"
     file.write_text('{"problem": "x", "solution": "no box"}\n')
     with pytest.raises(SettingsError, match=r"record 1: the solution must hold its answer in \\boxed"):

@@ -22,7 +22,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gsm8k": ("gsm8k/gsm8k.yaml", "gsm8k/test.jsonl", {"shots": 3, "shots_path": str(DATA / "gsm8k" / "test.jsonl")}),
     "humaneval": ("humaneval/humaneval.yaml", "humaneval/three.jsonl", {}),
     "mbpp": ("mbpp/mbpp.yaml", "mbpp/problems.jsonl", {}),
-    "math": ("minerva_math/minerva_math_algebra.yaml", "math/problems.jsonl", {}),
+    "minerva_math": ("minerva_math/minerva_math_algebra.yaml", "math/problems.jsonl", {}),
 }
 
 
@@ -30,7 +30,7 @@ class Loader(yaml.SafeLoader):
     """Leaves the harness's functions alone: their modules want packages and the network."""
 
 
-Loader.add_constructor("!function", lambda loader, node: node.value)  # type: ignore[no-untyped-call]
+Loader.add_constructor("!function", lambda loader, node: node.value)
 
 
 def shots_of(file: Path) -> list[dict[str, Any]]:
@@ -56,9 +56,9 @@ def case(request: pytest.FixtureRequest) -> tuple[Any, Any, dict[str, Any], int]
     }  # fmt: skip
     if request.param == "gsm8k":
         config["fewshot_config"]["samples"] = read_records(options["shots_path"], ("question", "answer"), "train")
-    if request.param in ("mbpp", "math"):
+    if request.param in ("mbpp", "minerva_math"):
         config["fewshot_config"]["samples"] = shots_of((HOME / definition).with_name("utils.py"))
-    if request.param == "math":
+    if request.param == "minerva_math":
         config |= {"doc_to_text": "Problem:\n{{problem}}\n\nSolution:", "doc_to_target": "{{solution}}"}
     theirs = ConfigurableTask(config=config)
     first = next(doc for doc in theirs.test_docs() if doc.get("task_id") != 2)
@@ -82,7 +82,7 @@ def test_one_turn_is_the_text_as_one_message(case: tuple[Any, Any, dict[str, Any
     assert list(row.tokens[: row.start]) == tiny().encode_chat([{"role": "user", "content": text}])
 
 
-@pytest.mark.parametrize("case", ["mbpp", "math"], indirect=True)
+@pytest.mark.parametrize("case", ["mbpp", "minerva_math"], indirect=True)
 def test_a_chat_s_examples_are_turns(case: tuple[Any, Any, dict[str, Any], int]) -> None:
     ours, theirs, first, shots = case
     chat = theirs.fewshot_context(

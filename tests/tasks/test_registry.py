@@ -69,7 +69,7 @@ def test_a_configuration_opens_its_task_with_the_defaults_of_python(name):
         "jsonl",
         "math500",
         "mbpp",
-        "math",
+        "minerva_math",
         "questions",
     ):  # they need data; their own tests open them
         return

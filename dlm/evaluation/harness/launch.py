@@ -165,7 +165,7 @@ def _advice(error: Exception, tasks: list[Any]) -> str | None:
     if "antlr4" in text:  # an AssertionError or an ImportError of the task's own module
         return (
             f"{name} compares formulas with antlr4-python3-runtime 4.11, and Hydra, which reads the settings here,"
-            " needs 4.9: take `dlm eval task=math`, or a task without it, such as gsm8k"
+            " needs 4.9: take `dlm eval task=minerva_math`, or a task without it, such as gsm8k"
         )
     ours = next((known for known in ("humaneval", "mbpp") if known in name), None)
     if "module script" in text and ours is None:  # what `evaluate.load` says offline
