@@ -21,7 +21,7 @@ _UNITS = (
     "square|cubic|dollars?|cents?|mph|inch(?:es)?|in|ft|foot|feet|hours?|minutes?|seconds?|days?|km|cm|mm|gm|kg|m|units?|points?"
     "|digits?|degrees?|pounds?|met(?:er|re)s?|meals|edges|students|multiples|ways|integers|miles?|yards?|radians?"
 )
-_WORDS = re.compile(rf"(?<=[\d}}\])])\s*(?:(?:{_UNITS})\b\s*(?:\^\{{?\d\}}?)?[\s/]*)+$|\s*(?:\bper\b.*)$")
+_WORDS = re.compile(rf"(?<=[\d}}\])])\s*(?:(?:{_UNITS})\b(?:\s*\^\{{?\d\}}?)?[\s/]*)+$|\s*(?:\bper\b.*)$")
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|mbox|mathrm|mathbf|operatorname|emph|boxed)\s*\{([^{}]*)\}")
 _TRAILING = re.compile(r"(?<=\S)\s*(?:\\(?:text|mbox|mathrm)\s*\{[^{}]*[a-zA-Z][^{}]*\}(?:\^\{?\d\}?)?)\s*$")
 _JOINED = re.compile(r"\\(?:text|mbox)\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b")
