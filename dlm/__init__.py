@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         PromptError,
         SettingsError,
     )
+    from dlm.evaluation.scoring import Evaluation, evaluate
     from dlm.models import LanguageModel, load
     from dlm.models.causal import CausalModel, load_causal
     from dlm.replaying import Replayed, Trajectory, replay
@@ -53,6 +54,7 @@ _HOME = {
         "PromptError",
         "SettingsError",
     ),
+    "evaluation.scoring": ("Evaluation", "evaluate"),
     "models": ("LanguageModel", "load"),
     "models.causal": ("CausalModel", "load_causal"),
     "engine.proposal": ("Proposer",),
@@ -73,6 +75,7 @@ __all__ = [
     "Counts",
     "Decoder",
     "DlmError",
+    "Evaluation",
     "Generation",
     "LanguageModel",
     "NumericsError",
@@ -89,6 +92,7 @@ __all__ = [
     "Trajectory",
     "compose",
     "deer",
+    "evaluate",
     "from_step_maps",
     "generate",
     "infill",

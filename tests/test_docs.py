@@ -121,3 +121,21 @@ def test_the_examples_of_drafting_run(shell: Shell) -> None:
     assert answer.endswith("132")
     assert int(forwards) + sum(n * times for n, times in enumerate(ast.literal_eval(acceptance))) == 32
     assert int(forwards) < 20
+
+
+def test_the_page_of_tasks_runs_as_it_stands(tmp_path: Path, shell: Shell) -> None:
+    text = (ROOT / "docs" / "write_a_task.md").read_text(encoding="utf-8")
+    (module, use), (command,) = blocks(text, "python"), blocks(text, "sh")
+    (tmp_path / "my_task.py").write_text(module, encoding="utf-8")
+    assert "mine/backwards" in shell(command) or (tmp_path / "runs" / "mine" / "backwards").is_dir()
+    assert "score (letters in place)" in shell(use)
+    assert "right answers score 1" in shell("PYTHONPATH=. dlm check my_task.Backwards letters=3")
+
+
+def test_the_page_of_caches_runs_as_it_stands(tmp_path: Path, shell: Shell) -> None:
+    text = (ROOT / "docs" / "write_a_cache.md").read_text(encoding="utf-8")
+    (module, use), (command,) = blocks(text, "python"), blocks(text, "sh")
+    (tmp_path / "my_cache.py").write_text(module, encoding="utf-8")
+    assert "132" in shell(command)
+    fed = [int(line.split()[-1]) for line in shell(use).splitlines()]
+    assert fed[0] > fed[1] > fed[2]

@@ -1,6 +1,6 @@
 """Evaluation: tasks asked by points and sweeps, every answer kept.
 
-:func:`sweep` runs many configurations; :func:`score` asks a model that is loaded already; :func:`tune` finds the
+:func:`sweep` runs many configurations; :func:`evaluate` asks a model that is loaded already; :func:`tune` finds the
 cheapest setting at a stated quality.
 """
 
@@ -8,12 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlm.evaluation.scoring import score
+    from dlm.evaluation.scoring import Evaluation, evaluate, score
     from dlm.evaluation.sweeps import Swept, sweep
     from dlm.evaluation.tuning.tune import Tuned, tune
 
-__all__ = ["Swept", "Tuned", "score", "sweep", "tune"]
-_PLACES = {"score": "scoring", "Tuned": "tuning.tune", "tune": "tuning.tune"}
+__all__ = ["Evaluation", "Swept", "Tuned", "evaluate", "score", "sweep", "tune"]
+_PLACES = {
+    **dict.fromkeys(("Evaluation", "evaluate", "score"), "scoring"),
+    **dict.fromkeys(("Tuned", "tune"), "tuning.tune"),
+}
 
 
 def __getattr__(name: str) -> Any:  # readers of results need no torch

@@ -23,6 +23,7 @@ from dlm.trace import Recorder
 # A run that ends with an error nobody foresaw: so many rows in turn may fail one by one before it is taken for one
 # that no row survives.
 SYSTEMATIC = 4
+FORMS = ("auto", "chat", "text", "one_turn", "infill")  # in which a question may be asked
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Asker:
 
     model: LanguageModel  # answers them
     task: Task  # asks them
-    form: str  # ``chat``, ``text`` or ``infill``
+    form: str  # ``chat``, ``text``, ``one_turn`` (the text as one message of a chat) or ``infill``
     canvas: int  # positions to fill; without meaning in infill form
     rank: int = 0  # the process this is
     _rows: dict[int, Job] = field(default_factory=dict)
@@ -58,6 +59,8 @@ class Asker:
         prompt: Any = instance.messages
         if self.form == "text" or (self.form == "infill" and not has_template(self.model)):
             prompt = plain_text(self.task, instance)
+        elif self.form == "one_turn":
+            prompt = [{"role": "user", "content": plain_text(self.task, instance)}]
         if self.form != "infill":
             return prompt_job(self.model, query.index, prompt, self.canvas, {})
         if instance.template is None:

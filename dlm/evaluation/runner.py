@@ -17,6 +17,7 @@ from dlm.building import build, role_of
 from dlm.configuration import Composed, check_choice, check_counts, check_switches, parts_of, settled
 from dlm.errors import SettingsError
 from dlm.evaluation import store as files
+from dlm.evaluation.asking import FORMS
 from dlm.evaluation.identity import EVALUATION_KEYS, Questions, point_config
 from dlm.evaluation.lines import Busy
 from dlm.evaluation.point import Point, canonical
@@ -56,7 +57,7 @@ class Ready:
     point: Point  # the configuration and its identity
     questions: Questions  # the task, opened, and its instances
     parts: Composed  # sampler, cache, drafter, and the way to the model
-    form: str  # ``auto``, ``chat``, ``text`` or ``infill``
+    form: str  # ``auto``, ``chat``, ``text``, ``one_turn`` or ``infill``
     canvas: int  # positions to fill; of an infill, the task's own figure
     wanted: Wanted  # how much of it, and where to
 
@@ -121,7 +122,7 @@ def prepare(config: DictConfig | dict[str, Any]) -> Ready:
     plain = settled(config)
     chosen = plain.get("choices") or _hydra_choices()
     form = plain["task"].get("form", "auto")
-    check_choice("task.form", form, ("auto", "chat", "text", "infill"))
+    check_choice("task.form", form, FORMS)
     questions = _open(_own(plain["task"], chosen.get("task")))
     task = questions.task
     asked_for = plain["max_new_tokens"]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from dlm.errors import SandboxError, SettingsError
+from dlm.errors import SettingsError
 from dlm.tasks.base import Instance, Verdict, instance_id
 from dlm.tasks.programs import readings, whole
 from dlm.tasks.records import Record, fingerprint, read_records
-from dlm.tasks.sandbox import Check, Level, Limits, Outcome, level, run_program
+from dlm.tasks.sandbox import PARALLEL, Check, Level, Limits, confined_level
+from dlm.tasks.tested import first_that_runs
 
 FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 READING = 2  # of the rules by which a program is found in an answer: other rules, other scores
@@ -50,9 +50,7 @@ class HumanEval:
         limits = Limits(seconds=self.seconds, cpu_seconds=self.cpu_seconds, memory_mb=self.memory_mb)
         object.__setattr__(self, "_limits", limits)
         object.__setattr__(self, "_records", read_records(self.path or _packaged(), FIELDS, "test"))
-        object.__setattr__(self, "_level", level())
-        if self._level == "none":
-            raise SandboxError("HumanEval runs generated programs, which cannot be confined here: use Linux or macOS")
+        object.__setattr__(self, "_level", confined_level("humaneval"))
 
     @property
     def size(self) -> int:
@@ -62,7 +60,7 @@ class HumanEval:
     @property
     def parallel(self) -> int:
         """How many answers may be judged at once: as many as there are processors, eight at most."""
-        return min(8, os.cpu_count() or 1)
+        return PARALLEL
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -90,36 +88,11 @@ class HumanEval:
         return str(instance.meta["prompt"])
 
     def judge(self, instance: Instance, output: str) -> Verdict:
-        """1 when the tests pass.
-
-        Errors: ``no_code``, ``syntax``, ``wrong`` (an assertion of the tests), ``exception``, ``unfinished`` (it left
-        before the tests were over), and ``timeout``, ``memory``, ``killed``, ``refused`` of
-        :class:`dlm.tasks.sandbox.Outcome`. ``parsed`` holds the code and the last line of the program's stderr.
-        """
+        """1 when the tests pass. Errors and ``parsed``: as of :func:`dlm.tasks.tested.first_that_runs`."""
         if not output.strip():
             return Verdict(0.0, error="no_code")
-        outcome, code = Outcome("failed", "", ()), ""
         tests = Check(instance.meta["entry_point"], instance.meta["test"], whole(instance.meta["prompt"]))
-        for code in readings(instance.meta, output):
-            outcome = run_program(code, tests, limits=self._limits)
-            if outcome.status == "passed":
-                return Verdict(1.0, parsed={"code": code, "said": ""})
-            if _error(outcome) != "syntax":
-                break
-        said = outcome.detail.splitlines()[-1][:200] if outcome.detail else ""
-        return Verdict(0.0, error=_error(outcome), parsed={"code": code, "said": said})
-
-
-def _error(outcome: Outcome) -> str:
-    if outcome.status != "failed":
-        return outcome.status
-    last = outcome.detail.splitlines()[-1] if outcome.detail else ""
-    kind = last.partition(":")[0].strip()
-    if kind in ("SyntaxError", "IndentationError", "TabError"):
-        return "syntax"
-    if kind == "AssertionError":
-        return "wrong"
-    return "exception" if kind and kind != "SystemExit" else "unfinished"
+        return first_that_runs(readings(instance.meta, output), lambda code: (code, tests), self._limits)
 
 
 def _packaged() -> str:

@@ -56,6 +56,16 @@ def whole(prompt: str) -> str:
     return ""
 
 
+def is_python(code: str) -> bool:
+    """Whether code can be read as Python, and says anything."""
+    return bool(getattr(_tree(code), "body", ()))
+
+
+def defined(code: str) -> set[str]:
+    """The names that code binds at its margin; none where it is no Python."""
+    return {name for node in getattr(_tree(code), "body", ()) for name in _names(node)}
+
+
 def _dressed_off(answer: str) -> str:
     """Line ends as they should be; what stands between marks like ``[BEGIN]`` and ``[DONE]``."""
     text = answer.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
@@ -208,7 +218,7 @@ def _continued(prompt: str, text: str, entry: str) -> Iterator[str]:
 
 def _has_body(tree: ast.Module, entry: str) -> bool:
     """Whether the function does anything beside saying what it does, and nothing of the body is left outside it."""
-    node = tree.body[-1]
+    node = tree.body[-1] if tree.body else None
     said = isinstance(node, _FUNCTIONS) and node.name == entry and ast.get_docstring(node, clean=False) is not None
     return isinstance(node, _FUNCTIONS) and node.name == entry and len(node.body) > said
 

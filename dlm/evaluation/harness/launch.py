@@ -165,14 +165,15 @@ def _advice(error: Exception, tasks: list[Any]) -> str | None:
     if "antlr4" in text:  # an AssertionError or an ImportError of the task's own module
         return (
             f"{name} compares formulas with antlr4-python3-runtime 4.11, and Hydra, which reads the settings here,"
-            " needs 4.9: it cannot be run by dlm; take a task without it, such as gsm8k"
+            " needs 4.9: take `dlm eval task=minerva_math`, or a task without it, such as gsm8k"
         )
-    if "module script" in text and "humaneval" not in name:  # what `evaluate.load` says offline
+    ours = next((known for known in ("humaneval", "mbpp") if known in name), None)
+    if "module script" in text and ours is None:  # what `evaluate.load` says offline
         return f"{name} fetches its metric from the hub when it is loaded, and path= does not replace that: go online"
     if "marked as unsafe" in text:
         return f"{name} runs programs that a model wrote: add --confirm_run_unsafe_code if you accept that"
     if isinstance(error, DatasetsError | ConnectionError | FileNotFoundError | ImportError):
-        better = "use `dlm eval task=humaneval`, which needs no network" if "humaneval" in name else "give path=FILE"
+        better = f"use `dlm eval task={ours}`, which needs no network" if ours else "give path=FILE"
         return f"{name}: its data or its metric cannot be had ({text}): {better}, or go online"
     return None
 
