@@ -157,7 +157,7 @@ def test_a_packaged_model_is_given_a_part_of_the_canvas() -> None:
     small = shrunk(ALL["dkv-cache/dream/mbpp-3shot/256-steps/decode"])
     assert small.settings["max_new_tokens"] == 32
     assert small.settings["sampler.steps"] == 16
-    assert "task.shots" not in small.settings
+    assert small.settings["task.shots"] == 0
     assert shrunk(ALL["llada/instruct/gsm8k/blocks"]).settings["blocks.length"] == 8
 
 

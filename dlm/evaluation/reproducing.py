@@ -91,8 +91,8 @@ def shrunk(recipe: Recipe, positions: int = POSITIONS) -> Recipe:
             settings[key] = min(value, positions)
         elif key in ("sampler.steps", "sampler.answer_start"):
             settings[key] = max(1, int(value * share))
-        elif key.startswith("task.shots"):
-            settings.pop(key)
+    if "task.shots" in settings:
+        settings |= {"task.shots": 0, "task.shots_path": None}
     return replace(recipe, settings=settings)
 
 
