@@ -91,8 +91,8 @@ def shrunk(recipe: Recipe, positions: int = POSITIONS) -> Recipe:
             settings[key] = min(value, positions)
         elif key in ("sampler.steps", "sampler.answer_start"):
             settings[key] = max(1, int(value * share))
-    if "task.shots" in settings:
-        settings |= {"task.shots": 0, "task.shots_path": None}
+    settings |= {key: 0 for key in settings if key == "task.shots"}
+    settings.pop("task.shots_path", None)
     return replace(recipe, settings=settings)
 
 
