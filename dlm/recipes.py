@@ -210,7 +210,8 @@ def _spelling(key: str, text: str) -> str:
     if key != "task" and not re.fullmatch(r"task\.[a-z]\w*", key):
         return as_data(key, value)
     if isinstance(value, str) and "${" not in value:
-        return value if re.fullmatch(r"[\w/]+", value) else quoted(value)
+        plain = re.fullmatch(r"[a-z][\w/:.-]*", value) and value not in ("null", "true", "false")
+        return value if plain else quoted(value)
     if value is None or isinstance(value, bool | int | float):
         return text
     raise ValueError(f"{key} must be a plain value, got {value!r:.80}")

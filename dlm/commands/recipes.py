@@ -56,7 +56,7 @@ def run(overrides: list[str]) -> int:
 
 def command_of(recipe: Recipe) -> str:
     """The command line of ``dlm eval`` that a recipe stands for."""
-    return join(["dlm", "eval", *recipe.overrides(["task.limit=null"])[:-1], "task.limit=null"])
+    return join(["dlm", "eval", *recipe.overrides(), "task.limit=null"])
 
 
 def shown(figure: Figure) -> str:
