@@ -44,6 +44,20 @@ def test_any_text_is_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
         assert told["prompt_tokens"] == model.encode(text)
 
 
+def test_a_word_that_is_no_setting_is_the_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    model = dlm.load("tiny")
+    for text in ("47+85=", PROMPT, "x = 3?", "hello"):
+        assert run("max_new_tokens=4", text, "format=json") == 0
+        assert json.loads(capsys.readouterr().out)["prompt_tokens"] == model.encode(text)
+    for words, said in (
+        (["a", "b"], "two prompts"),
+        (["a", "prompt=b"], "two prompts"),
+        (["x=3"], "unknown setting 'x'"),
+    ):
+        assert run(*words) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_chat_and_ids_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = dlm.load("tiny")
     assert run(f"prompt={PROMPT}", "chat=true", "max_new_tokens=16", "format=json") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -11,15 +12,28 @@ from dlm.configuration import compose_config
 from dlm.errors import SettingsError
 from dlm.overrides import GROUPS, choices
 
+_SETTING = re.compile(r"-|[+~]*[A-Za-z_][\w./@:-]*=|~\w")  # an option, KEY=VALUE, or ~KEY
 Run = Callable[[dict[str, str], list[str]], int]
 
 
 def split_texts(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Take ``key=any text`` out of the overrides: prompts hold brackets, quotes and commas, which Hydra would parse."""
-    texts, rest = {}, []
-    for override in overrides:
+    """Take ``key=any text`` out of the overrides: prompts hold brackets, quotes and commas, which Hydra would parse. A
+    word that is no setting is the prompt, where there is one.
+
+    Raises:
+        SettingsError: two prompts.
+    """
+    texts: dict[str, str] = {}
+    rest: list[str] = []
+    for place, override in enumerate(overrides):
         key, equals, value = override.partition("=")
-        if equals and key in keys:
+        bare = "prompt" in keys and not _SETTING.match(override) and overrides[place - 1 : place] != ["--cfg"]
+        if (bare or override.startswith("prompt=")) and "prompt" in texts:
+            both = f"{texts['prompt']!r} and {override.removeprefix('prompt=')!r}"
+            raise SettingsError(f"two prompts, {both}: quote one that has blanks in it")
+        if bare:
+            texts["prompt"] = override
+        elif equals and key in keys:
             texts[key] = value
         else:
             rest.append(override)

@@ -171,14 +171,14 @@ def _sandbox() -> Check:
     try:
         outcome = run_program("assert sum(range(5)) == 10")
     except DlmError as error:
-        return Check("sandbox", "level", "no", str(error), "task=humaneval needs it")
+        return Check("sandbox", "level", "no", str(error), "task=humaneval and task=mbpp need it")
     level, measures = level_of(outcome.measures), ", ".join(outcome.measures)
     if outcome.status != "passed":
         return Check("sandbox", "level", "no", f"a right program {outcome.status}: {outcome.detail[-200:]}", "")
     if level == "hook":
-        advice = "the kernel does not guard files: run task=humaneval in a container"
+        advice = "the kernel does not guard files: run task=humaneval and mbpp in a container"
         return Check("sandbox", "level", "look", f"{level} ({measures})", advice)
-    return Check("sandbox", "level", "yes", f"{level} ({measures})", "programs of task=humaneval")
+    return Check("sandbox", "level", "yes", f"{level} ({measures})", "programs of task=humaneval and mbpp")
 
 
 def _model(overrides: list[str]) -> Iterator[Check]:

@@ -24,7 +24,7 @@ usage: dlm eval [task=NAME] [key=value ...]
 
   task=waiting_line/copy          a task; dlm tasks lists them. Its options: task.KEY=VALUE
   task.limit=100                  questions; null: all there are. Raised later, only the new ones are asked
-  task.form=auto                  chat, text or infill; auto: chat when the model has a chat template
+  task.form=auto                  chat, text, one_turn or infill; auto: chat when the model has a chat template
   max_new_tokens=null             positions to fill; null: as many as the task's longest answer needs
   seed=0  seeds=null              of the noise; seeds=[0,1,2] asks every question with each
   batch_size=32                   rows decoded together; answers do not depend on it

@@ -30,7 +30,7 @@ HELP = """dlm generate: answer prompts.
 usage: dlm generate PROMPT [key=value ...]
 
 one prompt source:
-  'prompt=TEXT'            any text, taken literally (quote it for the shell); it may be a rendered chat: control
+  TEXT, 'prompt=TEXT'      any text, taken literally (quote it for the shell); it may be a rendered chat: control
                            tokens in it are control tokens (in a chat they are text), the mask is text
   prompt_ids=[1,2,3]       token ids
   prompts_file=FILE        JSON lines: {{"prompt": TEXT}}, {{"messages": [...]}} or {{"ids": [...]}}
@@ -57,7 +57,7 @@ groups (GROUP.KEY=VALUE sets what a choice knows; dlm generate --cfg job shows a
 
 examples:
   dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32
-  dlm generate 'prompt=47+85=' sampler.threshold=0.7 max_new_tokens=32 format=json
+  dlm generate 47+85= sampler.threshold=0.7 max_new_tokens=32 format=json
   dlm generate 'prompt=47+85=' sampler=topk sampler.tokens_per_step=4 blocks.length=16 max_new_tokens=32
   dlm generate 'prompt=47+85=' sampler=topk drafting=freedave drafting.draft_length=8 max_new_tokens=32
   dlm generate 'prompt=47+85=' cache=dkv_decode cache.interval=4 max_new_tokens=64

@@ -67,23 +67,22 @@ class _Reader:
     def sum(self) -> Number:
         total = self.product()
         while sign := self.take(r"[+-]"):
-            total = _add(total, self.product(), -1 if sign[0] == "-" else 1)
+            total += -self.product() if sign[0] == "-" else self.product()
         return total
 
     def product(self) -> Number:
         if sign := self.take(r"[+-]"):
-            inner = self.product()
-            return inner if sign[0] == "+" else _times(Fraction(-1), inner)
+            return self.product() if sign[0] == "+" else -self.product()
         mixed = re.compile(r"\d+(?=\\frac\{?\d+\}?\{?\d+\}?(?![\^\d]))").match(self.text, self.at)
         total = self.power()
         if mixed and mixed.end() == self.at:
-            total = _add(total, self.power())  # 3\frac{1}{2}
+            total += self.power()  # 3\frac{1}{2}
         while True:
             if sign := self.take(r"(\\cdot|\\times|\\div)(?![a-zA-Z]) ?|[*/]"):
                 factor = self.power()
-                total = _times(total, _raise(factor, Fraction(-1)) if sign[0].strip() in ("/", "\\div") else factor)
+                total *= 1 / factor if sign[0].strip() in ("/", "\\div") else factor
             elif re.compile(r"[\\\w({\[.]").match(self.text, self.at) and self.text[self.at] != "_":
-                total = _times(total, self.power())
+                total *= self.power()
             else:
                 return total
 
@@ -121,7 +120,7 @@ class _Reader:
             self.closed({"(": r"\)", "{": r"\}", "[": r"\]", "|": r"\|"}[opened[0]])
             return complex(abs(complex(found))) if opened[0] == "|" else found
         if self.take(r"-"):
-            return _times(Fraction(-1), self.base())
+            return -self.base()
         named = self.take(r"\\([a-zA-Z]+) ?")
         return self.command(named[1]) if named else self.letter()
 
@@ -134,13 +133,13 @@ class _Reader:
 
     def command(self, name: str) -> Number:
         if name == "frac":
-            return _times(self.argument(), _raise(self.argument(), Fraction(-1)))
+            return self.argument() * (1 / self.argument())
         if name == "sqrt":
             degree: Number = Fraction(2)
             if self.take(r"\["):
                 degree = self.sum()
                 self.closed(r"\]")
-            return _raise(self.argument(), _raise(degree, Fraction(-1)))
+            return _raise(self.argument(), 1 / degree)
         if name == "pi":
             return complex(math.pi)
         if name not in _FUNCTIONS:
@@ -156,18 +155,6 @@ def _place(name: str, point: int) -> complex:
     """The value of a letter at a point, between 1 and 2."""
     digest = hashlib.sha256(f"{name} {point}".encode()).digest()
     return complex(1 + int.from_bytes(digest[:4], "big") / 2**32)
-
-
-def _add(one: Number, other: Number, sign: int = 1) -> Number:
-    if isinstance(one, Fraction) and isinstance(other, Fraction):
-        return one + sign * other
-    return complex(one) + sign * complex(other)
-
-
-def _times(one: Number, other: Number) -> Number:
-    if isinstance(one, Fraction) and isinstance(other, Fraction):
-        return one * other
-    return complex(one) * complex(other)
 
 
 def _raise(base: Number, exponent: Number) -> Number:

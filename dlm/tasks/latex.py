@@ -120,7 +120,9 @@ def _parts(text: str) -> tuple[str, Sequence[str]]:
     if len(union := _split(text, "\\cup")) > 1:
         return "union", union
     if len(items := _split(text, ",")) > 1:
-        return "set", items
+        name, equals, _ = items[0].partition("=")
+        alike = bool(equals) and all(item.startswith(f"{name}=") for item in items)  # x=3,x=-3
+        return "set", [item.removeprefix(f"{name}=") if alike else item for item in items]
     if "\\pm" in text and text.count("\\pm") == 1:
         return "set", [text.replace("\\pm", "+"), text.replace("\\pm", "-")]
     if braces := re.fullmatch(r"\\(?:\{|lbrace)(.*)\\(?:\}|rbrace)", text):

@@ -19,7 +19,7 @@ from dlm.tasks.tested import tested
 
 READING = 1  # of the rules by which a program is found in an answer and run: other rules, other scores
 ASSERTIONS = 3
-# The published file holds all splits, by number.
+# The published file holds all splits, told apart by their numbers.
 SPLITS = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
 _LINES = Path(__file__).with_name("mbpp.jsonl").read_text(encoding="utf-8").splitlines()
 EXAMPLES = tuple(map(json.loads, _LINES))
@@ -32,12 +32,13 @@ class Mbpp:
     Attributes:
         path: ``FILE.jsonl``, ``FILE.parquet`` or ``hf:google-research-datasets/mbpp:full``, with the fields
             ``task_id``, ``text``, ``code`` and ``test_list``.
-        split: ``prompt``, ``test``, ``validation`` or ``train``.
+        split: ``prompt``, ``test``, ``validation`` or ``train``; of a file that holds problems of it and of others, by
+            ``task_id``, those of it.
         shots: how many of the three worked examples come first.
         cpu_seconds, seconds, memory_mb: as in :class:`dlm.tasks.sandbox.Limits`.
 
     Raises:
-        SettingsError: no such file, or none of its problems are of the split.
+        SettingsError: no such file, or a problem with too few assertions.
         SandboxError: programs cannot be confined on this machine.
     """
 
@@ -63,12 +64,9 @@ class Mbpp:
         object.__setattr__(self, "_limits", limits)
         records = read_records(self.path, ("task_id", "text", "code"), self.split, lists=("test_list",))
         numbers = {str(number) for number in SPLITS[self.split]}
-        own = [record for record in records if record["task_id"] in numbers]
-        if not own or any(len(record["test_list"]) < ASSERTIONS for record in own):
-            raise SettingsError(
-                f"{self.path} must hold problems of MBPP with {ASSERTIONS} assertions each; those of split={self.split}"
-                f" have a task_id from {SPLITS[self.split][0]} to {SPLITS[self.split][-1]}"
-            )
+        own = [record for record in records if record["task_id"] in numbers] or records
+        if short := [record["task_id"] for record in own if len(record["test_list"]) < ASSERTIONS]:
+            raise SettingsError(f"{self.path}, task_id {short[0]}: test_list must hold {ASSERTIONS} assertions")
         object.__setattr__(self, "_records", own)
         object.__setattr__(self, "_level", confined_level("mbpp"))
 

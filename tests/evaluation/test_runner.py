@@ -333,7 +333,7 @@ def test_traces_are_written_beside_the_answers(tmp_path: Path) -> None:
         ("task.limit=0", "task.limit must be a whole number of at least 1, got 0"),
         ("task.limit=null", "has no end: give task.limit=N"),
         ("task.limit=many", "task.limit must be"),
-        ("task.form=loud", "task.form must be one of auto, chat, text, infill, got 'loud'"),
+        ("task.form=loud", "task.form must be one of auto, chat, text, one_turn, infill, got 'loud'"),
         ("task=nothing/such", "unknown task 'nothing/such'; known are"),
         ("batch_size=0", "batch_size must be a whole number of at least 1"),
         ("retries=-1", "retries must be a whole number of at least 0"),

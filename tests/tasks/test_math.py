@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dlm import tasks
 from dlm.errors import SettingsError
+from dlm.evaluation.asking import plain_text
 from dlm.tasks.latex import boxed, normal, phrased, same
 
 DATA = Path(__file__).parent.parent / "data" / "math"
@@ -28,9 +29,10 @@ def test_the_checker_agrees_with_math_verify(pair: dict[str, object]) -> None:
 
 
 def test_what_the_harness_takes_for_equal_is_equal_here() -> None:
-    """``is_equiv`` of lm-evaluation-harness 0.4.13 (antlr 4.11) cannot read tuples, intervals and matrices."""
+    """``is_equiv`` of lm-evaluation-harness 0.4.13 (antlr 4.11) cannot read tuples, intervals and matrices, and
+    reads ``3, 5, 7`` like ``3,5``."""
     lost = [p["right"] for p in PAIRS if p["harness"] and not same(p["answer"], p["right"])]
-    assert lost == ["1011_2", r"\binom{5}{2}"]
+    assert lost == ["1011_2", r"\binom{5}{2}", "3, 5, 7", r"\overline{AB}", "101_2", "2:3"]
     assert len(PAIRS) >= 60 and sum(p["harness"] for p in PAIRS) > 40
 
 
@@ -85,7 +87,7 @@ def test_the_two_forms() -> None:
         "What is its slope?\nPlease reason step by step, and put your final answer within \\boxed{}."
     )
     assert len(minerva.instance(0).messages) == 9
-    assert minerva.text(minerva.instance(0)).count("I hope it is correct.") == 4
+    assert plain_text(minerva, minerva.instance(0)).count("I hope it is correct.") == 4
     for task in (minerva, chat):
         assert task.judge(first, "The slope comes to 3.").score == 1
         for i in range(3):

@@ -30,7 +30,7 @@ class Loader(yaml.SafeLoader):
     """Leaves the harness's functions alone: their modules want packages and the network."""
 
 
-Loader.add_constructor("!function", lambda loader, node: node.value)  # type: ignore[no-untyped-call]
+Loader.add_constructor("!function", lambda loader, node: node.value)
 
 
 def shots_of(file: Path) -> list[dict[str, Any]]:
