@@ -97,7 +97,8 @@ def test_figures_that_were_read_in_the_papers() -> None:
 
 def test_settings_that_the_sources_name() -> None:
     dual = ALL["fast-dllm/gsm8k-5shot/dual"].settings
-    assert dual == {"model": "llada-8b-instruct", "task": "gsm8k", "task.shots": 5, "max_new_tokens": 256,
+    assert dual == {"model": "llada-8b-instruct", "task": "gsm8k", "task.form": "one_turn", "task.shots": 5,
+                    "max_new_tokens": 256,
                     "task.shots_path": "hf:openai/gsm8k:main", "blocks.length": 32, "sampler": "threshold",
                     "sampler.threshold": 0.9, "cache": "dual"}  # fmt: skip
     assert ALL["klass/llada/gsm8k/klass"].settings["sampler.divergence"] == 0.015
