@@ -31,6 +31,7 @@ examples:
   dlm check sampler=klass
   dlm check my_package.MySampler threshold=0.7
   dlm check my_package.MyTask
+  dlm check task=waiting_line/copy
 """
 _COLOURS = {"holds": "green", "broken": "bold red", "refused": "dim"}
 
