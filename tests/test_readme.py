@@ -27,7 +27,8 @@ EXAMPLES = sorted({re.split(r" +#|  +", line)[0] for line in LINES if re.match(r
 FAR = re.compile(
     r"model=(?!tiny)|prompts_file|data=|lm-eval|submitit|dlm (bench|oracle|train|train-filter|tune|COMMAND)|grid="
     r"|eval -m|seeds=|experiment=|(samplers|caches)=all|samplers=\[thr.*(n=100|topk:)|filter=|report runs/a|runs rule"
-    r"|task.limit=100|FILE|DIR|reproduce (fast-dllm|all limit)|check (sampler|my_)|drift.*(dkv_decode$|random|out=drift)|out=/scratch"
+    r"|task.limit=100|FILE|DIR|reproduce (fast-dllm|all limit)|check (sampler|my_)"
+    r"|drift.*(dkv_decode$|random|out=drift)|out=/scratch"
 )
 NEAR = [line for line in EXAMPLES if not FAR.search(line)]
 # Commands that read what another one has written.
