@@ -327,7 +327,10 @@ def _explained(name: str, overrides: list[str], error: Exception) -> SettingsErr
 
 def _unreadable(override: str, text: str) -> str:
     if override.startswith("-"):
-        return f"unknown option {override!r}: settings are key=value, options are --help and --cfg"
+        return (
+            f"unknown option {override!r}: settings are key=value, options are --help and --cfg; a prompt that begins"
+            " with a dash is 'prompt=-...'"
+        )
     if "=" not in override and not override.startswith("~"):
         for group in (*GROUPS, "task"):
             if override in choices(group):

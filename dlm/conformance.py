@@ -33,7 +33,7 @@ from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError, SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.overrides import choices
-from dlm.tasks.base import Task
+from dlm.tasks.base import Instance, Task
 from dlm.tasks.registry import open_task
 
 NEW = 16
@@ -243,9 +243,12 @@ def _drafted(model: LanguageModel, prompts: list[Prompt], sampler: Sampler, poli
 
 def _of_task(task: Task, model: LanguageModel) -> Iterator[tuple[str, Law]]:
     n = 50 if task.size is None else min(50, task.size)
-    asked = [task.instance(i) for i in range(n)]
+    asked: list[Instance] = []
 
     def same() -> str:
+        if n < 1:
+            raise Broken("it has no questions")
+        asked[:] = [task.instance(i) for i in range(n)]
         if any(task.instance(i) != one for i, one in enumerate(asked)):
             raise Broken("the same number gave another question: draw from the number alone")
         return f"the first {n} questions, twice"
@@ -277,6 +280,8 @@ def _of_task(task: Task, model: LanguageModel) -> Iterator[tuple[str, Law]]:
         return f"answers of at most {long} tokens in a canvas of {task.canvas}"
 
     yield "a question follows from its number", same
+    if not asked:  # there are none to go on with
+        return
     yield "questions differ", different
     yield "a right answer is right", right
     yield "nonsense is wrong", wrong

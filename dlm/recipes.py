@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import accumulate
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from dlm.overrides import as_data, besides, choices, config_dirs, quoted
 TEXTS = ("prompt", "post", "counts", "hardware", "questions")  # what is said once
 LISTS = ("unclear", "contradicts", "differs")  # what adds up
 FIGURES = ("accuracy", "tokens_per_second", "speedup", "forwards", "seconds")
+LONGEST, DEEPEST = 200_000, 20  # of a file
 COUNTS = ("answer", "answer and prompt")  # which tokens a paper divides by its seconds
 
 
@@ -75,8 +78,9 @@ class Recipe:
 
     @property
     def questions(self) -> int:
-        """How many questions were asked for the published figures."""
-        return int(self.texts.get("questions", at_hand()["tasks"][self.task]["questions"]))
+        """How many questions were asked for the published figures; 0: that is not known."""
+        known = at_hand()["tasks"].get(self.task, {}).get("questions", 0)
+        return int(self.texts.get("questions", known))
 
     def value(self, figure: str) -> float | None:
         """A figure by the first source that has it."""
@@ -133,6 +137,9 @@ def at_hand() -> dict[str, Any]:
 def _file(path: Path, stem: str) -> dict[str, Recipe]:
     try:
         text = path.read_text(encoding="utf-8")
+        depth = max(accumulate((sign in "[{") - (sign in "]}") for sign in text), default=0)
+        if depth > DEEPEST or len(text) > LONGEST:
+            raise ValueError(f"it is longer than {LONGEST:,} characters, or nested deeper than {DEEPEST}")
         if path.parent != config_dirs()[0] / "recipe" and any(isinstance(t, yaml.AliasToken) for t in yaml.scan(text)):
             raise ValueError("it has aliases (*NAME)")  # a few lines of them are gigabytes
         node = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -161,6 +168,8 @@ def _cells(node: Mapping[str, Any], stem: str) -> Iterator[tuple[str, Recipe]]:
                 raise ValueError(f"{row}: {wrong[0]} has {len(lists[wrong[0]])} values for {len(columns)} columns")
             for i, column in enumerate(columns):
                 values = {f: float(cells[i]) for f, cells in lists.items() if cells[i] is not None}
+                if not all(isfinite(value) and value >= 0 for value in values.values()):
+                    raise ValueError(f"{row}: figures are numbers of at least 0, got {values}")
                 words = [*table.get("with", []), *row.split("/"), column]
                 recipe = _recipe(f"{stem}/{row}/{column}", node, words)
                 yield recipe.name, replace(recipe, published=(Figure(source, values),) if values else ())
@@ -190,6 +199,12 @@ def _recipe(name: str, node: Mapping[str, Any], words: Sequence[str]) -> Recipe:
             raise ValueError(f"{name} does not say its {key}")
     for key, value in settings.items():
         _spelt(key, value)
+    if not isinstance(node["about"], str):
+        raise ValueError(f"about must be a text, got {node['about']!r:.80}")
+    counts = {key: settings[key] for key in ("max_new_tokens", "blocks.length", "sampler.steps") if key in settings}
+    for key, value in (counts | ({"questions": texts["questions"]} if "questions" in texts else {})).items():
+        if isinstance(value, bool) or not str(value).isdecimal() or int(value) < 1:
+            raise ValueError(f"{name}: {key} must be a whole number of at least 1, got {value!r:.80}")
     said: dict[str, Any] = {key: tuple(dict.fromkeys(values)) for key, values in lists.items()}
     return Recipe(name, node["about"], settings, texts, **said)
 

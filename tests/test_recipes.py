@@ -118,14 +118,16 @@ def test_a_recipe_beside_other_settings(tmp_path: Path) -> None:
 
 def test_one_of_ones_own_runs_and_is_held_against_its_figure(tmp_path: Path) -> None:
     with searching([in_folder(tmp_path, OWN)]):
-        recipe = recipes.named("own")[0]
+        alone = recipes.named("own")[0]
+    with searching([in_folder(tmp_path, OWN.replace("set: {", "set: {questions: 100, "), "other")]):
+        recipe = recipes.named("other")[0]
     assert recipe.unclear == ("nothing",)
-    facts = {"tasks": {"waiting_line/copy": {"questions": 100, "data": "-", "megabytes": 0}}, "models": {}}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes, "at_hand", lambda: facts)
-        patch.setattr(reproducing, "at_hand", lambda: facts)
-        (line,) = reproduced([recipe], Order(limit=4, out=str(tmp_path / "out")))
-        (again,) = reproduced([recipe], Order(limit=4, out=str(tmp_path / "out")))
+    (line,) = reproduced([recipe], Order(limit=4, out=str(tmp_path / "out")))
+    (again,) = reproduced([recipe], Order(limit=4, out=str(tmp_path / "out")))
+    (unknown,) = reproduced([alone], Order(limit=4, out=str(tmp_path / "out")))
+    assert unknown.difference == ""  # of how many questions its figure is, nobody says
+    with pytest.raises(SettingsError, match="a dry run knows no size of tiny"):
+        estimate(alone, "h200")
     assert line.figures["questions"] == 4
     assert line.difference == "within noise"
     assert again.figures["seconds"] == line.figures["seconds"]  # nothing was asked again
@@ -226,6 +228,12 @@ def test_sizes_are_those_of_the_published_weights() -> None:
         (OWN.replace("{accuracy: [90]}", "&a {accuracy: [90]}, copy/fast: *a"), "aliases"),
         (OWN + "  - {source: t, columns: [fast], rows: {copy: {accuracy: [90]}}}\n", "stands twice"),
         ("- 1", "is no file of recipes"),
+        ("about: " + "[" * 1000, "nested deeper than"),
+        ("about: " + "a" * 300_000, "longer than"),
+        (OWN.replace("about: a paper", "about: [1, 2]"), "about must be a text"),
+        (OWN.replace("[90]", "[.inf]"), "figures are numbers"),
+        (OWN.replace("max_new_tokens: 32", "max_new_tokens: abc"), "max_new_tokens must be a whole number"),
+        (OWN.replace("set: {", "set: {questions: 0, "), "questions must be a whole number"),
     ],
 )
 def test_files_that_are_none(change: str, said: str, tmp_path: Path) -> None:

@@ -48,7 +48,10 @@ def estimate(recipe: Recipe, card: str, limit: int | None = None) -> Estimate:
     if card not in CARDS:
         raise SettingsError(f"unknown card {card!r}; known are {', '.join(CARDS)}")
     facts, settings = at_hand(), recipe.settings
-    model, task = facts["models"][settings["model"]], facts["tasks"][recipe.task]
+    model, task = facts["models"].get(settings["model"]), facts["tasks"].get(recipe.task)
+    if model is None or task is None or not recipe.questions:
+        lacks = settings["model"] if model is None else recipe.task
+        raise SettingsError(f"{recipe.name}: a dry run knows no size of {lacks}; it is for the recipes of the package")
     canvas = int(settings["max_new_tokens"])
     prompt = task["prompt"] + task["shot"] * int(settings.get("task.shots", 0))
     sampler = {key.removeprefix("sampler."): value for key, value in settings.items() if key.startswith("sampler.")}

@@ -46,12 +46,14 @@ def run(overrides: list[str]) -> int:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from dlm import conformance, load
 
     part, name = _asked(rest)
     model = load(texts.get("model", "tiny"), dtype="float64", device="cpu")
-    table = Table("law", "", "tried, or what went wrong", box=SIMPLE_HEAD, title=visible(name), title_justify="left")
+    heads, title = ("law", "", "tried, or what went wrong"), Text(visible(name))
+    table = Table(*heads, box=SIMPLE_HEAD, title=title, title_justify="left")
     broken = 0
     with Console(stderr=True).status("checking"):
         for found in conformance.check(part, model):
@@ -59,7 +61,8 @@ def run(overrides: list[str]) -> int:
             if as_json:
                 print(json.dumps(found._asdict()), flush=True)
             colour = _COLOURS[found.verdict]
-            table.add_row(found.law, f"[{colour}]{found.verdict}[/]", visible(found.told).replace("[", "\\["))
+            told = (Text(found.law), Text(found.verdict, style=colour), Text(visible(found.told)))
+            table.add_row(*told)
     if not as_json:
         Console(width=None).print(table)
         print("every law holds" if not broken else f"{counted(broken, 'law')} broken")
@@ -68,6 +71,8 @@ def run(overrides: list[str]) -> int:
 
 def _asked(words: list[str]) -> tuple[object, str]:
     """The part that a command line names, and what it is called. Raises SettingsError: none."""
+    if not words:
+        raise SettingsError("what is to be checked? dlm check MODULE.NAME, or sampler=NAME, cache=NAME, task=NAME")
     first, *rest = words
     group, equals, name = first.partition("=")
     if equals and group in ("sampler", "cache"):
@@ -85,7 +90,10 @@ def _asked(words: list[str]) -> tuple[object, str]:
         key, said, value = word.partition("=")
         if not said or not key.isidentifier():
             raise SettingsError(f"{word} is no setting of {first}: write key=value")
-        settings[key] = yaml.safe_load(value)
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{word} cannot be read: quote the value, {key}='\"...\"'") from error
     from dlm.engine.interfaces import Cache, Part, Speculator
     from dlm.engine.sampler import Sampler
     from dlm.tasks.base import Task

@@ -15,7 +15,7 @@ from rich.text import Text
 from dlm.commands.common import asks_help, split_texts, switch
 from dlm.errors import SettingsError
 from dlm.recipes import Figure, Recipe, named
-from dlm.words import counted
+from dlm.words import counted, visible
 
 HELP = """dlm recipes: published settings by name, with their figures and where they stand.
 
@@ -48,7 +48,7 @@ def run(overrides: list[str]) -> int:
     if switch(texts, "json"):
         print(json.dumps([{**asdict(r), "command": command_of(r)} for r in found], indent=1, ensure_ascii=False))
     elif len(found) == 1:
-        print(described(found[0]), end="")
+        print(visible(described(found[0]), keep="\n"), end="")
     else:
         _print_table(found)
     return 0
@@ -99,7 +99,8 @@ def _print_table(recipes: list[Recipe]) -> None:
         table.add_column(heading, overflow="fold")
     for recipe in recipes:
         published = "; ".join(shown(figure) for figure in recipe.published) or "-"
-        table.add_row(*map(Text, (recipe.name, recipe.model, recipe.task, decoding(recipe), published)))
+        cells = (recipe.name, recipe.model, recipe.task, decoding(recipe), published)
+        table.add_row(*(Text(visible(cell)) for cell in cells))
     console = Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)
     console.print(table)
     console.print(f"{counted(len(recipes), 'recipe')}; dlm recipes NAME says everything of one", highlight=False)

@@ -97,7 +97,8 @@ def _print(lines: list[Line], out: str) -> None:
     for reason, n in Counter(visible(line.reason) for line in lines if line.reason).items():
         names = ", ".join(line.recipe.name for line in lines if visible(line.reason) == reason)
         print(f"dlm: {counted(n, 'recipe')} not run: {reason}: {names if len(names) < 120 else names[:120] + ' ...'}")
-    print(f"{len(rows)} of {counted(len(lines), 'recipe')} run; answers are in {quote(out)} (dlm report {quote(out)})")
+    where = f"; answers are in {quote(out)} (dlm report {quote(out)})" if rows else ""
+    print(f"{len(rows)} of {counted(len(lines), 'recipe')} run{where}")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

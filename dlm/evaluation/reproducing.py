@@ -146,7 +146,9 @@ def gigabytes(about: dict[str, Any]) -> float:
 
 
 def _data(recipe: Recipe) -> str:
-    about = at_hand()["tasks"][recipe.task]
+    about = at_hand()["tasks"].get(recipe.task)
+    if about is None:
+        return "its questions are the task's own"
     return f"{recipe.questions:,} questions of huggingface.co/datasets/{about['data']}, about {about['megabytes']} MB"
 
 
@@ -189,7 +191,7 @@ def difference(right: float, n: int, other_right: float, other_n: int) -> tuple[
 
 def _difference(line: Line, model: str | None) -> str:
     published, figures, n = line.recipe.value("accuracy"), line.figures, line.recipe.questions
-    if published is None or not figures or model is not None:
+    if published is None or not figures or model is not None or not n:
         return "another model" if figures and model is not None else ""
     right = figures["accuracy"] * figures["questions"]
     low, high = difference(right, figures["questions"], published / 100 * n, n)

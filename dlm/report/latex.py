@@ -33,7 +33,8 @@ def _settings(summary: Summary) -> tuple[str, list[str], list[list[str]], list[s
         mark = ""
         if best is not None and mean is not best:
             p = compare(summary.figures, [_label(best), _label(mean)])[-1].test.p
-            mark, tested = ("$^{*}$" if p < LEVEL else ""), True
+            mark = "$^{*}$" if p < LEVEL else ""
+            tested |= p < LEVEL
         score = share(mean.score) if mean.score < (best.score if best else 0) else rf"\textbf{{{share(mean.score)}}}"
         half = f"{50 * (mean.score_high - mean.score_low):.1f}"
         rows.append(
@@ -66,7 +67,7 @@ def _methods(summary: Summary) -> tuple[str, list[str], list[list[str]], list[st
     low, high = summary.range
     notes = [
         f"Area: mean score over $\\log_2$ of tokens per forward from {low:.3g} to {high:.3g}.",
-        "AUP: accuracy under parallelism (d3LLM), $\\alpha=3$, points within 5 percent of the slowest one's score.",
+        "AUP: accuracy under parallelism (d3LLM), $\\alpha=3$, points at most 5 percentage points below the slowest.",
         "PB$x$: the most tokens per forward at a mean score of $x$\\,\\% or more, between points as well"
         + (" by the published rule." if summary.options.rule == "upstream" else "."),
     ]

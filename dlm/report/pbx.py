@@ -76,8 +76,8 @@ def aup(curve: Curve, best: float, alpha: float = 3.0, tolerance: float = 5.0) -
     Args:
         curve: scores in percent.
         best: the highest score of any method.
-        tolerance: points that are so many percent below the slowest one are left out. (The published code refuses a
-            curve whose fastest point is one.)
+        tolerance: points that are more than so many percentage points below the slowest one are left out. (The
+            published code refuses a curve whose fastest point is one.)
     """
     points = sorted((speed, score) for speed, score in curve if speed > 0)
     points = [(speed, score) for speed, score in points if score >= points[0][1] - tolerance]

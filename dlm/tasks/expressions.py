@@ -47,6 +47,12 @@ _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
 }  # fmt: skip
 
 
+_LETTERS = re.compile(
+    r"alpha|beta|(var)?epsilon|zeta|eta|(var)?theta|iota|kappa|mu|nu|rho|tau|(var)?phi|chi|ell|infty"
+    r"|[gG]amma|[dD]elta|Theta|[lL]ambda|[xX]i|[sS]igma|[uU]psilon|Phi|[pP]si|[oO]mega"
+)
+
+
 class _Reader:
     """Reads an expression from left to right: sums of products of powers."""
 
@@ -142,11 +148,16 @@ class _Reader:
             return _raise(self.argument(), 1 / degree)
         if name == "pi":
             return complex(math.pi)
+        if _LETTERS.fullmatch(name):
+            return _place(name, self.point)
         if name not in _FUNCTIONS:
-            return _place(name, self.point)  # greek letters, infinity
+            raise ValueError  # an accent, an operator, a relation: what it does to its neighbours is not known
         to_base = complex(self.argument()) if name == "log" and self.take("_") else None
         exponent = self.argument() if self.take(r"\^") else Fraction(1)
+        begin = self.at
         argument = complex(self.power())
+        if self.text[begin : self.at].isdigit() and re.compile(r"[a-zA-Z\\]").match(self.text, self.at):
+            argument *= complex(self.power())  # the sine of 2x is of both
         found = _FUNCTIONS[name](argument) if to_base is None else cmath.log(argument) / cmath.log(to_base)
         return _raise(found, exponent)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from dlm.errors import SettingsError
 from dlm.tasks.base import Instance, Verdict, instance_id
+from dlm.tasks.programs import is_python
 from dlm.tasks.records import Record, fingerprint, read_records
 from dlm.tasks.sandbox import PARALLEL, Level, Limits, confined_level
 from dlm.tasks.tested import tested
@@ -67,6 +68,8 @@ class Mbpp:
         own = [record for record in records if record["task_id"] in numbers] or records
         if short := [record["task_id"] for record in own if len(record["test_list"]) < ASSERTIONS]:
             raise SettingsError(f"{self.path}, task_id {short[0]}: test_list must hold {ASSERTIONS} assertions")
+        if wrong := [record["task_id"] for record in own if not is_python("\n".join(record["test_list"]))]:
+            raise SettingsError(f"{self.path}, task_id {wrong[0]}: its test_list is no Python")
         object.__setattr__(self, "_records", own)
         object.__setattr__(self, "_level", confined_level("mbpp"))
 

@@ -31,7 +31,8 @@ class OwnQuestions:
             the output holds, in its first group where it has one, is the answer; ``number``: the number that the output
             ends on is the answer's (:func:`dlm.tasks.numbers.stated`); ``python``: the answer is test code, as ``assert
             f(2) == 4``, that the output's program passes in the sandbox (:func:`dlm.tasks.tested.tested`).
-        pattern: for ``regex`` alone.
+        pattern: for ``regex`` alone. It is searched without a time limit in what the model says: one that backtracks,
+            as ``(a+)+b``, can take for ever.
         split: which part of a dataset.
         match: what ``questions`` calls the scorer.
     """
@@ -53,6 +54,9 @@ class OwnQuestions:
         object.__setattr__(self, "scorer", self.match or self.scorer)
         if self.scorer not in known:
             raise SettingsError(f"{key} must be one of {', '.join(known)}, got {self.scorer!r}")
+        for name in ("prompt_key", "answer_key", "pattern"):
+            if not isinstance(value := getattr(self, name), str) and not (name == "pattern" and value is None):
+                raise SettingsError(f"task.{name} must be a text, got {value!r}")
         if not self.path:
             raise SettingsError(f"task={self.name} reads a file of yours: give task.path=FILE.jsonl")
         self._check_pattern()

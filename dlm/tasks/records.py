@@ -111,7 +111,7 @@ def _lines(path: Path, key: str) -> Iterator[tuple[str, Any]]:
     for number, line in lines:
         try:
             row = json.loads(line)  # bytes: a cut may fall inside a character
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number != lines[-1][0] or number == 1:
                 raise SettingsError(f"{path}, line {number} is not JSON ({error}): repair or remove it") from error
             print(f"dlm: {path}: line {number}, the last, is cut off and was passed over", file=sys.stderr)

@@ -121,3 +121,20 @@ def test_bad_input(tmp_path: Path) -> None:
     file.write_text('{"problem": "x", "solution": "no box"}\n')
     with pytest.raises(SettingsError, match=r"record 1: the solution must hold its answer in \\boxed"):
         tasks.open("math500", path=str(file))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"0.\overline{3}", r"0.\overline{7}"), (r"0.\overline{3}", "0"), (r"x\le 3", r"3\le x"),
+        (r"3\le x\le 5", r"5\le x\le 3"), (r"\binom{5}{2}", r"\binom{2}{5}"), (r"5\mod 3", r"3\mod 5"),
+        (r"p\to q", r"q\to p"),
+    ],
+)  # fmt: skip
+def test_what_a_command_does_to_its_neighbours_is_not_guessed(one: str, other: str) -> None:
+    assert same(one, one) and same(other, other) and not same(one, other)
+
+
+def test_a_function_takes_a_number_and_its_letter() -> None:
+    assert same(r"\sin 2x", r"\sin(2x)") and same(r"2\alpha", r"\alpha+\alpha")
+    assert not same(r"\sin 2x", r"x\sin 2")
