@@ -292,6 +292,7 @@ def test_a_module_of_the_user_that_hides_a_package_of_ours_is_named(
     assert len(run.stderr.splitlines()) == 1 or way == "python"
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_package_hides_nothing(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     path = str(Path(dlm.__file__).parent.parent)

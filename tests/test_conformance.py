@@ -87,6 +87,7 @@ def verdicts(part: Any, most: int | None = None) -> dict[str, str]:
     return {one.law: one.verdict for one in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["klass"])
 def test_presets_keep_to_the_laws(name: str) -> None:
     sampler = getattr(samplers, name)(blocks=samplers.Fixed(8))
@@ -194,7 +195,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
         "    def step(self, view, state):\n        return torch.rand(view.positions.shape) * self.level, state\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("dlm.load", lambda name, **how: MODEL)
+    monkeypatch.setattr("dlm.models.load", lambda name, **how: MODEL)
     assert main(["check", "mine_to_check.Mine", "level=0.5", "json=true"]) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["law"] for line in lines if line["verdict"] == "broken"} >= {"a row is alone"}

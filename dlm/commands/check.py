@@ -48,7 +48,8 @@ def run(overrides: list[str]) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from dlm import conformance, load
+    from dlm import conformance
+    from dlm.models import load
 
     part, name = _asked(rest)
     model = load(texts.get("model", "tiny"), dtype="float64", device="cpu")

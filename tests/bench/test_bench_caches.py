@@ -41,6 +41,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, dict
     return out, json.loads(out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_every_cache_beside_none(capsys: pytest.CaptureFixture[str]) -> None:
     out, result = told(capsys, "bench.drift=0", "bench.threads=1")
     figures = {f["cache"]: f for f in result["figures"]}

@@ -130,6 +130,7 @@ def test_one_forward_of_several_versions(mid: LanguageModel) -> None:
     assert plain[0].limit == pytest.approx(LIMITS.seconds(*cost))
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_all_versions(mid: LanguageModel) -> None:
     cell, jobs = Cell(mid, "mid", 1), random_jobs(mid, 1, 200, 16, seed=1)
     peaks, refused = tried(contenders(["batch"], [8], block=16), lambda c: held(cell, c, jobs).peak)
@@ -153,6 +154,7 @@ def test_what_refuses_drafts_is_listed_with_its_reason(capsys: pytest.CaptureFix
     assert "refused: klass + none + batch 4: " in out
 
 
+@pytest.mark.slow
 def test_answers_that_differ_are_counted_per_number_format(capsys: pytest.CaptureFixture[str]) -> None:
     out, result = told(
         capsys, "samplers=[topk]", "caches=[dual]", "bench.flip_dtypes=[bfloat16,float64]", "bench.flip_questions=2",

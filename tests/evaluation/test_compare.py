@@ -247,6 +247,7 @@ def test_what_was_measured_survives_an_interrupt(
     assert "1 line was measured" in err
 
 
+@pytest.mark.slow
 def test_all_are_all_but_parts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(ready: Ready, label: str, models: Models) -> Line:
         raise SettingsError("not today")

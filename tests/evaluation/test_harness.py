@@ -136,6 +136,7 @@ def test_two_configurations_share_no_cached_answer(tasks: Any, tmp_path: Path, o
     assert len(model.model.backbone.prompts) == 2  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_documents_and_agree_with_one(tasks: Any, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command = [*launcher, "-m", "tests.evaluation.harness_process", str(tmp_path)]

@@ -34,6 +34,7 @@ def test_what_cannot_be_answered_is_raised() -> None:
         score(tiny(), task, samplers.topk(), n=1, max_new_tokens=4096)
 
 
+@pytest.mark.slow
 def test_the_public_names_load_neither_hydra_nor_datasets() -> None:
     code = (
         "import sys; from dlm.evaluation import score, sweep;"

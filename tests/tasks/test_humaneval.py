@@ -230,6 +230,7 @@ def test_tests_are_confined_too() -> None:
         assert run_program("f = print", tests, limits=Limits(cpu_seconds=1, memory_mb=256)).status == status
 
 
+@pytest.mark.slow
 def test_long_answers_are_read_quickly() -> None:
     for text in (
         "\n" * 100_000,
