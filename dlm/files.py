@@ -13,11 +13,13 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dlm.errors import StorageError
 
+LONGEST, DEEPEST = 200_000, 20  # characters, and brackets in brackets, of a YAML file
 STANDARD_OUTPUT = "-"  # what stands for it where a file is named
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2, STANDARD_OUTPUT: 1}
 
@@ -132,3 +134,24 @@ def write_csv(path: Path, columns: Sequence[str], records: Iterable[Mapping[str,
 def write_json(path: Path, values: Any) -> None:
     """Write plain values as JSON, whole."""
     write_whole(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_yaml(path: Path, aliases: bool = False) -> Any:
+    """What a YAML file of anybody's holds, as data. It is bounded before it is parsed: a few kilobytes of brackets take
+    minutes, a few lines of ``aliases`` (``*NAME``) stand for gigabytes.
+
+    Raises:
+        ValueError: it is no YAML, no UTF-8, too long, nested too deeply, or has aliases; one line says which.
+    """
+    import yaml
+
+    text = path.read_text(encoding="utf-8")
+    depth = max(accumulate((sign in "[{") - (sign in "]}") for sign in text), default=0)
+    if depth > DEEPEST or len(text) > LONGEST:
+        raise ValueError(f"it is longer than {LONGEST:,} characters, or nested deeper than {DEEPEST}")
+    try:
+        if not aliases and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it may have no aliases (*NAME)")
+        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError("it is no YAML: " + " ".join(str(error).split())) from error

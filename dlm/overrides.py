@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from dlm.errors import DlmError, SettingsError
+from dlm.files import read_yaml
 
 GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
 # Settings that are paths: their values are texts.
@@ -150,12 +151,13 @@ def _experiment(name: str) -> dict[str, str]:
     if path is None:
         raise SettingsError(f"experiment={name}: there is no such file; `dlm tune` writes one, OUT/tuned.yaml")
     try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few lines of them are gigabytes
-            raise ValueError("an experiment has no aliases (*NAME)")
-        settings = yaml.safe_load(text)["settings"]
+        node = read_yaml(path)
+    except ValueError as error:
+        raise SettingsError(f"{path} holds no settings: {error}") from error
+    try:
+        settings = node["settings"]
         return {str(key): as_data(str(key), value) for key, value in settings.items()}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"{path} holds no settings (a mapping of that name is looked for)") from error
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error

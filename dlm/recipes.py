@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from itertools import accumulate
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,12 @@ from typing import Any
 import yaml
 
 from dlm.errors import SettingsError
+from dlm.files import read_yaml
 from dlm.overrides import as_data, besides, choices, config_dirs, quoted
 
 TEXTS = ("prompt", "post", "counts", "hardware", "questions")  # what is said once
 LISTS = ("unclear", "contradicts", "differs")  # what adds up
 FIGURES = ("accuracy", "tokens_per_second", "speedup", "forwards", "seconds")
-LONGEST, DEEPEST = 200_000, 20  # of a file
 COUNTS = ("answer", "answer and prompt")  # which tokens a paper divides by its seconds
 
 
@@ -136,13 +135,7 @@ def at_hand() -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def _file(path: Path, stem: str) -> dict[str, Recipe]:
     try:
-        text = path.read_text(encoding="utf-8")
-        depth = max(accumulate((sign in "[{") - (sign in "]}") for sign in text), default=0)
-        if depth > DEEPEST or len(text) > LONGEST:
-            raise ValueError(f"it is longer than {LONGEST:,} characters, or nested deeper than {DEEPEST}")
-        if path.parent != config_dirs()[0] / "recipe" and any(isinstance(t, yaml.AliasToken) for t in yaml.scan(text)):
-            raise ValueError("it has aliases (*NAME)")  # a few lines of them are gigabytes
-        node = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        node = read_yaml(path, aliases=path.parent == config_dirs()[0] / "recipe")
         recipes: dict[str, Recipe] = {}
         for name, recipe in _cells(node, stem):
             before = recipes.get(name)
@@ -151,7 +144,7 @@ def _file(path: Path, stem: str) -> dict[str, Recipe]:
                 raise ValueError(f"{name} stands twice in its tables")
             recipes[name] = replace(before, published=before.published + recipe.published) if before else recipe
         return recipes
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise SettingsError(f"{path} is no file of recipes: {said} (docs/recipes.md says what one holds)") from error
 

@@ -37,7 +37,7 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
             read = json.loads(line)
             names = next(names for names in _IDS if all(name in read for name in names))
             prompt, tokens, steps = (_whole(read[name]) for name in (*names, "commit_step"))
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
+        except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
             raise PromptError(
                 f"{path}, line {number}: no trajectory (prompt_tokens, tokens, commit_step); write the file with"
                 " dlm generate format=json output=FILE"

@@ -60,6 +60,7 @@ def test_files_of_the_command_line(tmp_path, monkeypatch, capsys):
     assert [len(row.tokens) for row in lines] == [8, 8, 8]
     back = dlm.from_step_maps(MODEL, json.loads((tmp_path / "a.json").read_text()))
     assert [list(row.commit_step) for row in back] == [list(row.commit_step) for row in lines]
-    (tmp_path / "a.jsonl").write_text('{"tokens": [1]}\n')
-    with pytest.raises(PromptError, match="line 1"):
-        dlm.read_trajectories("a.jsonl")
+    for line in ('{"tokens": [1]}', "[" * 100_000):
+        (tmp_path / "a.jsonl").write_text(f"{line}\n")
+        with pytest.raises(PromptError, match="line 1"):
+            dlm.read_trajectories("a.jsonl")

@@ -106,7 +106,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for i, head in enumerate(heads):
         table.add_column(head, justify="right" if i else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(visible(str(cell))) for cell in row))
     (Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)).print(table)
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.errors import DlmError, SettingsError
+from dlm.files import read_yaml
 from dlm.overrides import choices, config_dirs, readable
 
 Choice = dict[str, Any]  # key -> value, in the order in which the grid names them
@@ -153,18 +154,15 @@ def _value(node: ast.expr, choice: Choice) -> Any:
 def load_grid(name: str) -> dict[str, Any]:
     """Read a grid: one of the group ``grid``, or the path of a YAML file. Raises SettingsError: there is no such grid
     (the known ones are listed), or the file is no mapping."""
-    import yaml
-
     named = [folder / "grid" / f"{name}.yaml" for folder in config_dirs()]
     path = next((path for path in [*named, Path(name).expanduser()] if path.is_file()), None)
     if path is None:
         known = ", ".join(choices("grid"))
         raise SettingsError(f"unknown grid {name!r}: give the path of a YAML file, or one of {known}")
     try:
-        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = str(error).strip().replace("\n", " ")
-        raise SettingsError(f"{path} is no YAML: {line}") from error
+        grid = read_yaml(path, aliases=True)
+    except ValueError as error:
+        raise SettingsError(f"{path} is no YAML: {str(error).removeprefix('it is no YAML: ')}") from error
     if not isinstance(grid, dict):
         raise SettingsError(f"{path} must hold a mapping with some of {', '.join(NODE)}")
     return grid

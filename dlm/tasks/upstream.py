@@ -132,7 +132,7 @@ def _instances(name: str, config: dict[str, str], path: Path, raw: bytes) -> lis
         try:
             record = json.loads(line)
             instances.append(_instance(name, config, record))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise SettingsError(f"{path}, line {number} is no question of this task: {reason}") from error
     if not instances:

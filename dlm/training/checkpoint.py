@@ -30,7 +30,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             progress = json.loads(file.metadata()["progress"])
             return {key: file.get_tensor(key) for key in file.keys()}, progress  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not a training checkpoint ({error}): remove it to start from the beginning"
         ) from error

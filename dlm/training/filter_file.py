@@ -170,7 +170,7 @@ def read_weights(path: Path | str, keys: Sequence[str], what: str, maker: str) -
         with safe_open(path, framework="pt") as file:
             card = dict(json.loads((file.metadata() or {}).get("card", "{}")))
             return [file.get_tensor(key) for key in keys], card
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} holds no {what} ({error}): `{maker}` makes one") from error
 
 

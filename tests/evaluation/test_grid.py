@@ -116,9 +116,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert [overrides_of(p) for p in points] == [["seeds=[0,1]", "flag=true"], ["seeds=null", "flag=true"]]
     with pytest.raises(SettingsError, match=r"unknown grid 'other'.* one of parallelbench, tiny"):
         load_grid("other")
-    (tmp_path / "broken.yaml").write_text("a: [1\n")
-    with pytest.raises(SettingsError, match="is no YAML"):
-        load_grid(str(tmp_path / "broken.yaml"))
+    for text in ("a: [1\n", "about: " + "[" * 300_000):  # the second would be read for minutes
+        (tmp_path / "broken.yaml").write_text(text)
+        with pytest.raises(SettingsError, match="is no YAML"):
+            load_grid(str(tmp_path / "broken.yaml"))
 
 
 @pytest.mark.parametrize(
