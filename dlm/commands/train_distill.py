@@ -48,7 +48,8 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
 
     from dlm import tasks
     from dlm.tasks.registry import open_task
-    from dlm.training.distillation import Answers, Distillation, DistillationTraining, collect
+    from dlm.training.answers import Answers, collect
+    from dlm.training.distillation import Distillation, DistillationTraining
     from dlm.training.trainee import Trainee
 
     how: DistillationTraining = part_of(config, "training", DistillationTraining)

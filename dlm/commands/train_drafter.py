@@ -47,7 +47,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     from dlm.models.causal import load_causal
     from dlm.speculation.deer import Deer, check_pair
     from dlm.tasks.registry import open_task
-    from dlm.training.distillation import Answers, collect
+    from dlm.training.answers import Answers, collect
     from dlm.training.drafter import Drafter, DrafterTraining
     from dlm.training.trainee import Trainee
 

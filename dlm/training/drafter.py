@@ -15,40 +15,28 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from dlm.errors import SettingsError
-from dlm.training.distillation import OnAnswers
-from dlm.training.loop import Schedule
+from dlm.training.answers import AnswersTraining, OnAnswers
 
 
 @dataclass(frozen=True)
-class DrafterTraining(Schedule):
-    """A schedule, and what a step is made of.
+class DrafterTraining(AnswersTraining):
+    """What a step is made of.
 
     Attributes:
         refine_from: share of the run at which stage II begins; 1: never, 0: at once.
         nearest: the most tokens that stage II masks.
         alpha: in stage II each token weighs so many times what the next one does.
-        batch: answers of a step, per process.
-        rate, weight_decay: of AdamW.
-        lora: rank of an adapter that is trained in place of the weights; None: all weights are.
-        seed: of batches and masks.
     """
 
     refine_from: float = 0.5
     nearest: int = 96
     alpha: float = 1.01
-    batch: int = 32
     rate: float = 1e-4
-    weight_decay: float = 0.01
-    lora: int | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nearest < 1 or self.batch < 1 or self.rate <= 0 or self.alpha <= 0:
-            raise SettingsError(
-                "nearest and batch must be at least 1, rate and alpha above 0, got"
-                f" {self.nearest}, {self.batch}, {self.rate} and {self.alpha}"
-            )
+        if self.nearest < 1 or self.alpha <= 0:
+            raise SettingsError(f"nearest must be at least 1 and alpha above 0, got {self.nearest} and {self.alpha}")
         if not 0 <= self.refine_from <= 1:
             raise SettingsError(f"refine_from must be from 0 to 1, got {self.refine_from}")
 

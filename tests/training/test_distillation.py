@@ -11,7 +11,8 @@ import samplers
 from dlm.commands.train_distill import run as train_distill
 from dlm.errors import CheckpointError, SettingsError
 from dlm.tasks.registry import open_task
-from dlm.training.distillation import Answers, Distillation, DistillationTraining, active_blocks, collect, two_terms
+from dlm.training.answers import Answers, collect
+from dlm.training.distillation import Distillation, DistillationTraining, active_blocks, two_terms
 from dlm.training.trainee import Trainee
 
 SURE = [[math.log(3.0), 0.0]]  # probabilities 3/4 and 1/4; at half the temperature 9/10 and 1/10

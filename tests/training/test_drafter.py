@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from dlm.cli import main
 from dlm.errors import SettingsError
-from dlm.training.distillation import Answers
+from dlm.training.answers import Answers
 from dlm.training.drafter import Drafter, DrafterTraining, masks_of
 from dlm.training.trainee import Trainee
 from tests.doubles import random_llada
