@@ -17,11 +17,9 @@ from cache.settings import at_least, share
 from dlm.engine.canvas import Canvas
 from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.row import Row
-from dlm.engine.sampler import Sampler
 from dlm.engine.step import State, StepView, rank
 from dlm.errors import SettingsError
 from dlm.models.architecture import Rope
-from dlm.models.backbone import ModelDescription
 from dlm.models.block import Block
 
 
@@ -70,6 +68,8 @@ class D2Cache(Policy):
     block_always_fresh = False
     serves_branches = False
     composable = False
+    full_attention = True
+    shadowless = "a shadow block would take part in the attention it goes by"
 
     def __post_init__(self) -> None:
         at_least(1, masks=self.masks)
@@ -77,13 +77,6 @@ class D2Cache(Policy):
         share(rollout=self.rollout)
         if not 0 < self.sigma <= 1e4:
             raise SettingsError(f"sigma is a width in positions and must be in (0, 10000], got {self.sigma}")
-
-    def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
-        if "shadow" in sampler.needs:
-            return "a shadow block would take part in the attention it goes by; use cache=dual"
-        if description.attention_block:
-            return "it is made for full attention; use cache=block_causal"
-        return super().refusal(sampler, description)
 
     def open(self, layout: Layout) -> D2Run:
         return D2Run(self, layout)

@@ -17,11 +17,9 @@ from cache.settings import at_least, every_steps
 from dlm.engine.canvas import pack_positions
 from dlm.engine.plan import CacheQuery, Feed, ForwardPlan, Layout
 from dlm.engine.row import Row
-from dlm.engine.sampler import Sampler
 from dlm.engine.step import State, StepView, rank
 from dlm.errors import SettingsError
 from dlm.models.architecture import Rope
-from dlm.models.backbone import ModelDescription
 from dlm.models.block import Block
 
 
@@ -50,18 +48,13 @@ class DLLM(Policy):
     block_always_fresh = False
     serves_branches = False
     composable = False
+    full_attention = True
+    shadowless = "a shadow block has no stored features"
 
     def __post_init__(self) -> None:
         at_least(1, prompt_interval=self.prompt_interval, interval=self.interval)
         if not 0.0 <= self.ratio <= 1.0:
             raise SettingsError(f"ratio is a share and must be in [0, 1], got {self.ratio}")
-
-    def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
-        if "shadow" in sampler.needs:
-            return "a shadow block has no stored features; use cache=dual or none"
-        if description.attention_block:
-            return "it is made for full attention; use cache=block_causal"
-        return super().refusal(sampler, description)
 
     def open(self, layout: Layout) -> DLLMRun:
         return DLLMRun(self, layout)

@@ -18,11 +18,9 @@ from cache.settings import at_least
 from dlm.engine.canvas import Canvas, pack_positions
 from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.row import Row
-from dlm.engine.sampler import Sampler
 from dlm.engine.step import StepView, rank
 from dlm.errors import SettingsError
 from dlm.models.architecture import Rope, rope_tables
-from dlm.models.backbone import ModelDescription
 from dlm.models.block import Block, Exchange, attention_weights
 
 
@@ -56,18 +54,13 @@ class Elastic(Policy):
     block_always_fresh = False
     serves_branches = False
     composable = False
+    full_attention = True
+    shadowless = "a shadow block would take part in the attention it goes by"
 
     def __post_init__(self) -> None:
         at_least(1, window=self.window, track=self.track)
         if not 0.0 <= self.gamma <= 1.0:
             raise SettingsError(f"gamma is a cosine similarity and must be in [0, 1], got {self.gamma}")
-
-    def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
-        if "shadow" in sampler.needs:
-            return "a shadow block would take part in the attention it goes by; use cache=dual"
-        if description.attention_block:
-            return "it is made for full attention; use cache=block_causal"
-        return super().refusal(sampler, description)
 
     def open(self, layout: Layout) -> ElasticRun:
         return ElasticRun(self, layout)

@@ -11,6 +11,8 @@ samplers that take tokens back need nothing special.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -41,6 +43,8 @@ class Policy(Cache):
         composable: whether :class:`cache.run.Run` is all it keeps, so that another policy can be laid around it.
         refreshes_with_blocks: whether everything is recomputed only where a block begins, so that a block which moves
             would go on for ever without.
+        full_attention: whether it is made for attention without blocks.
+        shadowless: why a shadow block cannot be fed with it; None: it can.
     """
 
     stores = True
@@ -53,6 +57,8 @@ class Policy(Cache):
     serves_branches = True
     composable = True
     refreshes_with_blocks = False
+    full_attention = False
+    shadowless: ClassVar[str | None] = None
 
     @property
     def needs(self) -> frozenset[Statistic]:
@@ -72,6 +78,10 @@ class Policy(Cache):
 
     def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
         """Why the sampler does not go with the policy; None: it does."""
+        if self.shadowless is not None and "shadow" in sampler.needs:
+            return f"{self.shadowless}; use cache=dual"
+        if self.full_attention and description.attention_block:
+            return "it is made for full attention; use cache=block_causal"
         probe, branching = sampler.probe, self.serves_branches and self.block_always_fresh
         if probe is not None and not (branching and (self.schedule_known or not any(probe.follows))):
             return "look-ahead branches of a row cannot share what it keeps; use cache=dual, prefix or dkv_decode"

@@ -17,11 +17,9 @@ from cache.settings import at_least, share
 from dlm.engine.canvas import pack_positions
 from dlm.engine.plan import CacheQuery, Layout
 from dlm.engine.row import Row
-from dlm.engine.sampler import Sampler
 from dlm.engine.step import State, rank
 from dlm.errors import SettingsError
 from dlm.models.architecture import Rope
-from dlm.models.backbone import ModelDescription
 from dlm.models.block import Block, Exchange
 
 
@@ -44,6 +42,8 @@ class Sparse(Policy):
     kernel: int = 3
     serves_branches = False
     composable = False
+    full_attention = True
+    shadowless = "a shadow block needs one mask for all layers, and eviction hides other keys in each"
     refreshes_with_blocks = True
 
     def __post_init__(self) -> None:
@@ -51,13 +51,6 @@ class Sparse(Policy):
         at_least(1, kernel=self.kernel)
         if self.kernel % 2 == 0:
             raise SettingsError(f"kernel must be an odd number of positions, got {self.kernel}")
-
-    def refusal(self, sampler: Sampler, description: ModelDescription) -> str | None:
-        if "shadow" in sampler.needs:
-            return "a shadow block needs one mask for all layers, and eviction hides other keys in each; use cache=dual"
-        if description.attention_block:
-            return "it is made for full attention; use cache=block_causal"
-        return super().refusal(sampler, description)
 
     def open(self, layout: Layout) -> SparseRun:
         return SparseRun(self, layout)
