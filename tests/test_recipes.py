@@ -251,6 +251,8 @@ def test_files_that_are_none(change: str, said: str, tmp_path: Path) -> None:
         (["reproduce", "prophet", "limit=0"], "limit must be a whole number"),
         (["reproduce", "prophet", "dry_run=maybe"], "dry_run must be true or false"),
         (["reproduce", "prophet", "data=/nowhere"], "data=/nowhere is no folder"),
+        (["reproduce", "prophet", "limit=1", "model=tiny", "foo=1"], "unknown setting 'foo'"),
+        (["reproduce", "prophet", "limit=1", "model=tiny", "out="], "out must be a folder"),
         (["reproduce", "prophet", "dry_run=true", "card=abacus"], "unknown card 'abacus'"),
         (["eval", "recipe=fast-dllm"], "stands for"),
         (["eval", "recipe=nothing"], "no recipe is called 'nothing'"),

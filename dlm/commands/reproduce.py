@@ -16,6 +16,7 @@ from rich.text import Text
 
 from dlm.commands.common import asks_help, folder_of, split_texts, switch
 from dlm.errors import SettingsError
+from dlm.overrides import known_settings
 from dlm.recipes import FIGURES, Recipe, named
 from dlm.words import counted, visible
 
@@ -74,6 +75,13 @@ def run(overrides: list[str]) -> int:
     if data is not None and not data.is_dir():
         raise SettingsError(f"data={data} is no folder: give one that holds gsm8k.jsonl and the like")
     more, out = tuple(word for word in rest if "=" in word), texts.get("out", "reproduced")
+    if not out:
+        raise SettingsError("out must be a folder, got ''")
+    keys = [word.partition("=")[0].lstrip("+~") for word in more]
+    if unknown := [key for key in keys if key.partition(".")[0] not in known_settings("eval")]:
+        raise SettingsError(
+            f"unknown setting {unknown[0]!r}: dlm reproduce knows {', '.join(OWN)}, and those of dlm eval"
+        )
     order = Order(questions, texts.get("model"), data, out, switch(texts, "download"), more)
     lines = reproduced(recipes, order)
     if switch(texts, "json"):

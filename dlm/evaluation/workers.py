@@ -41,7 +41,16 @@ def check_launcher(launcher: Sequence[str]) -> None:
                 f"there is no launcher {wanted[-1]!r} here: joblib, slurm and local (submitit) come with pip"
                 " install 'dlm[sweep]', ray with pip install hydra-ray-launcher"
             ) from error
-        raise
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        if root is error or "launcher" not in str(error):
+            raise
+        known: Any = getattr(getattr(root, "parent_node", None), "keys", tuple)()  # OmegaConf says where it looked
+        settings = ", ".join(sorted(str(key) for key in known if not str(key).startswith("_")))
+        named = str(getattr(root, "full_key", "")).removeprefix("hydra.")
+        told = f"; it knows {settings}" if settings else ""
+        raise SettingsError(f"{named}: {str(root).splitlines()[0]}{told}") from error
 
 
 def launch(plan: Path, workers: int, launcher: Sequence[str], work: Callable[[Any], None]) -> None:

@@ -37,7 +37,8 @@ def test_a_sweep_takes_a_folder_of_any_name(tmp_path: Path, capsys: pytest.Captu
     [
         (["hydra/launcher=nope"], "there is no launcher 'nope' here: joblib"),
         (["launcher=nope"], "launcher must be one of joblib, local, slurm, ray"),
-        (["hydra/launcher=joblib", "hydra.launcher.njobs=2"], "njobs"),
+        (["hydra/launcher=joblib", "hydra.launcher.njobs=2"], "'njobs' not in 'JobLibLauncherConf'; it knows backend,"),
+        (["launcher=local", "launcher.timeout_min=x"], "launcher.timeout_min: Value 'x' of type 'str' could not be"),
     ],
 )
 def test_a_launcher_that_is_not_there_is_refused_first(
