@@ -132,8 +132,8 @@ class _Reader:
 
     def letter(self) -> complex:
         name = self.take(r"[a-zA-Z](?:_(?:\w|\{\w+\}))?")
-        if name is None:
-            raise ValueError
+        if name is None or (name[0][0] in "fghFGHP" and self.text[self.at : self.at + 1] == "("):
+            raise ValueError  # f(2) is no product
         known = {"i": 1j, "e": complex(math.e)}
         return known[name[0]] if name[0] in known else _place(name[0], self.point)
 

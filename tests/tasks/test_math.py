@@ -128,7 +128,7 @@ def test_bad_input(tmp_path: Path) -> None:
     [
         (r"0.\overline{3}", r"0.\overline{7}"), (r"0.\overline{3}", "0"), (r"x\le 3", r"3\le x"),
         (r"3\le x\le 5", r"5\le x\le 3"), (r"\binom{5}{2}", r"\binom{2}{5}"), (r"5\mod 3", r"3\mod 5"),
-        (r"p\to q", r"q\to p"),
+        (r"p\to q", r"q\to p"), ("f(2)", "2f"), ("P(A)", "AP"),
     ],
 )  # fmt: skip
 def test_what_a_command_does_to_its_neighbours_is_not_guessed(one: str, other: str) -> None:
