@@ -61,7 +61,9 @@ class KVStore:
 
     def keep(self, slots: list[int]) -> None:
         """Row compaction: the rows move up within the buffers; what is at most half full is made anew, a layer at a
-        time, so that the memory comes back."""
+        time, so that the memory comes back. More rows than there are get buffers of their own."""
+        if len(slots) > self.rows:
+            self.together, self.stack = 0, None
         self.rows = len(slots)
         if self.stack is not None:
             return
@@ -71,7 +73,9 @@ class KVStore:
 
 
 def move_up(buffer: Tensor, slots: list[int]) -> Tensor:
-    """``buffer[slots]`` for ascending slots, in the same memory while that is more than half full."""
+    """``buffer[slots]`` for ascending slots, in the same memory while that is more than half full and large enough."""
+    if len(slots) > buffer.shape[0]:
+        return buffer[torch.tensor(slots, device=buffer.device)]
     for to, slot in enumerate(slots):
         if to != slot:
             buffer[to] = buffer[slot]

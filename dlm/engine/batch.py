@@ -54,14 +54,15 @@ class Batch:
         sampler: Sampler,
         place: Place,
         open_cache: Callable[[Canvas], CacheRun],
+        room: int = 0,
     ) -> Batch:
         """The first ``size`` jobs in slots, the rest waiting; ``open_cache`` makes the cache for their canvas, which is
-        as wide as the longest row may get."""
+        as wide as the longest row may get, or one of ``room`` positions that joins later."""
         begin = sampler.blocks.starting_length
         jobs = [replace(job, length=begin(job.end - job.start)) for job in jobs]
         order = sorted(jobs, key=lambda job: (-job.end, job.index))
         live, waiting = order[:size], deque(order[size:])
-        canvas = Canvas.of(live, max((job.end for job in jobs), default=0), place.ids, place.device)
+        canvas = Canvas.of(live, max(room, *(job.end for job in jobs)), place.ids, place.device)
         rows, blocks, state = [Row.of(job) for job in live], BlockState.fresh(canvas), SamplerState.of(sampler, canvas)
         return cls(canvas, rows, waiting, blocks, sampler, open_cache(canvas), state)
 
@@ -72,6 +73,21 @@ class Batch:
         if self._open is None or self._open[0] is not masked or self._open[1] is not block:
             self._open = masked, block, masked & block
         return self._open[2]
+
+    def join(self, size: int) -> None:
+        """Let waiting jobs into slots of their own, up to ``size`` rows; rows that only fill a place make room."""
+        live = [slot for slot, row in enumerate(self.rows) if not row.ghost]
+        fresh = min(size - len(live), len(self.waiting))
+        if fresh <= 0:
+            return
+        # A copy of a row that is there has all that a row has, of whatever kind the parts' memories are.
+        self.keep([*live, *[live[-1]] * fresh])
+        slots = list(range(len(live), len(live) + fresh))
+        for slot in slots:
+            job = self.waiting.popleft()
+            self.canvas.place(slot, job)
+            self.rows[slot] = Row.of(job)
+        self._reset(slots)
 
     def release(self, finished: Sequence[int]) -> None:
         """Free the slots of finished rows: waiting jobs move in, what is left over is compacted away."""

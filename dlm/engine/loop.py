@@ -96,21 +96,21 @@ class Decoder:
         device: torch.device,
         failed: Failed | None = None,
         record: frozenset[Statistic] = frozenset(),
+        room: int = 0,
     ) -> DecodeRun:
         """Decode ``jobs``, at most ``batch_size`` at a time.
 
         Args:
-            jobs: the rows.
-            batch_size: most rows decoded together.
-            device: where.
+            jobs, batch_size, device: the rows, the most that are decoded together, and where.
             failed: is told of a row that goes wrong (NaN, no end, no memory for it alone), which then leaves the batch;
                 None: it ends the run.
             record: statistics to be computed for whoever listens.
+            room: positions of the longest row that may join later (:mod:`dlm.engine.admission`).
 
         Raises:
             SettingsError: the sampler does not fit the jobs.
         """
-        return DecodeRun(self, jobs, batch_size, device, failed, record)
+        return DecodeRun(self, jobs, batch_size, device, failed, record, room)
 
 
 class DecodeRun(Iterator[StepEvent | RowResult]):
@@ -133,8 +133,10 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         device: torch.device,
         failed: Failed | None,
         record: frozenset[Statistic],
+        room: int = 0,
     ) -> None:
         self.decoder, self.sampler, self.failed = decoder, decoder.sampler, failed
+        self.batch_size, self.room = batch_size, room
         self.graphs = bool(getattr(decoder.model, "graphs", False))  # a stranger's model may not say
         self._events: Iterator[StepEvent | RowResult] = iter(())
         self._asked: tuple[Tensor, CacheQuery] | None = None
@@ -144,7 +146,9 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         if about.attention_block:
             jobs = [job.completed(about.attention_block, about.mask_id, about.context_length) for job in jobs]
         needs, self.asks_ahead = self.sampler.needs | self.policy.needs | record, self.policy.asks_ahead
-        self.rules = SamplerRun.fitted(self.sampler, self.policy.stores, jobs)
+        self.rules = SamplerRun.fitted(self.sampler, self.policy.stores, jobs, room)
+        if room and about.attention_block:
+            self.rules.surplus = self.sampler.keeps
         self.watch = Stopwatch(device)
         vocabulary, longest = Vocabulary.of(about, self.sampler.proposer), self.rules.longest
         constraint = None
@@ -154,12 +158,12 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
                 constraint.admit(job)
         self.forward = Forward(
             decoder.model, self.sampler, needs, vocabulary, self.watch, longest, about.shift, constraint,
-            max(job.end - job.start for job in jobs),
+            max(room, *(job.end - job.start for job in jobs)),
         )  # fmt: skip
         tools = StepTools(self.rules, self.forward, about)
         with torch.inference_mode():
             place = Place(SpecialIds(about.mask_id, about.eos_ids), device)
-            self.batch = Batch.start(jobs, batch_size, self.sampler, place, self._open_cache)
+            self.batch = Batch.start(jobs, batch_size, self.sampler, place, self._open_cache, room)
             how: Speculator | None = decoder.drafter or self.sampler.probe
             self.stepper: Stepper = PlainStepper(tools) if how is None else how.stepper(tools)
         self.static = None

@@ -129,14 +129,15 @@ class SamplerRun:
         self._in_places = offers(blocks, BlockSchedule.open_positions)
 
     @classmethod
-    def fitted(cls, sampler: Sampler, stores: bool, jobs: Sequence[Job]) -> SamplerRun:
-        """For these rows; each is asked about, since rows may differ in length.
+    def fitted(cls, sampler: Sampler, stores: bool, jobs: Sequence[Job], room: int = 0) -> SamplerRun:
+        """For these rows, and others of up to ``room`` positions; each is asked about, since rows may differ in length.
 
         Raises:
             SettingsError: the sampler does not fit one of them.
         """
         regions = {job.end - job.start for job in jobs}
-        longest = sampler.blocks.longest(max(regions))
+        widest = max(room, *regions)
+        longest = sampler.blocks.longest(widest)
         for region in sorted(regions):
             for part in sampler.parts.values():
                 part.check(region, min(longest, region))
@@ -145,7 +146,7 @@ class SamplerRun:
                 f"the blocks of {type(sampler.blocks).__name__} put masks into rows, which would move given tokens:"
                 " infill and pinned tokens need blocks that do not grow"
             )
-        run = cls(sampler, stores, longest, sampler.blocks.most_open(max(regions)))
+        run = cls(sampler, stores, longest, sampler.blocks.most_open(widest))
         run.surplus = sampler.keeps and any(job.surplus for job in jobs)
         return run
 

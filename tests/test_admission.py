@@ -1,0 +1,111 @@
+"""Rows that join a run between two of its steps give what they give alone; rows that leave it disturb nobody."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+import cache
+import dlm
+import samplers
+from dlm.engine.admission import admit, dismiss
+from dlm.engine.loop import Decoder, StepEvent
+from dlm.errors import SettingsError
+from dlm.prompts import keyed, prompt_job
+from dlm.speculation import FreeDave
+from tests.cache.test_block_causal import block_causal
+from tests.doubles import random_dream, random_llada
+from tests.test_decoder import preset
+
+SAMPLERS = ["threshold", "credit", "prophet", "klass", "eb", "remdm", "saber", "wino", "core", "verified", "d3llm"]
+CACHES = [name for name in cache.PRESETS if name not in ("dkv_greedy", "block_causal")]
+WAYS: dict[str, dict[str, Any]] = {
+    **{name: {"sampler": preset(name, temperature=0.7)} for name in SAMPLERS},
+    **{name: {"sampler": preset("threshold"), "cache": getattr(cache, name)()} for name in CACHES},
+    "dkv_greedy": {"sampler": preset("random"), "cache": cache.dkv_greedy()},
+    "drafts": {"sampler": preset("topk"), "drafter": FreeDave(4)},
+    "drafts, cached": {"sampler": preset("topk"), "drafter": FreeDave("auto"), "cache": cache.dual()},
+    "growing": {"sampler": samplers.threshold(0.5, blocks=samplers.DensityBlocks(initial=4, length=4))},
+}
+
+
+def jobs_of(model: Any, rng: random.Random, count: int = 6) -> list[Any]:
+    prompts = [[rng.randrange(1, 9) for _ in range(rng.randrange(1, 9))] for _ in range(count)]
+    jobs = [prompt_job(model, i, p, rng.choice([8, 12, 20]), {}) for i, p in enumerate(prompts)]
+    return [keyed([job], 0)[0] for job in jobs]
+
+
+def figures(row: Any) -> tuple[Any, ...]:
+    return row.tokens, row.commit_step, row.stop, row.counts.forwards, row.counts.token_forwards
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_rows_that_join_give_what_they_give_alone(name: str) -> None:
+    model, rng, way = random_llada(), random.Random(name), WAYS[name]
+    held_alike(model, rng, Decoder(model.backbone, model.description, **way))
+
+
+@pytest.mark.parametrize("model", [random_dream(), block_causal("llada"), block_causal("dream")])
+def test_of_other_families_too(model: Any) -> None:
+    sampler = samplers.threshold(0.3)
+    held_alike(model, random.Random(0), Decoder(model.backbone, model.description, sampler))
+
+
+def held_alike(model: Any, rng: random.Random, decoder: Decoder) -> None:
+    jobs = jobs_of(model, rng)
+    alone = {job.index: figures(row) for job in jobs for row in decoder.run([job], 1, model.device) if taken(row)}
+    found: dict[int, Any] = {}
+    waiting, joined = list(jobs), 0
+    while waiting:
+        run = decoder.run([waiting.pop(0)], 3, model.device, room=64)
+        for event in run:
+            if not isinstance(event, StepEvent):
+                found[event.index] = figures(event)
+            elif waiting and rng.random() < 0.7:
+                admit(run, waiting.pop(0))
+                joined += 1
+    assert joined
+    assert found == alone
+
+
+def taken(event: Any) -> bool:
+    return not isinstance(event, StepEvent)
+
+
+def test_rows_that_leave_disturb_nobody() -> None:
+    model = random_llada()
+    decoder, jobs = (
+        Decoder(model.backbone, model.description, preset("threshold"), cache.dual()),
+        jobs_of(model, random.Random(1)),
+    )
+    alone = {job.index: figures(row) for job in jobs for row in decoder.run([job], 1, model.device) if taken(row)}
+    run, found, steps = decoder.run(jobs, 3, model.device, room=64), {}, 0
+    for event in run:
+        if isinstance(event, StepEvent):
+            steps += 1
+            live = [row.job.index for row in event.rows]
+            if steps == 2:
+                dismiss(run, live[1])
+                dismiss(run, next(iter(run.batch.waiting)).index)
+        else:
+            found[event.index] = figures(event)
+    assert len(found) == len(jobs) - 2
+    assert all(alone[index] == row for index, row in found.items())
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    model = random_llada()
+    decoder = Decoder(model.backbone, model.description, samplers.threshold(blocks=samplers.Fixed(8)))
+    run = decoder.run(jobs_of(model, random.Random(2), 1), 2, model.device, room=24)
+    next(run)
+    with pytest.raises(SettingsError, match="33 positions and the run room for 24"):
+        admit(run, prompt_job(model, 7, [1], 32, {}))
+    with pytest.raises(SettingsError, match="longer than the canvas of 4"):
+        admit(run, prompt_job(model, 7, [1], 4, {}))
+    for _ in run:
+        pass
+    with pytest.raises(SettingsError, match="the run is over"):
+        admit(run, prompt_job(model, 7, [1], 16, {}))
+    assert dlm.generate(model, [[1]], sampler="threshold", max_new_tokens=8)
