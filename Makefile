@@ -66,5 +66,5 @@ $(VENV)/.decoding: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.decoding
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plot,eval,sweep,quantize,adapters,constraints,tune]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plot,eval,sweep,quantize,adapters,constraints,tune,serve]'
 	touch $@

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("dlm.commands.tune", "the cheapest setting that loses at most epsilon, with a certificate"),
     "trace": ("dlm.commands.trace", "replay what a run recorded: in the terminal, as a page, as heat maps"),
     "drift": ("dlm.commands.drift", "how far a cache's answers are from the exact ones, step by step"),
+    "serve": ("dlm.commands.serve", "an OpenAI-compatible server, and a page that shows the canvas fill"),
     "deer": ("dlm.commands.deer", "answers of an autoregressive model, drafted by a masked diffusion model"),
     "lm-eval": ("dlm.commands.lm_eval", "the tasks of lm-evaluation-harness with any model, sampler and cache"),
     "oracle": ("dlm.commands.oracle", "samplers against closed forms, on a model that knows the truth"),

@@ -1,0 +1,293 @@
+"""What a client asks for: JSON in OpenAI's form and ours, held against a schema, as rows and parts."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from dlm.configuration import Composer, parts_of
+from dlm.engine.calls import unknown
+from dlm.engine.canvas import Job
+from dlm.errors import PromptError, SettingsError
+from dlm.models.language_model import LanguageModel
+from dlm.overrides import choices
+from dlm.prompts import infill_job, keyed, pinned_ids, prompt_job
+
+GROUPS = ("sampler", "blocks", "cache", "drafting")
+MOST_CHOICES, MOST_STOPS = 16, 16
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+Choice = str | dict[str, Any] | None
+
+
+def _whole(value: Any) -> Any:
+    """No truth value is a number."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, BeforeValidator(_whole)]
+
+
+class StreamOptions(BaseModel):
+    """What comes with a stream."""
+
+    model_config = ConfigDict(extra="forbid")
+    include_usage: bool = False
+    canvas: bool = Field(False, description="also provisional tokens, positions, confidences and remasked ones")
+
+
+class Body(BaseModel):
+    """What both kinds of requests have in common."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model: str | None = None
+    max_tokens: Whole | None = Field(None, ge=1, description="positions to fill")
+    temperature: Number | None = Field(None, ge=0, le=100)
+    top_p: Number | None = Field(None, gt=0, le=1)
+    n: Whole = Field(1, ge=1, le=MOST_CHOICES)
+    seed: Whole | None = None
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    response_format: dict[str, Any] | None = None
+    sampler: Choice = Field(None, description="a sampler's name, or its name with settings: {name: ..., SETTING: ...}")
+    blocks: Choice = None
+    cache: Choice = None
+    drafting: Choice = None
+    pinned: dict[Whole, Whole | str] | None = Field(None, description="generated position -> token id or text")
+    # What other servers know: taken where it changes nothing, refused where it would.
+    user: Any = None
+    metadata: Any = None
+    store: Any = None
+    service_tier: Any = None
+    frequency_penalty: Literal[0] | None = None
+    presence_penalty: Literal[0] | None = None
+    logit_bias: dict[str, Number] | None = Field(None, max_length=0)
+
+
+class Completion(Body):
+    """``/v1/completions``."""
+
+    prompt: str | list[str] | list[Whole] | list[list[Whole]]
+    suffix: str | None = Field(None, description="a text that stands behind what is filled")
+    infill: bool = Field(False, description="fill the [MASK] marks (or mask ids) of the prompt, and nothing else")
+    echo: bool = False
+    logprobs: Whole | None = Field(None, ge=0)
+    best_of: Literal[1] | None = None
+
+
+class Message(BaseModel):
+    """One of a chat."""
+
+    model_config = ConfigDict(extra="ignore")  # clients send names, refusals, annotations back
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[dict[str, Any]]
+
+    def plain(self) -> dict[str, str]:
+        """As the chat template takes it. Raises PromptError: it holds something that is no text."""
+        content = self.content
+        if not isinstance(content, str):
+            if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in content):
+                raise PromptError("a message has a part that is no text: this model reads text alone")
+            content = "".join(part["text"] for part in content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+
+
+class Chat(Body):
+    """``/v1/chat/completions``."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: Whole | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: Literal[0] | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How a request is decoded; ``key``: what requests of one batch have in common."""
+
+    sampler: Any
+    cache: Any
+    drafter: Any
+    key: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as rows.
+
+    Attributes:
+        body: what was sent.
+        jobs: one for each choice that comes back.
+        parts: how they are decoded.
+        prompts: what ``echo`` puts in front of each.
+        stops: texts that end an answer.
+        whole: an infill, whose whole row is the answer.
+    """
+
+    body: Completion | Chat
+    jobs: list[Job]
+    parts: Parts
+    prompts: list[str] = field(default_factory=list)
+    stops: tuple[str, ...] = ()
+    whole: bool = False
+
+    @property
+    def chat(self) -> bool:
+        """Whether it is a chat."""
+        return isinstance(self.body, Chat)
+
+
+class Asking:
+    """Turns bodies into rows, with what the server was started with where they say nothing.
+
+    Args:
+        model: what answers.
+        overrides: of the command line, as Hydra takes them.
+        new: positions to fill where a request does not say; at most ``most``.
+    """
+
+    def __init__(self, model: LanguageModel, overrides: Sequence[str], new: int, most: int) -> None:
+        self.model, self.overrides, self.new, self.most = model, list(overrides), new, most
+        self._compose = Composer("serve")
+
+    def read(self, kind: type[Completion] | type[Chat], raw: bytes) -> Asked:
+        """A body as rows. Raises SettingsError, PromptError: what is wrong with it, and what would be right."""
+        body = parsed(kind, raw)
+        new = body.max_tokens or (body.max_completion_tokens if isinstance(body, Chat) else None) or self.new
+        if new > self.most:
+            raise SettingsError(f"max_tokens={new} is more than this server gives: at most {self.most}")
+        stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+        if len(stops) > MOST_STOPS or not all(stops):
+            raise SettingsError(f"stop: at most {MOST_STOPS} texts, none of them empty")
+        if self.model.tokenizer is None and (stops or isinstance(body, Chat)):
+            raise SettingsError(f"{self.model.name} has no tokenizer: pass prompts of token ids, and no stop")
+        parts = self.parts(body)
+        jobs, shown = self._jobs(body, new)
+        return Asked(body, jobs, parts, shown, stops, isinstance(body, Completion) and body.infill)
+
+    def parts(self, body: Body) -> Parts:
+        """The parts that a request names, each with the settings it gives, else those of the server."""
+        given = {group: self._choice(group, getattr(body, group)) for group in GROUPS}
+        own = [o for o in self.overrides if not (given[o.partition("=")[0].partition(".")[0]] if _group(o) else [])]
+        asked = [override for overrides in given.values() for override in overrides]
+        for name, value in (("temperature", body.temperature), ("top_p", body.top_p)):
+            asked += [] if value is None or (name == "top_p" and value == 1) else [f"sampler.{name}={value!r}"]
+        plain = self._compose([*own, *asked])
+        if (schema := _schema(body.response_format)) is not None:
+            node = {"_target_": "samplers.JsonSchema", "pattern": schema}
+            plain = {**plain, "sampler": {**plain["sampler"], "constraint": node}}
+        found = parts_of(plain)
+        key = json.dumps([plain.get(group) for group in GROUPS], sort_keys=True)
+        return Parts(
+            found.sampler.bind(self.model.tokenizer, self.model.description.valid_vocab),
+            found.cache,
+            found.drafter,
+            key,
+        )
+
+    def known(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Every choice of every group with its settings and their defaults, as far as a request may set them."""
+        return {group: {name: self._settings(group, name) for name in choices(group)} for group in GROUPS}
+
+    def _settings(self, group: str, name: str) -> dict[str, Any]:
+        node = self._compose([f"{group}={name}"])[group]
+        plain = {k: v for k, v in node.items() if isinstance(v, bool | int | float | str | None)}
+        return {key: value for key, value in plain.items() if not key.startswith("_") and key != "name"}
+
+    def _choice(self, group: str, given: Choice) -> list[str]:
+        """A choice and its settings as overrides; nothing in them is evaluated, and none names a file."""
+        if given is None:
+            return []
+        settings = {"name": given} if isinstance(given, str) else dict(given)
+        name, known = settings.pop("name", None), choices(group)
+        if not isinstance(name, str) or name not in known:
+            raise SettingsError(f"unknown {group} {str(name)[:100]!r}; known are {', '.join(known)}")
+        overrides, defaults = [f"{group}={name}"], self._settings(group, name)
+        for key, value in settings.items():
+            if key not in defaults:
+                raise SettingsError(unknown(f"{group} {name}", key[:100], sorted(defaults)))
+            word = isinstance(value, str) and _WORD.fullmatch(value) and isinstance(defaults[key], str | bool)
+            number = isinstance(value, bool | int | float) and math.isfinite(value)
+            if not (word or number or value is None):
+                raise SettingsError(f"{group}.{key}: a request gives a number, true, false, null, or one of its words")
+            overrides.append(f"{group}.{key}={value if word else json.dumps(value)}")
+        return overrides
+
+    def _jobs(self, body: Completion | Chat, new: int) -> tuple[list[Job], list[str]]:
+        seed = body.seed or 0
+        if isinstance(body, Chat):
+            prompts: list[Any] = [[message.plain() for message in body.messages]]
+        else:
+            prompts = body.prompt if isinstance(body.prompt, list) and not _ids(body.prompt) else [body.prompt]
+        if not 1 <= len(prompts) * body.n <= MOST_CHOICES:
+            raise SettingsError(
+                f"{len(prompts)} prompts with n={body.n}: at least one answer a request, at most {MOST_CHOICES}"
+            )
+        made = [self._job(body, prompt, new) for prompt in prompts for _ in range(body.n)]
+        shown = [prompt if isinstance(prompt, str) else "" for prompt in prompts for _ in range(body.n)]
+        return keyed(made, seed), shown
+
+    def _job(self, body: Completion | Chat, prompt: Any, new: int) -> Job:
+        model = self.model
+        if isinstance(body, Completion) and (body.infill or body.suffix):
+            if body.pinned or (body.infill and body.suffix):
+                raise SettingsError("infill, suffix and pinned each say what is given: use one of them")
+            if body.infill:
+                return infill_job(model, 0, prompt)
+            ids = model.encode(prompt) if isinstance(prompt, str) else list(prompt)
+            behind = model.encode(body.suffix or "")
+            return prompt_job(model, 0, ids, new + len(behind), {new + at: token for at, token in enumerate(behind)})
+        return prompt_job(model, 0, prompt, new, pinned_ids(model, body.pinned, new))
+
+
+def parsed(kind: type[Any], raw: bytes) -> Any:
+    """JSON held against a schema. Raises SettingsError: it is no JSON, or does not fit."""
+    try:
+        plain = json.loads(raw, parse_constant=_refused)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"the body is no JSON: {str(error)[:200]}") from error
+    if not isinstance(plain, dict):
+        raise SettingsError(f"the body must be a JSON object, got {type(plain).__name__}")
+    if strange := [name for name in plain if name not in kind.model_fields]:
+        raise SettingsError(unknown("the body", str(strange[0])[:100], sorted(kind.model_fields)))
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step) for step in first["loc"] if not str(step).startswith(("list[", "function")))
+        raise SettingsError(f"{where[:100]}: {first['msg'][:300]}") from error
+
+
+def _refused(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _ids(prompt: Sequence[Any]) -> bool:
+    return bool(prompt) and all(isinstance(token, int) for token in prompt)
+
+
+def _group(override: str) -> bool:
+    return override.partition("=")[0].partition(".")[0] in GROUPS
+
+
+def _schema(given: dict[str, Any] | None) -> str | None:
+    """The JSON schema that an answer must fit, as text; None: any text will do."""
+    kind = None if given is None else given.get("type")
+    if given is None or kind == "text":
+        return None
+    named = given.get("json_schema")
+    schema = named.get("schema") if isinstance(named, dict) else None
+    if kind != "json_schema" or not isinstance(schema, dict):
+        raise SettingsError(
+            'response_format is {"type": "text"} or {"type": "json_schema", "json_schema": {"schema": {...}}}'
+        )
+    return json.dumps(schema)
