@@ -25,7 +25,7 @@ LINES += [line.strip() for text in HELPS for line in text.partition("examples:")
 EXAMPLES = sorted({re.split(r" +#|  +", line)[0] for line in LINES if re.match(r"dlm [a-z-]+( [^A-Z\[]|$)", line)})
 # What needs a network, another model, a GPU, a cluster or minutes; its settings are composed only.
 FAR = re.compile(
-    r"model=(?!tiny)|prompts_file|data=|lm-eval|submitit|dlm (bench|oracle|train|train-filter|tune|COMMAND)|grid="
+    r"model=(?!tiny)|prompts_file|data=|lm-eval|submitit|dlm (bench|oracle|serve|train|train-filter|tune|COMMAND)|grid="
     r"|eval -m|seeds=|experiment=|(samplers|caches)=all|samplers=\[thr.*(n=100|topk:)|filter=|report runs/a|runs rule"
     r"|task.limit=100|FILE|DIR|reproduce (fast-dllm|all limit)|check (sampler|my_)"
     r"|drift.*(dkv_decode$|random|out=drift)|out=/scratch"

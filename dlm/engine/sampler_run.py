@@ -139,6 +139,7 @@ class SamplerRun:
         widest = max(room, *regions)
         longest = sampler.blocks.longest(widest)
         for region in sorted(regions):
+            sampler.blocks.longest(region if room else widest)  # a row with room behind it fits as it would alone
             for part in sampler.parts.values():
                 part.check(region, min(longest, region))
         if sampler.grows and any(len(job.writable) < job.end - job.start for job in jobs):
