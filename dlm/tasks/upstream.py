@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from ast import literal_eval
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -134,16 +135,23 @@ def _settings(path: Path, task: str) -> dict[str, str]:
 
 
 def _instances(name: str, config: dict[str, str], path: Path, raw: bytes) -> list[Instance]:
-    instances = []
+    instances: list[Instance] = []
+    seen: Counter[str] = Counter()
     for number, line in enumerate(raw.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-            instances.append(_instance(name, config, record))
+            asked = _instance(name, config, record)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise SettingsError(f"{path}, line {number} is no question of this task: {reason}") from error
+        if again := seen[asked.instance_id]:  # a question that is there twice counts twice, as published
+            again_id = instance_id(name, asked.prompt, {"answer": asked.meta["answer"], "again": again})
+            instances.append(replace(asked, instance_id=again_id))
+        else:
+            instances.append(asked)
+        seen[asked.instance_id] += 1
     if not instances:
         raise SettingsError(f"{path} holds no question")
     return instances

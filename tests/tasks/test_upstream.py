@@ -84,6 +84,7 @@ def test_every_kind_of_task_is_read_and_its_answer_scored(checkout, name):
     task = opened(checkout, name)
     assert (task.name, task.size) == (f"upstream/{name}", 2)
     instance = task.instance(1)
+    assert instance.instance_id != task.instance(0).instance_id  # the same question again: it counts twice
     verdict = task.judge(instance, instance.target)
     if not name.startswith("text"):
         assert (verdict.score, verdict.strict, verdict.error) == (1.0, 1.0, None)
