@@ -30,7 +30,9 @@ usage: dlm report DIR [DIR ...] [key=value ...]
                                   settings.csv, methods.csv, oracle.csv, tasks.csv, and pictures (PNG, SVG and the CSV
                                   behind each)
   pictures=true                   false: none; they need matplotlib (pip install 'dlm[plot]')
-  format=table                    what is printed: table, csv (a line per point), markdown, json, or latex (booktabs)
+  format=table                    what is printed: table, csv (a line per point), markdown, json, latex (booktabs), or
+                                  parallelbench (the table of the published ParallelBench's `pb analyze`; the files that
+                                  its tools read go to OUT/parallelbench)
   pbx=[70,75,80,90]               PBx: the largest tokens per forward at a mean score of x percent
   rule=ours                       upstream: PBx as the published leaderboard has it: canvas tokens, and only adaptive
                                   methods are interpolated
@@ -86,7 +88,7 @@ def run(overrides: list[str]) -> int:
     summary = summary_of(figures, options)
     # First: `| less` may end before all is printed.
     write_report(summary, pairs, out, folders if config.pictures else None)
-    _print(summary, pairs, config.format)
+    _print(summary, pairs, config.format, out)
     print(f"dlm: {counted(len(figures), 'point')}; see {out}/report.html", file=sys.stderr)
     return 0
 
@@ -95,7 +97,7 @@ def _options(config: Any) -> Options:
     """What is computed, and how it is printed, checked."""
     from dlm.report.summary import Options
 
-    check_choice("format", config.format, ("table", "csv", "markdown", "json", "latex"))
+    check_choice("format", config.format, ("table", "csv", "markdown", "json", "latex", "parallelbench"))
     if config.rule not in ("ours", "upstream"):
         raise SettingsError(f"rule must be ours or upstream, got {config.rule!r}")
     x = _numbers("pbx", config.pbx, "a list of percentages, as pbx=[70,80]")
@@ -118,7 +120,7 @@ def _numbers(key: str, values: Any, wanted: str) -> tuple[float, ...]:
     return tuple(float(v) for v in items)
 
 
-def _print(summary: Summary, pairs: Sequence[PairLine], how: str) -> None:
+def _print(summary: Summary, pairs: Sequence[PairLine], how: str, out: Path) -> None:
     from dlm.report import tables
 
     if how == "csv":
@@ -131,6 +133,10 @@ def _print(summary: Summary, pairs: Sequence[PairLine], how: str) -> None:
         from dlm.report.latex import latex
 
         print(latex(summary), end="")
+    elif how == "parallelbench":
+        from dlm.report.parallelbench import write_parallelbench
+
+        print(write_parallelbench(summary, out), end="")
     else:
         console = Console(file=sys.stdout)
         if not console.is_terminal:

@@ -8,7 +8,11 @@ import pytest
 
 from dlm import tasks
 from dlm.errors import SettingsError
+from dlm.tasks import puzzles, rules, upstream
+from dlm.tasks.lists import ListQuestion, judge_list
+from dlm.tasks.reading import published_list
 
+VERDICTS = json.loads((Path(__file__).parents[1] / "data/parallelbench/verdicts.json").read_text(encoding="utf-8"))
 FOLDER = Path("dataset/parallel_bench/data/output/test")
 X = ["Ann Ash", "Bo Birch", "Cy Cedar"]
 
@@ -80,6 +84,7 @@ def test_every_kind_of_task_is_read_and_its_answer_scored(checkout, name):
     task = opened(checkout, name)
     assert (task.name, task.size) == (f"upstream/{name}", 2)
     instance = task.instance(1)
+    assert instance.instance_id != task.instance(0).instance_id  # the same question again: it counts twice
     verdict = task.judge(instance, instance.target)
     if not name.startswith("text"):
         assert (verdict.score, verdict.strict, verdict.error) == (1.0, 1.0, None)
@@ -142,9 +147,70 @@ def test_words_count_wherever_their_letters_are(checkout):
     assert "grammar_backend" in task.identity
 
 
-def test_the_later_layout_is_read_too(checkout):
-    later = checkout / "parallelbench/dataset/data/output/test"
-    later.parent.mkdir(parents=True)
+def test_the_text_of_a_list_of_examples_is_read(checkout):
+    path = checkout / FOLDER / "text_writing" / "paraphrasing.jsonl"
+    record = json.loads(path.read_text().splitlines()[0])
+    for text, target in (("['It\\'s one.', 'Two.']", "It's one."), ("One.", "One."), ("[", "["), ("[]", "")):
+        record["answer"]["examples"] = text  # the published file has texts here
+        path.write_text(json.dumps(record))
+        assert opened(checkout, "text_writing/paraphrasing").instance(0).target == target
+
+
+OWN = {  # the rules of our own tasks for the same questions
+    "list_match_score": "copy",
+    "list_shuffle_score": "shuffle",
+    "list_random_insert_score": "insert_random",
+    "list_random_remove_score": "remove_random",
+    "list_random_replace_score": "replace_random",
+}
+
+
+def own_verdict(group, output):
+    label = group["label"]
+    if group["metric"] == "latin_square_score":
+        return puzzles.judge_latin(label["symbols"], output)
+    if group["metric"] == "sudoku_score":
+        return puzzles.judge_sudoku(group["puzzle"], output)
+    right = published_list(label if isinstance(label, str) else label["example"])
+    x, w = (right, "") if isinstance(label, str) else (label["input"], label.get("word", ""))
+    return judge_list(ListQuestion(OWN[group["metric"]], x, w, right), output)
+
+
+@pytest.mark.parametrize("group", VERDICTS["graded"], ids=lambda group: group["metric"])
+def test_answers_are_scored_as_the_published_scorer_scored_them(group):
+    differences = []
+    for verdict, outputs in group["answers"].items():
+        for place, output in enumerate(outputs):
+            judged = upstream.SCORERS[group["metric"]]({"answer": group["label"], "context": []}, output)
+            assert f"{judged.score:.0f}{judged.strict:.0f}" == verdict, output
+            assert (judged.error is None) == (judged.score == 1)
+            own = own_verdict(group, output)
+            if f"{own.score:.0f}{own.strict:.0f}" != verdict:
+                differences.append([verdict, place, f"{own.score:.0f}{own.strict:.0f}"])
+    assert differences == [known[:3] for known in group.get("ours", [])]
+    assert {known[3] for known in group.get("ours", [])} <= set(VERDICTS["reasons"])
+
+
+def test_every_known_difference_is_there_and_needed():
+    assert {g["metric"] for g in VERDICTS["graded"]} == set(upstream.SCORERS) - set(upstream.TEXTS)
+    assert set(OWN.values()) == {"copy", *rules.OPEN}
+    assert {k[3] for g in VERDICTS["graded"] for k in g.get("ours", [])} == set(VERDICTS["reasons"])
+
+
+@pytest.mark.parametrize("group", VERDICTS["texts"], ids=lambda group: group["metric"])
+def test_the_content_of_texts_is_measured_as_published(group):
+    judge, meta = upstream.SCORERS[group["metric"]], {"answer": group["label"]}
+    names = {"sentence_to_words_score": ["inclusion_substring"], "summary_score": ["rouge1", "rouge2", "rougeL"],
+             "paraphrase_score": ["one_minus_bleu"]}[group["metric"]]  # fmt: skip
+    for output, figures in group["answers"].items():
+        parts = judge(meta, output).parts
+        assert [parts[name] for name in names] == pytest.approx(figures, abs=1e-9), output
+
+
+@pytest.mark.parametrize("folder", upstream.FOLDERS[1:])
+def test_the_later_layouts_are_read_too(checkout, folder):
+    later = checkout / folder
+    later.parent.mkdir(parents=True, exist_ok=True)
     (checkout / FOLDER).rename(later)
     assert opened(checkout, "waiting_line/copy").size == 2
 

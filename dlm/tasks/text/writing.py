@@ -80,7 +80,7 @@ class Paraphrase:
     def parts(self, text: str, meta: dict[str, Any]) -> dict[str, float]:
         """Distance from the source's wording, similarity to the source, and their product."""
         source = meta["source"]
-        new = 1 - scores.bleu(text, source)
+        new = 1 - scores.bleu(text, source) if text else 0.0  # of an empty answer, as published
         similarity = min(max(float(scores.open_similarity(self.similarity)(text, source)), 0.0), 1.0)
         same = float(_bare(text) == _bare(source))
         return {"one_minus_bleu": new, "similarity": similarity, "copied": same, "content": new * similarity}
