@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from dlm.bench.shapes import build
 from dlm.engine.no_cache import NoCache
 from dlm.errors import DlmError
 from dlm.models import LanguageModel
+from dlm.serving.engine import Engine, Parts, Ticket
 from dlm.speculation import FreeDave
 
 WAYS = ("eager", "graphs", "compiled", "compiled graphs")
@@ -107,7 +109,7 @@ def measured(models: Models, cell: dict[str, Any]) -> dict[str, Any]:
     contender = Contender("", sampler, CACHES[cell["cache"]], drafter)
     jobs = random_jobs(model, cell["batch"], PROMPT, NEW, 0)
     at = Cell(model, cell["shape"], cell["batch"])
-    Decode.of(at, contender, jobs, 4).advance()
+    Decode.of(at, contender, jobs, STEPS).advance()  # libraries look up their kernels for every new shape
     decode = Decode.of(at, contender, jobs, STEPS).advance()
     steps = [step for step in decode.steps if not step.refresh][1:] or decode.steps
     fed, scored = median(step.fed for step in steps), median(step.scored for step in steps)
@@ -115,6 +117,48 @@ def measured(models: Models, cell: dict[str, Any]) -> dict[str, Any]:
     seconds = median(step.wall for step in steps)
     least = _limits(models.device, models.dtype).seconds(flops, read)
     return {"seconds": seconds, "limit": least, "share": least / seconds, "fed": fed, "steps": len(steps)}
+
+
+def servings(wanted: Wanted) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every measurement of a server's engine."""
+    for shape in wanted.shapes[:1]:
+        for way in ("eager", "graphs"):
+            for clients in (1, max(wanted.batches)):
+                yield f"{shape} serving {way} {clients}", {"served": shape, "way": way, "clients": clients}
+
+
+def served(models: Models, cell: dict[str, Any]) -> dict[str, Any]:
+    """Tokens a second of so many clients, each of whom asks again when answered; one token a step."""
+    model, clients = models.get(cell["served"], cell["way"], "own"), cell["clients"]
+    parts = Parts(samplers.topk(blocks=samplers.Fixed(BLOCK)), CACHES["dual"], None, "")
+    engine, places, failed = Engine(model, clients, 10 * clients), threading.Semaphore(clients), []
+
+    def tell(what: Any) -> None:
+        if isinstance(what, Exception):
+            failed.append(what)
+        places.release()
+
+    def ask(seed: int) -> None:
+        for job in random_jobs(model, clients, PROMPT, NEW, seed):
+            places.acquire()
+            engine.submit([Ticket(job, parts, tell, time.monotonic() + 600)])
+
+    def wait() -> None:
+        for _ in range(clients):
+            places.acquire()
+        places.release(clients)
+
+    ask(0)
+    wait()
+    begun, rounds = time.monotonic(), 3 if clients == 1 else 2
+    for seed in range(rounds):
+        ask(seed + 1)
+    wait()
+    seconds = time.monotonic() - begun
+    engine.stop(5.0)
+    if failed:
+        raise RuntimeError(str(failed[0]))
+    return {"tokens_per_second": rounds * clients * NEW / seconds}
 
 
 def counted() -> dict[str, Any]:
@@ -152,7 +196,7 @@ def profiled(device: torch.device) -> dict[str, Any]:
 def tests() -> dict[str, Any]:
     """The last line of the GPU tests."""
     where = ["tests/test_gpu.py", "tests/models/test_packing.py"]  # others may need packages that are not there
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *where]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *where]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     lines = done.stdout.strip().splitlines()
     return {"status": done.returncode, "said": lines[-1] if lines else done.stderr[-300:], "tail": lines[-15:]}
@@ -172,6 +216,7 @@ def run(wanted: Wanted) -> bool:
     if wanted.device.type == "cuda":
         work += [("launches counted", {}, counted_elsewhere), ("launches seen", {}, lambda: profiled(wanted.device))]
         work += [("tests", {}, tests)]
+    work += [(key, cell, lambda cell=cell: served(models, cell)) for key, cell in servings(wanted)]  # type: ignore[misc]
     work += [(key, cell, lambda cell=cell: measured(models, cell)) for key, cell in cells(wanted)]  # type: ignore[misc]
     for key, cell, look in work:
         if key in known:
@@ -219,6 +264,16 @@ def page(wanted: Wanted) -> str:
                 f"| {line['shape']} | {line['weights']} | {line['way']} | {line['cache']} | {beside} | {line['batch']}"
                 f" | {told} |"
             )
+    serving = [line for line in known.values() if "served" in line]
+    if serving:
+        lines += [
+            "", "## A server's engine", "",
+            f"`dlm.serving.engine` without HTTP: requests of {PROMPT} + {NEW} positions, one token a step, `dual`; each"
+            " client asks again when answered.", "", "| shape | way | clients | tokens a second |", "|---|---|---|---|",
+        ]  # fmt: skip
+    for line in serving:
+        told = f"{line['tokens_per_second']:.0f}" if "tokens_per_second" in line else line["refused"]
+        lines.append(f"| {line['served']} | {line['way']} | {line['clients']} | {told} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,9 +1,9 @@
 """Many clients at once against `dlm serve`: is every answer the one it gives alone, and what does sharing batches gain.
 
-    PYTHONPATH=. python scripts/load_serve.py [--minutes 10] [--clients 64] [--rows 32] [--output docs/serve-load.md]
+    PYTHONPATH=. python scripts/load_serve.py [--minutes 10] [--clients 64] [--rows 64] [--model device=cuda dtype=float64]
 
-The server is a process of its own. Requests differ in prompt, length, sampler, cache and seed; a part of them streams,
-a part leaves in the middle. Every answer is held against the one the library gives to the same request alone. Then the
+The server is a process of its own. Requests differ in prompt, length, sampler, cache and seed; half of them stream, one
+in twenty leaves in the middle. Every answer is held against the one the library gives to the same request alone. Then the
 same requests one after the other, for the throughput. Needs pip install 'dlm[serve]'.
 """
 
@@ -91,12 +91,12 @@ def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
             yield json.loads(line[6:])
 
 
-def alone(asked: list[dict[str, Any]]) -> list[str]:
+def alone(asked: list[dict[str, Any]], settings: dict[str, str]) -> list[str]:
     """What the library answers to each by itself."""
     import dlm
     from dlm.serving.asked import Asking, Completion
 
-    model = dlm.load("tiny")
+    model = dlm.load("tiny", **settings)
     asking, texts = Asking(model, [], 32, model.description.context_length), []
     for body in asked:
         parts = asking.read(Completion, json.dumps(body).encode()).parts
@@ -176,14 +176,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--requests", type=int, default=400, help="different ones, asked in turns")
+    parser.add_argument("--model", nargs="*", default=[], help="settings of the model, device=cuda dtype=float64")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     asked = requests(given.requests, 0)
     print("each request alone ...", flush=True)
-    right = alone(asked)
+    right = alone(asked, dict(word.split("=", 1) for word in given.model))
     command = [sys.executable, "-m", "dlm", "serve", "port=0", f"batch_size={given.rows}", "waiting=1000"]
+    command += [f"model.{word}" for word in given.model]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port = int(server.stdout.readline().split("127.0.0.1:")[1].split("/")[0])

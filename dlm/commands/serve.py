@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from dlm.commands.common import command
@@ -72,6 +73,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     how = uvicorn.Config(app, host, config["port"], log_level="warning", timeout_graceful_shutdown=config["grace"])
     if host not in LOOPBACK and not keys:
         print("dlm: anybody who reaches this machine may ask; api_keys=FILE asks for a key", file=sys.stderr)
+    Thread(target=asking.known, daemon=True).start()  # every choice is composed once: better before it is asked for
     server = _telling_server(model.name)(how)
     server.run()
     return 0 if server.started else 2

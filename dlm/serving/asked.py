@@ -18,6 +18,7 @@ from dlm.errors import PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.overrides import choices
 from dlm.prompts import infill_job, keyed, pinned_ids, prompt_job
+from dlm.serving.engine import Parts
 
 GROUPS = ("sampler", "blocks", "cache", "drafting")
 MOST_CHOICES, MOST_STOPS = 16, 16
@@ -108,16 +109,6 @@ class Chat(Body):
     max_completion_tokens: Whole | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: Literal[0] | None = None
-
-
-@dataclass(frozen=True)
-class Parts:
-    """How a request is decoded; ``key``: what requests of one batch have in common."""
-
-    sampler: Any
-    cache: Any
-    drafter: Any
-    key: str
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dlm.engine.admission import admit, dismiss
 from dlm.engine.canvas import Job
@@ -16,7 +16,6 @@ from dlm.engine.loop import Decoder, DecodeRun, StepEvent
 from dlm.engine.result import RowResult
 from dlm.errors import DlmError
 from dlm.models.language_model import LanguageModel
-from dlm.serving.asked import Parts
 
 # Rows of any length up to this join one another's batch; longer ones up to the next power of two.
 SHORT = 256
@@ -48,6 +47,16 @@ class Snapshot(NamedTuple):
     tokens: list[int]
     confidence: list[float]
     guesses: list[tuple[int, int, float]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How a request is decoded; ``key``: what requests of one batch have in common."""
+
+    sampler: Any
+    cache: Any
+    drafter: Any
+    key: str
 
 
 @dataclass(eq=False)
