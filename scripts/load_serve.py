@@ -1,10 +1,10 @@
 """Many clients at once against `dlm serve`: is every answer the one it gives alone, and what does sharing batches gain.
 
-    PYTHONPATH=. python scripts/load_serve.py [--minutes 10] [--clients 64] [--rows 64] [--model device=cuda dtype=float64]
+    PYTHONPATH=. python scripts/load_serve.py [--minutes 10] [--clients 64] [--model device=cuda dtype=float64]
 
 The server is a process of its own. Requests differ in prompt, length, sampler, cache and seed; half of them stream, one
-in twenty leaves in the middle. Every answer is held against the one the library gives to the same request alone. Then the
-same requests one after the other, for the throughput. Needs pip install 'dlm[serve]'.
+in twenty leaves in the middle. Every answer is held against the one the library gives to the same request alone. Then
+the same requests one after the other, for the throughput. Needs pip install 'dlm[serve]'.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
             yield json.loads(line[6:])
 
 
-def alone(asked: list[dict[str, Any]], settings: dict[str, str]) -> list[str]:
+def alone(asked: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
     """What the library answers to each by itself."""
     import dlm
     from dlm.serving.asked import Asking, Completion
