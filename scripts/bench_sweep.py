@@ -21,7 +21,7 @@ from dlm.evaluation.workers import as_hydra
 RUNS = Path("runs")  # on the disk that results would go to
 DONE, ANSWERS = 2000, 10  # points that are done, and answers of each
 FILLER = "x" * 1500  # what else stands in a line
-SIZES = (25, 75)  # points of a short and a long sweep
+SIZES = (10, 30)  # points of a short and a long sweep
 LAUNCHERS = ("local", "joblib")
 
 
@@ -71,8 +71,8 @@ def beside(launcher: str) -> None:
             walls.append(time.perf_counter() - start)
             assert len(events) == size
             assert all(event.state == "done" for event in events.values())
-            read = (json.loads(line) for file in Path(out).glob("*/*/samples.jsonl") for line in file.open())
-            decoding.append(sum(line["seconds"] for line in read))
+            read = (json.loads(file.read_text()) for file in Path(out).glob("*/*/manifest.json"))
+            decoding.append(sum(session["seconds_decoding"] for line in read for session in line["sessions"]))
     wall, own = walls[1] - walls[0], decoding[1] - decoding[0]
     begun = walls[0] - decoding[0] * wall / own
     print(

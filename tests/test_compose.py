@@ -76,7 +76,7 @@ def test_a_sweep_asks_hydra_once_for_each_choice_that_is_more_than_a_file(
     monkeypatch.setattr(configuration, "compose_config", counted)
     choices = list(combined([f"out={tmp_path}"], load_grid("parallelbench"), ()))[::20]
     assert Sweep.of(choices).cost().points == len(choices) == 142
-    samplers = ["entropy", "factor", "margin", "random", "threshold", "topk"]
+    named = ["entropy", "factor", "margin", "random", "threshold", "topk"]
     assert sorted(asked) == [[], *([f"sampler={name}"] for name in named)]
 
 
