@@ -26,8 +26,8 @@ class Counts:
         seconds_refresh, seconds_step, seconds_sampler: full cache refreshes, other forwards, and everything
             outside the forward.
         tokens_per_second: ``tokens`` / ``seconds``.
-        positions_cut: masked positions that a stop rule filled, so that no forward had to: what they would have cost at
-            one position a step.
+        positions_cut: masked positions that a stop rule or string filled, so that no forward had to: what they would
+            have cost at one position a step.
         accepted_drafts: steps of the sampler that needed no forward of their own, or with guidance no pair (FreeDave).
         acceptance: how many forwards accepted 0, 1, 2, ... drafts, of those that evaluated any.
         store_forwards: what the published loops of SDAR and TraDo spend beside ``forwards`` on keys alone, one for the
