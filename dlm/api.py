@@ -22,7 +22,7 @@ from dlm.models import load
 from dlm.models.causal import CausalModel, load_causal
 from dlm.models.language_model import LanguageModel
 from dlm.prompts import Prompt as Prompt
-from dlm.prompts import infill_job, pinned_ids, whole_number
+from dlm.prompts import infill_job, prompt_jobs, whole_number
 from dlm.prompts import keyed as keyed
 from dlm.prompts import listed as listed
 from dlm.prompts import prompt_job as prompt_job
@@ -44,13 +44,13 @@ class Generation:
     """The answer to one prompt.
 
     Attributes:
-        text: the generated tokens up to the first end token, as text; for an infill the whole filled text. Empty
-            when the model has no tokenizer.
+        text: the generated tokens up to the first end token and stop string, as text; for an infill the whole filled
+            text. Empty when the model has no tokenizer.
         tokens: the whole generated canvas, filler included.
         commit_step: per generated position the 0-based step (forward of the row) at which it was committed; -1
             where the sampler committed nothing (given tokens of an infill, filler written by a stop rule).
-        stop: ``filled``, ``end_token`` (a stop rule filled the rest) or ``early_exit`` (the rest was committed at
-            once).
+        stop: ``filled``, ``end_token`` (a stop rule filled the rest), ``early_exit`` (the rest was committed at once)
+            or ``stop_string`` (the text came to one, and the rest was not decoded).
         counts: forwards, tokens and seconds of this row.
         prompt_tokens: the prompt as token ids.
         confidence: per generated position the probability at which it was committed; NaN where it was not.
@@ -135,6 +135,7 @@ def generate(
     batch_size: int = 8,
     record: str | Sequence[str] | None = None,
     pinned: Mapping[int, int | str] | None = None,
+    stop: str | Sequence[str] | None = None,
 ) -> list[Generation]:
     """Answer every prompt; results come in the order of the prompts and do not depend on the batch.
 
@@ -156,6 +157,8 @@ def generate(
         pinned: tokens the answer must contain: generated position -> token id, or a text whose tokens stand from there
             on. They are written before the first forward and never changed (the constraints of Prophet, arXiv
             2508.19982).
+        stop: texts at which an answer ends, cut off before the first. A row is finished as soon as the text before its
+            first open position holds one; of a sampler that takes tokens back, once the block is complete.
 
     Raises:
         PromptError: empty, too long, or containing the mask id; pinned tokens that overlap or stand outside.
@@ -164,9 +167,8 @@ def generate(
         NumericsError, OutOfMemoryError: NaN logits; a row that does not fit into memory. ``error.finished`` holds the
             answers that were done before.
     """
-    model, max_new_tokens = ready(model), whole_number("max_new_tokens", max_new_tokens, 1)
-    fixed = pinned_ids(model, pinned, max_new_tokens)
-    jobs = [prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(listed(prompts))]
+    model = ready(model)
+    jobs = prompt_jobs(model, listed(prompts), max_new_tokens, pinned, stop)
     run = Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.collect(Recorder(record))
 
@@ -211,14 +213,14 @@ def stream(
     batch_size: int = 8,
     record: str | Sequence[str] | None = None,
     pinned: Mapping[int, int | str] | None = None,
+    stop: str | Sequence[str] | None = None,
 ) -> Iterator[StreamStep | tuple[int, Generation]]:
     """As :func:`generate`, step by step.
 
     Yields a :class:`StreamStep` per live row and step, and ``(index, Generation)`` when a row is finished.
     """
-    model, max_new_tokens = ready(model), whole_number("max_new_tokens", max_new_tokens, 1)
-    fixed = pinned_ids(model, pinned, max_new_tokens)
-    jobs = [prompt_job(model, i, p, max_new_tokens, fixed) for i, p in enumerate(listed(prompts))]
+    model = ready(model)
+    jobs = prompt_jobs(model, listed(prompts), max_new_tokens, pinned, stop)
     run = Run(model, jobs, sampler, cache, drafter, seed, batch_size)
     return run.steps(Recorder(record))
 
@@ -340,7 +342,9 @@ class Run:
 
     def _generation(self, row: RowResult, recorder: Recorder, whole_text: bool = False) -> Generation:
         text = ""
-        if self.model.tokenizer is not None:
+        if (stops := self.jobs[row.index].stops) is not None:
+            text = stops.text(row.tokens)
+        elif self.model.tokenizer is not None:
             useful = len(row.tokens) if whole_text else first_end(row.tokens, self.model.description.eos_ids)
             text = self.model.decode(row.tokens[:useful])
         trace = recorder.traces.get(row.index)

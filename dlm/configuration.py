@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlm.building import build, role_of, typed
 from dlm.errors import SettingsError
-from dlm.overrides import GROUPS, choices, complete, config_dir, config_dirs, known_settings, quoted, taken_out
+from dlm.overrides import GROUPS, choices, complete, config_dir, config_dirs, known_settings, node_of, quoted, taken_out
 from dlm.recipes import expanded
 
 if TYPE_CHECKING:
@@ -204,6 +204,7 @@ class Composer:
     def __init__(self, name: str) -> None:
         self._name = name
         self._choices: dict[str, dict[str, Any]] = {}  # by override; "" for none
+        self._nodes: dict[str, dict[str, Any] | None] = {}
         self._read: dict[str, tuple[list[str], Any]] = {}
 
     def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
@@ -215,9 +216,8 @@ class Composer:
             groups = [o for o in overrides if o.partition("=")[0] in (*GROUPS, "task")]
             plain = dict(self._chosen(""))
             for override in groups:
-                group, found = override.partition("=")[0], self._chosen(override)
-                plain[group] = found[group]
-                plain["choices"] = {**plain["choices"], group: found["choices"][group]}
+                group, plain[group], choice = self._node(override)
+                plain["choices"] = {**plain["choices"], group: choice}
             for override in overrides:
                 if override not in groups:
                     plain = _replaced(plain, *self._setting(override))
@@ -226,14 +226,22 @@ class Composer:
         except (KeyError, TypeError, ValueError):  # SettingsError is one: what is wrong is said with all overrides
             return plain_of(compose_config(self._name, overrides, chosen=True))
 
+    def _node(self, override: str) -> tuple[str, Any, Any]:
+        """A group, what a choice of it holds, and the choice's name."""
+        group, _, choice = override.partition("=")
+        if override not in self._nodes:
+            self._nodes[override] = node_of(group, choice)
+        if (node := self._nodes[override]) is not None:
+            return group, node, choice
+        return group, self._chosen(override)[group], self._chosen(override)["choices"][group]
+
     def _chosen(self, override: str) -> dict[str, Any]:
         """The configuration with this choice and no settings, unresolved."""
         from omegaconf import OmegaConf
 
         if override not in self._choices:
             config = compose_config(self._name, [override] if override else [], chosen=True)
-            plain = OmegaConf.to_container(config)
-            assert isinstance(plain, dict)
+            plain: Any = OmegaConf.to_container(config)
             self._choices[override] = {str(key): value for key, value in plain.items()}
         return self._choices[override]
 

@@ -6,10 +6,12 @@ import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from dlm.engine.canvas import Job
 from dlm.engine.noise import row_key
+from dlm.engine.stops import Stops
 from dlm.errors import PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.words import counted
@@ -67,7 +69,7 @@ def keyed(jobs: list[Job], seed: int) -> list[Job]:
     for job in jobs:
         key = row_key(seed, job.tokens, copies[job.tokens])
         copies[job.tokens] += 1
-        keyed.append(Job(job.index, job.tokens, job.start, job.writable, key))
+        keyed.append(replace(job, key=key))
     return keyed
 
 
@@ -155,6 +157,19 @@ def prompt_job(model: LanguageModel, index: int, prompt: Prompt, new: int, pinne
     region = [pinned.get(place, mask) for place in range(new)]
     writable = tuple(len(ids) + place for place in range(new) if place not in pinned)
     return Job(index, (*ids, *region), len(ids), writable, key=0)
+
+
+def prompt_jobs(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    new: int,
+    pinned: Mapping[int, int | str] | None,
+    stop: str | Sequence[str] | None,
+) -> list[Job]:
+    """The rows for some prompts, with the same pins and stop strings. Raises SettingsError, PromptError."""
+    new = whole_number("max_new_tokens", new, 1)
+    fixed, stops = pinned_ids(model, pinned, new), Stops.of(model, stop)
+    return [replace(prompt_job(model, i, prompt, new, fixed), stops=stops) for i, prompt in enumerate(prompts)]
 
 
 def infill_job(model: LanguageModel, index: int, row: str | Sequence[int]) -> Job:

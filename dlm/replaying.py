@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -47,7 +47,18 @@ class Trajectory:
         if run.counts.accepted_drafts:
             raise SettingsError("a drafted run cannot be replayed: tokens of one step saw different states; draft none")
         states = None if run.trace is None else list(run.trace.replay())
-        return cls(run.prompt_tokens, run.tokens, run.commit_step, run.stop == "end_token", states)
+        return cls(run.prompt_tokens, run.tokens, run.commit_step, ended(run.stop, run.commit_step, states), states)
+
+
+def ended(stop: str | None, steps: Sequence[int], states: Any) -> bool:
+    """Whether the end of an answer was filled by a stop rule or string. Raises SettingsError: so was more of it than
+    its end, and nothing says which."""
+    last = max((place for place, step in enumerate(steps) if step >= 0), default=-1)
+    if stop == "stop_string" and states is None and -1 in steps[:last]:
+        raise SettingsError(
+            'an answer that ended at a stop string with open positions is replayed with its trace: record="commits"'
+        )
+    return stop in ("end_token", "stop_string")
 
 
 class Replayed(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 from dlm.api import Generation
 from dlm.errors import PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
-from dlm.replaying import Trajectory
+from dlm.replaying import Trajectory, ended
 
 _IDS = (("prompt_tokens", "tokens"), ("prompt_ids", "output_ids"))  # of `dlm generate`, and of `dlm eval`
 
@@ -42,7 +42,7 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
                 f"{path}, line {number}: no trajectory (prompt_tokens, tokens, commit_step); write the file with"
                 " dlm generate format=json output=FILE"
             ) from error
-        found.append(Trajectory(prompt, tokens, steps, read.get("stop") == "end_token"))
+        found.append(Trajectory(prompt, tokens, steps, ended(read.get("stop"), steps, None)))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import samplers
 from dlm.engine.admission import admit, dismiss
 from dlm.engine.loop import Decoder, StepEvent
 from dlm.errors import SettingsError
-from dlm.prompts import keyed, prompt_job
+from dlm.prompts import keyed, prompt_job, prompt_jobs
 from dlm.speculation import FreeDave
 from tests.cache.test_block_causal import block_causal
 from tests.doubles import random_dream, random_llada
@@ -93,6 +94,22 @@ def test_rows_that_leave_disturb_nobody() -> None:
             found[event.index] = figures(event)
     assert len(found) == len(jobs) - 2
     assert all(alone[index] == row for index, row in found.items())
+
+
+def test_a_stop_string_comes_in_with_its_row() -> None:
+    model = dlm.load("tiny")
+    sampler = samplers.topk(blocks=samplers.Fixed(8))
+    decoder = Decoder(model.backbone, model.description, sampler, cache.dual())
+    (first,), (second,) = (prompt_jobs(model, ["47+85="], 32, None, stop) for stop in (None, "=12"))
+    run, found = decoder.run([first], 2, model.device, room=64), {}
+    next(run)
+    admit(run, replace(second, index=1))
+    for event in run:
+        if not isinstance(event, StepEvent):
+            found[event.index] = event
+    assert model.decode(found[1].tokens[: found[1].counts.tokens]) == "7+5"
+    assert found[1].stop == "stop_string"
+    assert found[1].counts.forwards < found[0].counts.forwards == 32
 
 
 def test_what_does_not_fit_is_refused() -> None:

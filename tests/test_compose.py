@@ -12,8 +12,11 @@ import pytest
 import cache
 import dlm
 import samplers
-from dlm.configuration import Composer, compose_config
+from dlm import configuration
+from dlm.configuration import Composer, compose_config, plain_of
 from dlm.errors import SettingsError
+from dlm.evaluation.grid import combined, load_grid
+from dlm.evaluation.sweeps import Sweep
 from dlm.overrides import choices
 
 
@@ -59,6 +62,33 @@ def test_models_with_attention_blocks_come_with_the_exact_cache(tmp_path: Path) 
     for model in ("model=tiny", "model=llada-moe-7b-a1b-instruct", f"model={packaged / 'tiny'}", f"model={tmp_path}"):
         assert dlm.compose([model]).cache == cache.none()
     assert compose_config("train_filter", ["model=tiny-block"])["model"]["name_or_path"] == "tiny-block"
+
+
+def test_a_sweep_asks_hydra_once_for_each_choice_that_is_more_than_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[list[str]] = []
+
+    def counted(name: str, overrides: list[str], chosen: bool = False) -> Any:
+        asked.append(list(overrides))
+        return compose_config(name, overrides, chosen)
+
+    monkeypatch.setattr(configuration, "compose_config", counted)
+    choices = list(combined([f"out={tmp_path}"], load_grid("parallelbench"), ()))[::20]
+    assert Sweep.of(choices).cost().points == len(choices) == 142
+    named = ["entropy", "factor", "margin", "random", "threshold", "topk"]
+    assert sorted(asked) == [[], *([f"sampler={name}"] for name in named)]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "task=parallelbench/puzzle/sudoku", "task=gsm8k", "blocks=sliding", "cache=dual", "cache=none",
+        "drafting=freedave", "drafting=none", "model=llada-8b-instruct", "sampler=topk", "task='waiting_line/copy'",
+    ],
+)  # fmt: skip
+def test_a_choice_read_from_its_file_is_hydras(override: str) -> None:
+    assert Composer("eval")([override]) == plain_of(compose_config("eval", [override], chosen=True))
 
 
 def test_parts_combine_freely_and_a_stranger_is_welcome() -> None:

@@ -40,6 +40,7 @@ settings:
                            a prompts_file that ends with a message of the assistant is continued
   max_new_tokens=128       positions to fill
   'pinned={{20: " The answer is"}}'   tokens the answer must contain, from a generated position on
+  'stop=["Question:"]'     texts at which an answer ends, and its decoding with it
   seed=0  batch_size=8
   model.quantize=int8      keep the blocks' weights in int8, int4 or fp8 (pip install 'dlm[quantize]')
   model.adapter=DIR        merge a LoRA adapter into the weights (pip install 'dlm[adapters]')
@@ -109,7 +110,7 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         events = stream(
             model, prompts, sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter,
             max_new_tokens=parts.max_new_tokens, seed=parts.seed, batch_size=parts.batch_size,
-            record=record, pinned=pinned,
+            record=record, pinned=pinned, stop=settings["stop"],
         )  # fmt: skip
     if shape == "live":
         finished = watch(model, events, console)
@@ -244,6 +245,8 @@ def naming_the_line(file: str | None) -> Iterator[None]:
 
 def _check_format(shape: str, parts: Composed) -> None:
     check_choice("format", shape, ("auto", "live", "text", "json", "step_map"))
+    if shape == "step_map" and parts.config["stop"]:
+        raise SettingsError("format=step_map needs whole decodes: leave stop= out")
     if shape == "step_map" and (parts.drafter is not None or not parts.sampler.keeps):
         raise SettingsError("format=step_map needs tokens that stay: no drafting, no sampler that takes any back")
 

@@ -24,6 +24,7 @@ flags (all of `lm-eval run --help` but --model and --model_args, which are said 
 
 settings:
   max_new_tokens=256       positions to fill where the task names no number
+  stop_early=false         decode behind a stop string too, as published figures did; the answers are the same
   seed=0  batch_size=8
   samples=FILE             every answer with its counters, one line each; they go on counting when the answer comes
                            from the cache. Without it: beside the cache, or in --output_path

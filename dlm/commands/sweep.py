@@ -24,7 +24,7 @@ from dlm.evaluation.grid import Choice, combined, load_grid, overrides_of
 from dlm.evaluation.progress import progress_bar
 from dlm.evaluation.sweep_plan import Cost, Entry, Event, Log, State, cost_of
 from dlm.evaluation.sweeps import Sweep
-from dlm.evaluation.workers import as_hydra, check_launcher
+from dlm.evaluation.workers import as_hydra, check_launcher, for_hydra
 from dlm.overrides import choices, quoted
 from dlm.words import counted
 
@@ -123,8 +123,8 @@ def _order(overrides: Sequence[str]) -> Order:
     """Read the command line. Raises SettingsError: a value that cannot be read, an unknown grid."""
     texts, rest = split_texts([o for o in overrides if o not in SWITCHES], (*OWN, "json", "out"))
     rest = [as_hydra(o) for o in rest]
-    launcher = [o for o in rest if o.startswith("hydra")]
-    mine = [o for o in rest if not o.startswith("hydra")]
+    launcher = [o for o in rest if for_hydra(o)]
+    mine = [o for o in rest if not for_hydra(o)]
     mine += [f"out={quoted(texts['out'])}"] if "out" in texts else []
     grid = load_grid(texts["grid"]) if "grid" in texts else None
     choices = combined(mine, grid, [texts["where"]] if "where" in texts else [])

@@ -30,6 +30,10 @@ def admit(run: DecodeRun, job: Job) -> None:
     SamplerRun.fitted(run.sampler, run.policy.stores, [job])
     if run.forward.constraint is not None:
         run.forward.constraint.admit(job)
+    if job.stops is not None and not run.stops:
+        run.stops = True
+        if run.static is not None:
+            run.static.kept.clear()  # the steps that were kept do not tell the tokens
     batch.waiting.append(replace(job, length=run.sampler.blocks.starting_length(job.end - job.start)))
     with torch.inference_mode():
         batch.join(run.batch_size)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dlm.engine.stops import Stops
 from dlm.errors import PromptError
 
 
@@ -26,6 +27,7 @@ class Job:
         length: positions of the generated region that the row begins with; None: all of them.
         surplus: positions at its end that nobody asked for: they complete the last attention block, are filled as long
             as something else is open, and not handed out.
+        stops: the stop strings that end it; None: it has none.
     """
 
     index: int
@@ -35,6 +37,7 @@ class Job:
     key: int
     length: int | None = None
     surplus: int = 0
+    stops: Stops | None = None
 
     def completed(self, attention_block: int, mask_id: int, context: int) -> Job:
         """The row with masks up to the end of its last attention block, as block diffusion is trained. Raises

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from dlm.engine.canvas import Canvas
 from dlm.engine.interfaces import Growth
 from dlm.engine.row import Row
 from dlm.engine.step import StepView
@@ -24,7 +26,8 @@ class StepEvent:
             so its block state counts those.
         chosen: which of ``view.positions`` were committed. ``[B, N]``
         remasked: canvas positions that a reviser took back; None without one. ``[B, W]``
-        filled: the id a stop rule filled the rest of the row with, -1 where it did not; None without one. ``[B]``
+        filled: the id a stop rule or string filled the rest of the row with, -1 where none did; None without a rule.
+            ``[B]``
         cut: where a stop rule, or a schedule, has let the row end, -1 where it did not; None without one. ``[B]``
         refreshed: slots that a cache recomputed whole.
         recomputed: positions that the forward recomputed; None: every one that could be. ``[B, W]``
@@ -41,6 +44,13 @@ class StepEvent:
     recomputed: Bool[Tensor, "B W"] | None = None
     growth: Growth | None = None
 
+    def ended(self, canvas: Canvas, stopped: Sequence[bool]) -> StepEvent:
+        """The step, where rows have come to a stop string: what they have open is filled."""
+        end_id, where = canvas.end_ids[0], torch.tensor(stopped, device=canvas.tokens.device)
+        canvas.fill(canvas.masked & where[:, None], end_id)
+        before = torch.full_like(canvas.end, -1) if self.filled is None else self.filled
+        return replace(self, filled=before.masked_fill(where, end_id))
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -50,7 +60,7 @@ class Settled:
         outcome: of the stepper.
         filled: see :class:`StepEvent`.
         names: what the report says, in its order; the cache's part begins at ``own``.
-        report: a line for each row. ``[B, R]``
+        report: a line for each row, and where one has stop strings its tokens behind it. ``[B, R]``
         counts, refreshed: positions fed to each row, and rows recomputed whole, known on the host.
     """
 
@@ -61,3 +71,12 @@ class Settled:
     report: Int[Tensor, "B R"]
     counts: Sequence[int]
     refreshed: frozenset[int]
+
+    def read(self, rows: Sequence[Row]) -> tuple[list[dict[str, int]], list[list[int]]]:
+        """The step's one synchronisation: what the host hears of each row, and its tokens. The cache's part goes to
+        the rows."""
+        names, lines = self.names, self.report.tolist()
+        for row, values in zip(rows, lines, strict=True):
+            row.cache = dict(zip(names[self.own :], values[self.own : len(names)], strict=True))
+        status = [dict(zip(names, values, strict=False)) for values in lines]
+        return status, [values[len(names) :] for values in lines]

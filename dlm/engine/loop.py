@@ -19,7 +19,7 @@ from dlm.engine.forward import Forward
 from dlm.engine.interfaces import Cache, CacheRun, Speculator
 from dlm.engine.named import cache_of, drafter_of, sampler_of
 from dlm.engine.no_cache import NoCache
-from dlm.engine.plan import CacheQuery, Layout
+from dlm.engine.plan import CacheQuery, Layout, layers_on
 from dlm.engine.proposal import Statistic, Vocabulary
 from dlm.engine.result import RowResult
 from dlm.engine.row import Row
@@ -136,7 +136,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         room: int = 0,
     ) -> None:
         self.decoder, self.sampler, self.failed = decoder, decoder.sampler, failed
-        self.batch_size, self.room = batch_size, room
+        self.batch_size, self.room, self.stops = batch_size, room, any(job.stops for job in jobs)
         self.graphs = bool(getattr(decoder.model, "graphs", False))  # a stranger's model may not say
         self._events: Iterator[StepEvent | RowResult] = iter(())
         self._asked: tuple[Tensor, CacheQuery] | None = None
@@ -147,8 +147,7 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
             jobs = [job.completed(about.attention_block, about.mask_id, about.context_length) for job in jobs]
         needs, self.asks_ahead = self.sampler.needs | self.policy.needs | record, self.policy.asks_ahead
         self.rules = SamplerRun.fitted(self.sampler, self.policy.stores, jobs, room)
-        if room and about.attention_block:
-            self.rules.surplus = self.sampler.keeps
+        self.rules.surplus |= bool(room and about.attention_block) and self.sampler.keeps
         self.watch = Stopwatch(device)
         vocabulary, longest = Vocabulary.of(about, self.sampler.proposer), self.rules.longest
         constraint = None
@@ -212,12 +211,17 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
                 static=self.decoder.model.compiled or self.graphs,
                 device=canvas.tokens.device,
                 fixed=self.graphs,
-                layers=_layers(self.decoder.model, canvas.tokens.device),
+                layers=layers_on(self.decoder.model, canvas.tokens.device),
             )
         )
 
     def _step(self) -> StepEvent:
         """One forward of the batch and everything that follows from it."""
+        event = self._taken()
+        stopped = [row.stopped for row in self.batch.rows]
+        return event.ended(self.batch.canvas, stopped) if any(stopped) else event
+
+    def _taken(self) -> StepEvent:
         width = None if self.static is None else self.static.width()
         if self.static is not None and width is not None:
             return self.static.take(width)
@@ -338,15 +342,17 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
         report |= of_cache
         self.watch.mark("end")
         stacked = torch.stack(list(report.values()), dim=1)
+        if self.stops:
+            stacked = torch.cat([stacked, canvas.tokens], dim=1)
         return Settled(outcome, fill, tuple(report), own, stacked, outcome.counts, inputs.plan.refreshed)
 
     def hear(self, settled: Settled) -> None:
-        """The step's one synchronisation: the host reads the report."""
-        names, own, columns = settled.names, settled.own, settled.report.tolist()
-        for row, values in zip(self.batch.rows, columns, strict=True):
-            row.cache = dict(zip(names[own:], values[own:], strict=True))
-        status = [dict(zip(names, row, strict=True)) for row in columns]
+        """The host reads the report, the text of rows with stop strings among it."""
+        rows, mask_id = self.batch.rows, self.decoder.description.mask_id
+        status, tokens = settled.read(rows)
         self._account(status, settled.counts, settled.refreshed)
+        for row, ids in zip(rows, tokens, strict=True):
+            row.look(ids, mask_id, self.sampler.keeps)
 
     def _account(self, status: Sequence[Mapping[str, int]], counts: Sequence[int], refreshed: frozenset[int]) -> None:
         """Book the step on every row, and raise what went wrong."""
@@ -392,9 +398,3 @@ class DecodeRun(Iterator[StepEvent | RowResult]):
                 )
         if finished:
             batch.release(finished)
-
-
-def _layers(model: Any, device: torch.device) -> int:
-    """See :class:`dlm.engine.plan.Layout`."""
-    there = isinstance(model, torch.nn.Module) and all(weight.device == device for weight in model.parameters())
-    return int(getattr(getattr(model, "arch", None), "layers", 0)) if there else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -42,6 +42,12 @@ class Layout:
     device: torch.device
     fixed: bool = False
     layers: int = 0
+
+
+def layers_on(model: Any, device: torch.device) -> int:
+    """See :attr:`Layout.layers`."""
+    there = isinstance(model, torch.nn.Module) and all(weight.device == device for weight in model.parameters())
+    return int(getattr(getattr(model, "arch", None), "layers", 0)) if there else 0
 
 
 @dataclass(frozen=True)

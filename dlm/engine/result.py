@@ -7,8 +7,9 @@ from typing import Literal
 
 from dlm.engine.canvas import Canvas
 from dlm.engine.row import Row
+from dlm.engine.stops import first_end as first_end
 
-StopReason = Literal["filled", "end_token", "early_exit"]
+StopReason = Literal["filled", "end_token", "early_exit", "stop_string"]
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,15 @@ class Counts:
     Attributes:
         forwards: model evaluations (NFE); a classifier-free guidance pair counts 2.
         token_forwards: positions pushed through the transformer body.
-        tokens: generated tokens before the first end token.
+        tokens: generated tokens before the first end token and the first stop string.
         tokens_per_forward: ``tokens`` / forwards until the last of them was fixed. The headline figure.
         canvas_tokens_per_forward: the papers' figure, all filled positions / forwards; counts padding.
         seconds: wall time of the row's steps, shared equally among the rows of a batch.
         seconds_refresh, seconds_step, seconds_sampler: full cache refreshes, other forwards, and everything
             outside the forward.
         tokens_per_second: ``tokens`` / ``seconds``.
-        positions_cut: masked positions that a stop rule filled, so that no forward had to: what they would have cost at
-            one position a step.
+        positions_cut: masked positions that a stop rule or string filled, so that no forward had to: what they would
+            have cost at one position a step.
         accepted_drafts: steps of the sampler that needed no forward of their own, or with guidance no pair (FreeDave).
         acceptance: how many forwards accepted 0, 1, 2, ... drafts, of those that evaluated any.
         store_forwards: what the published loops of SDAR and TraDo spend beside ``forwards`` on keys alone, one for the
@@ -67,7 +68,8 @@ class RowResult:
             (given tokens of an infill, filler written by a stop rule).
         confidence: per generated position the probability at which it was committed; NaN where it was not.
         stop: ``filled``: nothing was masked any more; ``end_token``: a stop rule filled the rest; ``early_exit``: all
-            that was left was committed at once (Prophet).
+            that was left was committed at once (Prophet); ``stop_string``: the answer ends before one, and what it had
+            open then was not decoded.
         counts: the figures.
     """
 
@@ -93,7 +95,8 @@ class RowResult:
         filled = sum(step >= 0 for step in steps)
         # A row that may grow need not have grown to its bound.
         opened = int(canvas.writable[slot, :end].sum()) if job.length is not None else len(job.writable) - job.surplus
-        counts = _count(row, opened, first_end(tokens, canvas.end_ids), steps, forwards_per_step)
+        useful = first_end(tokens, canvas.end_ids) if job.stops is None else job.stops.kept(tokens)
+        counts = _count(row, opened, useful, steps, forwards_per_step)
         counts = replace(
             counts,
             positions_cut=int(canvas.cut_away[slot]),
@@ -101,13 +104,8 @@ class RowResult:
             experts=row.experts / (mixtures * row.forwards) if mixtures else 0.0,
         )
         stop: StopReason = "filled" if filled == opened else "end_token"
-        stop = "early_exit" if row.exiting else stop
+        stop = "stop_string" if row.stopped else "early_exit" if row.exiting else stop
         return cls(job.index, whole[: job.start], tokens, steps, confidence, stop, counts)
-
-
-def first_end(tokens: list[int], end_ids: tuple[int, ...]) -> int:
-    """Number of tokens before the first end token."""
-    return next((i for i, token in enumerate(tokens) if token in end_ids), len(tokens))
 
 
 def _stores(start: int, steps: list[int], attention_block: int) -> int:

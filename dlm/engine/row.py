@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dlm.engine.canvas import Job
@@ -38,6 +38,8 @@ class Row:
         fed_next: positions its next forward is fed, should it stand in the same block; None: nobody can tell.
         failed: whether it went wrong and leaves the batch without an answer.
         ghost: whether it is a copy of another row that only fills its place in the batch.
+        read: the end of the text in which a stop string was last looked for.
+        stopped: whether there was one, so that nothing more is decoded.
     """
 
     job: Job
@@ -61,6 +63,8 @@ class Row:
     fed_next: int | None = None
     failed: bool = False
     ghost: bool = False
+    read: int = 0
+    stopped: bool = False
 
     @classmethod
     def of(cls, job: Job) -> Row:
@@ -85,6 +89,17 @@ class Row:
             self.accepted[taken] += 1
         self.token_forwards += positions
         self.experts += status.get("experts", 0)
+
+    def look(self, tokens: Sequence[int], mask_id: int, keeps: bool) -> None:
+        """Look for a stop string in the tokens before the first mask, of a row that would go on. A sampler that may
+        take some of them back (``keeps`` is False) is believed once its block is complete."""
+        stops = self.job.stops
+        if stops is None or not self.open or self.served or self.exiting or not (keeps or not self.block_open):
+            return
+        end = tokens.index(mask_id, self.job.start)
+        if end > self.read and stops.reached(tokens[self.job.start : end]):
+            self.open, self.block_open, self.served, self.stopped = 0, 0, True, True
+        self.read = end
 
     def check(self, broken: bool, held: int, idle: int) -> None:
         """Raise what went wrong: NumericsError where the model produced NaN (``broken``), ProgressError where the row

@@ -195,7 +195,7 @@ class Session:
             self.store.write(files.METRICS, {"hash": self.ready.point.hash, **found})
             if self.entry:
                 self.entry |= {"finished": _now(), "decoded": sum(n for n, _ in told), "seconds": self.seconds["all"]}
-                self.entry["notes"] = self.notes
+                self.entry |= {"seconds_decoding": self.seconds["decoding"], "notes": self.notes}
             self._close("done" if answers == len(asked) else "incomplete")
         else:
             answers = len(files.answered(self.store.folder) & asked)

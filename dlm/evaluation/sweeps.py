@@ -36,7 +36,7 @@ from dlm.evaluation.sweep_plan import (
     save_plan,
     work,
 )
-from dlm.evaluation.workers import as_hydra, check_launcher, end_with_parent, launch
+from dlm.evaluation.workers import as_hydra, check_launcher, end_with_parent, for_hydra, launch
 from dlm.overrides import config_dirs, own_folders, quoted, searching
 from dlm.words import counted
 
@@ -175,7 +175,7 @@ def _swept(
     overrides: Sequence[str], grid: Any, where: Sequence[str], out: str | Path, workers: int, skip: bool
 ) -> list[Swept]:
     overrides = [as_hydra(o) for o in overrides]
-    launcher = [o for o in overrides if o.startswith("hydra")]
+    launcher = [o for o in overrides if for_hydra(o)]
     if launcher:
         check_launcher(launcher)
     asked = [o for o in overrides if o not in launcher] + [f"out={quoted(str(out))}"]

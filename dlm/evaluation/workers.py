@@ -15,6 +15,8 @@ from dlm.errors import DlmError, SettingsError, StorageError
 from dlm.overrides import config_dir, quoted
 
 LAUNCHERS = {"joblib": "joblib", "local": "submitit_local", "slurm": "submitit_slurm", "ray": "ray"}
+# Mappings of launchers that begin empty: any key may be added.
+OPEN = ("launcher.ray.init.", "launcher.ray.remote.", "launcher.additional_parameters.")
 LOOK = 1.0  # seconds between two looks at whether the sweep's own process is still there
 
 
@@ -26,7 +28,14 @@ def as_hydra(override: str) -> str:
         if value not in LAUNCHERS:
             raise SettingsError(f"launcher must be one of {', '.join(LAUNCHERS)}, got {value!r}")
         return f"hydra/launcher={LAUNCHERS[value]}"
-    return f"hydra.{override}" if equals and key.startswith("launcher.") else override
+    if not equals or not key.startswith("launcher."):
+        return override
+    return f"{'++' if f'{key}.'.startswith(OPEN) else ''}hydra.{override}"
+
+
+def for_hydra(override: str) -> bool:
+    """Whether an override in Hydra's spelling is about its launcher."""
+    return override.lstrip("+").startswith("hydra")
 
 
 def check_launcher(launcher: Sequence[str]) -> None:

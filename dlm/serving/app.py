@@ -196,8 +196,6 @@ class Serving:
                     return _failure(told)
                 if isinstance(told, RowResult):
                     answer.ended(choice, told)
-                elif answer.stepped(choice, told) and answer.readings[choice].stopped:
-                    waiter.leave(choice)
             return JSONResponse(answer.whole())
 
         async def left() -> None:
@@ -246,7 +244,6 @@ class Waiter:
     def __init__(self, engine: Engine, asked: Asked, seconds: float) -> None:
         self._queue: asyncio.Queue[Told] = asyncio.Queue()
         loop, due = asyncio.get_running_loop(), time.monotonic() + seconds
-        watched = asked.body.stream or bool(asked.stops)
 
         def telling(choice: int) -> Callable[[Snapshot | RowResult | Exception], None]:
             def tell(what: Snapshot | RowResult | Exception) -> None:
@@ -256,7 +253,7 @@ class Waiter:
             return tell
 
         self.tickets = [
-            Ticket(job, asked.parts, telling(choice), due, watched) for choice, job in enumerate(asked.jobs)
+            Ticket(job, asked.parts, telling(choice), due, asked.body.stream) for choice, job in enumerate(asked.jobs)
         ]
         self._left = set(range(len(self.tickets)))
         engine.submit(self.tickets)

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from dlm.configuration import Composer, parts_of
 from dlm.engine.calls import unknown
 from dlm.engine.canvas import Job
+from dlm.engine.stops import Stops
 from dlm.errors import PromptError, SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.overrides import choices
@@ -214,7 +215,7 @@ class Asking:
         return overrides
 
     def _jobs(self, body: Completion | Chat, new: int) -> tuple[list[Job], list[str]]:
-        seed = body.seed or 0
+        seed, stops = body.seed or 0, Stops.of(self.model, body.stop)
         if isinstance(body, Chat):
             prompts: list[Any] = [[message.plain() for message in body.messages]]
         else:
@@ -225,7 +226,7 @@ class Asking:
             )
         made = [self._job(body, prompt, new) for prompt in prompts for _ in range(body.n)]
         shown = [prompt if isinstance(prompt, str) else "" for prompt in prompts for _ in range(body.n)]
-        return keyed(made, seed), shown
+        return [replace(job, stops=stops) for job in keyed(made, seed)], shown
 
     def _job(self, body: Completion | Chat, prompt: Any, new: int) -> Job:
         model = self.model

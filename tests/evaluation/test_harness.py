@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 import samplers
+from dlm.engine.stops import Stops
 from dlm.errors import PromptError, SettingsError
 from dlm.evaluation.harness import HarnessModel, evaluate
-from dlm.evaluation.harness.requests import Wish, cut, numbered, stops
+from dlm.evaluation.harness.requests import Wish, numbered, stops
 from tests.evaluation.harness_doubles import DOCUMENTS, TINY, local_tasks, scripted
 
 STRICT, FLEXIBLE = "exact_match,strict-match", "exact_match,flexible-extract"
@@ -194,6 +195,8 @@ def test_repetitions_that_draw_are_all_counted(tmp_path: Path) -> None:
     ("settings", "expected"),
     [
         ({}, Wish(9)),
+        ({"until": ["Q", ""]}, Wish(9, stop=("Q",))),
+        ({"until": "Q", "do_sample": False}, Wish(9, 0.0, stop=("Q",))),
         ({"max_tokens": 3, "max_new_tokens": 4}, Wish(4)),
         ({"max_completion_tokens": 3, "max_gen_toks": "5", "max_tokens": 2}, Wish(5)),
         ({"do_sample": False, "temperature": 0.7}, Wish(9, 0.0)),
@@ -228,7 +231,22 @@ def test_a_request_for_greedy_decoding_overrules_the_sampler_and_says_so(caplog:
     ],
 )
 def test_the_earliest_stop_string_cuts(until: Any, expected: str) -> None:
-    assert cut("ab\n\ncd", stops({"until": until})) == expected
+    found = Stops.of(TINY, stops({"until": until}))
+    assert (found.text(TINY.encode("ab\n\ncd")) if found else "ab\n\ncd") == expected
+
+
+def test_a_stop_string_ends_decoding_and_the_answers_stay_what_they_were() -> None:
+    told = {"Q": "1\n\nQuestion: 2", "R": "12 + 3\n", "S": "7" * 60}
+    asked = [asking(text, number, until=["Question:", "\n\n"]) for number, text in enumerate(told)]
+    early, whole = (
+        scripted(told, sampler=samplers.topk(blocks=samplers.Fixed(8)), stop_early=e) for e in (True, False)
+    )
+    assert early.generate_until(asked) == whole.generate_until(asked) == ["1", "12 + 3\n", "7" * 48]
+    assert early.digest != whole.digest
+    taken = {model: [model.answers.known[key] for key in model.answers.known] for model in (early, whole)}
+    assert sorted(one.forwards for one in taken[early]) == [8, 48, 48]
+    assert {one.forwards for one in taken[whole]} == {48}
+    assert sorted(one.tokens for one in taken[early]) == sorted(one.tokens for one in taken[whole])
 
 
 def test_a_stop_string_that_is_a_special_token_cuts_though_texts_leave_it_out() -> None:

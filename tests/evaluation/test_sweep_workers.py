@@ -13,8 +13,9 @@ import pytest
 
 from dlm.cli import main
 from dlm.configuration import compose_config
-from dlm.errors import StorageError
+from dlm.errors import SettingsError, StorageError
 from dlm.evaluation.sweep_plan import Event, Log, State
+from dlm.evaluation.workers import as_hydra, check_launcher, for_hydra
 from dlm.overrides import quoted
 
 SWEEP = ["eval", "-m", "sampler=threshold,topk", "task.limit=2", "max_new_tokens=8"]
@@ -30,6 +31,14 @@ def test_a_sweep_takes_a_folder_of_any_name(tmp_path: Path, capsys: pytest.Captu
     assert main([*SWEEP, f"out={out}"]) == 0
     assert len(list(out.glob("*/*/samples.jsonl"))) == 2
     assert "2 of 2 points done" in capsys.readouterr().out
+
+
+def test_mappings_of_a_launcher_take_any_key() -> None:
+    words = ["launcher=slurm", "launcher.additional_parameters={nice: 1}", "launcher.additional_parameters.exclusive=x"]
+    check_launcher([as_hydra(word) for word in words])
+    assert for_hydra(as_hydra("launcher.ray.remote.num_gpus=1"))
+    with pytest.raises(SettingsError, match="'nice' not in"):
+        check_launcher([as_hydra(word) for word in (words[0], "launcher.nice=1")])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from dlm.engine.canvas import Job
 from dlm.engine.named import cache_of, drafter_of, sampler_of
 from dlm.engine.no_cache import NoCache
 from dlm.engine.result import RowResult, first_end
+from dlm.engine.stops import Stops
 from dlm.errors import NumericsError, PromptError, SettingsError
 from dlm.evaluation.harness.answers import AnswerFile, Counters
 from dlm.evaluation.harness.likelihood import Estimator, Likelihood, Pair
@@ -29,11 +29,9 @@ from dlm.evaluation.harness.requests import (
     HarnessRequest,
     Key,
     Wish,
-    cut,
     decode_digest,
     describe_settings,
     numbered,
-    stops,
 )
 from dlm.evaluation.harness.settings import from_model_args, whole
 from dlm.evaluation.progress import progress_bar
@@ -59,6 +57,8 @@ class HarnessModel(LM):
         samples: file that every answer is appended to with its counters (or one that is read already); None: counters
             are kept in memory.
         likelihood: how log-likelihoods are estimated.
+        stop_early: end a row at its stop string; False decodes its whole region, as published figures were made. The
+            answers are the same.
 
     Raises:
         SettingsError: a model without a tokenizer, sizes below 1, ``samples`` that cannot be read.
@@ -76,6 +76,7 @@ class HarnessModel(LM):
         batch_size: int | str = 8,
         samples: str | Path | AnswerFile | None = None,
         likelihood: Likelihood | None = None,
+        stop_early: bool = True,
     ) -> None:
         super().__init__()
         model, sampler, cache, drafter = ready(model), sampler_of(sampler), cache_of(cache), drafter_of(drafter)
@@ -87,7 +88,10 @@ class HarnessModel(LM):
         self.likelihood = likelihood or Likelihood()
         self.processes = group()
         self._rank, self._world_size, self._device = self.processes.rank, self.processes.world, model.device
-        decoding = (sampler, cache or NoCache(), drafter, self.max_new_tokens, seed)
+        if not isinstance(stop_early, bool):
+            raise SettingsError(f"stop_early is true or false, got {stop_early!r}")
+        self.stop_early = stop_early
+        decoding = (sampler, cache or NoCache(), drafter, self.max_new_tokens, seed, stop_early)
         self.settings = describe_settings(*decoding, self.likelihood)
         self.digest = decode_digest(model, *decoding, self.likelihood)
         if not isinstance(samples, AnswerFile):
@@ -251,24 +255,24 @@ class HarnessModel(LM):
         their noise follows."""
         order = sorted(rows, key=lambda row: (-len(row[0]), row[1]))
         mask = self.model.description.mask_id
-        jobs = []
+        jobs, ends = [], Stops.of(self.model, wish.stop)
+        early = ends if self.stop_early else None
         for index, (prompt, _) in enumerate(order):
             start, end = len(prompt), len(prompt) + wish.budget
-            jobs.append(Job(index, (*prompt, *[mask] * wish.budget), start, tuple(range(start, end)), key=0))
+            jobs.append(Job(index, (*prompt, *[mask] * wish.budget), start, tuple(range(start, end)), 0, stops=early))
         sampler = wish.sampler(self.sampler)
         for event in Run(self.model, jobs, sampler, self.cache, self.drafter, self.seed, self.batch_size):
             if isinstance(event, RowResult):
                 for one in rows[order[event.index]]:
-                    yield one.key, self._finish(one, event, 2 if sampler.guidance > 0 else 1)
+                    yield one.key, self._finish(one, event, ends, 2 if sampler.guidance > 0 else 1)
 
-    def _finish(self, one: HarnessRequest, row: RowResult, per_step: int) -> str:
-        """Cut the answer, keep its counters, then tell the cache: what is cached has counters."""
-        stop_strings = stops(one.request.args[1])
-        useful = row.tokens[: first_end(row.tokens, self._ends(stop_strings))]
-        text = cut(full := self.model.decode(useful), stop_strings)
-        kept = len(useful)
-        if text != full:  # how many of the tokens it takes for a text of this length
-            kept = bisect_left(range(kept), len(text), key=lambda n: len(self.model.decode(useful[:n])))
+    def _finish(self, one: HarnessRequest, row: RowResult, ends: Stops | None, per_step: int) -> str:
+        """Keep the answer, cut, and its counters, then tell the cache: what is cached has counters."""
+        if ends is None:
+            kept = first_end(row.tokens, self.model.description.eos_ids)
+            text = self.model.decode(row.tokens[:kept])
+        else:
+            kept, text = ends.kept(row.tokens), ends.text(row.tokens)
         needed = max((step for step in row.commit_step[:kept] if step >= 0), default=-1) + 1
         counts = row.counts
         tokens = sum(step >= 0 for step in row.commit_step[:kept])
@@ -280,11 +284,6 @@ class HarnessModel(LM):
         }  # fmt: skip
         self._keep(one, counters, details, text)
         return text
-
-    def _ends(self, stop_strings: tuple[str, ...]) -> tuple[int, ...]:
-        """End ids, and stop strings that are special tokens, which texts leave out."""
-        special = self.model.tokenizer.added_tokens_encoder  # type: ignore[union-attr]
-        return (*self.model.description.eos_ids, *(special[stop] for stop in stop_strings if stop in special))
 
     def _keep(self, one: HarnessRequest, counters: Counters, details: dict[str, Any], answer: Any) -> None:
         request = one.request

@@ -36,6 +36,7 @@ class Wish:
     # top_p, top_k: likewise
     top_p: float | None = None
     top_k: int | None = None
+    stop: tuple[str, ...] = ()  # strings that end the answer
 
     @classmethod
     def of(cls, settings: dict[str, Any], default_budget: int, sampler: Sampler) -> Wish:
@@ -59,16 +60,17 @@ class Wish:
             raise SettingsError(f"gen_kwargs: a request must have at least 1 position to fill, got {budget}")
         if samples is None:
             samples = None if temperature is None else temperature > 0
+        stop = stops(settings)
         if samples is None:
-            return cls(budget)
+            return cls(budget, stop=stop)
         if not samples:
             if own > 0:
                 _warn(
                     f"the task asks for greedy decoding, so sampler.temperature={own} is not used; to draw, add"
                     f" --gen_kwargs do_sample=true,temperature={own}"
                 )
-            return cls(budget, 0.0)
-        return cls(budget, temperature if temperature is not None else own or 1.0, *_truncation(settings))
+            return cls(budget, 0.0, stop=stop)
+        return cls(budget, temperature if temperature is not None else own or 1.0, *_truncation(settings), stop)
 
     def sampler(self, base: Sampler) -> Sampler:
         """The sampler with what was wished for."""
@@ -150,11 +152,6 @@ def stops(settings: dict[str, Any]) -> tuple[str, ...]:
     until = settings.get("until") or []
     listed = [until] if isinstance(until, str) else list(until)
     return tuple(str(text) for text in listed if text)
-
-
-def cut(text: str, stop_strings: Sequence[str]) -> str:
-    """The text before the earliest stop string."""
-    return text[: min((place for stop in stop_strings if (place := text.find(stop)) >= 0), default=len(text))]
 
 
 def decode_digest(model: LanguageModel, *settings: Any) -> str:

@@ -32,6 +32,7 @@ def built(parts: Composed, cls: Callable[..., M], samples: str | Path | None) ->
     return cls(
         parts.load_model(), sampler=parts.sampler, cache=parts.cache, drafter=parts.drafter, seed=parts.seed,
         max_new_tokens=tokens, batch_size=rows, samples=answers, likelihood=likelihood,
+        stop_early=parts.config["stop_early"],
     )  # fmt: skip
 
 

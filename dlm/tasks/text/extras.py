@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ def require(module: str, what: str) -> None:
         raise SettingsError(f"{what} needs the package {module}: pip install 'dlm[eval]'")
 
 
+@cache  # a sweep asks for every point
 def version(distribution: str) -> str:
     """The version of an installed distribution."""
     try:
