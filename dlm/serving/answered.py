@@ -111,7 +111,8 @@ class Answer:
 
     def canvas(self, choice: int, snapshot: Snapshot) -> dict[str, Any]:
         """What a step changed: ``set`` and ``guess`` are lists of place, token id, text and probability, ``masked``
-        places that were taken back. The first one tells all that is given."""
+        places that were taken back, ``block`` where the block begins and ends. The first one tells all that is given,
+        and the prompt's ids."""
         mask, before = self.model.description.mask_id, self.shown[choice]
         same = before is not None and len(before) == len(snapshot.tokens)
         old = before if same and before is not None else [mask] * len(snapshot.tokens)
@@ -125,8 +126,13 @@ class Answer:
             [[at, token, pieces.get(token, ""), _number(p)] for at, token, p in those]
             for those in (sure, snapshot.guesses)
         )
-        found = dict(zip(("set", "guess"), told, strict=True))
+        found: dict[str, Any] = dict(zip(("set", "guess"), told, strict=True))
         taken = [at for at, (new, was) in enumerate(zip(snapshot.tokens, old, strict=True)) if new == mask != was]
+        if snapshot.block is not None:
+            found["block"] = snapshot.block
+        if before is None:
+            job = self.asked.jobs[choice]
+            found["prompt"] = job.tokens[: job.start]
         return {"index": choice, "step": snapshot.step, "length": len(snapshot.tokens), **found, "masked": taken}
 
     def chunk(

@@ -140,6 +140,7 @@ class Serving:
             "mask_id": about.mask_id,
             "max_tokens": {"default": asking.new, "most": asking.most},
             "started_with": asking.overrides,
+            "chosen": asking.chosen(),
             "groups": asking.known(),
         }
 

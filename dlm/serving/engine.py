@@ -41,12 +41,14 @@ class Snapshot(NamedTuple):
         tokens: its generated region, mask id where open.
         confidence: at which each was committed, NaN where none was.
         guesses: what the model would put at open positions of the block: place, token, probability.
+        block: where the block that it worked on begins and ends.
     """
 
     step: int
     tokens: list[int]
     confidence: list[float]
     guesses: list[tuple[int, int, float]]
+    block: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -288,9 +290,11 @@ def snapshots(event: StepEvent) -> Iterator[Snapshot]:
         view.proposal.token,
         view.proposal.prob,
         view.eligible,
+        view.blocks.block_start,
+        view.blocks.block_end,
     )
     for row, *values in zip(event.rows, *(x.tolist() for x in read), strict=False):  # ghosts come last
-        tokens, sure, places, token, prob, eligible = values
+        tokens, sure, places, token, prob, eligible, first, last = values
         start, end = row.job.start, row.job.shown_end
         open_ = {place: at for at, place in enumerate(places) if eligible[at] and place < end}
         guesses = [
@@ -298,4 +302,5 @@ def snapshots(event: StepEvent) -> Iterator[Snapshot]:
             for place, at in open_.items()
             if tokens[place] == canvas.mask_id and place >= start
         ]
-        yield Snapshot(row.forwards - 1, tokens[start:end], sure[start:end], guesses)
+        block = (max(first - start, 0), min(last, end) - start)
+        yield Snapshot(row.forwards - 1, tokens[start:end], sure[start:end], guesses, block)
