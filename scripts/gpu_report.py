@@ -29,6 +29,7 @@ import samplers
 from dlm.bench.engine import Cell, Contender, Decode, random_jobs
 from dlm.bench.limits import Limits, forward_cost, measure
 from dlm.bench.shapes import build
+from dlm.engine.loop import Decoder
 from dlm.engine.no_cache import NoCache
 from dlm.errors import DlmError
 from dlm.models import LanguageModel
@@ -130,7 +131,8 @@ def servings(wanted: Wanted) -> Iterator[tuple[str, dict[str, Any]]]:
 def served(models: Models, cell: dict[str, Any]) -> dict[str, Any]:
     """Tokens a second of so many clients, each of whom asks again when answered; one token a step."""
     model, clients = models.get(cell["served"], cell["way"], "own"), cell["clients"]
-    parts = Parts(samplers.topk(blocks=samplers.Fixed(BLOCK)), CACHES["dual"], None, "")
+    sampler = samplers.topk(blocks=samplers.Fixed(BLOCK))
+    parts = Parts(Decoder(model.backbone, model.description, sampler, CACHES["dual"]), "")
     engine, places, failed = Engine(model, clients, 10 * clients), threading.Semaphore(clients), []
 
     def tell(what: Any) -> None:
@@ -252,18 +254,16 @@ def page(wanted: Wanted) -> str:
         "| shape | weights | way | cache | drafts | batch | ms | limit, ms | share |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
+    refused: dict[str, list[str]] = {}
     for line in known.values():
-        if "shape" in line:
-            told = (
-                f"{line['seconds'] * 1e3:.2f} | {line['limit'] * 1e3:.2f} | {line['share']:.0%}"
-                if "seconds" in line
-                else f"{line['refused'].split(';')[0]} | - | -"
-            )
-            beside = line["drafts"] or "-"
+        if "refused" in line and "shape" in line:
+            refused.setdefault(line["refused"].split(";")[0], []).append(line["key"])
+        elif "shape" in line:
             lines.append(
-                f"| {line['shape']} | {line['weights']} | {line['way']} | {line['cache']} | {beside} | {line['batch']}"
-                f" | {told} |"
+                f"| {line['shape']} | {line['weights']} | {line['way']} | {line['cache']} | {line['drafts'] or '-'}"
+                f" | {line['batch']} | {line['seconds'] * 1e3:.2f} | {line['limit'] * 1e3:.2f} | {line['share']:.0%} |"
             )
+    lines += ["", *(f"Not measured ({len(keys)}; {keys[0]} is one): {why}." for why, keys in refused.items())]
     serving = [line for line in known.values() if "served" in line]
     if serving:
         lines += [

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from dlm.engine.canvas import Job
-from dlm.engine.loop import DecodeRun
+from dlm.engine.loop import Decoder, DecodeRun
 from dlm.engine.sampler_run import SamplerRun
 from dlm.errors import SettingsError
 
@@ -21,13 +21,10 @@ def admit(run: DecodeRun, job: Job) -> None:
         SettingsError: the sampler does not fit the row, or the row is longer than the run's room, or the run is over.
         PromptError: in whole attention blocks it is longer than the model's context.
     """
-    about, batch = run.decoder.description, run.batch
-    if about.attention_block:
-        job = job.completed(about.attention_block, about.mask_id, about.context_length)
+    job, batch = fitting(run.decoder, job), run.batch
     if job.end > run.room or not batch.rows:
         over = f"the row has {job.end} positions and the run room for {run.room}" if batch.rows else "the run is over"
         raise SettingsError(f"{over}: begin another run")
-    SamplerRun.fitted(run.sampler, run.policy.stores, [job])
     if run.forward.constraint is not None:
         run.forward.constraint.admit(job)
     if job.stops is not None and not run.stops:
@@ -37,6 +34,15 @@ def admit(run: DecodeRun, job: Job) -> None:
     batch.waiting.append(replace(job, length=run.sampler.blocks.starting_length(job.end - job.start)))
     with torch.inference_mode():
         batch.join(run.batch_size)
+
+
+def fitting(decoder: Decoder, job: Job) -> Job:
+    """The row in whole attention blocks. Raises SettingsError, PromptError: the decoder cannot take it."""
+    about = decoder.description
+    if about.attention_block:
+        job = job.completed(about.attention_block, about.mask_id, about.context_length)
+    SamplerRun.fitted(decoder.sampler, decoder.policy.stores, [job])
+    return job
 
 
 def dismiss(run: DecodeRun, index: int) -> None:

@@ -40,7 +40,7 @@ class Answer:
             "created": int(time.time()),
             "model": model.name,
         }
-        keeps = asked.parts.sampler.keeps
+        keeps = asked.parts.decoder.sampler.keeps
         self.readings = [Reading(model, asked.stops, keeps, asked.whole) for _ in asked.jobs]
         self.rows: list[RowResult | None] = [None] * len(asked.jobs)
         self.shown: list[list[int] | None] = [None] * len(asked.jobs)

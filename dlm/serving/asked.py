@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dlm.configuration import Composer, parts_of
+from dlm.engine.admission import fitting
 from dlm.engine.calls import unknown
 from dlm.engine.canvas import Job
+from dlm.engine.loop import Decoder
 from dlm.engine.stops import Stops
 from dlm.errors import PromptError, SettingsError
 from dlm.files import read_yaml
@@ -166,6 +168,8 @@ class Asking:
             raise SettingsError(f"{self.model.name} has no tokenizer: pass prompts of token ids, and no stop")
         parts = self.parts(body)
         jobs, shown = self._jobs(body, new)
+        for job in jobs:
+            fitting(parts.decoder, job)
         return Asked(body, jobs, parts, shown, stops, isinstance(body, Completion) and body.infill)
 
     def parts(self, body: Body) -> Parts:
@@ -179,14 +183,10 @@ class Asking:
         if (schema := _schema(body.response_format)) is not None:
             node = {"_target_": "samplers.JsonSchema", "pattern": schema}
             plain = {**plain, "sampler": {**plain["sampler"], "constraint": node}}
-        found = parts_of(plain)
-        key = json.dumps([plain.get(group) for group in GROUPS], sort_keys=True)
-        return Parts(
-            found.sampler.bind(self.model.tokenizer, self.model.description.valid_vocab),
-            found.cache,
-            found.drafter,
-            key,
-        )
+        found, about = parts_of(plain), self.model.description
+        sampler = found.sampler.bind(self.model.tokenizer, about.valid_vocab)
+        decoder = Decoder(self.model.backbone, about, sampler, found.cache, found.drafter)
+        return Parts(decoder, json.dumps([plain.get(group) for group in GROUPS], sort_keys=True))
 
     def chosen(self) -> dict[str, str]:
         """The choice of every group where a request names none."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dlm.engine.admission import admit, dismiss
 from dlm.engine.canvas import Job
@@ -55,9 +55,7 @@ class Snapshot(NamedTuple):
 class Parts:
     """How a request is decoded; ``key``: what requests of one batch have in common."""
 
-    sampler: Any
-    cache: Any
-    drafter: Any
+    decoder: Decoder
     key: str
 
 
@@ -228,13 +226,14 @@ class Engine:
         while room < end:
             room *= 2
         parts, tickets = ticket.parts, {index: ticket}
-        decoder = Decoder(self.model.backbone, about, parts.sampler, parts.cache, parts.drafter)
 
         def failed(index: int, error: DlmError) -> None:
             if (lost := tickets.pop(index, None)) is not None:
                 self._failed(lost, error)
 
-        run = decoder.run([job], self.rows, self.model.device, failed, room=max(end, min(room, about.context_length)))
+        run = parts.decoder.run(
+            [job], self.rows, self.model.device, failed, room=max(end, min(room, about.context_length))
+        )
         self._lanes.append(Lane(parts.key, run, tickets))
 
     def _turn(self, lane: Lane) -> None:

@@ -79,6 +79,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"prompt": "a", "logit_bias": {"1": 5}}, "logit_bias"),
     ({"prompt": "a", "frequency_penalty": 0.5}, "frequency_penalty"),
     ({"prompt": "a", "pinned": {"500": 1}}, "pinned"),
+    ({"prompt": "a", "pinned": {"5": 30}, "blocks": "growing", "stream": True}, "need blocks that do not grow"),
     ({"prompt": "a", "infill": True}, "nothing to fill"),
     ({"prompt": "\ud800"}, ""),
     ({"prompt": "a", "seed": 10**40}, ""),
