@@ -48,6 +48,7 @@ PACKAGES = {
     "torchao": ("model.quantize= (weights in int8, int4, fp8)", "pip install 'dlm[quantize]'"),
     "peft": ("model.adapter= (LoRA adapters)", "pip install 'dlm[adapters]'"),
     "optuna": ("dlm tune", "pip install 'dlm[tune]'"),
+    "fastapi": ("dlm serve", "pip install 'dlm[serve]'"),
     "matplotlib": ("pictures of compare, drift, report, trace and tune", "pip install 'dlm[plot]'"),
     "datasets": ("task.path= in Parquet, CSV or on the hub", "pip install 'dlm[eval]'"),
     "lm-eval": ("dlm lm-eval", "pip install 'dlm[eval]'"),
