@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from dlm.errors import SettingsError
 from dlm.overrides import choices
+from dlm.words import meant
 
 _EXAMPLE = {"sampler": "topk:tokens_per_step=4", "cache": "dual:every=8"}
 
@@ -66,7 +67,7 @@ def labels(group: str, text: str, leave_out: Sequence[str] = ()) -> list[str]:
     for label in found:
         name, _, settings = label.partition(":")
         if name not in known:
-            raise SettingsError(f"unknown {group} {name!r}; known are all or {', '.join(known)}")
+            raise SettingsError(f"unknown {group} {name!r}{meant(name, known)}; known are all or {', '.join(known)}")
         if bad := [setting for setting in split(settings) if "=" not in setting]:
             example = f" (as {_EXAMPLE[group]})" if group in _EXAMPLE else ""
             raise SettingsError(f"{group}s: {bad[0]!r} in {label!r} is not key=value{example}")

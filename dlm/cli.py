@@ -13,7 +13,7 @@ from importlib import import_module
 
 from dlm.errors import DlmError, SettingsError, Terminated
 from dlm.overrides import own_folders, searching
-from dlm.words import visible
+from dlm.words import unknown_name, visible
 
 # Command -> (module with a `run(overrides)` and a `HELP`, one line for the overview). Imported when called.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -46,6 +46,7 @@ commands:
 {commands}
 
 Everything is a Hydra override: groups are chosen (sampler=threshold), settings set (sampler.threshold=0.8).
+--sampler threshold, --max-new-tokens 32 and --seed=1 are the same as sampler=threshold, max_new_tokens=32 and seed=1.
 
 examples:
   dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("dlm: ended by a signal" if ended else "dlm: interrupted", file=sys.stderr)
         return 143 if ended else 130
     except Exception as error:
-        if "debug=true" in arguments:
+        if {"debug=true", "--debug"} & set(arguments):
             raise
         return _report(arguments, error)
 
@@ -146,6 +147,6 @@ def _report(arguments: list[str], error: Exception) -> int:
 
 def _command(name: str) -> Callable[[list[str]], int]:
     if name not in COMMANDS:
-        raise SettingsError(f"unknown command {name!r}; known are {', '.join(COMMANDS)} (dlm --help)")
+        raise SettingsError(f"{unknown_name('command', name, COMMANDS)} (dlm --help)")
     run: Callable[[list[str]], int] = import_module(COMMANDS[name][0]).run
     return run

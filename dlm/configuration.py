@@ -18,6 +18,7 @@ from dlm.building import build, role_of, typed
 from dlm.errors import SettingsError
 from dlm.overrides import GROUPS, choices, complete, config_dir, config_dirs, known_settings, node_of, quoted, taken_out
 from dlm.recipes import expanded
+from dlm.words import meant, not_among, unknown_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -327,10 +328,10 @@ def _explained(name: str, overrides: list[str], error: Exception) -> SettingsErr
         return SettingsError(f"a group is set to one name of its own: {', '.join(GROUPS)} cannot be null")
     if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
         group, choice = found.groups()
-        return SettingsError(f"unknown {group} {choice!r}; known are {', '.join(choices(group))}")
+        return SettingsError(unknown_name(group, choice, choices(group)))
     if found := re.search(r"Could not override '([^']+)'", text):
         return SettingsError(_unknown_key(name, overrides, found[1]))
-    return SettingsError(_first_line(error))
+    return SettingsError(str(error).strip().splitlines()[0])
 
 
 def _unreadable(override: str, text: str) -> str:
@@ -354,7 +355,7 @@ def _missing_value(error: Exception) -> str:
         # An interpolation names the whole key of what is missing; a value by itself only its last part.
         key = found[1] if "." in found[1] else getattr(error, "full_key", None) or found[1]
         return f"{key} is not given: add {key}=VALUE"
-    return _first_line(error)
+    return str(error).strip().splitlines()[0]
 
 
 def _unknown_key(name: str, overrides: list[str], key: str) -> str:
@@ -372,7 +373,9 @@ def _unknown_key(name: str, overrides: list[str], key: str) -> str:
         if node is None or not hasattr(node, "keys"):
             return f"unknown setting {key!r}: there is no {parent!r}"
     known = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
-    return f"unknown setting {key!r}; {parent or 'the command'} knows {', '.join(known) or 'no settings'}"
+    below = [] if parent else [f"{k}.{leaf}" for k in known if hasattr(node[k], "keys") and leaf in node[k]]
+    near = meant(leaf, [*below, *known])
+    return f"unknown setting {key!r}{near}; {parent or 'the command'} knows {', '.join(known) or 'no settings'}"
 
 
 def check_counts(values: Any, *keys: str, least: int | None = 1) -> None:
@@ -393,8 +396,4 @@ def check_switches(values: Any, *keys: str) -> None:
 def check_choice(key: str, value: Any, known: Sequence[str]) -> None:
     """Refuse what is not among the ``known``. Raises SettingsError."""
     if value not in known:
-        raise SettingsError(f"{key} must be one of {', '.join(known)}, got {value!r}")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+        raise SettingsError(not_among(key, value, known))

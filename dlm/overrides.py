@@ -15,6 +15,7 @@ import yaml
 
 from dlm.errors import DlmError, SettingsError
 from dlm.files import read_yaml
+from dlm.words import meant
 
 GROUPS = ("model", "sampler", "blocks", "cache", "drafting")
 # Settings that are paths: their values are texts.
@@ -50,9 +51,15 @@ def complete(command: str, overrides: Sequence[str]) -> list[str]:
 
 
 @lru_cache(maxsize=32)
+def configured(command: str) -> dict[str, Any]:
+    """A command's configuration as its file has it."""
+    node: dict[str, Any] = yaml.safe_load((config_dir() / f"{command}.yaml").read_text(encoding="utf-8"))
+    return node
+
+
 def known_settings(command: str) -> frozenset[str]:
     """The groups and the settings of a command's configuration."""
-    node = yaml.safe_load((config_dir() / f"{command}.yaml").read_text(encoding="utf-8"))
+    node = configured(command)
     return frozenset([*node, *(group for entry in node["defaults"] if isinstance(entry, dict) for group in entry)])
 
 
@@ -174,7 +181,10 @@ def as_data(key: str, value: object) -> str:
     if group == key and group in GROUPS:
         path = group == "model" and isinstance(value, str) and ("/" in value or value.startswith((".", "~")))
         if value not in choices(group) and not path:
-            raise ValueError(f"unknown {group} {reprlib.repr(value)}; known are {', '.join(choices(group))}")
+            known = choices(group)
+            raise ValueError(
+                f"unknown {group} {reprlib.repr(value)}{meant(value, known)}; known are {', '.join(known)}"
+            )
         return quoted(str(value)) if path else str(value)
     entries = value if isinstance(value, list) else [value]
     if not all(entry is None or isinstance(entry, str | bool | int | float) for entry in entries):

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import isfinite
@@ -23,6 +22,7 @@ import yaml
 from dlm.errors import SettingsError
 from dlm.files import read_yaml
 from dlm.overrides import as_data, besides, choices, config_dirs, quoted
+from dlm.words import nearest
 
 TEXTS = ("prompt", "post", "counts", "hardware", "questions")  # what is said once
 LISTS = ("unclear", "contradicts", "differs")  # what adds up
@@ -107,7 +107,7 @@ def named(pattern: str) -> list[Recipe]:
         return [known[pattern]]
     fits = [r for n, r in known.items() if pattern == "all" or fnmatchcase(n, pattern) or n.startswith(pattern + "/")]
     if not fits:
-        near = get_close_matches(pattern, known, 5, 0.4) or choices("recipe")
+        near = nearest(pattern, known, 5, 0.4) or choices("recipe")
         raise SettingsError(f"no recipe is called {pattern!r}; `dlm recipes` lists all, among them {', '.join(near)}")
     return fits
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, invisible and turning marks, halves of characters, line ends
 _JOINERS = "\u200c\u200d"  # parts of words and of pictures in some scripts
@@ -33,3 +36,30 @@ def _escape(sign: str) -> str:
 def counted(n: int, noun: str, nouns: str = "") -> str:
     """``1 answer``, ``2 answers``, ``1,000 answers``; ``nouns``: the plural, where it is not the noun with an s."""
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+
+
+def nearest(given: object, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names nearest to what was given: those that end with it behind a slash or a dot, else those that are
+    spelt much like it, else those that end so."""
+    word, names = str(given), list(known)
+    ends = {re.split("[/.]", name)[-1]: name for name in reversed(names)}
+    close = [] if word in ends else get_close_matches(word, names, most, cutoff)
+    return close or [ends[end] for end in get_close_matches(word, ends, most, cutoff)]
+
+
+def meant(given: object, known: Iterable[str]) -> str:
+    """`` (did you mean NAME?)``, nothing where no known name is near: for the refusal of a name."""
+    near = nearest(given, known)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def unknown_name(kind: str, given: object, known: Iterable[str]) -> str:
+    """That there is no ``kind`` of that name, the nearest one, and all there are."""
+    names = list(known)
+    return f"unknown {kind} {given!r}{meant(given, names)}; known are {', '.join(names)}"
+
+
+def not_among(key: str, given: object, known: Iterable[str]) -> str:
+    """That a setting takes other words, which, and the nearest."""
+    names = list(known)
+    return f"{key} must be one of {', '.join(names)}, got {given!r}{meant(given, names)}"

@@ -14,6 +14,7 @@ import pytest
 import dlm
 import samplers
 from dlm.cli import main
+from dlm.commands.common import flags_as_settings
 
 PROMPT = 'Copy the list: ["Anna", "Bob", "Cleo"]'
 
@@ -100,6 +101,7 @@ def test_live_is_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[st
         (["prompt="], "prompt 0 is empty"),
         (["prompts_file=nowhere.jsonl"], "does not exist"),
         (["prompt=a", "format=xml"], "format must be one of"),
+        (["prompt=a", "format=jsno"], "got 'jsno' (did you mean json?)"),
         (["prompt=a", "max_new_tokens=0"], "max_new_tokens must be at least 1"),
         (["prompt=a", "blocks.length=64", "max_new_tokens=32"], "longer than the canvas"),
         (["prompt=a", "max_new_tokens=100000"], "more than the model's context"),
@@ -141,6 +143,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == f"dlm {dlm.__version__}"
     assert main(["sing"]) == 2
     assert "known are generate" in capsys.readouterr().err
+    assert main(["genrate"]) == 2
+    assert "(did you mean generate?)" in capsys.readouterr().err
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,3 +472,47 @@ def test_a_folder_of_ones_own_serves_every_command(tmp_path: Path, capsys: pytes
     assert "mine" in capsys.readouterr().out
     assert main(["generate", "prompt=1+1=", "sampler=mine"]) == 2
     assert "unknown sampler 'mine'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "plain"),
+    [
+        (["--max-new-tokens", "32", "--seed=1", "--sampler", "topk"], ["max_new_tokens=32", "seed=1", "sampler=topk"]),
+        (["--sampler.tokens-per-step", "2", "47+85="], ["sampler.tokens_per_step=2", "47+85="]),
+        (["--chat", "Why?"], ["chat=true", "Why?"]),
+        (["--chat", "false", "--runtime.compile"], ["chat=false", "runtime.compile=true"]),
+        (["--prompt", "a=b --seed"], ["prompt=a=b --seed"]),
+        (["--seed", "-1", "--cfg", "job", "x=1"], ["seed=-1", "--cfg", "job", "x=1"]),
+        (["--seed", "--help"], ["--seed", "--help"]),
+    ],
+)
+def test_settings_are_taken_as_flags(words: list[str], plain: list[str]) -> None:
+    assert flags_as_settings(words, "generate") == plain
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["generate", "--sede", "1", "a"], "unknown option '--sede' (did you mean --seed?)"),
+        (["generate", "--max-new-token=8", "a"], "(did you mean --max-new-tokens?)"),
+        (["generate", "a", "--seed"], "--seed has no value: --seed VALUE, or seed=VALUE"),
+        (["eval", "--taks", "arithmetic/addition"], "(did you mean --task?)"),
+        (["report", "--formt", "json"], "(did you mean --format?)"),
+        (["trace", "shwo", "run.jsonl"], "got 'shwo' (did you mean show?)"),
+        (["bench", "samplers", "--smplers", "all"], "(did you mean --samplers?)"),
+    ],
+)
+def test_an_unknown_flag_names_the_nearest(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_flags_decode_as_settings_do(capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for words in (
+        ["--sampler", "topk", "--max-new-tokens", "8", "--format", "json"],
+        ["sampler=topk", "max_new_tokens=8", "format=json"],
+    ):
+        assert run("47+85=", *words) == 0
+        told.append(json.loads(capsys.readouterr().out)["tokens"])
+    assert told[0] == told[1]

@@ -118,6 +118,7 @@ def test_what_is_none_is_said_with_what_to_pass(parts: dict[str, Any], message: 
         ),
         (lambda: samplers.threshold(0.9, 0.8), "too many positional arguments; it takes threshold, blocks"),
         (lambda: samplers.Threshold(treshold=0.9), r"Threshold has no setting treshold \(did you mean threshold\?\)"),
+        (lambda: cache.dkv_decode(cadence="refrence"), r"got 'refrence' \(did you mean reference\?\)"),
         (lambda: cache.dual(evry=3), r"Dual has no setting evry \(did you mean every\?\); it knows every"),
         (lambda: cache.adaptive(recnt=3), r"adaptive\(\) has no setting recnt \(did you mean recent\?\); it knows thr"),
         (lambda: cache.none(every=3), "has no setting every; it knows none"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dlm.words import counted, visible
+from dlm.words import counted, meant, nearest, not_among, unknown_name, visible
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,18 @@ def test_numbers_with_their_nouns() -> None:
         "1,000 forwards",
     ]
     assert counted(2, "line was", "lines were") == "2 lines were"
+
+
+def test_a_refusal_names_the_nearest() -> None:
+    known = ["threshold", "topk", "waiting_line/copy", "sampler.steps"]
+    assert meant("treshold", known) == " (did you mean threshold?)"
+    assert meant("copy", known) == meant("coppy", known) == " (did you mean waiting_line/copy?)"
+    assert meant("steps", known) == " (did you mean sampler.steps?)"
+    assert meant("zebra", known) == meant(3, known) == ""
+    assert nearest("topk", ["topk", "topk_margin", "topp"], most=3)[0] == "topk"
+    assert unknown_name("sampler", "tpok", known[:2]) == (
+        "unknown sampler 'tpok' (did you mean topk?); known are threshold, topk"
+    )
+    assert not_among("format", "jsn", ("text", "json")) == (
+        "format must be one of text, json, got 'jsn' (did you mean json?)"
+    )

@@ -18,6 +18,7 @@ from dlm.errors import SettingsError
 from dlm.evaluation.sweep_plan import most_forwards
 from dlm.overrides import config_dir
 from dlm.recipes import Recipe, at_hand
+from dlm.words import unknown_name
 
 # Multiply-adds of bfloat16 a second, counted as two, by the cards' maker (dense).
 FLOPS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
@@ -46,7 +47,7 @@ class Estimate:
 def estimate(recipe: Recipe, card: str, limit: int | None = None) -> Estimate:
     """Estimate a recipe by its settings; nothing is loaded. Raises SettingsError: an unknown card."""
     if card not in CARDS:
-        raise SettingsError(f"unknown card {card!r}; known are {', '.join(CARDS)}")
+        raise SettingsError(unknown_name("card", card, CARDS))
     facts, settings = at_hand(), recipe.settings
     model, task = facts["models"].get(settings["model"]), facts["tasks"].get(recipe.task)
     if model is None or task is None or not recipe.questions:

@@ -33,6 +33,7 @@ from dlm.errors import DlmError, SettingsError
 from dlm.models import LanguageModel, load, random_model
 from dlm.models.random_model import SHAPES
 from dlm.speculation import FreeDave
+from dlm.words import unknown_name
 
 # Bytes a second that a card reads from its memory, by its maker.
 CARDS = {"a100": 2.04e12, "h100": 3.35e12, "h200": 4.8e12, "b200": 8.0e12}
@@ -64,7 +65,7 @@ class LaunchesBenchSettings(engine.Settings):
         super().__post_init__()
         for name, value, known in (("shape", self.shape, SHAPES), ("card", self.card, CARDS)):
             if value not in known:
-                raise SettingsError(f"unknown {name} {value!r}; known are {', '.join(known)}")
+                raise SettingsError(unknown_name(name, value, known))
         for length in self.drafting:
             if length not in (NO_DRAFTS, "auto") and (type(length) is not int or length < 1):
                 raise SettingsError(f"drafting must name none, auto or draft lengths from 1 on, got {length!r}")

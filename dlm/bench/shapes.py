@@ -8,6 +8,7 @@ import torch
 
 from dlm.errors import SettingsError
 from dlm.models import LanguageModel, LLaDAConfig, load, random_model
+from dlm.words import unknown_name
 
 # Standard deviation of a random model's logits: about as sure of a token as a trained one.
 LOGIT_SPREAD = 12.0
@@ -51,7 +52,7 @@ def build(name: str, device: torch.device, dtype: torch.dtype) -> LanguageModel:
         return random_model(name, device=device, dtype=dtype)
     if name not in SHAPES:
         known = ["tiny", *SHAPES, "llada-8b", "dream-7b"]
-        raise SettingsError(f"unknown bench shape {name!r}; known are {', '.join(known)}")
+        raise SettingsError(unknown_name("bench shape", name, known))
     return random_model(SHAPES[name].config(), device=device, dtype=dtype)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dlm.choices import chosen, labels
-from dlm.commands.common import answered_help, asks_help, split_texts
+from dlm.commands.common import answered_help, asks_help, flags_as_settings, split_texts
 from dlm.configuration import compose_config, part_of
 from dlm.errors import SettingsError
+from dlm.words import unknown_name
 
 HELP = """measurements (dlm bench WORD --help explains one):
 {benches}
@@ -172,9 +173,10 @@ def run(overrides: list[str]) -> int:
     named = bool(overrides) and overrides[0].isidentifier()  # neither key=value nor an option
     word = overrides[0] if named else "decode"
     if word not in BENCHES:
-        raise SettingsError(f"unknown bench {word!r}; known are {', '.join(BENCHES)}")
+        raise SettingsError(unknown_name("bench", word, BENCHES))
     bench = BENCHES[word]
-    texts, rest = split_texts(overrides[1:] if named else overrides, [f"{group}s" for group in bench.several])
+    keys = [f"{group}s" for group in bench.several]
+    texts, rest = split_texts(flags_as_settings(overrides[1:] if named else overrides, bench.config, keys), keys)
     if not answered_help(rest, bench.help, bench.config, texts):
         bench.measure(Request(bench, texts, rest))
     elif not named and asks_help(overrides):

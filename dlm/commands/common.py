@@ -10,10 +10,53 @@ from typing import Any
 
 from dlm.configuration import compose_config
 from dlm.errors import SettingsError
-from dlm.overrides import GROUPS, choices
+from dlm.overrides import GROUPS, choices, configured, known_settings
+from dlm.words import meant
 
 _SETTING = re.compile(r"-|[+~]*[A-Za-z_][\w./@:-]*=|~\w")  # an option, KEY=VALUE, or ~KEY
+# Options that are no settings; settings that no configuration has; and which of those are switches.
+_OPTIONS = ("--cfg", "--multirun", "--dry-run", "--help-sweep")
+_BESIDE = ("experiment", "recipe", "constraint")
+_SWITCHES = ("json", "skip_refused")
 Run = Callable[[dict[str, str], list[str]], int]
+
+
+def flags_as_settings(overrides: Sequence[str], name: str, keys: Sequence[str] = ()) -> list[str]:
+    """``--key value`` and ``--key=value`` as ``key=value``; a dash is an underscore, and a switch may stand alone.
+
+    Args:
+        name: of the configuration whose groups and settings are meant.
+        keys: further ones.
+
+    Raises:
+        SettingsError: an unknown one; the nearest is named. One without a value.
+    """
+    if asks_help(overrides):
+        return list(overrides)
+    known, plain, rest = {*known_settings(name), *keys, *_BESIDE} - {"defaults", "hydra"}, [], list(overrides)
+    while rest:
+        flag, equals, value = (word := rest.pop(0)).partition("=")
+        if not flag.startswith("--") or flag in _OPTIONS:
+            plain.append(word)
+            continue
+        key = flag[2:].replace("-", "_")
+        if key.partition(".")[0] not in known:
+            near = meant(flag, [*(f"--{each.replace('_', '-')}" for each in sorted(known)), *_OPTIONS])
+            raise SettingsError(
+                f"unknown option {flag!r}{near}: settings are key=value or --key value, and --help lists them; a prompt"
+                " that begins with a dash is 'prompt=-...'"
+            )
+        default: Any = configured(name)
+        for part in key.split("."):
+            default = default.get(part) if isinstance(default, dict) else None
+        if not equals and (isinstance(default, bool) or (default is None and key in _SWITCHES)):
+            value = rest.pop(0) if rest[:1] in (["true"], ["false"]) else "true"
+        elif not equals:
+            if not rest:
+                raise SettingsError(f"{flag} has no value: {flag} VALUE, or {key}=VALUE")
+            value = rest.pop(0)
+        plain.append(f"{key}={value}")
+    return plain
 
 
 def split_texts(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -52,7 +95,7 @@ def command(name: str, text: str, keys: Sequence[str] = ()) -> Callable[[Run], C
     def made(run: Run) -> Callable[[list[str]], int]:
         @wraps(run)
         def command(overrides: list[str]) -> int:
-            texts, rest = split_texts(overrides, keys)
+            texts, rest = split_texts(flags_as_settings(overrides, name, keys), keys)
             return 0 if answered_help(rest, text, name, texts) else run(texts, rest)
 
         return command

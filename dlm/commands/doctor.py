@@ -22,6 +22,7 @@ from rich.text import Text
 from dlm.commands.common import asks_help, split_texts, switch
 from dlm.configuration import compose_config, plain_of
 from dlm.errors import DlmError, SettingsError
+from dlm.words import meant
 
 HELP = """dlm doctor: what works here, and what a missing piece would be good for.
 
@@ -91,7 +92,8 @@ def run(overrides: list[str]) -> int:
     settings, rest = split_texts(overrides, ("out", "json"))
     model = [o for o in rest if o.partition("=")[0] == "model" or o.startswith("model.")]
     if unknown := [o for o in rest if o not in model and o.partition("=")[0] != "debug"]:
-        raise SettingsError(f"unknown setting {unknown[0]!r}; dlm doctor knows out, model, json")
+        near = meant(unknown[0].partition("=")[0], ("out", "model", "json"))
+        raise SettingsError(f"unknown setting {unknown[0]!r}{near}; dlm doctor knows out, model, json")
     model = [o for o in model if o != "model=null"]
     as_json = switch(settings, "json")
     checks = [*_machine(), *_storage(Path(settings.get("out", ".")).expanduser()), *_extras(), _sandbox()]

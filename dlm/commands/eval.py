@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlm.commands.common import answered_help, split_texts
+from dlm.commands.common import answered_help, flags_as_settings, split_texts
 from dlm.configuration import check_switches, compose_config
 from dlm.words import counted, visible
 
@@ -62,6 +62,7 @@ def run(overrides: list[str]) -> int:
     """Run the command; 1 when a question was left without an answer, else 0."""
     from dlm.commands import sweep
 
+    overrides = flags_as_settings(overrides, "eval", (*sweep.OWN, "launcher", "out"))
     if sweep.asked_for(overrides):
         return sweep.run(overrides)
     texts, overrides = split_texts(overrides, ("out",))

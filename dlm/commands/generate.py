@@ -59,6 +59,7 @@ groups (GROUP.KEY=VALUE sets what a choice knows; dlm generate --cfg job shows a
 examples:
   dlm generate 'prompt=Reverse the list: ["Anna", "Bob", "Cleo"]' max_new_tokens=32
   dlm generate 47+85= sampler.threshold=0.7 max_new_tokens=32 format=json
+  dlm generate 47+85= --sampler topk --max-new-tokens 32 --seed 1 --format json    settings as flags
   dlm generate 'prompt=47+85=' sampler=topk sampler.tokens_per_step=4 blocks.length=16 max_new_tokens=32
   dlm generate 'prompt=47+85=' sampler=topk drafting=freedave drafting.draft_length=8 max_new_tokens=32
   dlm generate 'prompt=47+85=' cache=dkv_decode cache.interval=4 max_new_tokens=64

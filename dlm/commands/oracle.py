@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlm.choices import chosen, labels, listed
-from dlm.commands.common import answered_help, folder_of, split_texts
+from dlm.commands.common import answered_help, flags_as_settings, folder_of, split_texts
 from dlm.configuration import check_counts, check_switches, compose_config, part_of
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
@@ -74,7 +74,7 @@ def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status: 1 when a cell is not what it must be."""
     from dlm.exact_model.cells import TASKS
 
-    texts, overrides = split_texts(overrides, TEXT_KEYS)
+    texts, overrides = split_texts(flags_as_settings(overrides, "oracle", TEXT_KEYS), TEXT_KEYS)
     if answered_help(overrides, HELP.replace("{tasks}", ", ".join(TASKS)), "oracle", texts):
         return 0
     if overrides[:1] == ["controls"]:

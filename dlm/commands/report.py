@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from dlm.choices import names
-from dlm.commands.common import answered_help, folder_of, split_texts
+from dlm.commands.common import answered_help, flags_as_settings, folder_of, split_texts
 from dlm.configuration import check_choice, check_switches, compose_config
 from dlm.errors import SettingsError
 from dlm.words import counted
@@ -55,13 +55,15 @@ examples:
   dlm report runs/a runs/b out=report 'pair=[threshold threshold=0.9,factor factor=1.0]'
   dlm report runs rule=upstream pbx=[70,80]
 """
+TEXT_KEYS = ("dir", "out", "pair", "curves")
 WIDTH = 150  # of the tables where there is no terminal
 
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
+    overrides = flags_as_settings(overrides, "report", TEXT_KEYS)
     named = [o for o in overrides if not o.startswith("-") and ("=" not in o or Path(o).is_dir())]
-    texts, rest = split_texts([o for o in overrides if o not in named], ("dir", "out", "pair", "curves"))
+    texts, rest = split_texts([o for o in overrides if o not in named], TEXT_KEYS)
     if answered_help(rest, HELP, "report", texts):
         return 0
     config = compose_config("report", rest)

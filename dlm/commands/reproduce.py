@@ -18,7 +18,7 @@ from dlm.commands.common import asks_help, folder_of, split_texts, switch
 from dlm.errors import SettingsError
 from dlm.overrides import known_settings
 from dlm.recipes import FIGURES, Recipe, named
-from dlm.words import counted, visible
+from dlm.words import counted, meant, visible
 
 if TYPE_CHECKING:
     from dlm.evaluation.reproducing import Line
@@ -79,8 +79,9 @@ def run(overrides: list[str]) -> int:
         raise SettingsError("out must be a folder, got ''")
     keys = [word.partition("=")[0].lstrip("+~") for word in more]
     if unknown := [key for key in keys if key.partition(".")[0] not in known_settings("eval")]:
+        near = meant(unknown[0], [*OWN, *known_settings("eval")])
         raise SettingsError(
-            f"unknown setting {unknown[0]!r}: dlm reproduce knows {', '.join(OWN)}, and those of dlm eval"
+            f"unknown setting {unknown[0]!r}{near}: dlm reproduce knows {', '.join(OWN)}, and those of dlm eval"
         )
     order = Order(questions, texts.get("model"), data, out, switch(texts, "download"), more)
     lines = reproduced(recipes, order)

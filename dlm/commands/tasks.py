@@ -13,7 +13,7 @@ from dlm.configuration import compose_config, plain_of
 from dlm.errors import SettingsError
 from dlm.tasks import Instance, Task
 from dlm.tasks.checks import checked_instance, checked_task
-from dlm.words import counted, visible
+from dlm.words import counted, meant, visible
 
 HELP = """dlm tasks: the tasks, and what their questions look like.
 
@@ -82,7 +82,8 @@ def _settings(overrides: list[str]) -> dict[str, str]:
                 raise SettingsError(f"dlm tasks does not know {override!r}; dlm tasks --help says what it takes")
             key, value = "task", override
         if key not in ("task", "index", "json", "debug") and not key.startswith("task."):
-            raise SettingsError(f"unknown setting {key!r}; dlm tasks knows task, task.KEY, index, json")
+            near = meant(key, ("task", "index", "json"))
+            raise SettingsError(f"unknown setting {key!r}{near}; dlm tasks knows task, task.KEY, index, json")
         settings[key] = value
     settings.pop("debug", None)
     return settings

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from dlm.commands.common import answered_help, folder_of, split_texts
+from dlm.commands.common import answered_help, flags_as_settings, folder_of, split_texts
 from dlm.configuration import check_counts, compose_config
 from dlm.errors import SettingsError
 from dlm.files import write_whole
-from dlm.words import counted
+from dlm.words import counted, meant
 
 HELP = """dlm trace: replay what happened at each step.
 
@@ -50,6 +50,7 @@ ACTIONS = ("show", "html", "plot")
 
 def run(overrides: list[str]) -> int:
     """Run the command; returns the exit status."""
+    overrides = flags_as_settings(overrides, "trace", ("file", "out"))
     if answered_help(overrides, HELP, "trace"):
         return 0
     action, path, settings = _asked(overrides)
@@ -61,7 +62,10 @@ def _asked(overrides: list[str]) -> tuple[str, Path, dict[str, Any]]:
     """The action, the file and the settings, checked."""
     action = overrides[0] if overrides else ""
     if action not in ACTIONS:
-        raise SettingsError(f"dlm trace needs one of {', '.join(ACTIONS)} first, for example: dlm trace show run.jsonl")
+        given = f", got {action!r}{meant(action, ACTIONS)}" if action else ""
+        raise SettingsError(
+            f"dlm trace needs one of {', '.join(ACTIONS)} first{given}, for example: dlm trace show run.jsonl"
+        )
     rest = list(overrides[1:])
     # A name may hold an equals sign, as the folders of a sweep do.
     named = [rest.pop(0)] if rest and ("=" not in rest[0] or Path(rest[0]).exists()) else []

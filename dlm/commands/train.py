@@ -14,6 +14,7 @@ from dlm.commands.common import asks_help
 from dlm.errors import SettingsError
 from dlm.evaluation.progress import progress_bar
 from dlm.files import write_whole
+from dlm.words import meant
 
 if TYPE_CHECKING:
     from dlm.models import LanguageModel
@@ -50,7 +51,10 @@ def run(overrides: list[str]) -> int:
         if asks_help(overrides) or not overrides:
             print(HELP)
             return 0
-        raise SettingsError(f"dlm train {overrides[0]} is unknown: it trains {', '.join(KINDS)} (dlm train --help)")
+        near = meant(overrides[0], KINDS)
+        raise SettingsError(
+            f"dlm train {overrides[0]} is unknown{near}: it trains {', '.join(KINDS)} (dlm train --help)"
+        )
     return int(import_module(f"dlm.commands.train_{overrides[0]}").run(overrides[1:]))
 
 

@@ -6,7 +6,6 @@ must be, :mod:`dlm.engine.settings` says.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, get_args, get_origin, get_ty
 
 from dlm.engine.settings import fitted
 from dlm.errors import SettingsError
+from dlm.words import meant
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,9 +92,7 @@ def _frozen(value: Any) -> Any:
 
 def unknown(label: str, name: str, known: Sequence[str]) -> str:
     """That there is no such setting, the nearest one, and all there are."""
-    near = difflib.get_close_matches(name, known, 1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
-    return f"{label} has no setting {name}{meant}; it knows {', '.join(known) or 'none'}"
+    return f"{label} has no setting {name}{meant(name, known)}; it knows {', '.join(known) or 'none'}"
 
 
 def _unpacked(hints: Mapping[str, Any], name: str) -> bool:

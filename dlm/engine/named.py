@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from dlm.engine.interfaces import Cache, Part, Speculator
 from dlm.engine.sampler import Sampler
 from dlm.errors import SettingsError
+from dlm.words import unknown_name
 
 T = TypeVar("T")
 
@@ -52,9 +52,7 @@ def _made(role: str, given: Any) -> Any:
         module = import_module(package)
         known = getattr(module, names, ())
         if given not in known:
-            near = difflib.get_close_matches(given, known, 1)
-            meant = f" (did you mean {near[0]}?)" if near else ""
-            raise SettingsError(f"unknown {role} {given!r}{meant}; known are {', '.join(known)}")
+            raise SettingsError(unknown_name(role, given, known))
         made = getattr(module, given)
     if isinstance(made, FunctionType) or (isinstance(made, type) and issubclass(made, kind)):
         try:

@@ -5,7 +5,6 @@ Presets with the papers' names live in the package ``samplers``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
@@ -29,6 +28,7 @@ from dlm.engine.interfaces import (
 )
 from dlm.engine.proposal import Proposer, Statistic
 from dlm.errors import SettingsError
+from dlm.words import meant
 
 # What makes a step of a sampler dearer than its arithmetic, by the statistic that needs it.
 _COSTS: dict[Statistic, str] = {
@@ -205,9 +205,8 @@ def undeclared(part: Part) -> Iterator[str]:
         if any(callable(vars(role).get(setting)) for role in roles):
             yield f"{name} has a setting called {setting!r}, which is a method of its role: call it something else"
     for extra in sorted({n for n in dir(type(part)) if not n.startswith("_")} - known - settings):
-        near = difflib.get_close_matches(extra, known, 1)
-        meant = f"is {near[0]!r} meant? " if near else ""
-        yield f"{name} has {extra!r}, which its role does not know: {meant}What is its own begins with an underscore"
+        near = meant(extra, known)
+        yield f"{name} has {extra!r}, which its role does not know{near}: what is its own begins with an underscore"
 
 
 def _budget(sampler: Sampler) -> Iterator[str]:

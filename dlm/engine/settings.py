@@ -18,6 +18,7 @@ from types import FunctionType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dlm.errors import SettingsError
+from dlm.words import meant
 
 Nested = Callable[[Any, Any, str], Any]  # (annotation, value, name) -> value, for values that stand for parts
 DESCRIBED = " ({_target_: ..., ...})"
@@ -53,7 +54,9 @@ def fitted(hint: Any, value: Any, name: str, nested: Nested | None = None) -> An
         wanted = spelled(hint)
         if "." not in name:  # from Python, where a part is made and not described
             wanted = wanted.replace(DESCRIBED, "")
-        raise SettingsError(f"{name} must be {wanted}, got {_short(value)}") from None
+        words = [w for kind in kinds_of(hint) if get_origin(kind) is Literal for w in get_args(kind) if type(w) is str]
+        near = meant(value, words) if isinstance(value, str) else ""
+        raise SettingsError(f"{name} must be {wanted}, got {_short(value)}{near}") from None
 
 
 @lru_cache(maxsize=1024)

@@ -27,6 +27,7 @@ from typing import Any
 from dlm.errors import DlmError, SettingsError
 from dlm.files import read_yaml
 from dlm.overrides import choices, config_dirs, readable
+from dlm.words import meant
 
 Choice = dict[str, Any]  # key -> value, in the order in which the grid names them
 NODE = ("set", "product", "zip", "union", "each", "where")
@@ -67,7 +68,7 @@ def _expand(node: Any, name: str) -> Iterator[Choice]:
     if not isinstance(node, Mapping):
         raise SettingsError(f"{name} must be a mapping with some of {', '.join(NODE)}, got {node!r}")
     if unknown := [str(key) for key in node if key not in NODE and not (name == "grid" and key in HEADER)]:
-        raise SettingsError(f"{name} knows {', '.join(NODE)}, not {', '.join(unknown)}")
+        raise SettingsError(f"{name} knows {', '.join(NODE)}, not {', '.join(unknown)}{meant(unknown[0], NODE)}")
     axes: list[list[Choice]] = []
     for key, values in _mapping(node, "product", name).items():
         axes.append([{key: value} for value in _list(values, f"{name}.product.{key}")])
@@ -157,8 +158,10 @@ def load_grid(name: str) -> dict[str, Any]:
     named = [folder / "grid" / f"{name}.yaml" for folder in config_dirs()]
     path = next((path for path in [*named, Path(name).expanduser()] if path.is_file()), None)
     if path is None:
-        known = ", ".join(choices("grid"))
-        raise SettingsError(f"unknown grid {name!r}: give the path of a YAML file, or one of {known}")
+        known = choices("grid")
+        raise SettingsError(
+            f"unknown grid {name!r}{meant(name, known)}: give the path of a YAML file, or one of {', '.join(known)}"
+        )
     try:
         grid = read_yaml(path, aliases=True)
     except ValueError as error:

@@ -25,7 +25,7 @@ from dlm.tasks.base import Task
 from dlm.tasks.checks import checked_task
 from dlm.tasks.registry import metric, open_task
 from dlm.trace import Recorder
-from dlm.words import visible
+from dlm.words import not_among, visible
 
 _SHOWN = (
     "forwards",
@@ -137,7 +137,7 @@ def evaluate(
     """
     model, task = ready(model), open_task(task) if isinstance(task, str) else checked_task(task)
     if form not in FORMS:
-        raise SettingsError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+        raise SettingsError(not_among("form", form, FORMS))
     if n is None and task.size is None:
         raise SettingsError(f"task {task.name} has no end: say how many questions, n=100")
     count = min(x for x in (None if n is None else whole_number("n", n, 1), task.size) if x is not None)

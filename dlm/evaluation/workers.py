@@ -13,6 +13,7 @@ from typing import Any
 from dlm.configuration import compose_config
 from dlm.errors import DlmError, SettingsError, StorageError
 from dlm.overrides import config_dir, quoted
+from dlm.words import not_among
 
 LAUNCHERS = {"joblib": "joblib", "local": "submitit_local", "slurm": "submitit_slurm", "ray": "ray"}
 # Mappings of launchers that begin empty: any key may be added.
@@ -26,7 +27,7 @@ def as_hydra(override: str) -> str:
     key, equals, value = override.partition("=")
     if key == "launcher":
         if value not in LAUNCHERS:
-            raise SettingsError(f"launcher must be one of {', '.join(LAUNCHERS)}, got {value!r}")
+            raise SettingsError(not_among("launcher", value, LAUNCHERS))
         return f"hydra/launcher={LAUNCHERS[value]}"
     if not equals or not key.startswith("launcher."):
         return override

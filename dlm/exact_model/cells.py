@@ -11,6 +11,7 @@ from dlm.errors import SettingsError
 from dlm.exact_model import adaptive, trajectories, ways
 from dlm.exact_model import closed_forms as forms
 from dlm.exact_model.question import SolvedQuestion, latin_question, list_question, stride, sudoku_question
+from dlm.words import meant
 
 ONE_ANSWER = ("copy", "reverse", "sort", "replace_index", "insert_index", "remove_index")
 TASKS = ("shuffle", "replace_random", "insert_random", "remove_random", "latin_square", "sudoku", *ONE_ANSWER)
@@ -65,7 +66,7 @@ def cells(tasks: Sequence[str] = TASKS, lengths: Sequence[int] = LENGTHS) -> lis
     """
     for task in tasks:
         if task not in TASKS:
-            raise SettingsError(f"unknown task {task!r}; known are all or {', '.join(TASKS)}")
+            raise SettingsError(f"unknown task {task!r}{meant(task, TASKS)}; known are all or {', '.join(TASKS)}")
     for n in lengths:
         if type(n) is not int or n not in LENGTHS:
             raise SettingsError(f"n must be 3, 4, 5 or 6, or a list of these, got {n!r}")

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from dlm.errors import CheckpointError, SettingsError
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
+from dlm.words import meant
 
 TINY = Path(__file__).parent / "tiny"
 # Packaged models, by name.
@@ -50,7 +51,8 @@ def resolve(name_or_path: str | Path) -> Path:
         raise CheckpointError(f"{name} is not a folder; give the one with config.json and *.safetensors")
     if name.count("/") != 1:
         raise SettingsError(
-            f"unknown model {name!r}: use 'tiny', 'tiny-block', a folder, or a hub id such as GSAI-ML/LLaDA-8B-Instruct"
+            f"unknown model {name!r}{meant(name, PACKAGED)}: use 'tiny', 'tiny-block', a folder, or a hub id such as"
+            " GSAI-ML/LLaDA-8B-Instruct"
         )
     return _download(name)
 

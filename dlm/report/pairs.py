@@ -11,6 +11,7 @@ import numpy as np
 from dlm.errors import SettingsError
 from dlm.report.figures import Figures
 from dlm.report.statistics import Paired, paired
+from dlm.words import meant
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def _chosen(figures: Sequence[Figures], name: str) -> dict[str, Figures]:
     if not found:
         known = sorted({f.place.label for f in figures})
         listed = "; ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
-        raise SettingsError(f"pair names {name!r}, which is no folder and no setting here; known are {listed}")
+        near = meant(name, known)
+        raise SettingsError(f"pair names {name!r}, which is no folder and no setting here{near}; known are {listed}")
     settings = sorted({f.place.label for f in found})
     if len(settings) > 1 or len({f.row.task for f in found}) < len(found):
         raise SettingsError(f"pair names {name!r}, which has several settings: say which, as '{settings[0]}'")

@@ -24,6 +24,7 @@ from dlm.models.language_model import LanguageModel
 from dlm.overrides import choices, config_dir
 from dlm.prompts import infill_job, keyed, pinned_ids, prompt_job
 from dlm.serving.engine import Parts
+from dlm.words import unknown_name
 
 GROUPS = ("sampler", "blocks", "cache", "drafting")
 MOST_CHOICES, MOST_STOPS = 16, 16
@@ -210,7 +211,7 @@ class Asking:
         settings = {"name": given} if isinstance(given, str) else dict(given)
         name, known = settings.pop("name", None), choices(group)
         if not isinstance(name, str) or name not in known:
-            raise SettingsError(f"unknown {group} {str(name)[:100]!r}; known are {', '.join(known)}")
+            raise SettingsError(unknown_name(group, str(name)[:100], known))
         overrides, defaults = [f"{group}={name}"], self._settings(group, name)
         for key, value in settings.items():
             if key not in defaults:

@@ -17,6 +17,7 @@ from dlm.tasks.programs import is_python
 from dlm.tasks.records import Record, fingerprint, read_records
 from dlm.tasks.sandbox import PARALLEL, Level, Limits, confined_level
 from dlm.tasks.tested import tested
+from dlm.words import not_among
 
 READING = 1  # of the rules by which a program is found in an answer and run: other rules, other scores
 ASSERTIONS = 3
@@ -60,7 +61,7 @@ class Mbpp:
         if type(self.shots) is not int or not 0 <= self.shots <= len(EXAMPLES):
             raise SettingsError(f"task.shots must be a whole number from 0 to {len(EXAMPLES)}, got {self.shots!r}")
         if self.split not in SPLITS:
-            raise SettingsError(f"task.split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+            raise SettingsError(not_among("task.split", self.split, SPLITS))
         limits = Limits(seconds=self.seconds, cpu_seconds=self.cpu_seconds, memory_mb=self.memory_mb)
         object.__setattr__(self, "_limits", limits)
         records = read_records(self.path, ("task_id", "text", "code"), self.split, lists=("test_list",))

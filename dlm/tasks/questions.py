@@ -15,6 +15,7 @@ from dlm.tasks.reading import kept
 from dlm.tasks.records import Record, fingerprint, read_records
 from dlm.tasks.sandbox import PARALLEL, Limits, confined_level, level
 from dlm.tasks.tested import tested
+from dlm.words import not_among
 
 SCORERS = ("exact", "contains", "regex", "number", "python")
 
@@ -53,7 +54,7 @@ class OwnQuestions:
         key, known = ("task.scorer", SCORERS) if self.match is None else ("task.match", SCORERS[:2])
         object.__setattr__(self, "scorer", self.match or self.scorer)
         if self.scorer not in known:
-            raise SettingsError(f"{key} must be one of {', '.join(known)}, got {self.scorer!r}")
+            raise SettingsError(not_among(key, self.scorer, known))
         for name in ("prompt_key", "answer_key", "pattern"):
             if not isinstance(value := getattr(self, name), str) and not (name == "pattern" and value is None):
                 raise SettingsError(f"task.{name} must be a text, got {value!r}")

@@ -15,6 +15,7 @@ from dlm.tasks.base import Family, Generated, Task
 from dlm.tasks.puzzles import LatinSquare, Sudoku
 from dlm.tasks.story import Story
 from dlm.tasks.waiting_line import OPERATIONS, WaitingLine
+from dlm.words import meant, unknown_name
 
 _FAMILIES: list[Family] = [
     *(WaitingLine(operation) for operation in OPERATIONS),
@@ -170,7 +171,7 @@ def get(name: str) -> Generated:
         SettingsError: there is none; the message lists the known ones.
     """
     if name not in _SHORT:
-        raise SettingsError(f"unknown task {name!r}; known are {', '.join(_SHORT)}")
+        raise SettingsError(unknown_name("task", name, _SHORT))
     return _SHORT[name]
 
 
@@ -189,11 +190,11 @@ def open_task(name: str, **options: Any) -> Task:
         return _ENTRIES[name].make(name, options)
     if name.startswith(UPSTREAM):
         return Entry("dlm.tasks.upstream:open_upstream", "as published", named=True).make(name, options)
-    raise SettingsError(f"unknown task {name!r}; known are {', '.join(every())}, upstream/GROUP/TASK")
+    raise SettingsError(unknown_name("task", name, [*every(), f"{UPSTREAM}GROUP/TASK"]))
 
 
 def _check_options(name: str, options: Mapping[str, Any], known: list[str]) -> None:
     for option in options:
         if option not in known:
             listed = f"it has {', '.join(known)}" if known else "it has none"
-            raise SettingsError(f"task {name} has no option {option!r}; {listed}")
+            raise SettingsError(f"task {name} has no option {option!r}{meant(option, known)}; {listed}")

@@ -12,6 +12,7 @@ from dlm.engine.proposal import Statistic
 from dlm.engine.row import Row
 from dlm.errors import SettingsError
 from dlm.trace.steps import CacheEvent, Trace, TraceStep
+from dlm.words import meant
 
 Recordable = Literal["order", "commits", "confidence", "candidates", "all_candidates", "logits", "cache"]
 RECORDABLE: tuple[Recordable, ...] = get_args(Recordable)
@@ -45,7 +46,8 @@ class Recorder:
             raise SettingsError(f"record must be a name or a list of names ({', '.join(RECORDABLE)}), got {record!r}")
         wanted = {record} if isinstance(record, str) else set(map(str, record or ()))
         if unknown := sorted(map(str, wanted - set(RECORDABLE))):
-            raise SettingsError(f"record: unknown {', '.join(unknown)}; known are {', '.join(RECORDABLE)}")
+            near = meant(unknown[0], RECORDABLE)
+            raise SettingsError(f"record: unknown {', '.join(unknown)}{near}; known are {', '.join(RECORDABLE)}")
         self.active = bool(wanted)
         self.with_confidence = "confidence" in wanted
         self.with_cache = "cache" in wanted

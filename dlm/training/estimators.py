@@ -17,6 +17,7 @@ from torch import Tensor
 from dlm.errors import SettingsError
 from dlm.models.language_model import LanguageModel
 from dlm.replaying import State, Trajectory, ask, replay
+from dlm.words import not_among
 
 Estimator = Literal["trajectory", "full", "coupled"]
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
@@ -51,7 +52,7 @@ def log_probs(
         return told.log_probs
     makers: dict[str, Callable[[int, int, Trajectory, int], Iterator[State]]] = {"full": _full, "coupled": _coupled}
     if estimator not in makers:
-        raise SettingsError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}")
+        raise SettingsError(not_among("estimator", estimator, ESTIMATORS))
     mask = model.description.mask_id
     if model.description.attention_block:
         raise SettingsError(

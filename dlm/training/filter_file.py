@@ -20,6 +20,7 @@ from dlm.engine.proposal import Statistic
 from dlm.engine.step import StepView
 from dlm.errors import CheckpointError, SettingsError
 from dlm.files import whole
+from dlm.words import not_among
 
 Inputs = Literal["probability", "negative_entropy", "masked_probability"]
 FORMAT = "dlm learn2pd filter"
@@ -39,7 +40,7 @@ _KEYS = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
 def check_inputs(inputs: str) -> None:
     """Raise SettingsError for a kind of inputs that nobody knows."""
     if inputs not in get_args(Inputs):
-        raise SettingsError(f"inputs must be one of {', '.join(get_args(Inputs))}, got {inputs!r}")
+        raise SettingsError(not_among("inputs", inputs, get_args(Inputs)))
 
 
 def needs_of(inputs: Inputs) -> frozenset[Statistic]:

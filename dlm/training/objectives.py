@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlm.errors import SettingsError
 from dlm.replaying import Trajectory
+from dlm.words import not_among
 
 Baseline = Literal["mean", "standardised", "leave_one_out"]
 
@@ -27,7 +28,7 @@ def advantages(rewards: Float[Tensor, "Q K"], baseline: Baseline = "mean") -> Fl
     if rewards.shape[1] < 2:
         raise SettingsError("a group needs at least 2 answers, or there is nothing to compare an answer with")
     if baseline not in get_args(Baseline):
-        raise SettingsError(f"baseline must be one of {', '.join(get_args(Baseline))}, got {baseline!r}")
+        raise SettingsError(not_among("baseline", baseline, get_args(Baseline)))
     odd = (~rewards.isfinite()).nonzero()
     if len(odd):
         question, answer = odd[0].tolist()

@@ -27,6 +27,7 @@ from dlm.training.estimators import ESTIMATORS, Estimator, counted, log_probs
 from dlm.training.loop import Loop, Schedule, decisive
 from dlm.training.objectives import Baseline, advantages, k3, surrogate, token_weights, transition_weights
 from dlm.training.trainee import Trainee
+from dlm.words import not_among
 
 Reward = Callable[[Instance, Generation], float]
 Weighting = Literal["tokens", "transitions"]
@@ -96,7 +97,7 @@ class PolicyTraining(RolloutTraining):
         super().__post_init__()
         for name, known in (("estimator", ESTIMATORS), ("weighting", get_args(Weighting))):
             if getattr(self, name) not in known:
-                raise SettingsError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise SettingsError(not_among(name, getattr(self, name), known))
         if self.kl < 0:
             raise SettingsError(f"kl must be at least 0, got {self.kl}")
 

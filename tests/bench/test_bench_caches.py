@@ -189,7 +189,7 @@ def test_reachable_bytes_counts_every_storage_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["caches=[dual,nope]"], "unknown cache 'nope'; known are all or adaptive, .*window"),
+        (["caches=[dual,nope]"], r"unknown cache 'nope' .did you mean none..; known are all or adaptive, .*window"),
         (["caches=[]"], "caches names none: all, or some of adaptive"),
         (["caches=[dual:4]"], "'4' in 'dual:4' is not key=value"),
         (["cache=dual"], "takes several caches: 'caches="),

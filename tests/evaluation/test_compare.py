@@ -284,6 +284,8 @@ def test_every_sampler_with_every_cache(capsys: pytest.CaptureFixture[str], tmp_
 
 def test_a_cache_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert compare(TASK, "samplers=topk", "caches=[nope]") == 2
-    assert "unknown cache 'nope'; known are all or adaptive, block_causal" in capsys.readouterr().err
+    assert (
+        "unknown cache 'nope' (did you mean none?); known are all or adaptive, block_causal" in capsys.readouterr().err
+    )
     assert compare(TASK, "samplers=topk", "caches=[dual:every]") == 2
     assert "caches: 'every' in 'dual:every' is not key=value (as dual:every=8)" in capsys.readouterr().err

@@ -97,9 +97,9 @@ def built(**parts: Any) -> dlm.Sampler:
     ("parts", "message"),
     [
         ({"selector": Collides()}, "a setting called 'visible_end', which is a method of its role"),
-        ({"selector": Misspelt()}, "'visibel_end', which its role does not know: is 'visible_end' meant"),
+        ({"selector": Misspelt()}, "'visibel_end', which its role does not know .did you mean visible_end"),
         ({"selector": OfAnotherRole()}, "'narrow', which its role does not know"),
-        ({"selector": Flag()}, "'uses_budgets', .*is 'uses_budget' meant"),
+        ({"selector": Flag()}, "'uses_budgets', .*did you mean uses_budget"),
         ({"selector": NoPart()}, "selector must be a Selector, got "),
         ({"selector": samplers.Probability()}, "selector must be a Selector, got Probability"),
         ({"blocks": None}, "blocks must be a BlockSchedule, got null"),

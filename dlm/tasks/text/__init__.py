@@ -12,6 +12,7 @@ from dlm.tasks.text.grammar import open_grammar
 from dlm.tasks.text.records import OURS
 from dlm.tasks.text.task import TextTask
 from dlm.tasks.text.writing import Paraphrase, Summarise, WordsToSentence, Writing
+from dlm.words import meant, unknown_name
 
 _PREFIX = "parallelbench/text/"
 _FILES = {
@@ -42,12 +43,13 @@ def open_text(name: str, **options: Any) -> TextTask:
             the extra ``eval`` that is not installed.
     """
     if name not in TEXT_NAMES:
-        raise SettingsError(f"unknown task {name!r}; known are {', '.join(TEXT_NAMES)}")
+        raise SettingsError(unknown_name("task", name, TEXT_NAMES))
     short = name.removeprefix(_PREFIX)
     kind, own = _KINDS.get(short, (WordsToSentence, ["words"]))
     known = ["grammar", "score", "data", *own]
     if unknown := [option for option in options if option not in known]:
-        raise SettingsError(f"task {name} has no option {unknown[0]!r}; it has {', '.join(known)}")
+        near = meant(unknown[0], known)
+        raise SettingsError(f"task {name} has no option {unknown[0]!r}{near}; it has {', '.join(known)}")
     given = {option: value for option, value in options.items() if value is not None}
     grammar = open_grammar(str(given.get("grammar", "auto")))
     writing = kind(**{option: given[option] for option in own if option in given})

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from dlm.errors import SettingsError
 from dlm.tasks.text.extras import installed, require, version
+from dlm.words import not_among
 
 if TYPE_CHECKING:
     from harper import Lint, Linter
@@ -94,7 +95,7 @@ def open_grammar(backend: str) -> Grammar:
         SettingsError: unknown name, or what it needs is not installed.
     """
     if backend not in BACKENDS:
-        raise SettingsError(f"task.grammar must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        raise SettingsError(not_among("task.grammar", backend, BACKENDS))
     if backend == "basic" or (backend == "auto" and not installed("harper")):
         return Basic()
     require("harper", f"task.grammar={backend}")

@@ -10,6 +10,7 @@ from dlm.errors import SettingsError
 from dlm.tasks.base import Instance, Verdict, instance_id
 from dlm.tasks.text.grammar import Basic, Grammar, Issue
 from dlm.tasks.text.writing import TextQuestion, Writing
+from dlm.words import not_among
 
 MAX_CHARS = 4000  # of an answer, far more than the canvas holds: what follows is not looked at
 ISSUES_KEPT = 10
@@ -43,7 +44,7 @@ class TextTask:
 
     def __post_init__(self) -> None:
         if self.headline not in HEADLINES:
-            raise SettingsError(f"task.score must be one of {', '.join(HEADLINES)}, got {self.headline!r}")
+            raise SettingsError(not_among("task.score", self.headline, HEADLINES))
         seen: set[str] = set()
         for question in self.questions:
             if question.prompt in seen:
