@@ -15,7 +15,8 @@ from dlm.errors import DlmError, SettingsError, Terminated
 from dlm.overrides import own_folders, searching
 from dlm.words import unknown_name, visible
 
-# Command -> (module with a `run(overrides)` and a `HELP`, one line for the overview). Imported when called.
+# Command -> (module with a `HELP` and a `run(overrides)`, or MODULE:FUNCTION; one line for the overview). Imported when
+# called.
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dlm.commands.generate", "answer prompts with any model, sampler, blocks and cache"),
     "eval": ("dlm.commands.eval", "ask a task's questions and keep every answer; sweeps (-m, grid=)"),
@@ -28,6 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("dlm.commands.tune", "the cheapest setting that loses at most epsilon, with a certificate"),
     "trace": ("dlm.commands.trace", "replay what a run recorded: in the terminal, as a page, as heat maps"),
     "drift": ("dlm.commands.drift", "how far a cache's answers are from the exact ones, step by step"),
+    "list": ("dlm.commands.models:run_list", "the models there are, and which of them are on this machine"),
+    "show": ("dlm.commands.models:run_show", "what a model is, and the memory it needs"),
+    "pull": ("dlm.commands.models:run_pull", "fetch a model from the Hugging Face hub"),
     "serve": ("dlm.commands.serve", "an OpenAI-compatible server, and a page that shows the canvas fill"),
     "deer": ("dlm.commands.deer", "answers of an autoregressive model, drafted by a masked diffusion model"),
     "lm-eval": ("dlm.commands.lm_eval", "the tasks of lm-evaluation-harness with any model, sampler and cache"),
@@ -148,5 +152,6 @@ def _report(arguments: list[str], error: Exception) -> int:
 def _command(name: str) -> Callable[[list[str]], int]:
     if name not in COMMANDS:
         raise SettingsError(f"{unknown_name('command', name, COMMANDS)} (dlm --help)")
-    run: Callable[[list[str]], int] = import_module(COMMANDS[name][0]).run
+    module, _, function = COMMANDS[name][0].partition(":")
+    run: Callable[[list[str]], int] = getattr(import_module(module), function or "run")
     return run

@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ import cache
 import dlm
 import samplers
 from dlm.bench.shapes import SHAPES as BENCH_SHAPES
-from dlm.models.checkpoint import needed_shapes
+from dlm.models import checkpoint
 from dlm.models.dream import DreamConfig, DreamModel
 from dlm.models.llada import LLaDAConfig, LLaDAModelLM
 from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
@@ -177,19 +176,8 @@ def memory(shape: str) -> dict[str, float]:
     """Gigabytes: weights as bfloat16 and with the blocks' matrices quantised; keys and values of 1,000 positions."""
     family, make = SHAPES[shape]
     arch = make().architecture()
-    rest = matrices = rows = 0
-    for name, size in needed_shapes(family, make()).items():
-        inside = family.names.blocks in name and len(size) == 2
-        matrices, rest = matrices + prod(size) * inside, rest + prod(size) * (not inside)
-        rows += size[0] * inside
-    plain = 2 * rest
-    return {
-        "bfloat16": (plain + 2 * matrices) / 1e9,
-        "int8": (plain + matrices + 5 * rows) / 1e9,  # a scale in float32 and a zero per row
-        "fp8": (plain + matrices + 4 * rows) / 1e9,  # a scale per row, in float32
-        "int4": (plain + matrices * (1 / 2 + 4 / 128)) / 1e9,  # a scale and a zero per 128
-        "kv_1k": 2 * 2 * arch.layers * arch.kv_heads * arch.head_width * 1000 / 1e9,
-    }
+    sizes = {kind: size / 1e9 for kind, size in checkpoint.memory(family, make()).items() if kind != "parameters"}
+    return {**sizes, "kv_1k": 2 * 2 * arch.layers * arch.kv_heads * arch.head_width * 1000 / 1e9}
 
 
 def table(rows: list[dict[str, Any]], title: str) -> Table:

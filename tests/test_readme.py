@@ -20,14 +20,14 @@ from scripts import demo
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
 LINES = [line for language, block in BLOCKS for line in block.splitlines() if language == ""]
-HELPS = [HELP, sweep.HELP, *(import_module(module).HELP for module, _ in COMMANDS.values())]
+HELPS = [HELP, sweep.HELP, *(import_module(module.partition(":")[0]).HELP for module, _ in COMMANDS.values())]
 LINES += [line.strip() for text in HELPS for line in text.partition("examples:")[2].replace("\\\n", " ").splitlines()]
 EXAMPLES = sorted({re.split(r" +#|  +", line)[0] for line in LINES if re.match(r"dlm [a-z-]+( [^A-Z\[]|$)", line)})
 # What needs a network, another model, a GPU, a cluster or minutes; its settings are composed only.
 FAR = re.compile(
-    r"model=(?!tiny)|prompts_file|data=|lm-eval|submitit|dlm (bench|oracle|serve|train|train-filter|tune|COMMAND)|grid="
-    r"|eval -m|seeds=|experiment=|(samplers|caches)=all|samplers=\[thr.*(n=100|topk:)|filter=|report runs/a|runs rule"
-    r"|task.limit=100|FILE|DIR|reproduce (fast-dllm|all limit)|check (sampler|my_)"
+    r"model=(?!tiny)|prompts_file|data=|lm-eval|submitit|dlm (bench|oracle|pull|serve|train|train-filter|tune|COMMAND)"
+    r"|grid=|url=|eval -m|seeds=|experiment=|(samplers|caches)=all|samplers=\[thr.*(n=100|topk:)|filter="
+    r"|report runs/a|runs rule|task.limit=100|FILE|DIR|reproduce (fast-dllm|all limit)|check (sampler|my_)"
     r"|drift.*(dkv_decode$|random|out=drift)|out=/scratch"
 )
 NEAR = [line for line in EXAMPLES if not FAR.search(line)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _LISTED = 12
 _PRECISIONS = ("F64", "F32", "F16", "BF16")
-_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+# What is fetched from the hub.
+PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
 Shape = tuple[int, ...]
 
@@ -61,7 +63,7 @@ def _download(repo: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, allow_patterns=list(_PATTERNS)))
+        return Path(snapshot_download(repo, allow_patterns=list(PATTERNS)))
     except Exception as error:  # the client raises its own, its HTTP library's and the system's errors
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
@@ -119,6 +121,24 @@ def needed_shapes(family: type[MaskedLM], config: MaskedLMConfig) -> dict[str, S
     with torch.device("meta"):
         model = family(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def memory(family: type[MaskedLM], config: MaskedLMConfig) -> dict[str, int]:
+    """Parameters, and the bytes of the weights in bfloat16 and with the blocks' matrices quantised; from the shapes."""
+    tied = family._tied_weights_keys or {} if config.tie_word_embeddings else {}
+    rest = matrices = rows = 0
+    for name, size in needed_shapes(family, config).items():
+        if name not in tied:
+            inside = family.names.blocks in name and len(size) == 2
+            matrices, rest = matrices + prod(size) * inside, rest + prod(size) * (not inside)
+            rows += size[0] * inside
+    return {
+        "parameters": rest + matrices,
+        "bfloat16": 2 * (rest + matrices),
+        "int8": 2 * rest + matrices + 5 * rows,  # a scale in float32 and a zero per row
+        "fp8": 2 * rest + matrices + 4 * rows,  # a scale per row, in float32
+        "int4": 2 * rest + matrices * 17 // 32,  # a scale and a zero per 128
+    }
 
 
 def stored_shapes(folder: Path, packed: bool = False) -> dict[str, Shape]:
