@@ -19,6 +19,7 @@ from dlm.words import unknown_name, visible
 # called.
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dlm.commands.generate", "answer prompts with any model, sampler, blocks and cache"),
+    "chat": ("dlm.commands.chat", "a conversation with a model, or with a server of one"),
     "eval": ("dlm.commands.eval", "ask a task's questions and keep every answer; sweeps (-m, grid=)"),
     "recipes": ("dlm.commands.recipes", "published settings by name, and their figures"),
     "reproduce": ("dlm.commands.reproduce", "published settings run here, published beside measured"),

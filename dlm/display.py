@@ -92,10 +92,13 @@ def label(index: int | None) -> Text:
     return Text.assemble((f"{index:>{LABEL - 1}} " if index is not None else " " * LABEL, "bright_black"))
 
 
-def watch(model: LanguageModel, events: Iterable[Event], console: Console) -> Iterator[tuple[int, Generation]]:
+def watch(
+    model: LanguageModel, events: Iterable[Event], console: Console, keep: bool = True
+) -> Iterator[tuple[int, Generation]]:
     """Show a stream and hand the finished rows on: redrawn in place on a terminal, a line a step elsewhere.
 
-    On a terminal a finished row moves up above those at work, so that any number of prompts stays readable.
+    On a terminal a finished row moves up above those at work, so that any number of prompts stays readable; without
+    ``keep`` it goes.
     """
     view = CanvasView(model)
     if not console.is_terminal or console.is_dumb_terminal:
@@ -108,7 +111,8 @@ def watch(model: LanguageModel, events: Iterable[Event], console: Console) -> It
                 view.update(event)
             else:
                 view.lines.pop(event[0], None)
-                for i, line in enumerate(fold(view.line(event[1].tokens), max(1, console.width - LABEL))):
+                rest = fold(view.line(event[1].tokens), max(1, console.width - LABEL)) if keep else []
+                for i, line in enumerate(rest):
                     console.print(label(event[0] if i == 0 else None) + line, no_wrap=True, highlight=False)
                 yield event
             if time.monotonic() - drawn >= FRAME:

@@ -53,6 +53,10 @@ class StorageError(DlmError):
     """Results cannot be written: the disk is full, or another process writes the same files."""
 
 
+class ServerError(DlmError):
+    """A server cannot be reached, refuses what it is asked, or breaks off."""
+
+
 class SandboxError(DlmError):
     """Generated code cannot be confined on this machine, or its sandbox did not start."""
 

@@ -170,7 +170,7 @@ def _named() -> list[str]:
 
 
 def _next(name: str) -> str:
-    return f"dlm generate --model {name} PROMPT"
+    return f"dlm generate --model {name} PROMPT, or dlm chat --model {name}"
 
 
 def _asked(command: str, words: list[str]) -> dict[str, str] | None:

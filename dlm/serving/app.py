@@ -138,6 +138,7 @@ class Serving:
             "chat": bool(getattr(self.engine.model.tokenizer, "chat_template", None)),
             "context": about.context_length,
             "mask_id": about.mask_id,
+            "end_ids": list(about.eos_ids),
             "max_tokens": {"default": asking.new, "most": asking.most},
             "started_with": asking.overrides,
             "chosen": asking.chosen(),
