@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dlm.api import Generation, StreamStep, deer, generate, infill, stream
     from dlm.configuration import Composed, compose
+    from dlm.display import show
     from dlm.engine.loop import Decoder, StepEvent
     from dlm.engine.proposal import Proposer
     from dlm.engine.result import Counts
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 _HOME = {
     "api": ("Generation", "StreamStep", "deer", "generate", "infill", "stream"),
     "configuration": ("Composed", "compose"),
+    "display": ("show",),
     "engine.loop": ("Decoder", "StepEvent"),
     "errors": (
         "CheckpointError",
@@ -102,6 +104,7 @@ __all__ = [
     "read_trajectories",
     "replay",
     "save_traces",
+    "show",
     "step_maps",
     "stream",
 ]

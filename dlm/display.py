@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from html import escape
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from dlm.api import Generation, StreamStep
 from dlm.engine.result import Counts
+from dlm.errors import SettingsError
 from dlm.models import LanguageModel
 from dlm.trace.pieces import FILLER, MASKED, fold
 from dlm.words import counted
@@ -128,6 +130,43 @@ def _plain(view: CanvasView, events: Iterable[Event], console: Console) -> Itera
             console.print(start, line, sep="", soft_wrap=True, markup=False, highlight=False)
         else:
             yield event
+
+
+def show(model: LanguageModel, events: Iterable[Event]) -> list[Generation]:
+    """The answers of :func:`dlm.stream`, in order; in a notebook the canvases are redrawn in the cell as they fill.
+
+    ``dlm.show(model, dlm.stream(model, prompts, sampler="threshold"))`` needs no widgets. Raises SettingsError: IPython
+    is not installed.
+    """
+    try:
+        from IPython.display import HTML, display
+    except ImportError as error:
+        raise SettingsError("dlm.show draws in a notebook: pip install ipython, or go through the events") from error
+    view, done, handle, drawn = CanvasView(model), dict[int, Generation](), None, 0.0
+    for event in events:
+        if isinstance(event, StreamStep):
+            view.update(event)
+        else:
+            done[event[0]] = event[1]
+        if isinstance(event, StreamStep) and time.monotonic() - drawn < 3 * FRAME:
+            continue
+        drawn = time.monotonic()
+        lines = "\n".join(_as_html(line) for _, line in sorted(view.lines.items()))
+        page = HTML(f"<pre style='white-space:pre-wrap'>{lines}</pre>")
+        if handle is None:
+            handle = display(page, display_id=True)
+        else:
+            handle.update(page)
+    return [answer for _, answer in sorted(done.items())]
+
+
+def _as_html(line: Text) -> str:
+    pieces, at, styles = [], 0, {"bright_black": "opacity:.4", "bold green": "font-weight:bold;color:#2a8a3e"}
+    for span in line.spans:
+        pieces += [escape(line.plain[at : span.start]), f"<span style='{styles.get(str(span.style), '')}'>"]
+        pieces += [escape(line.plain[span.start : span.end]), "</span>"]
+        at = span.end
+    return "".join([*pieces, escape(line.plain[at:])])
 
 
 def card(answers: list[Generation]) -> Panel:
