@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -60,23 +62,55 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     parts = parts_of(compose_config("serve", overrides))
     config = {**parts.config, **texts}
     check_counts(config, "batch_size", "max_new_tokens", "waiting", "time_limit", "body_limit", "grace")
-    check_counts(config, "port", least=0)
-    host, keys = str(config["host"]), _keys(config["api_keys"])
-    with telling(parts.model_config):
+    hosts, keys = _hosts(config), _keys(config["api_keys"])
+    with telling(parts.model_config), closing(_bound(config)) as socket:
         model = parts.load_model()
-    most = config["most_new_tokens"] or model.description.context_length
-    asking = Asking(model, overrides, parts.max_new_tokens, most)
-    own = host in LOOPBACK or config["allow_hosts"]
-    hosts = (*LOOPBACK, host, *map(str, config["allow_hosts"])) if own else None
-    limits = Limits(config["time_limit"], config["body_limit"], keys, hosts, config["grace"])
-    app = application(Engine(model, parts.batch_size, config["waiting"]), asking, limits)
-    how = uvicorn.Config(app, host, config["port"], log_level="warning", timeout_graceful_shutdown=config["grace"])
-    if host not in LOOPBACK and not keys:
-        print("dlm: anybody who reaches this machine may ask; api_keys=FILE asks for a key", file=sys.stderr)
-    Thread(target=asking.known, daemon=True).start()  # every choice is composed once: better before it is asked for
-    server = _telling_server(model.name)(how)
-    server.run()
-    return 0 if server.started else 2
+        most = _most(config, model.description.context_length)
+        asking = Asking(model, overrides, parts.max_new_tokens, most, parts.seed)
+        limits = Limits(config["time_limit"], config["body_limit"], keys, hosts, config["grace"])
+        app = application(Engine(model, parts.batch_size, config["waiting"]), asking, limits)
+        how = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=config["grace"])
+        if config["host"] not in LOOPBACK and not keys:
+            print("dlm: anybody who reaches this machine may ask; api_keys=FILE asks for a key", file=sys.stderr)
+        Thread(target=asking.known, daemon=True).start()  # choices are composed once: better before one is asked for
+        host, port = socket.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(visible(f"dlm: {model.name} answers at http://{shown}:{port}/ (Ctrl+C stops it)"), flush=True)
+        uvicorn.Server(how).run(sockets=[socket])
+    return 0
+
+
+def _bound(config: dict[str, Any]) -> socket.socket:
+    """The socket that is listened on. Raises SettingsError: the port is none, or taken, or the host is not here."""
+    host, port = str(config["host"]), config["port"]
+    if type(port) is not int or not 0 <= port <= 65535:
+        raise SettingsError(f"port must be from 0 to 65535, got {port!r}")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise SettingsError(f"host={host} port={port}: {error.strerror or error}; name others (port=0: any)") from error
+
+
+def _hosts(config: dict[str, Any]) -> tuple[str, ...] | None:
+    """The names that the server may be called by; None: any. Raises SettingsError: no list of names."""
+    host, more = str(config["host"]), config["allow_hosts"]
+    if not isinstance(more, list) or not all(isinstance(name, str) for name in more):
+        raise SettingsError(f"allow_hosts is a list of names, allow_hosts=[NAME], got {more!r}")
+    return tuple(name.lower() for name in (*LOOPBACK, host, *more)) if more or host in LOOPBACK else None
+
+
+def _most(config: dict[str, Any], context: int) -> int:
+    """The most positions of a request. Raises SettingsError: none can be, or fewer than a request gets unasked."""
+    if config["most_new_tokens"] is not None:
+        check_counts(config, "most_new_tokens")
+    most = min(context, config["most_new_tokens"] or context)
+    if config["max_new_tokens"] > most:
+        raise SettingsError(
+            f"max_new_tokens={config['max_new_tokens']} is more than any request may have, {most}: lower it"
+            f" (the model's context is {context})"
+        )
+    return int(most)
 
 
 def _keys(file: Any) -> tuple[str, ...]:
@@ -91,18 +125,3 @@ def _keys(file: Any) -> tuple[str, ...]:
     if not keys:
         raise SettingsError(f"api_keys={file} holds no key: write one a line")
     return keys
-
-
-def _telling_server(name: str) -> Any:
-    """A server that says where it is once it can be reached."""
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            for socket in (socket for each in self.servers for socket in each.sockets):
-                host, port = socket.getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                print(visible(f"dlm: {name} answers at http://{shown}:{port}/ (Ctrl+C stops it)"), flush=True)
-
-    return Server

@@ -32,8 +32,12 @@ def admit(run: DecodeRun, job: Job) -> None:
         if run.static is not None:
             run.static.kept.clear()  # the steps that were kept do not tell the tokens
     batch.waiting.append(replace(job, length=run.sampler.blocks.starting_length(job.end - job.start)))
-    with torch.inference_mode():
-        batch.join(run.batch_size)
+    try:
+        with torch.inference_mode():
+            batch.join(run.batch_size)
+    except BaseException:
+        dismiss(run, job.index)
+        raise
 
 
 def fitting(decoder: Decoder, job: Job) -> Job:

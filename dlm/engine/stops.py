@@ -30,7 +30,7 @@ class Stops:
     def of(cls, model: Any, stop: str | Sequence[str] | None) -> Stops | None:
         """For a :class:`dlm.models.LanguageModel`; None: there is nothing to stop at. Raises SettingsError: no text, an
         empty one, or a model without a tokenizer."""
-        strings = (stop,) if isinstance(stop, str) else tuple(stop or ())
+        strings = tuple(stop or ()) if isinstance(stop, list | tuple | None) else (stop,)
         if not all(isinstance(text, str) and text for text in strings):
             raise SettingsError(f"stop is a text, or a list of texts none of which is empty, got {stop!r}")
         if not strings:

@@ -27,6 +27,7 @@ def event(body: dict[str, Any]) -> bytes:
 
 def problem(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
     """An error in OpenAI's form."""
+    message = message.encode("utf-8", "replace").decode()  # a lone surrogate of a name cannot be sent
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
@@ -41,7 +42,7 @@ class Answer:
             "model": model.name,
         }
         keeps = asked.parts.decoder.sampler.keeps
-        self.readings = [Reading(model, asked.stops, keeps, asked.whole) for _ in asked.jobs]
+        self.readings = [Reading(model, job.stops, keeps, asked.whole) for job in asked.jobs]
         self.rows: list[RowResult | None] = [None] * len(asked.jobs)
         self.shown: list[list[int] | None] = [None] * len(asked.jobs)
 
@@ -74,15 +75,15 @@ class Answer:
 
     def opening(self, choice: int) -> dict[str, Any]:
         """The first chunk of a choice."""
-        body = self.asked.body
-        echo = self.asked.prompts[choice] if isinstance(body, Completion) and body.echo else ""
-        return self.chunk(
-            choice, {"delta": {"role": "assistant", "content": ""}} if self.asked.chat else {"text": echo}
-        )
+        told = {"delta": {"role": "assistant", "content": ""}} if self.asked.chat else {"text": self._echo(choice)}
+        return self.chunk(choice, told)
+
+    def _echo(self, choice: int) -> str:
+        return self.asked.prompts[choice] if isinstance(self.asked.body, Completion) and self.asked.body.echo else ""
 
     def whole(self) -> dict[str, Any]:
         """The response to a request that does not stream."""
-        body, choices = self.asked.body, []
+        choices = []
         for choice, reading in enumerate(self.readings):
             found: dict[str, Any] = {
                 "index": choice,
@@ -92,8 +93,7 @@ class Answer:
             if self.asked.chat:
                 found["message"] = {"role": "assistant", "content": reading.text, "refusal": None}
             else:
-                echo = self.asked.prompts[choice] if isinstance(body, Completion) and body.echo else ""
-                found["text"] = echo + reading.text
+                found["text"] = self._echo(choice) + reading.text
             choices.append(found)
         kind = "chat.completion" if self.asked.chat else "text_completion"
         counts = [None if row is None else asdict(row.counts) for row in self.rows]
@@ -101,8 +101,10 @@ class Answer:
 
     def usage(self) -> dict[str, int]:
         """Tokens in and out. A prompt that is asked several times is counted once."""
-        starts = {job.tokens: job.start for job in self.asked.jobs}
-        prompt, answer = sum(starts.values()), sum(reading.length for reading in self.readings)
+        given = {job.tokens: len(job.tokens) - self.asked.told(job) for job in self.asked.jobs}
+        prompt, answer = sum(given.values()), sum(reading.length for reading in self.readings)
+        if self.asked.whole:
+            answer = sum(self.asked.told(job) for job in self.asked.jobs)
         return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
     def last(self) -> dict[str, Any]:
@@ -152,7 +154,7 @@ class Answer:
         if self.model.tokenizer is None:
             self.readings[choice].length = len(tokens)
             return " ".join(map(str, tokens)) if final else ""
-        return self.readings[choice].take(tokens, final)
+        return self.readings[choice].take(tokens[: self.asked.reach], final)
 
     def _reason(self, choice: int) -> str:
         return "stop" if self.readings[choice].ended or self.asked.whole else "length"
@@ -173,7 +175,8 @@ class Answer:
                 for text, value in zip(texts, values, strict=True)
             ]
             return {"content": each, "refusal": None}
-        offsets = [sum(map(len, texts[:at])) for at in range(len(texts))]
+        before = len(self._echo(choice))
+        offsets = [before + sum(map(len, texts[:at])) for at in range(len(texts))]
         return {"tokens": texts, "token_logprobs": values, "top_logprobs": None, "text_offset": offsets}
 
 

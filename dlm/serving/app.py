@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.exceptions import HTTPException
 
 from dlm.engine.result import RowResult
 from dlm.errors import DlmError, PromptError, SettingsError
@@ -72,6 +73,11 @@ def application(engine: Engine, asking: Asking, limits: Limits) -> FastAPI:
     async def guarded(request: Request, follow: Callable[[Request], Awaitable[Response]]) -> Response:
         refused = serving.refusal(request)
         return await follow(request) if refused is None else refused
+
+    @app.exception_handler(HTTPException)
+    async def nowhere(request: Request, error: HTTPException) -> Response:
+        said = f"{request.method} {request.url.path[:100]}: {error.detail}"
+        return JSONResponse(problem(said, "invalid_request_error"), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
@@ -182,10 +188,14 @@ class Serving:
 
     async def _body(self, request: Request) -> bytes:
         raw = bytearray()
-        async for piece in request.stream():
-            raw += piece
-            if len(raw) > self.limits.bytes:
-                raise TooLargeError(f"the body is larger than {self.limits.bytes} bytes")
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                async for piece in request.stream():
+                    raw += piece
+                    if len(raw) > self.limits.bytes:
+                        raise TooLargeError(f"the body is larger than {self.limits.bytes} bytes")
+        except TimeoutError:
+            raise OverdueError("the body took longer to arrive than a request may take here") from None
         return bytes(raw)
 
     async def _whole(self, request: Request, asked: Asked, waiter: Waiter) -> Response:
@@ -230,9 +240,6 @@ class Serving:
                     answer.ended(choice, told) if isinstance(told, RowResult) else answer.stepped(choice, told)
                 ):
                     yield event(chunk)
-                if not isinstance(told, RowResult) and answer.readings[choice].stopped:
-                    waiter.leave(choice)
-                    yield event(answer.finish(choice))
             if options is not None and options.include_usage:
                 yield event(answer.last())
             yield DONE

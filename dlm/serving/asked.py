@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from dlm.engine.admission import fitting
 from dlm.engine.calls import unknown
 from dlm.engine.canvas import Job
 from dlm.engine.loop import Decoder
+from dlm.engine.proposal import Vocabulary
 from dlm.engine.stops import Stops
 from dlm.errors import PromptError, SettingsError
 from dlm.files import read_yaml
@@ -27,7 +27,7 @@ from dlm.serving.engine import Parts
 from dlm.words import unknown_name
 
 GROUPS = ("sampler", "blocks", "cache", "drafting")
-MOST_CHOICES, MOST_STOPS = 16, 16
+MOST_CHOICES, MOST_STOPS, MOST_NUMBER = 16, 16, 1e18
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Choice = str | dict[str, Any] | None
 
@@ -126,16 +126,20 @@ class Asked:
         jobs: one for each choice that comes back.
         parts: how they are decoded.
         prompts: what ``echo`` puts in front of each.
-        stops: texts that end an answer.
         whole: an infill, whose whole row is the answer.
+        reach: positions of the region that are told; None: all (behind them stands a suffix).
     """
 
     body: Completion | Chat
     jobs: list[Job]
     parts: Parts
     prompts: list[str] = field(default_factory=list)
-    stops: tuple[str, ...] = ()
     whole: bool = False
+    reach: int | None = None
+
+    def told(self, job: Job) -> int:
+        """Positions of a row that are filled for the client."""
+        return len(job.writable) if self.whole or self.reach else len(job.tokens) - job.start
 
     @property
     def chat(self) -> bool:
@@ -150,10 +154,11 @@ class Asking:
         model: what answers.
         overrides: of the command line, as Hydra takes them.
         new: positions to fill where a request does not say; at most ``most``.
+        seed: of requests that name none.
     """
 
-    def __init__(self, model: LanguageModel, overrides: Sequence[str], new: int, most: int) -> None:
-        self.model, self.overrides, self.new, self.most = model, list(overrides), new, most
+    def __init__(self, model: LanguageModel, overrides: Sequence[str], new: int, most: int, seed: int = 0) -> None:
+        self.model, self.overrides, self.new, self.most, self.seed = model, list(overrides), new, most, seed
         self._compose = Composer("serve")
 
     def read(self, kind: type[Completion] | type[Chat], raw: bytes) -> Asked:
@@ -162,16 +167,25 @@ class Asking:
         new = body.max_tokens or (body.max_completion_tokens if isinstance(body, Chat) else None) or self.new
         if new > self.most:
             raise SettingsError(f"max_tokens={new} is more than this server gives: at most {self.most}")
-        stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-        if len(stops) > MOST_STOPS or not all(stops):
-            raise SettingsError(f"stop: at most {MOST_STOPS} texts, none of them empty")
-        if self.model.tokenizer is None and (stops or isinstance(body, Chat)):
-            raise SettingsError(f"{self.model.name} has no tokenizer: pass prompts of token ids, and no stop")
+        if isinstance(body.stop, list) and len(body.stop) > MOST_STOPS:
+            raise SettingsError(f"stop: at most {MOST_STOPS} texts")
+        if self.model.tokenizer is None and isinstance(body, Chat):
+            raise SettingsError(f"{self.model.name} has no tokenizer: pass prompts of token ids to /v1/completions")
         parts = self.parts(body)
         jobs, shown = self._jobs(body, new)
+        self._check(parts.decoder, jobs)
+        infill, suffix = isinstance(body, Completion) and body.infill, isinstance(body, Completion) and body.suffix
+        return Asked(body, jobs, parts, shown, infill, new if suffix else None)
+
+    def _check(self, decoder: Decoder, jobs: Sequence[Job]) -> None:
+        """Refuse what the decoder would, before it waits; automata of constraints are built here."""
         for job in jobs:
-            fitting(parts.decoder, job)
-        return Asked(body, jobs, parts, shown, stops, isinstance(body, Completion) and body.infill)
+            fitting(decoder, job)
+        if (constraint := decoder.sampler.constraint) is not None:
+            about, proposer = decoder.description, decoder.sampler.proposer
+            opened = constraint.open(Vocabulary.of(about, proposer), proposer, about.eos_ids, self.model.device)
+            for job in jobs:
+                opened.admit(job)
 
     def parts(self, body: Body) -> Parts:
         """The parts that a request names, each with the settings it gives, else those of the server."""
@@ -217,14 +231,14 @@ class Asking:
             if key not in defaults:
                 raise SettingsError(unknown(f"{group} {name}", key[:100], sorted(defaults)))
             word = isinstance(value, str) and _WORD.fullmatch(value) and isinstance(defaults[key], str | bool)
-            number = isinstance(value, bool | int | float) and math.isfinite(value)
+            number = isinstance(value, bool | int | float) and abs(value) < MOST_NUMBER
             if not (word or number or value is None):
                 raise SettingsError(f"{group}.{key}: a request gives a number, true, false, null, or one of its words")
             overrides.append(f"{group}.{key}={value if word else json.dumps(value)}")
         return overrides
 
     def _jobs(self, body: Completion | Chat, new: int) -> tuple[list[Job], list[str]]:
-        seed, stops = body.seed or 0, Stops.of(self.model, body.stop)
+        seed, stops = self.seed if body.seed is None else body.seed, Stops.of(self.model, body.stop)
         if isinstance(body, Chat):
             prompts: list[Any] = [[message.plain() for message in body.messages]]
         else:
@@ -234,7 +248,10 @@ class Asking:
                 f"{len(prompts)} prompts with n={body.n}: at least one answer a request, at most {MOST_CHOICES}"
             )
         made = [self._job(body, prompt, new) for prompt in prompts for _ in range(body.n)]
-        shown = [prompt if isinstance(prompt, str) else "" for prompt in prompts for _ in range(body.n)]
+        decoded = self.model.decode if self.model.tokenizer is not None else lambda ids: " ".join(map(str, ids))
+        echo = isinstance(body, Completion) and body.echo
+        texts = [prompt if isinstance(prompt, str) else decoded(prompt) if echo else "" for prompt in prompts]
+        shown = [text for text in texts for _ in range(body.n)]
         return [replace(job, stops=stops) for job in keyed(made, seed)], shown
 
     def _job(self, body: Completion | Chat, prompt: Any, new: int) -> Job:

@@ -14,7 +14,7 @@ from dlm.engine.admission import admit, dismiss
 from dlm.engine.canvas import Job
 from dlm.engine.loop import Decoder, DecodeRun, StepEvent
 from dlm.engine.result import RowResult
-from dlm.errors import DlmError
+from dlm.errors import DlmError, SettingsError
 from dlm.models.language_model import LanguageModel
 
 # Rows of any length up to this join one another's batch; longer ones up to the next power of two.
@@ -141,6 +141,9 @@ class Engine:
 
     def submit(self, tickets: list[Ticket]) -> None:
         """Put rows at the end of the line, all or none. Raises BusyError, StoppingError."""
+        if len(tickets) > self.waiting + self.rows:
+            most = self.waiting + self.rows
+            raise SettingsError(f"the request asks for {len(tickets)} answers, and this server takes at most {most}")
         with self._changed:
             if self._stopping:
                 raise StoppingError("the server is being stopped: ask another one")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlm.engine.result import first_end
+from dlm.engine.stops import Stops, first_end
 from dlm.models.language_model import LanguageModel
 
 
@@ -13,53 +13,44 @@ class Reading:
 
     Args:
         model: whose tokens they are.
-        stops: texts that end the answer; neither they nor what follows is told.
+        stops: what ends the answer; neither it nor what follows is told.
         keeps: whether committed tokens stay; else nothing is told before the end.
         last: the whole row is told (an infill), end tokens or not.
 
     Attributes:
         text: all that was told.
-        stopped: a stop string was found.
         ended: an end token, or a stop string, came before the end of the region.
         length: tokens that make up the text.
     """
 
-    def __init__(self, model: LanguageModel, stops: Sequence[str] = (), keeps: bool = True, last: bool = False) -> None:
-        self.model, self.stops, self.keeps, self.last = model, tuple(stops), keeps, last
-        self.text, self.stopped, self.ended, self.length = "", False, False, 0
+    def __init__(self, model: LanguageModel, stops: Stops | None, keeps: bool = True, last: bool = False) -> None:
+        self.model, self.stops, self.keeps, self.last = model, stops, keeps, last
+        self.text, self.ended, self.length = "", False, 0
 
     def take(self, tokens: Sequence[int], final: bool = False) -> str:
         """What there is to tell beyond what was told; ``final``: nothing will change any more."""
-        if self.stopped or not (self.keeps or final):
+        if not (self.keeps or final):
             return ""
-        about = self.model.description
-        known = tokens if final else tokens[: first_end(list(tokens), (about.mask_id,))]
-        useful = len(known) if self.last else first_end(list(known), about.eos_ids)
-        self.ended, self.length = useful < len(known), useful
-        text = self.model.decode(known[:useful])
-        certain = final or self.ended
-        found = [at for stop in self.stops if (at := text.find(stop)) >= 0]
-        if found:
-            text, certain, self.stopped, self.ended = text[: min(found)], True, True, True
-            self.length = self._tokens_of(known[:useful], len(text))
-        elif not certain:
-            text = text[: len(text) - self._unsure(text)]
+        about, stops = self.model.description, self.stops
+        known = list(tokens if final else tokens[: first_end(tokens, (about.mask_id,))])
+        settled = final or (stops is not None and stops.reached(known))
+        if stops is not None and settled:
+            text, self.length = stops.text(known), stops.kept(known)
+        else:
+            ends = (*about.eos_ids, *(() if stops is None else stops.special))
+            self.length = len(known) if self.last else first_end(known, ends)
+            text = self.model.decode(known[: self.length])
+            if not (settled or self.length < len(known)):
+                text = text.rstrip("\N{REPLACEMENT CHARACTER}")  # bytes that are still to be completed
+                text = text[: self._certain(text)]
+        self.ended = self.length < len(known)
         new, self.text = text[len(self.text) :], max(self.text, text, key=len)
         return new
 
-    def _unsure(self, text: str) -> int:
-        """Characters at the end that may yet become others: half a character, or the beginning of a stop string."""
-        cut = len(text) - len(text.rstrip("\N{REPLACEMENT CHARACTER}"))
-        whole = text[: len(text) - cut]
-        begun = (
-            n for stop in self.stops for n in range(min(len(stop) - 1, len(whole)), 0, -1) if whole.endswith(stop[:n])
-        )
-        return cut + max(begun, default=0)
-
-    def _tokens_of(self, tokens: Sequence[int], characters: int) -> int:
-        """How many of the tokens it takes for so many characters."""
-        low, high = 0, len(tokens)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if len(self.model.decode(tokens[:middle])) < characters else (low, middle)
-        return low
+    def _certain(self, text: str) -> int:
+        """Where a stop string stands or has begun, else the end."""
+        strings = () if self.stops is None else self.stops.strings
+        longest = max(map(len, strings), default=0)
+        begun = (at for at in range(max(0, len(text) - longest), len(text)) for s in strings if s.startswith(text[at:]))
+        found = (at for s in strings if (at := text.find(s)) >= 0)
+        return min((*begun, *found), default=len(text))

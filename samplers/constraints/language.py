@@ -15,7 +15,7 @@ from dlm.errors import SettingsError
 from samplers.constraints.schema import MOST
 
 _CELLS = 1 << 24  # states x tokens that are followed at a time
-_CLOSE = 0x1E  # "record separator": no text of a constraint holds it
+_OPEN, _CLOSE = 0x1D, 0x1E  # separators: no text of a constraint holds them
 
 
 class Spelling:
@@ -147,8 +147,9 @@ def _automaton(pattern: str) -> tuple[np.ndarray, np.ndarray, int]:
     except ImportError as error:
         raise SettingsError("constraint: outlines-core is not installed: pip install 'dlm[constraints]'") from error
     # The library (0.2.14) loses ways on from a state in which a text may end, of "(ab)*" that of the first "a". So
-    # texts are closed by a byte that none holds: where it leads to the end, one may end.
-    closed = f"(?:{pattern}){chr(_CLOSE)}"
+    # texts are closed by a byte that none holds: where it leads to the end, one may end. And of a bounded repetition
+    # right behind a text's first byte it takes a time that doubles with each one: another such byte stands in front.
+    closed = f"{chr(_OPEN)}(?:{pattern}){chr(_CLOSE)}"
     try:
         index = Index(closed, Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)}))
     except ValueError as error:
@@ -161,11 +162,11 @@ def _automaton(pattern: str) -> tuple[np.ndarray, np.ndarray, int]:
     table = np.full((len(states) + 1, 256), len(states), dtype=np.int32)
     for state, row in leads.items():
         for byte, following in row.items():
-            if byte < 256 and byte != _CLOSE:
+            if byte < 256 and byte not in (_OPEN, _CLOSE):
                 table[place[state], byte] = place[following]
     ends = index.get_final_states()
     final = np.array([leads.get(state, {}).get(_CLOSE) in ends for state in states])
-    return table, final, place[index.get_initial_state()]
+    return table, final, place[leads[index.get_initial_state()][_OPEN]]
 
 
 def _lead(by_byte: np.ndarray, texts: list[bytes]) -> np.ndarray:

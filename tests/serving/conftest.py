@@ -39,7 +39,7 @@ def serving(rows: int = 4, waiting: int = 64, overrides: Any = (), **limits: Any
     """A server while the block runs."""
     model = dlm.load("tiny")
     engine = Engine(model, rows, waiting)
-    asking = Asking(model, list(overrides), 32, model.description.context_length)
+    asking = Asking(model, list(overrides), 32, model.description.context_length, limits.pop("seed", 0))
     app = application(engine, asking, Limits(**({"grace": 5.0} | limits)))
     server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -62,7 +62,10 @@ WRONG: list[tuple[Any, str]] = [
     ({"prompt": "a", "temperature": -1}, "temperature"),
     ({"prompt": "a", "temperature": 1e999}, "Infinity is no number"),
     ({"prompt": "a", "n": 100}, "n: Input should be less"),
-    ({"prompt": "a", "stop": ""}, "none of them empty"),
+    ({"prompt": "a", "stop": ""}, "none of which is empty"),
+    ({"prompt": "a", "\ud800": 1}, "no setting"),
+    ({"prompt": "a", "sampler": {"name": "topk", "tokens_per_step": 10**400}}, "one of its words"),
+    ({"prompt": ["a"] * 3, "n": 9}, "at most 16"),
     ({"prompt": "a", "stop": ["x"] * 99}, "at most 16"),
     ({"prompt": "a", "sampler": "nope"}, "unknown sampler 'nope'; known are"),
     ({"prompt": "a", "sampler": {"name": "threshold", "treshold": 0.3}}, "did you mean threshold"),
@@ -155,6 +158,16 @@ class Slow:
 def ask(served: Served, prompt: str = "47+85=", **more: Any) -> Any:
     extra = {"sampler": "topk"} | more.pop("extra_body", {})
     return served.client().completions.create(model="tiny", prompt=prompt, max_tokens=32, extra_body=extra, **more)
+
+
+def test_what_can_never_be_seated_is_no_matter_of_trying_again() -> None:
+    with serving(rows=2, waiting=3, seed=5) as served:
+        status, answer, headers = post(served, b'{"prompt": "1+1=", "n": 6}')
+        assert (status, headers["Retry-After"]) == (400, None)
+        assert "at most 5" in answer["error"]["message"]
+        assert post(served, b"", "/v1/nothing")[1]["error"]["message"] == "POST /v1/nothing: Not Found"
+        drawn = ask(served, temperature=1.0).choices[0].text
+        assert drawn == ask(served, temperature=1.0, seed=5).choices[0].text
 
 
 def test_beyond_the_queue_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_several_answers_and_prompts(served: Served) -> None:
     assert texts == [prompt + answer.text for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-@pytest.mark.parametrize("stop", [["="], ["1", "="], [",4"], ["12,4+8"]])
+@pytest.mark.parametrize("stop", [["="], ["1", "="], [",4"], ["12,4+8"], ["+5", "7+5=12"], ["=1", "5=12,"]])
 def test_stop_strings(served: Served, stop: list[str]) -> None:
     client, ask = served.client(), {"model": "tiny", "prompt": "47+85=", "max_tokens": 32, "stop": stop}
     full = alone(served, "47+85=").text
@@ -135,6 +135,20 @@ def test_stop_strings(served: Served, stop: list[str]) -> None:
     assert whole.choices[0].finish_reason == "stop"
     assert "".join(c.text for chunk in parts for c in chunk.choices) == wanted
     assert [c.finish_reason for chunk in parts for c in chunk.choices][-1] == "stop"
+    asked = client.completions.create(**ask, stream=True, logprobs=1, extra_body={"sampler": "topk"})
+    last = [c.logprobs for chunk in asked for c in chunk.choices][-1]
+    assert last is not None
+    assert len(last.tokens) == whole.usage.completion_tokens
+
+
+def test_a_stop_string_that_is_a_special_token(served: Served) -> None:
+    special = served.model.tokenizer.convert_ids_to_tokens(2)
+    extra = {"sampler": "topk", "pinned": {"3": 2}}
+    ask: Any = {"model": "tiny", "prompt": "47+85=", "max_tokens": 8, "stop": [special], "extra_body": extra}
+    whole = served.client().completions.create(**ask)
+    parts = served.client().completions.create(**ask, stream=True)
+    assert whole.choices[0].text == alone(served, "47+85=", 8, sampler="topk", pinned={3: 2}, stop=[special]).text
+    assert "".join(c.text for chunk in parts for c in chunk.choices) == whole.choices[0].text
 
 
 def test_probabilities_at_which_tokens_were_committed(served: Served) -> None:
@@ -143,6 +157,15 @@ def test_probabilities_at_which_tokens_were_committed(served: Served) -> None:
     told = found.choices[0].logprobs
     assert told is not None
     assert "".join(told.tokens or []) == answer.text
+    assert told.text_offset is not None
+    assert told.text_offset[0] == 0
+    ids = served.model.encode("47+85=")
+    echoed = served.client().completions.create(model="tiny", prompt=ids, max_tokens=4, logprobs=1, echo=True)
+    shown, of_echo = served.model.decode(ids), echoed.choices[0].logprobs
+    assert echoed.choices[0].text.startswith(shown)
+    assert of_echo is not None
+    assert of_echo.text_offset is not None
+    assert of_echo.text_offset[0] == len(shown)
     assert told.token_logprobs == [math.log(p) for p in answer.confidence[: answer.counts.tokens]]
     messages = [{"role": "user", "content": "47+85="}]
     chat = served.client().chat.completions.create(model="tiny", messages=messages, max_tokens=32, logprobs=True)
@@ -157,8 +180,12 @@ def test_given_tokens(served: Served) -> None:
     marked = "47+85=7+5=[MASK][MASK],4+8+1=13,132"
     filled = client.completions.create(model="tiny", prompt=marked, extra_body={"infill": True})
     assert filled.choices[0].text == dlm.infill(served.model, marked, sampler="threshold")[0].text
+    assert filled.usage is not None
+    assert filled.usage.completion_tokens == 2
     between = client.completions.create(model="tiny", prompt="47+85=7+5=", suffix=",4+8+1=13,132", max_tokens=2)
-    assert between.choices[0].text == "12,4+8+1=13,132"
+    assert between.choices[0].text == "12"
+    assert between.usage is not None
+    assert between.usage.completion_tokens == 2
 
 
 def test_a_schema(served: Served) -> None:
@@ -172,6 +199,9 @@ def test_a_schema(served: Served) -> None:
     ask: Any = {"model": "tiny", "messages": [{"role": "user", "content": "47+85="}], "response_format": form}
     found = served.client().chat.completions.create(**ask, max_tokens=32)
     assert isinstance(json.loads(found.choices[0].message.content or "")["n"], int)
+    form["json_schema"]["schema"] = {"type": "string", "maxLength": 500}
+    text = served.client().chat.completions.create(**ask, max_tokens=32).choices[0].message.content
+    assert isinstance(json.loads(text or ""), str)
 
 
 def test_models(served: Served) -> None:
