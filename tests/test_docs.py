@@ -24,7 +24,8 @@ WALK = (ROOT / "docs" / "write_a_sampler.md").read_text(encoding="utf-8")
 
 # Where citations are looked for; a changelog names what there was.
 ROOMS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "dlm").iterdir()) if path.name[0] not in "_."]
-ROOMS += ["samplers", "cache", "scripts", "tests", "docs", "examples", "conf", "README.md", "CONTRIBUTING.md", "Makefile"]
+ROOMS += ["samplers", "cache", "scripts", "tests", "docs", "examples", "conf"]
+ROOMS += ["README.md", "CONTRIBUTING.md", "Makefile", "Dockerfile"]
 CITED = re.compile(
     r"(?<![\w/.-])(?:(?:docs|scripts|tests|conf|dlm|samplers|cache)/[\w./-]+\.(?:md|py|yaml)\b|specs[/]\S+)"
 )
