@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-shapes test-slow test-gpu test-browser test-cluster lint bench bench-quality bench-front help
+.PHONY: demo test test-shapes test-slow test-gpu test-browser test-cluster lint docs bench bench-quality bench-front help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,10 @@ lint: $(VENV)/.ready  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.docs  ## the site, in build/site; a broken link fails
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo build/site/index.html
+
 bench: $(VENV)/.ready  ## seconds per forward and outside it, beside a naive decoder
 	$(BIN)/dlm bench
 
@@ -63,6 +67,10 @@ $(VENV)/.decoding: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.decoding
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.decoding

@@ -24,16 +24,24 @@ WALK = (ROOT / "docs" / "write_a_sampler.md").read_text(encoding="utf-8")
 
 # Where citations are looked for; a changelog names what there was.
 ROOMS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "dlm").iterdir()) if path.name[0] not in "_."]
-ROOMS += ["samplers", "cache", "scripts", "tests", "docs", "conf", "README.md", "CONTRIBUTING.md", "Makefile"]
+ROOMS += ["samplers", "cache", "scripts", "tests", "docs", "examples", "conf"]
+ROOMS += ["README.md", "CONTRIBUTING.md", "Makefile", "Dockerfile"]
 CITED = re.compile(
     r"(?<![\w/.-])(?:(?:docs|scripts|tests|conf|dlm|samplers|cache)/[\w./-]+\.(?:md|py|yaml)\b|specs[/]\S+)"
 )
-LINKED = re.compile(r"\]\((?!https?:)([^)#\s]+)")
+LINKED = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")
+INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 
 def blocks(text: str, language: str) -> list[str]:
     """The code blocks of a document in one language."""
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """The headings of a document as GitHub's links name them."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 @pytest.fixture
@@ -64,9 +72,25 @@ def test_what_is_cited_is_there(room: str) -> None:
     for path in (path for path in files if ROOT / "tests" / "data" not in path.parents):
         text = path.read_text(encoding="utf-8")
         missing += [f"{path}: {cited}" for cited in CITED.findall(text) if not (ROOT / cited).exists()]
-        links = LINKED.findall(text) if path.suffix == ".md" else []
-        missing += [f"{path}: {link}" for link in links if not (path.parent / link).exists()]
+        for link, anchor in LINKED.findall(text) if path.suffix == ".md" else []:
+            there = path.parent / link if link else path
+            if not there.exists() or (anchor and anchor not in anchors(there.read_text(encoding="utf-8"))):
+                missing.append(f"{path}: {link}#{anchor}")
     assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize("page", sorted(p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")))
+def test_every_page_is_in_the_index(page: str) -> None:
+    assert page == "index.md" or f"]({page})" in INDEX
+
+
+@pytest.mark.parametrize("page", ["first_decode", "compare_samplers"])
+def test_the_tutorials_are_true_transcripts(page: str, shell: Shell) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    pairs = re.findall(r"```(?:python|sh)\n((?:(?!```).)*?)```\n```text\n(.*?)```", text, re.DOTALL)
+    assert pairs
+    for code, printed in pairs:
+        assert shell(code) == printed
 
 
 def test_the_walk_through_runs_as_it_stands(tmp_path: Path, shell: Shell) -> None:

@@ -21,7 +21,9 @@ from dlm.evaluation.sample import Sample
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / "docs" / "command_line.md").read_text(
+    encoding="utf-8"
+)
 BEHIND = re.compile(r"^(?:.* -m )?dlm (?=\w)")  # `torchrun ... -m dlm eval` too
 
 

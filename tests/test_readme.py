@@ -1,4 +1,4 @@
-"""What the README and every ``--help`` say works: their Python and command lines run, and show something right."""
+"""What the README, its pages and every ``--help`` say works: their Python and command lines run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from dlm.tasks import get, names
 from dlm.trace import load_traces
 from scripts import demo
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
-LINES = [line for language, block in BLOCKS for line in block.splitlines() if language == ""]
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/command_line.md", "docs/python.md")
+}
+BLOCKS = [
+    (*found, name) for name, text in PAGES.items() for found in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
+]
+LINES = [line for language, block, _ in BLOCKS for line in block.splitlines() if language == ""]
 HELPS = [HELP, sweep.HELP, *(import_module(module.partition(":")[0]).HELP for module, _ in COMMANDS.values())]
 LINES += [line.strip() for text in HELPS for line in text.partition("examples:")[2].replace("\\\n", " ").splitlines()]
 EXAMPLES = sorted({re.split(r" +#|  +", line)[0] for line in LINES if re.match(r"dlm [a-z-]+( [^A-Z\[]|$)", line)})
@@ -41,8 +46,10 @@ FIRST = {
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = [block for language, block in BLOCKS if language == "python"]
-    exec(compile(code, "README.md", "exec"), {})
+    short, code = [block for language, block, _ in BLOCKS if language == "python"]
+    exec(compile(short, "README.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[0].startswith('["Cleo", "Bob", "Anna"] ')
+    exec(compile(code, "docs/python.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith('["Cleo", "Bob", "Anna"] ')
     assert len(printed) > 6  # the stream has several steps

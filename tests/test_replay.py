@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,10 +129,3 @@ def test_what_cannot_be_replayed() -> None:
         dlm.replay(FAMILIES["sdar"], [good])
     with pytest.raises(SettingsError, match="contradict"):
         dlm.load("tiny", trainable=True, quantize="int8")
-
-
-def test_the_example_runs() -> None:
-    path = Path(__file__).parents[1] / "examples" / "policy_gradient.py"
-    ran = subprocess.run([sys.executable, str(path), "1"], capture_output=True, text=True, timeout=240, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("mean reward") == 1

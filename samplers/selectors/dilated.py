@@ -14,7 +14,7 @@ from samplers.settings import at_least, within
 
 @dataclass(frozen=True)
 class Dilated(Selector):
-    """At step t of a block of B positions commit those at multiples of s = floor(B / ``base``^t), at least 1, that are
+    """At step t of a block of B positions commit those at multiples of s = floor(B / base^t), at least 1, that are
     still open: far from each other first, then between them, however sure the model is (dilated schedule, DUS, arXiv
     2506.19037). About log B steps a block.
 

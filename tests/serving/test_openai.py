@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -212,3 +214,12 @@ def test_models(served: Served) -> None:
         client.models.retrieve("gpt-4")
     with pytest.raises(openai.NotFoundError, match="no model 'gpt-4' here: it is tiny"):
         client.completions.create(model="gpt-4", prompt="1+1=")
+
+
+def test_the_page_of_documentation_is_a_true_transcript(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    pairs = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", text, re.DOTALL)
+    assert len(pairs) == 2
+    for code, printed in pairs:
+        exec(compile(code.replace("http://127.0.0.1:8000", served.url), "serve.md", "exec"), {})
+        assert capsys.readouterr().out == printed
