@@ -124,7 +124,7 @@ def servings(wanted: Wanted) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every measurement of a server's engine."""
     for shape in wanted.shapes[:1]:
         for way in ("eager", "graphs"):
-            for clients in (1, max(wanted.batches)):
+            for clients in sorted({1, max(wanted.batches)}):
                 yield f"{shape} serving {way} {clients}", {"served": shape, "way": way, "clients": clients}
 
 

@@ -111,6 +111,7 @@ def test_settings_of_a_cache_and_rounds(capsys: pytest.CaptureFixture[str]) -> N
     assert "times the weight-reading limit" in out
 
 
+@pytest.mark.slow
 def test_drift_is_that_of_the_drift_report(capsys: pytest.CaptureFixture[str]) -> None:
     # The packaged model is sure of nothing but the end after a prompt of random tokens: no drift would be seen.
     _, result = told(
@@ -134,6 +135,7 @@ def test_a_cache_no_sampler_suits_is_listed_with_its_reason() -> None:
     assert [f["cache"] for f in result["figures"]] == ["none", "dkv_greedy"]  # the sampler itself suits
 
 
+@pytest.mark.slow
 def test_what_the_gpu_session_runs() -> None:
     result = bench_gpu.every_cache("tiny", 12, 4, (1, 2), "cpu", "float32")
     assert {f["batch"] for f in result["figures"]} == {1, 2}

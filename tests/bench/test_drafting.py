@@ -58,6 +58,7 @@ def mid() -> LanguageModel:
     return surer(build("mid", CPU, torch.float32))
 
 
+@pytest.mark.slow
 def test_drafts_beside_the_undrafted_run(capsys: pytest.CaptureFixture[str]) -> None:
     out, result = told(capsys, "samplers=topk", "bench.layouts=[batch,tree]", "bench.draft_lengths=[2,4]")
     names = ["none", "again", "batch 2", "batch 4", "tree 2", "tree 4"]

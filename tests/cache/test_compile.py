@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import cache
@@ -12,6 +13,7 @@ from tests.cache.steps import Stepper
 from tests.doubles import random_llada
 
 
+@pytest.mark.slow
 def test_compiled_layers_give_the_same_tokens() -> None:
     plain, compiled = (random_llada(dtype=torch.float32, layers=3) for _ in range(2))
     compiled.backbone.compile_blocks()

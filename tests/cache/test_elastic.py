@@ -21,12 +21,13 @@ RECORDED = json.loads((Path(__file__).parents[1] / "data/elastic/runs.json").rea
 LAYERS, NEW = 4, 32
 
 
-def test_recorded_runs() -> None:
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_recorded_runs(every: int) -> None:
     """Tokens, forwards, the positions fed at each of them, and from which layer on each was the whole row."""
     model = random_llada(layers=LAYERS, kv_heads=4)
     with torch.no_grad():
         model.backbone.get_output_embeddings().weight[model.description.mask_id].zero_()
-    for run in RECORDED:
+    for run in RECORDED[::every]:
         listening = Listening(cache.elastic(run["window"], run["gamma"], run["track"], "reference"))
         if run["threshold"] is None:
             sampler = samplers.topk(tokens_per_step=run["tokens_per_step"], blocks=samplers.Whole())

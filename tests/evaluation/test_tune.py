@@ -67,7 +67,7 @@ def test_a_finished_tuning_asks_nothing(whole: Path) -> None:
     assert (whole / "tuned.yaml").read_text() == before
 
 
-@pytest.mark.parametrize("after", [5, 40])
+@pytest.mark.parametrize("after", [5, pytest.param(40, marks=pytest.mark.slow)])
 def test_killed_in_the_middle_of_an_answer(tmp_path: Path, whole: Path, after: int) -> None:
     def act() -> None:
         os.write = killed_while_writing(after)
