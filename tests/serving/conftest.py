@@ -41,7 +41,7 @@ def serving(rows: int = 4, waiting: int = 64, overrides: Any = (), **limits: Any
     engine = Engine(model, rows, waiting)
     asking = Asking(model, list(overrides), 32, model.description.context_length, limits.pop("seed", 0))
     app = application(engine, asking, Limits(**({"grace": 5.0} | limits)))
-    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_config=None, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
