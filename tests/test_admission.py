@@ -112,6 +112,19 @@ def test_a_stop_string_comes_in_with_its_row() -> None:
     assert found[1].counts.forwards < found[0].counts.forwards == 32
 
 
+def test_a_row_for_which_there_is_no_memory_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_llada()
+    decoder = Decoder(model.backbone, model.description, preset("threshold"))
+    run = decoder.run(jobs_of(model, random.Random(3), 1), 2, model.device, room=64)
+    next(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(run.batch), "join", lambda *_: [].pop())
+        with pytest.raises(IndexError):
+            admit(run, prompt_job(model, 7, [1], 8, {}))
+    assert not run.batch.waiting
+    assert [row.index for row in run if taken(row)] == [0]  # type: ignore[union-attr]
+
+
 def test_what_does_not_fit_is_refused() -> None:
     model = random_llada()
     decoder = Decoder(model.backbone, model.description, samplers.threshold(blocks=samplers.Fixed(8)))
