@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import cache
 import dlm
 import samplers
 from dlm.engine.admission import admit, dismiss
+from dlm.engine.canvas import Job
 from dlm.engine.loop import Decoder, StepEvent
 from dlm.errors import SettingsError
 from dlm.prompts import keyed, prompt_job, prompt_jobs
@@ -54,9 +56,35 @@ def test_of_other_families_too(model: Any) -> None:
     held_alike(model, random.Random(0), Decoder(model.backbone, model.description, sampler))
 
 
-def held_alike(model: Any, rng: random.Random, decoder: Decoder) -> None:
-    jobs = jobs_of(model, rng)
-    alone = {job.index: figures(row) for job in jobs for row in decoder.run([job], 1, model.device) if taken(row)}
+@pytest.mark.parametrize("name", ["threshold", "credit", "klass", "saber", "wino", "remdm", "core"])
+def test_rows_of_other_temperatures_too(name: str) -> None:
+    model, rng, heats = random_llada(), random.Random(name), [0.0, 0.4, 1.0, 0.0, 3.0, 0.4]
+    drawing, *alone = (
+        Decoder(model.backbone, model.description, preset(name, temperature=heat)) for heat in (1.0, *heats)
+    )
+    jobs = [replace(job, temperature=heat) for job, heat in zip(jobs_of(model, rng), heats, strict=True)]
+    held_alike(model, rng, drawing, jobs, alone)
+
+
+@pytest.mark.parametrize("changed", [{}, {"temperature": 1.0, "top_p": 0.9}, {"temperature": 1.0, "top_k": 2}])
+def test_temperatures_of_rows_want_a_sampler_that_can(changed: dict[str, Any]) -> None:
+    model = random_llada()
+    decoder = Decoder(model.backbone, model.description, preset("threshold", **changed))
+    jobs = [replace(job, temperature=0.5) for job in jobs_of(model, random.Random(0), 2)]
+    with pytest.raises(SettingsError, match="draws from all of softmax"):
+        decoder.run(jobs, 2, model.device)
+
+
+def held_alike(
+    model: Any, rng: random.Random, decoder: Decoder, jobs: Sequence[Job] = (), single: Sequence[Decoder] = ()
+) -> None:
+    jobs = list(jobs or jobs_of(model, rng))
+    alone = {
+        job.index: figures(row)
+        for job, by in zip(jobs, single or [decoder] * len(jobs), strict=True)
+        for row in by.run([replace(job, temperature=None)], 1, model.device)
+        if taken(row)
+    }
     found: dict[int, Any] = {}
     waiting, joined = list(jobs), 0
     while waiting:
@@ -127,13 +155,16 @@ def test_a_row_for_which_there_is_no_memory_does_not_stay(monkeypatch: pytest.Mo
 
 def test_what_does_not_fit_is_refused() -> None:
     model = random_llada()
-    decoder = Decoder(model.backbone, model.description, samplers.threshold(blocks=samplers.Fixed(8)))
+    sampler = samplers.threshold(temperature=1.0, blocks=samplers.Fixed(8))
+    decoder = Decoder(model.backbone, model.description, sampler)
     run = decoder.run(jobs_of(model, random.Random(2), 1), 2, model.device, room=24)
     next(run)
     with pytest.raises(SettingsError, match="33 positions and the run room for 24"):
         admit(run, prompt_job(model, 7, [1], 32, {}))
     with pytest.raises(SettingsError, match="longer than the canvas of 4"):
         admit(run, prompt_job(model, 7, [1], 4, {}))
+    with pytest.raises(SettingsError, match="all a temperature of their own, or none"):
+        admit(run, replace(prompt_job(model, 7, [1], 16, {}), temperature=0.5))
     for _ in run:
         pass
     with pytest.raises(SettingsError, match="the run is over"):

@@ -74,6 +74,20 @@ def test_draws_follow_softmax_of_logits_over_temperature(temperature: float, voc
     torch.testing.assert_close(got.prob, x[0].softmax(-1)[got.token])
 
 
+@given(st.integers(0, 1000), st.lists(st.sampled_from([0.0, 1e-6, 0.3, 1.0, 7.5]), min_size=2, max_size=6))
+def test_rows_may_have_temperatures_of_their_own(seed: int, heats: list[float]) -> None:
+    x, vocabulary = logits_of(len(heats), 40, seed).float(), Vocabulary(3, 40, 38)
+    draws = torch.rand(len(heats), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    own = torch.tensor(heats, dtype=torch.float64)
+    got = propose(x.clone(), vocabulary, Proposer(temperature=1.0), ALL, draws, own)
+    for row, heat in enumerate(heats):
+        part = slice(row, row + 1)
+        alone = propose(x[part].clone(), vocabulary, Proposer(temperature=heat), ALL, draws[part])
+        assert torch.equal(got.token[part], alone.token)
+        for name in sorted(ALL):
+            assert torch.equal(getattr(got, name)[part], getattr(alone, name))
+
+
 def test_extreme_uniforms_never_leave_the_vocabulary() -> None:
     x = logits_of(2, 1030, 5, 30.0)
     uniforms = torch.tensor([2.0**-54, 1 - 2.0**-53], dtype=torch.float64)

@@ -64,11 +64,12 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     check_counts(config, "batch_size", "max_new_tokens", "waiting", "time_limit", "body_limit", "grace")
     hosts, keys = _hosts(config), _keys(config["api_keys"])
     with telling(parts.model_config), closing(_bound(config)) as socket:
-        model = parts.load_model()
+        engine = Engine(parts.load_model, parts.batch_size, config["waiting"])
+        model = engine.model
         most = _most(config, model.description.context_length)
         asking = Asking(model, overrides, parts.max_new_tokens, most, parts.seed)
         limits = Limits(config["time_limit"], config["body_limit"], keys, hosts, config["grace"])
-        app = application(Engine(model, parts.batch_size, config["waiting"]), asking, limits)
+        app = application(engine, asking, limits)
         how = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=config["grace"])
         if config["host"] not in LOOPBACK and not keys:
             print("dlm: anybody who reaches this machine may ask; api_keys=FILE asks for a key", file=sys.stderr)

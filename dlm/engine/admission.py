@@ -22,6 +22,8 @@ def admit(run: DecodeRun, job: Job) -> None:
         PromptError: in whole attention blocks it is longer than the model's context.
     """
     job, batch = fitting(run.decoder, job), run.batch
+    if (job.temperature is None) != (batch.canvas.temperature is None):
+        raise SettingsError("the rows of a run have all a temperature of their own, or none: begin another run")
     if job.end > run.room or not batch.rows:
         over = f"the row has {job.end} positions and the run room for {run.room}" if batch.rows else "the run is over"
         raise SettingsError(f"{over}: begin another run")

@@ -28,6 +28,7 @@ class Job:
         surplus: positions at its end that nobody asked for: they complete the last attention block, are filled as long
             as something else is open, and not handed out.
         stops: the stop strings that end it; None: it has none.
+        temperature: its own, in a batch whose rows differ in it (then all of them have one); None: the proposer's.
     """
 
     index: int
@@ -38,6 +39,7 @@ class Job:
     length: int | None = None
     surplus: int = 0
     stops: Stops | None = None
+    temperature: float | None = None
 
     def completed(self, attention_block: int, mask_id: int, context: int) -> Job:
         """The row with masks up to the end of its last attention block, as block diffusion is trained. Raises
@@ -103,6 +105,7 @@ class Canvas:
         mask_id: the id that stands for "not yet filled".
         end_ids: the ids that end an answer, the filler (end of text) first.
         columns: ``0 .. L``, the column numbers. ``[L+1]``
+        temperature: of each row; None: that of the proposer. ``[B]``
     """
 
     tokens: Int[Tensor, "B W"]
@@ -117,6 +120,7 @@ class Canvas:
     mask_id: int
     end_ids: tuple[int, ...]
     columns: Int[Tensor, " W"]
+    temperature: Float[Tensor, " B"] | None = None
     _masked: Bool[Tensor, "B W"] | None = field(default=None, init=False, repr=False)
     _kept: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False)
     _numbers: dict[tuple[float, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -125,6 +129,8 @@ class Canvas:
     def of(cls, jobs: Sequence[Job], length: int, ids: SpecialIds, device: torch.device) -> Canvas:
         """A canvas that holds ``jobs``, one a row, and can later hold any job of up to ``length`` positions."""
         canvas = cls._empty(len(jobs), length, ids, device)
+        if any(job.temperature is not None for job in jobs):
+            canvas.temperature = torch.zeros(len(jobs), dtype=canvas.commit_confidence.dtype, device=device)
         for slot, job in enumerate(jobs):
             canvas.place(slot, job)
         return canvas
@@ -223,6 +229,8 @@ class Canvas:
         self.commit_confidence[slot] = torch.nan
         self.start[slot], self.end[slot], self.key[slot] = job.start, end, job.key
         self.asked[slot], self.cut_away[slot] = job.shown_end, 0
+        if self.temperature is not None:
+            self.temperature[slot] = job.temperature or 0.0
 
     def keep(self, slots: list[int]) -> None:
         """Drop every row that is not in ``slots`` (row compaction)."""
@@ -237,6 +245,8 @@ class Canvas:
         """A canvas whose rows are versions, with these tokens, of the rows ``owner``."""
         rows = ("writable", "commit_step", "commit_confidence", "start", "end", "asked", "cut_away", "key")
         chosen: dict[str, Any] = {name: versions(getattr(self, name), owner) for name in rows}
+        if self.temperature is not None:
+            chosen["temperature"] = versions(self.temperature, owner)
         branched = replace(self, tokens=tokens, **chosen)
         branched._numbers = self._numbers
         return branched

@@ -228,9 +228,11 @@ class Forward:
         rows = hidden.rows(self.shift, positions)
         before, known = self._before(blocks, positions, state.previous)
         at = self._lines(canvas, blocks, positions, eligible)
-        noise = None
+        noise = heat = None
         if self.sampler.proposer.temperature > 0:
             noise = uniform(canvas.key, blocks.step, Purpose.TOKEN, positions).flatten()
+            if canvas.temperature is not None:
+                heat = canvas.temperature[:, None].expand_as(positions).flatten()
         proposals, chunk = [], self._at_once(rows[0].device)
         for first in range(0, rows[0].shape[0], chunk):
             part = slice(first, first + chunk)
@@ -241,16 +243,10 @@ class Forward:
             size = self._cached_rows(logits)
             for inner in range(0, logits.shape[0], size):
                 lines = slice(first + inner, min(first + inner + size, first + logits.shape[0]))
-                proposals.append(
-                    self._chunk(
-                        logits[inner : inner + size],
-                        None if earlier is None else earlier[inner : inner + size],
-                        None if known is None else known[lines],
-                        None if at is None else at.part(lines),
-                        state,
-                        None if noise is None else noise[lines],
-                    )
-                )
+                sure, draws, own = (None if x is None else x[lines] for x in (known, noise, heat))
+                then = None if earlier is None else earlier[inner : inner + size]
+                here = None if at is None else at.part(lines)
+                proposals.append(self._chunk(logits[inner : inner + size], then, sure, here, state, draws, own))
         proposal = Proposal.cat(proposals).reshape(*positions.shape)
         if self.constraint is None:
             return proposal
@@ -264,6 +260,7 @@ class Forward:
         at: LogitRows | None,
         state: SamplerState,
         uniforms: Float[Tensor, " R"] | None,
+        heat: Float[Tensor, " R"] | None,
     ) -> Proposal:
         """Proposals of one chunk of logits; ``before`` are those of the forward before, where they are ``known``."""
         needs = self.needs
@@ -281,7 +278,7 @@ class Forward:
             )
         state.transforms = tuple(memories)
         weighed = None if self.constraint is None else self.constraint.weigh(logits, uniforms)
-        proposal = propose(logits, self.vocabulary, self.sampler.proposer, needs, uniforms)
+        proposal = propose(logits, self.vocabulary, self.sampler.proposer, needs, uniforms, heat)
         if gap is None and kl is None and weighed is None:
             return proposal
         return replace(proposal, gap=gap, kl=kl, weighed=weighed)

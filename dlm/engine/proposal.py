@@ -77,8 +77,16 @@ class Proposer(metaclass=Checked):
     @property
     def filters(self) -> bool:
         """Whether logits are truncated, or tempered before the statistics are taken."""
-        truncates = self.top_k is not None or (self.top_p is not None and self.top_p < 1.0)
-        return truncates or (self.confidence == "filtered" and self.temperature > 0)
+        return self._truncates or (self.confidence == "filtered" and self.temperature > 0)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether rows of other temperatures may share a batch with it: nothing but the draw asks for one."""
+        return not self._truncates and self.confidence == "raw" and self.end_confidence == "keep"
+
+    @property
+    def _truncates(self) -> bool:
+        return self.top_k is not None or (self.top_p is not None and self.top_p < 1.0)
 
 
 @dataclass(frozen=True)
@@ -194,19 +202,22 @@ def propose(
     proposer: Proposer,
     needs: frozenset[Statistic] = frozenset({"prob"}),
     uniforms: Float[Tensor, " R"] | None = None,
+    temperature: Float[Tensor, " R"] | None = None,
 ) -> Proposal:
     """Propose one token per row and measure how sure the model is of it.
 
     ``logits`` may be overwritten. ``uniforms`` (one per row, in (0, 1)) are needed when the temperature is above 0.
+    ``temperature``: of each row, in place of the proposer's, which then must mix (:attr:`Proposer.mixes`).
     A row of NaN logits gives NaN statistics; the decoder turns those into an error.
     """
     x = logits.double() if proposer.precision == "float64" else wide(logits)
     if "candidates" in needs:
         tokens, probs, best = _candidates(x, vocabulary)
-        proposal = propose(x, vocabulary, proposer, needs - {"candidates"}, uniforms)
+        proposal = propose(x, vocabulary, proposer, needs - {"candidates"}, uniforms, temperature)
         return replace(proposal, top_token=tokens, top_prob=probs, top_logit=best)
     if not proposer.filters:
-        token = _choose(x, vocabulary, proposer.temperature, uniforms) if proposer.temperature > 0 else None
+        heat = proposer.temperature if temperature is None else temperature
+        token = _choose(x, vocabulary, heat, uniforms) if proposer.temperature > 0 else None
         return _measure(x, vocabulary, token, needs)
     shaped = truncated(x, vocabulary, proposer)
     token = _choose(shaped, vocabulary, 1.0 if proposer.temperature > 0 else 0.0, uniforms)
@@ -327,16 +338,25 @@ def _runner_up(
 
 
 def _choose(
-    x: Float[Tensor, "R V"], vocabulary: Vocabulary, temperature: float, uniforms: Float[Tensor, " R"] | None
+    x: Float[Tensor, "R V"],
+    vocabulary: Vocabulary,
+    temperature: float | Float[Tensor, " R"],
+    uniforms: Float[Tensor, " R"] | None,
 ) -> Int[Tensor, " R"]:
-    """The best allowed id, or a draw from softmax(x / temperature) over the allowed ids."""
+    """The best allowed id, or a draw from softmax(x / temperature) over the allowed ids; one temperature, or one for
+    each row."""
     allowed = x[:, : vocabulary.valid].clone()
     if vocabulary.mask_id < vocabulary.valid:
         allowed[:, vocabulary.mask_id] = BANNED
-    if temperature == 0:
+    if not isinstance(temperature, Tensor) and temperature == 0:
         return allowed.argmax(dim=1)
     if uniforms is None:
         raise SettingsError("a temperature above 0 needs one uniform per row")
+    if isinstance(temperature, Tensor):
+        greedy, best = temperature == 0, allowed.argmax(dim=1)
+        heat = torch.where(greedy, 1.0, temperature).to(x.dtype)[:, None]
+        weight = allowed.sub_(allowed.amax(dim=1, keepdim=True)).div_(heat).exp_()
+        return torch.where(greedy, best, _invert_cdf(weight, uniforms))
     weight = allowed.sub_(allowed.amax(dim=1, keepdim=True)).div_(temperature).exp_()
     return _invert_cdf(weight, uniforms)
 

@@ -135,6 +135,9 @@ class SamplerRun:
         Raises:
             SettingsError: the sampler does not fit one of them.
         """
+        own = {job.temperature is not None for job in jobs}
+        if own == {True, False} or (True in own and not (sampler.proposer.mixes and sampler.proposer.temperature > 0)):
+            raise SettingsError("temperatures of rows: all have one or none, and the sampler draws from all of softmax")
         regions = {job.end - job.start for job in jobs}
         widest = max(room, *regions)
         longest = sampler.blocks.longest(widest)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from dlm.engine.calls import unknown
 from dlm.engine.canvas import Job
 from dlm.engine.loop import Decoder
 from dlm.engine.proposal import Vocabulary
+from dlm.engine.sampler import Sampler
 from dlm.engine.stops import Stops
 from dlm.errors import PromptError, SettingsError
 from dlm.files import read_yaml
@@ -28,6 +30,7 @@ from dlm.words import unknown_name
 
 GROUPS = ("sampler", "blocks", "cache", "drafting")
 MOST_CHOICES, MOST_STOPS, MOST_NUMBER = 16, 16, 1e18
+HOW = {*GROUPS, "temperature", "top_p", "response_format"}  # what decides on a request's parts
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Choice = str | dict[str, Any] | None
 
@@ -160,6 +163,7 @@ class Asking:
     def __init__(self, model: LanguageModel, overrides: Sequence[str], new: int, most: int, seed: int = 0) -> None:
         self.model, self.overrides, self.new, self.most, self.seed = model, list(overrides), new, most, seed
         self._compose = Composer("serve")
+        self._made = lru_cache(256)(self._parts)
 
     def read(self, kind: type[Completion] | type[Chat], raw: bytes) -> Asked:
         """A body as rows. Raises SettingsError, PromptError: what is wrong with it, and what would be right."""
@@ -188,20 +192,36 @@ class Asking:
                 opened.admit(job)
 
     def parts(self, body: Body) -> Parts:
-        """The parts that a request names, each with the settings it gives, else those of the server."""
-        given = {group: self._choice(group, getattr(body, group)) for group in GROUPS}
+        """The parts that a request names, each with the settings it gives, else those of the server. Those of the
+        last ways that were asked for are at hand: to compose them takes longer than a step."""
+        return self._made(body.model_dump_json(include=HOW))
+
+    def _parts(self, how: str) -> Parts:
+        body = json.loads(how)
+        given = {group: self._choice(group, body[group]) for group in GROUPS}
         own = [o for o in self.overrides if not (given[o.partition("=")[0].partition(".")[0]] if _group(o) else [])]
         asked = [override for overrides in given.values() for override in overrides]
-        for name, value in (("temperature", body.temperature), ("top_p", body.top_p)):
+        for name in ("temperature", "top_p"):
+            value = body[name]
             asked += [] if value is None or (name == "top_p" and value == 1) else [f"sampler.{name}={value!r}"]
         plain = self._compose([*own, *asked])
-        if (schema := _schema(body.response_format)) is not None:
+        if (schema := _schema(body["response_format"])) is not None:
             node = {"_target_": "samplers.JsonSchema", "pattern": schema}
             plain = {**plain, "sampler": {**plain["sampler"], "constraint": node}}
         found, about = parts_of(plain), self.model.description
         sampler = found.sampler.bind(self.model.tokenizer, about.valid_vocab)
-        decoder = Decoder(self.model.backbone, about, sampler, found.cache, found.drafter)
-        return Parts(decoder, json.dumps([plain.get(group) for group in GROUPS], sort_keys=True))
+
+        def made(sampler: Sampler, node: dict[str, Any], shared: Parts | None) -> Parts:
+            decoder = Decoder(self.model.backbone, about, sampler, found.cache, found.drafter)
+            key = json.dumps([node, *(plain.get(group) for group in GROUPS[1:])], sort_keys=True)
+            return Parts(decoder, key, shared)
+
+        node, proposer, shared = plain["sampler"], sampler.proposer, None
+        alone = found.drafter or sampler.probe or sampler.constraint or getattr(self.model.backbone, "graphs", False)
+        if proposer.mixes and not alone:  # 1 stands for whatever the rows have
+            drawing = replace(sampler, proposer=replace(proposer, temperature=1.0))
+            shared = made(drawing, {**node, "temperature": "of the row"}, None)
+        return made(sampler, node, shared)
 
     def chosen(self) -> dict[str, str]:
         """The choice of every group where a request names none."""

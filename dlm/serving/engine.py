@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import NamedTuple
@@ -53,10 +54,22 @@ class Snapshot(NamedTuple):
 
 @dataclass(frozen=True)
 class Parts:
-    """How a request is decoded; ``key``: what requests of one batch have in common."""
+    """How a request is decoded.
+
+    Attributes:
+        decoder: with all its settings.
+        key: what requests of one batch have in common.
+        shared: for a batch whose rows have temperatures of their own; None: the parts leave no room for that.
+    """
 
     decoder: Decoder
     key: str
+    shared: Parts | None = None
+
+    @property
+    def temperature(self) -> float:
+        """Of the request."""
+        return self.decoder.sampler.proposer.temperature
 
 
 @dataclass(eq=False)
@@ -108,21 +121,24 @@ class Engine:
     halved: its rows begin again, and for a while fewer are let in.
 
     Args:
-        model: on whose device it decodes.
+        model: on whose device it decodes; or what loads it, on the engine's thread: a thread that computes has helpers
+            of its own, and more of them than processors slow all of them down.
         rows: most rows decoded together.
         waiting: most that may wait for a place.
     """
 
-    def __init__(self, model: LanguageModel, rows: int, waiting: int) -> None:
-        self.model, self.rows, self.waiting = model, rows, waiting
+    def __init__(self, model: LanguageModel | Callable[[], LanguageModel], rows: int, waiting: int) -> None:
+        self.rows, self.waiting = rows, waiting
         self.figures = Figures()
         self._most, self._serial = rows, count()
         self._line: deque[Ticket] = deque()
         self._lanes: list[Lane] = []
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="dlm-engine", daemon=True)
+        loaded: Future[LanguageModel] = Future()
+        self._thread = threading.Thread(target=self._begin, args=(model, loaded), name="dlm-engine", daemon=True)
         self._thread.start()
+        self.model = loaded.result()
 
     @property
     def queued(self) -> int:
@@ -168,6 +184,14 @@ class Engine:
         for lane in list(self._lanes):
             yield from list(lane.tickets.values())
 
+    def _begin(self, model: LanguageModel | Callable[[], LanguageModel], loaded: Future[LanguageModel]) -> None:
+        try:
+            loaded.set_result(model if isinstance(model, LanguageModel) else model())
+        except BaseException as error:  # whoever made the engine raises it
+            loaded.set_exception(error)
+        else:
+            self._work()
+
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -212,12 +236,15 @@ class Engine:
 
     def _seat(self, ticket: Ticket) -> None:
         """In a batch of the same parts that has room, or in a new one."""
-        about, index = self.model.description, next(self._serial)
+        about, index, parts = self.model.description, next(self._serial), ticket.parts
         job = replace(ticket.job, index=index)
         block = about.attention_block or 1
         end = -(-job.end // block) * block
+        shared = self._shared(parts)
+        if shared is not None:
+            job, parts = replace(job, temperature=parts.temperature), shared
         for lane in self._lanes:
-            if lane.key == ticket.parts.key and lane.run.room >= end and lane.run.batch.rows:
+            if lane.key == parts.key and lane.run.room >= end and lane.run.batch.rows:
                 lane.tickets[index] = ticket
                 try:
                     admit(lane.run, job)
@@ -228,7 +255,7 @@ class Engine:
         room = SHORT
         while room < end:
             room *= 2
-        parts, tickets = ticket.parts, {index: ticket}
+        tickets = {index: ticket}
 
         def failed(index: int, error: DlmError) -> None:
             if (lost := tickets.pop(index, None)) is not None:
@@ -238,6 +265,16 @@ class Engine:
             [job], self.rows, self.model.device, failed, room=max(end, min(room, about.context_length))
         )
         self._lanes.append(Lane(parts.key, run, tickets))
+
+    def _shared(self, parts: Parts) -> Parts | None:
+        """The parts with which a request may join others of other temperatures. Nothing is drawn for greedy ones, so
+        they go there only where somebody draws anyway."""
+        shared = parts.shared
+        if shared is None or parts.temperature:
+            return shared
+        lanes = (lane for lane in self._lanes if lane.key == shared.key)
+        drawn = any(ticket.parts.temperature for lane in lanes for ticket in lane.tickets.values())
+        return shared if drawn else None
 
     def _turn(self, lane: Lane) -> None:
         """One step of a lane."""

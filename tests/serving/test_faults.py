@@ -19,7 +19,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dlm
+from dlm.errors import CheckpointError
 from dlm.models.transformer import Transformer
+from dlm.serving.engine import Engine
 from tests.serving.conftest import Served, serving
 
 JSON = {"Content-Type": "application/json"}
@@ -231,6 +234,39 @@ def test_a_full_memory_halves_the_batch_and_loses_nobody(monkeypatch: pytest.Mon
         assert [one.result().choices[0].text for one in found] == wanted
         assert served.engine.figures.halved
         assert max(slow.batches) > 3
+
+
+def test_requests_of_other_temperatures_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedy ones join where others draw; a setting that a batch has in common keeps them apart."""
+    slow, heats = Slow(monkeypatch), [0.7, 0.0, 1.5, 0.2, 0.0]
+    asked = [{"temperature": heat, "extra_body": {"sampler": "topk"}} for heat in heats]
+    with serving(rows=8) as served, ThreadPoolExecutor(6) as pool:
+        wanted = [ask(served, **how).choices[0].text for how in asked]
+        slow.go.clear()
+        slow.batches.clear()
+        found = []
+        for number, how in enumerate([*asked, {"temperature": 0.7, "top_p": 0.5, "extra_body": {"sampler": "topk"}}]):
+            found.append(pool.submit(ask, served, **how))
+            until(lambda number=number: served.engine.busy + served.engine.queued > number)
+        slow.go.set()
+        assert [one.result().choices[0].text for one in found[:-1]] == wanted
+        found[-1].result()
+    assert max(slow.batches) == len(heats)
+
+
+def test_a_model_is_loaded_where_it_is_used() -> None:
+    """On the engine's own thread; what goes wrong there is raised by who wanted it."""
+    seen: list[str] = []
+
+    def load() -> Any:
+        seen.append(threading.current_thread().name)
+        return dlm.load("tiny")
+
+    engine = Engine(load, 1, 1)
+    engine.stop(5.0)
+    assert seen == ["dlm-engine"] and engine.model.name == "tiny"
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        Engine(lambda: dlm.load("/no/such/folder"), 1, 1)
 
 
 def test_a_fault_in_the_model_is_one_request_s(monkeypatch: pytest.MonkeyPatch) -> None:
