@@ -47,6 +47,7 @@ HUB_IDS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(group: str, choice: str) -> None:
     extra = ["model.path=somewhere"] if choice == "local" else []

@@ -137,7 +137,7 @@ def test_equals_the_naive_oracle(
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     prompts=prompts_strategy(6),
     batch_size=st.integers(1, 6),
@@ -178,7 +178,7 @@ def test_equal_prompts_draw_differently_and_reproducibly() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(prompts=prompts_strategy(4), new=st.integers(1, 9), temperature=st.sampled_from([0.0, 3.0]))
 def test_ends_full_and_clean(name: str, prompts: list[list[int]], new: int, temperature: float) -> None:
     """Laws 3 and 4: every position filled, none by the mask, the prompt untouched, never more forwards than positions

@@ -56,6 +56,7 @@ def test_equal_logits_take_the_lowest_id() -> None:
     assert got.token.tolist() == [1, 1]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("vocab", [7, 1500])
 def test_draws_follow_softmax_of_logits_over_temperature(temperature: float, vocab: int) -> None:

@@ -40,6 +40,7 @@ def static(model: Any) -> Any:
     return model
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("policy", CACHES)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_static_steps_are_ordinary_ones(sampler: str, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:

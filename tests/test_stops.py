@@ -94,6 +94,7 @@ def check(model: Any, sampler: Any, new: int = 16, **settings: Any) -> bool:
     return sum(a.counts.forwards for a in early) < sum(a.counts.forwards for a in whole)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_answers_as_the_whole_decode_cut(name: str) -> None:
     family = "dream" if "dream" in FAMILIES.get(name, MODELS) else "llada"

@@ -31,7 +31,7 @@ from dlm.engine.loop import Decoder, StepEvent
 from dlm.engine.sampler import Sampler
 from dlm.errors import DlmError, SettingsError
 from dlm.models import LanguageModel, load, random_model
-from dlm.models.random_model import SHAPES
+from dlm.models.untrained import SHAPES
 from dlm.speculation import FreeDave
 from dlm.words import unknown_name
 

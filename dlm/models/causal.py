@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from dlm.errors import CheckpointError, DlmError, SettingsError
 from dlm.models.backbone import ModelDescription
 from dlm.models.checkpoint import cut, read_object, refuse_adapters, resolve
 from dlm.models.language_model import LanguageModel
 from dlm.models.loading import load_tokenizer, pick_device, pick_dtype, undisturbed
+from dlm.models.quiet import quiet_imports
+
+with quiet_imports():
+    from transformers import AutoModelForCausalLM, DynamicCache
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 # Fields of a config.json on which transformers would fetch code, or unpack weights.
 _ACTED_ON = ("auto_map", "attn_implementation", "_attn_implementation", "experts_implementation")

@@ -7,14 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from dlm.errors import CheckpointError, SettingsError
-from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
 from dlm.words import meant
+
+if TYPE_CHECKING:
+    from dlm.models.masked_lm import MaskedLM, MaskedLMConfig
 
 TINY = Path(__file__).parent / "tiny"
 # Packaged models, by name.

@@ -8,17 +8,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
-from transformers.modeling_outputs import MaskedLMOutput
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from dlm.errors import SettingsError
 from dlm.models.architecture import Architecture, Names
 from dlm.models.backbone import Backbone, ModelDescription, sees
 from dlm.models.fields import read_fields
 from dlm.models.parts import RMSNorm
+from dlm.models.quiet import quiet_imports
 from dlm.models.transformer import Transformer
+
+with quiet_imports():
+    from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+    from transformers import initialization as init
+    from transformers.modeling_outputs import MaskedLMOutput
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 # Checkpoints that another kind of decoding is needed for.
 _ELSEWHERE = {

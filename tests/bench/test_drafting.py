@@ -238,6 +238,7 @@ def test_what_the_gpu_session_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stepper.blocks.longest(64) == 32
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dlm.bench.limits import body_weights, forward_cost
-from dlm.models.random_model import SHAPES
+from dlm.models.untrained import SHAPES
 
 # (shape, positions fed, gigabytes of a step in bfloat16 with its head read once, experts hit in a layer)
 STEPS = [

@@ -89,6 +89,7 @@ def test_table_of_average_positions() -> None:
     assert [round(x, 1) for x in average.values()] == [172.5, 64.0, pytest.approx(245, abs=0.6)]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", sorted(set(cache.PRESETS) - {"none", "block_causal"}))
 def test_no_cache_feeds_more_than_everything(name: str) -> None:
     """Also what checks the shapes of every policy (make test-shapes)."""

@@ -24,6 +24,7 @@ ALWAYS = {
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ALWAYS)
@@ -131,6 +132,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", STAMPED)

@@ -38,6 +38,7 @@ def sampler_for(name: str) -> Any:
     return samplers.random(blocks=samplers.Fixed(8)) if name == "dkv_greedy" else samplers.threshold(0.3)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", POLICIES)
 def test_neighbours_order_and_compaction_change_nothing(name: str, family: str) -> None:
@@ -107,6 +108,7 @@ REMASKING = {
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("sampler", REMASKING)
 @pytest.mark.parametrize("name", ["prefix", "dual", "vicinity", "dkv_decode", "window", "freecache", "adaptive"])
 def test_no_key_of_a_token_that_is_no_longer_there(name: str, sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +119,7 @@ def test_no_key_of_a_token_that_is_no_longer_there(name: str, sampler: str, monk
     assert all(39 not in tokens for tokens in run.tokens)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("sampler", REMASKING)
 @pytest.mark.parametrize("name", ["prefix", "dual", "vicinity", "dkv_decode", "freecache", "adaptive", "surelock"])
 def test_samplers_that_take_tokens_back_are_exact_on_one_layer(name: str, sampler: str) -> None:

@@ -35,6 +35,7 @@ def pairs(name: str) -> dict[str, Any]:
     return {c: policy for c, policy in SOME.items() if c not in refused.get(name, set())}
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", PRESETS)
 def test_one_layer_is_exact_with_every_sampler(name: str, family: str) -> None:

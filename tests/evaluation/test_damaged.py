@@ -81,6 +81,7 @@ def test_reports_of_damaged_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         survives(lambda out=out, pictures=pictures: report([str(out), f"pictures={pictures}"]), told)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(2))
 def test_runs_go_on_in_damaged_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     rng = random.Random(seed)

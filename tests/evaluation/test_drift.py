@@ -75,6 +75,7 @@ def test_guidance_and_blocks_that_are_settled_after_the_forward(sampler: Any) ->
     assert told(one_layer("llada"), cache.prefix(), sampler).max_kl < 1e-9
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", EXACT_ON_ONE_LAYER)
 def test_on_one_layer_the_stamp_rule_is_enough(name: str, family: str) -> None:
@@ -182,6 +183,7 @@ def test_figures_of_a_step_by_hand() -> None:
     assert line.key_cosine == pytest.approx(cosine.mean().item())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [name for name in cache.PRESETS if name != "block_causal"])
 def test_the_replay_says_where_the_free_run_parts(name: str) -> None:
     """Until it parts, a free run sees just what the replay sees: the same choices, and positions fed."""
@@ -312,6 +314,7 @@ def test_a_long_table_shares_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert " 38-39 " in told
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", cache.PRESETS)
 def test_every_preset_runs_or_says_why_not(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(

@@ -50,6 +50,7 @@ def test_the_entropy_bound_is_right_everywhere(name: str) -> None:
     assert outcome.distance <= unavoidable(LAWS[name], N) + SLACK
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LAWS)
 def test_verified_drafts_are_right_everywhere_and_keep_the_law(name: str) -> None:
     """No more forwards than the entropy bound that it goes on from."""

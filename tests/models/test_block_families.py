@@ -22,7 +22,7 @@ from dlm.models.checkpoint import needed_shapes
 from dlm.models.experts import MixtureOfExperts, Router, grouped
 from dlm.models.loading import FAMILIES, read_config
 from dlm.models.qwen import QWEN_NAMES
-from dlm.models.random_model import SHAPES, random_model
+from dlm.models.untrained import SHAPES, random_model
 from tests.models.test_transformer import arch
 
 DATA = Path(__file__).parents[1] / "data" / "block"
@@ -98,6 +98,7 @@ PUBLIC = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_shapes(name: str) -> None:
     config = SHAPES[name]

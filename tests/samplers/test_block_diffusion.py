@@ -53,6 +53,7 @@ def same(one: dlm.Generation, other: dlm.Generation) -> bool:
     )
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("rule", SAMPLERS)
 def test_the_cache_is_exact_and_rows_are_alone(name: str, rule: str) -> None:

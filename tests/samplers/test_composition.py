@@ -97,6 +97,7 @@ def test_any_part_can_be_replaced_by_another_one(override: str, part: object) ->
     assert part in (sampler.score, sampler.selector, sampler.proposer)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", COMPOSITIONS)
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_row_of_a_composition_is_alone(name: str, temperature: float) -> None:

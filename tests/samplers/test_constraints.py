@@ -138,6 +138,7 @@ def test_draws_have_the_law_of_the_texts_that_match(pattern: str) -> None:
 GREEDY = ("threshold", "eb", "topk", "wino", "prophet", "punt", "dus", "learn2pd")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "temperature"), [*((name, 1.0) for name in sorted(PRESETS)), *((name, 0.0) for name in GREEDY)]
 )

@@ -161,6 +161,7 @@ def test_progress_alone_is_no_reason_to_cut() -> None:
     assert decode(table_model(table), other, 4).tokens == [1, END, END, END]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("policy", ["none", "prefix", "dual", "dkv_decode"])
 @pytest.mark.parametrize("family", MODELS)
@@ -197,6 +198,7 @@ SMALL = {
 POLICIES = {name: getattr(cache, name)() for name in cache.PRESETS if name not in ("none", "block_causal")} | SMALL
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("family", MODELS)
 def test_every_cache_serves_a_shortened_row(family: str, policy: str) -> None:
@@ -228,6 +230,7 @@ def test_a_model_that_never_predicts_the_end_is_decoded_as_without(rule: Any, po
     assert samplers.threshold(0.5, stop_at_end=rule).stop == samplers.EndOfText(rule)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("preset", [*samplers.PRESETS])
 def test_every_preset_takes_the_rule(preset: str) -> None:
     model, new = MODELS["llada"], 16

@@ -178,6 +178,7 @@ BLOCKS = {
 }  # fmt: skip
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("family", MODELS)
 @settings(max_examples=6)

@@ -98,6 +98,7 @@ def test_dream_schedule_is_the_truncated_one(masks: int, steps: int, expected: l
     assert answer.counts.forwards == steps
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("length", "steps"), [(256, 256), (512, 512), (768, 768), (256, 128), (256, 64)])
 def test_dream_schedule_at_published_lengths(length: int, steps: int) -> None:
     (answer,) = dlm.generate(

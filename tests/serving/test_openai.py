@@ -34,6 +34,7 @@ def test_a_completion_is_the_library_s_answer(served: Served, prompt: str) -> No
     assert found.usage.prompt_tokens == len(answer.prompt_tokens)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("sampler", [None, "topk", {"name": "credit", "threshold": 0.7}, "wino", "remdm"])
 def test_a_stream_adds_up_to_the_whole(served: Served, prompt: str, sampler: Any) -> None:

@@ -83,6 +83,7 @@ def lossless(plain: list[dlm.Generation], drafted: list[dlm.Generation], length:
         assert max(b.commit_step) < b.counts.forwards
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("policy", ["none", "dual", "dkv_decode"])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_lossless_with_every_sampler(name: str, policy: str) -> None:
@@ -94,6 +95,7 @@ def test_lossless_with_every_sampler(name: str, policy: str) -> None:
             lossless(plain, run(model, sampler, CACHES[policy], FreeDave(5, acceptance="eager")), 5)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("layout", ["batch", "tree"])
 @pytest.mark.parametrize("policy", CACHES)
 @pytest.mark.parametrize("family", FAMILIES)
@@ -108,6 +110,7 @@ def test_lossless_with_every_cache(family: str, policy: str, layout: Any) -> Non
     assert saved > 0
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("layout", ["batch", "tree"])
 @pytest.mark.parametrize("policy", CROSSED)
 @pytest.mark.parametrize("family", FAMILIES)
@@ -123,6 +126,7 @@ def test_lossless_over_the_borders_of_blocks(family: str, policy: str, layout: A
     assert saved > 0
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("length", [2, 4])
 @pytest.mark.parametrize("acceptance", ["standard", "eager"])
 @pytest.mark.parametrize("layout", ["batch", "tree"])
@@ -438,6 +442,7 @@ def test_eager_acceptance_saves_what_small_blocks_do_not(policy: Any) -> None:
     assert forwards == [4, 4, 2]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("acceptance", ["standard", "eager"])
 @pytest.mark.parametrize("rule", [True, "decoded", "complete", "reached", "accepted", "reference"])
 def test_rows_that_end_early_end_where_they_would(rule: Any, acceptance: Any) -> None:

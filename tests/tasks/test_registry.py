@@ -55,6 +55,7 @@ def test_the_configuration_has_the_same_tasks():
     assert set(choices("task")) == {*tasks.every(), "upstream"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", tasks.every())
 def test_a_configuration_opens_its_task_with_the_defaults_of_python(name):
     node = plain_of(compose_config("eval", [f"task={name}"]))["task"]
