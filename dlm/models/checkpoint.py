@@ -9,7 +9,6 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from dlm.errors import CheckpointError, SettingsError
@@ -120,6 +119,8 @@ def _unpacked(stored: Mapping[str, Shape], needed: Mapping[str, Shape]) -> dict[
 
 def needed_shapes(family: type[MaskedLM], config: MaskedLMConfig) -> dict[str, Shape]:
     """Name and shape of every tensor of a model, without making any."""
+    import torch  # `dlm list` does without
+
     with torch.device("meta"):
         model = family(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
