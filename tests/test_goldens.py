@@ -62,7 +62,7 @@ def test_a_part_of_the_selection_is_accounted_for(checker: Checker) -> None:
     cases = [case for cases in read_cases(CASES, []).values() for case in cases][::4]
     verdicts = {case.id: checker.check(case) for case in cases}
     assert not {name: verdict for name, verdict in verdicts.items() if verdict.status not in ("matched", "explained")}
-    assert 4 * sum(verdict.status == "matched" for verdict in verdicts.values()) >= MATCHED
+    assert sum(verdict.status == "matched" for verdict in verdicts.values()) > 0.9 * MATCHED / 4
 
 
 @pytest.mark.slow
