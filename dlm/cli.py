@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -105,6 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         ended = isinstance(stop, Terminated)
         print("dlm: ended by a signal" if ended else "dlm: interrupted", file=sys.stderr)
+        if argv is None and any(thread.name.startswith("dlm-") for thread in threading.enumerate()):
+            # A thread of ours is in the middle of a computation, at which Python could hang or abort while it ends.
+            sys.stdout.flush()
+            os._exit(143 if ended else 130)
         return 143 if ended else 130
     except Exception as error:
         if {"debug=true", "--debug"} & set(arguments):

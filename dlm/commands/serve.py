@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -63,8 +63,9 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
     config = {**parts.config, **texts}
     check_counts(config, "batch_size", "max_new_tokens", "waiting", "time_limit", "body_limit", "grace")
     hosts, keys = _hosts(config), _keys(config["api_keys"])
-    with telling(parts.model_config), closing(_bound(config)) as socket:
+    with telling(parts.model_config), closing(_bound(config)) as socket, ExitStack() as end:
         engine = Engine(parts.load_model, parts.batch_size, config["waiting"])
+        end.callback(engine.stop, 0.0)
         model = engine.model
         most = _most(config, model.description.context_length)
         asking = Asking(model, overrides, parts.max_new_tokens, most, parts.seed)
@@ -73,7 +74,8 @@ def run(texts: dict[str, str], overrides: list[str]) -> int:
         how = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=config["grace"])
         if config["host"] not in LOOPBACK and not keys:
             print("dlm: anybody who reaches this machine may ask; api_keys=FILE asks for a key", file=sys.stderr)
-        Thread(target=asking.known, daemon=True).start()  # choices are composed once: better before one is asked for
+        # Choices are composed once: better before one is asked for.
+        Thread(target=asking.known, name="dlm-choices", daemon=True).start()
         host, port = socket.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(visible(f"dlm: {model.name} answers at http://{shown}:{port}/ (Ctrl+C stops it)"), flush=True)

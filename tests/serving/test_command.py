@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,31 @@ def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_names_are_compared_in_small_letters() -> None:
     assert _hosts({"host": "0.0.0.0", "allow_hosts": ["MyBox.Local"]}) == (*LOOPBACK, "0.0.0.0", "mybox.local")
     assert _hosts({"host": "0.0.0.0", "allow_hosts": []}) is None
+
+
+# Loads for ever, all the time in a kernel.
+LOADING = """
+import sys, threading, torch
+import dlm, dlm.models.loading
+x = torch.randn(1500, 1500)
+def load(name_or_path: str, **settings) -> dlm.LanguageModel:
+    threading.Timer(0.3, lambda: print("loading", flush=True)).start()
+    while True: x @ x
+dlm.models.loading.load = dlm.models.load = dlm.load = load
+from dlm.cli import main
+sys.argv = ["dlm", "serve", "port=0"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_loads_can_be_stopped(number: signal.Signals) -> None:
+    """The thread that loads is in the middle of a kernel: Python, ending as ever, would abort or hang."""
+    with subprocess.Popen([sys.executable, "-c", LOADING], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"loading\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    interrupted = number == signal.SIGINT
+    assert said.decode() == ("dlm: interrupted\n" if interrupted else "dlm: ended by a signal\n")
+    assert process.returncode == (130 if interrupted else 143)
