@@ -322,7 +322,7 @@ def _explained(name: str, overrides: list[str], error: Exception) -> SettingsErr
     if override := getattr(error, "override", None):
         return SettingsError(_unreadable(override, text))
     if found := re.search(r"Ambiguous value for argument '(([^=]+)=([^']*))'", text):
-        listed = "" if found[2] in GROUPS else f", or write a list as '{found[2]}=[{found[3]}]'"
+        listed = "" if found[2] in (*GROUPS, "task") else f", or write a list as '{found[2]}=[{found[3]}]'"
         return SettingsError(f"{found[1]} gives several values at once: give one{listed}")
     if "Config group override must be" in text:
         return SettingsError(f"a group is set to one name of its own: {', '.join(GROUPS)} cannot be null")

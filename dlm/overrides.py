@@ -47,6 +47,9 @@ def readable(override: str) -> str:
 def complete(command: str, overrides: Sequence[str]) -> list[str]:
     """Overrides of a command as Hydra reads them, with what an experiment and the model's own cache add to them."""
     known = known_settings(command)
+    for key, _, value in (override.partition("=") for override in overrides):
+        if key in (*GROUPS, "task") and value.strip()[:1] == "[" and value.rstrip()[-1:] == "]":
+            raise SettingsError(f"{key}={value} cannot be read: a group takes one name, {key}=NAME")
     return _with_cache(as_meant(_with_experiment(overrides, known)), known)
 
 

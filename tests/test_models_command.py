@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +101,14 @@ def test_show_counts_without_loading(capsys: pytest.CaptureFixture[str]) -> None
     assert told["memory"]["bfloat16"] == 2 * told["parameters"] > told["memory"]["int8"] > told["memory"]["int4"]
     assert (told["mask id"], told["attention blocks"], told["cached"]) == (1, 8, "packaged")
     assert main(["show", "tiny"]) == 0
-    assert "attention blocks  none" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "attention blocks  none" in shown
+    assert main(["show", str(Path(dlm.__file__).parent / "models" / "tiny")]) == 0
+    of_folder = capsys.readouterr().out
+    assert "cached            a folder" in of_folder
+    assert re.findall("parameters.*|mask id.*|memory.*", of_folder) == re.findall(
+        "parameters.*|mask id.*|memory.*", shown
+    )
 
 
 def test_show_asks_the_hub_and_leaves_no_trace(hub: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,11 +129,12 @@ def described(name: str) -> dict[str, Any]:
     from dlm.models.checkpoint import PACKAGED, memory
     from dlm.models.loading import describe, load_tokenizer, read_config
 
-    repo, cached = repo_of(name), _cached()
-    folder = PACKAGED.get(repo) or cached.get(repo, (None, 0))[0]
-    here = "packaged" if repo in PACKAGED else _state(folder)
-    licence, weights = ("that of this package", 0) if repo in PACKAGED else ("unknown offline", 0)
-    if repo not in PACKAGED:
+    own = Path(name).expanduser() if name not in _named() and Path(name).expanduser().is_dir() else None
+    repo, cached = repo_of(name) if own is None else name, _cached()
+    folder = own or PACKAGED.get(repo) or cached.get(repo, (None, 0))[0]
+    here = "a folder" if own else "packaged" if repo in PACKAGED else _state(folder)
+    licence, weights = ("that of this package" if repo in PACKAGED else "unknown offline"), 0
+    if repo not in PACKAGED and own is None:
         with suppress(DlmError):
             info = _info(repo)
             licence = getattr(info.card_data, "license", None) or "none is named"

@@ -138,7 +138,7 @@ def _plain(kind: type, value: Any) -> Any:
         return int(_only(number and math.isfinite(value) and value == int(value), value))
     if kind is float:
         try:
-            return float(_only(number, value))
+            return float(_only(number, value)) + 0.0  # -0.0 is 0
         except OverflowError:
             raise _UnfitError from None
     if kind is Path:

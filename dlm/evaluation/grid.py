@@ -18,6 +18,7 @@ import ast
 import itertools
 import math
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
@@ -26,7 +27,7 @@ from typing import Any
 
 from dlm.errors import DlmError, SettingsError
 from dlm.files import read_yaml
-from dlm.overrides import choices, config_dirs, readable
+from dlm.overrides import choices, config_dirs, quoted, readable
 from dlm.words import meant
 
 Choice = dict[str, Any]  # key -> value, in the order in which the grid names them
@@ -58,9 +59,14 @@ def expand(node: Mapping[str, Any], where: Sequence[str] = ()) -> list[Choice]:
         SettingsError: an unknown key, lists of unequal length under ``zip``, a condition that cannot be read.
     """
     unique: dict[str, Choice] = {}
-    for choice in _expand(node, "grid"):
-        if all(holds(condition, choice) for condition in where):
-            unique.setdefault(repr(list(choice.items())), choice)
+    try:
+        for choice in _expand(node, "grid"):
+            if all(holds(condition, choice) for condition in where):
+                unique.setdefault(repr(list(choice.items())), choice)
+    except RecursionError as error:
+        raise SettingsError(
+            "the grid holds itself (an alias, *NAME, within what it stands for): write it out"
+        ) from error
     return list(unique.values())
 
 
@@ -79,6 +85,8 @@ def _expand(node: Any, name: str) -> Iterator[Choice]:
     for i, child in enumerate(_list(node.get("each", []), f"{name}.each")):
         axes.append(list(_expand(child, f"{name}.each[{i}]")))
     conditions, always = _list(node.get("where", []), f"{name}.where"), _mapping(node, "set", name)
+    if (points := math.prod(map(len, axes))) > MOST:
+        raise SettingsError(f"{name} has {points:,} points; {MOST:,} are the most: give fewer values")
     for parts in itertools.product(*axes):
         given: Choice = {}
         for part in parts:
@@ -123,8 +131,10 @@ def holds(condition: str, choice: Choice) -> bool:
     except KeyError as error:
         known = ", ".join(choice)
         raise SettingsError(f"where: {condition!r} names {error.args[0]!r}; the point sets {known}") from error
-    except (TypeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise SettingsError(f"where: {condition!r} does not fit the point {choice}: {error}") from error
+    except (RecursionError, MemoryError) as error:
+        raise SettingsError(f"where: {condition[:60]!r}... is too long to be read: shorten it") from error
 
 
 def _value(node: ast.expr, choice: Choice) -> Any:
@@ -182,10 +192,15 @@ def _spelled(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return "[" + ",".join(_spelled(entry) for entry in value) + "]"
+        return "[" + ",".join(_entry(entry) for entry in value) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_spelled(entry)}" for key, entry in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{_entry(entry)}" for key, entry in value.items()) + "}"
     return str(value)
+
+
+def _entry(value: Any) -> str:
+    """Within a list a text stands in quotes, unless it is a word or a path."""
+    return quoted(value) if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value) else _spelled(value)
 
 
 def combined(

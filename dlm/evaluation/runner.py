@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Busy", "Models", "Outcome", "Ready", "Wanted", "prepare", "progress_of"]
 
 DEFAULT_LIMIT = 100
+MOST_QUESTIONS = 1_000_000  # of one task: a plan makes them all
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,8 @@ def _limit(asked: Any, task: Task) -> int:
     elif task.size is None:
         raise SettingsError(f"{task.name} has no end: give task.limit=N")
     limit = min(size for size in (asked, task.size) if size is not None)
+    if limit > MOST_QUESTIONS:
+        raise SettingsError(f"task.limit={asked} is more questions than anybody waits for: at most {MOST_QUESTIONS}")
     if limit < 1:
         raise SettingsError(f"{task.name} has no instances: give a task, or a file of one, that has some")
     return int(limit)

@@ -30,7 +30,7 @@ from dlm.words import unknown_name
 
 GROUPS = ("sampler", "blocks", "cache", "drafting")
 MOST_CHOICES, MOST_STOPS, MOST_NUMBER = 16, 16, 1e18
-HOW = {*GROUPS, "temperature", "top_p", "response_format"}  # what decides on a request's parts
+HOW = (*GROUPS, "temperature", "top_p", "response_format")  # what decides on a request's parts
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Choice = str | dict[str, Any] | None
 
@@ -194,7 +194,10 @@ class Asking:
     def parts(self, body: Body) -> Parts:
         """The parts that a request names, each with the settings it gives, else those of the server. Those of the
         last ways that were asked for are at hand: to compose them takes longer than a step."""
-        return self._made(body.model_dump_json(include=HOW))
+        try:
+            return self._made(json.dumps({name: getattr(body, name) for name in HOW}))
+        except RecursionError as error:
+            raise SettingsError("the body is nested too deeply") from error
 
     def _parts(self, how: str) -> Parts:
         body = json.loads(how)

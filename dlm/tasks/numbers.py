@@ -12,12 +12,12 @@ from fractions import Fraction
 
 LONGEST = 200  # characters of a number; a longer one is no answer to anything, and slow to compare
 _BLANK = "[ \t]"
-_SIGNS = dict.fromkeys("\u2212\u2010\u2011\u2013\ufe63\uff0d", "-")  # every dash that is typed for a minus
+_SIGNS = dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\u207b\ufe63\uff0d", "-")  # dashes typed for a minus
 # Digits with what may stand between them; thousands may be set apart by a blank, which starts no number by itself.
-_RUN = r"(?:(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d])(?:[.,]\d+)?|\.?\d+(?:[.,]\d+)*)(?:[eE][+-]?\d{1,3}(?![\w.]))?"
+_RUN = r"(?:(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d])(?:[.,]\d+)?|\.?\d+(?:[.,]\d+)*)(?:[eE][+-]?\d{1,3}(?!\w|\.\d))?"
 _MINUS = r"(?P<minus>(?<![\w)\]}$%])-(?=[$\u20ac\u00a3\\.\d]))?"
 _NUMBER = re.compile(rf"{_MINUS}(?:\\?[$\u20ac\u00a3] ?)?(?P<inner>(?<=[$\u20ac\u00a3])-)?(?P<run>{_RUN})")
-_FRACTION = re.compile(r"(-?)\\[dt]?frac\{?(\d{1,15})\}?\{?(\d{1,15})\}?|(-?)(\d{1,15}) ?/ ?(\d{1,15})(?![\d/.,])")
+_FRACTION = re.compile(r"(-?)\\[dt]?frac\{?(\d{1,15})\}?\{?(\d{1,15})\}?|(-?)(\d{1,15}) ?/ ?(\d{1,15})(?![\d/]|[.,]\d)")
 _FORMS = (
     (re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?"), ",", "."),  # 9,500.5
     (re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"), ",", "."),  # 1,00,000 as in India
@@ -31,14 +31,14 @@ _FORMS = (
 _DRESS = r"(?:[*_`~({\[:=<>\"' \t\\$\u20ac\u00a3]|\\[a-z]+){0,20}"
 _WORDS = r"[A-Za-z ]{0,40}(?:[:=]|\bis\b)"
 _MARKS = re.compile(rf"####(?!#)(?:{_BLANK}*\n)?(?={_DRESS}-?{_BLANK}?{_DRESS}\.?\d|{_WORDS}{_DRESS}-?{_DRESS}\.?\d)")
-_BOXES = re.compile(r"\\(?:boxed|fbox) ?\{")
+_BOXES = re.compile(r"\\(?:boxed|f(?:rame)?box)(?:\s*\{|\s+(?=-?\d))")
 _SAID = re.compile(rf"\banswer(?: is|:| =)(?={_DRESS}-?{_DRESS}\.?\d)", re.IGNORECASE)
 _SUM = re.compile(r"[\d.,$\u20ac\u00a3 \t()]*[-+*/x\u00d7\u00f7][\d.,$\u20ac\u00a3 \t()*/x\u00d7\u00f7+-]*=")
 # Whoever speaks next: special tokens of chat templates, and names with a colon at the start of a line.
-_TOKEN = r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>"
+_TOKEN = r"<[|\uff5c][^|\uff5c<>\n]{1,40}[|\uff5c]>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<eos>"
 _TURN = re.compile(
     rf"{_TOKEN}|^{_BLANK}*[#*>]*{_BLANK}*(?:question|q|problem|human|user|assistant|instruction|input|student|teacher)"
-    rf"{_BLANK}?\d*{_BLANK}?[*]*:",
+    rf"{_BLANK}?\d*{_BLANK}?[*]*:|^{_BLANK}*[#*>]*{_BLANK}*(?:question|problem){_BLANK}\d+[*]*[.)]?{_BLANK}*$",
     re.MULTILINE | re.IGNORECASE,
 )
 _OWN_TURN = re.compile(rf"\s*(?:(?:{_TOKEN})\s*(?:assistant|model)?\s*)+")
@@ -58,6 +58,8 @@ def plain(text: str) -> str:
     if not text.isascii():
         text = "".join(map(_ascii, text))
     text = text.replace("{,}", ",").replace("\\!", "")
+    text = re.sub(r"(?<=\d)['\u2019_](?=\d{3}(?!\d))", "", text)  # 1'000 in Switzerland
+    text = re.sub(r"(?<![\d)] )\b(?:minus|negative) (?=[$\u20ac\u00a3]?\.?\d)", "-", text, flags=re.IGNORECASE)
     return re.sub(r"(?<=\d)\\[,; ](?=\d)", " ", text)
 
 
@@ -85,7 +87,9 @@ def stated(text: str) -> str | None:
         for mark in reversed(list(marks.finditer(text))):
             if (found := _first(text, mark.end())) is not None:
                 return found
-    last = deque(_NUMBER.finditer(text), maxlen=1)
+    last, parts = (deque(kind.finditer(text), maxlen=1) for kind in (_NUMBER, _FRACTION))
+    if parts and parts[0].end() >= last[0].end():
+        return parts[0][0]
     return _written(last[0]) if last else None
 
 

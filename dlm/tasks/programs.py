@@ -18,12 +18,13 @@ _OPEN = re.compile(r"^[ \t]*(?:\[(?:BEGIN|PYTHON|CODE)\]|<code>)[ \t]*(\n|(?=\S)
 _SPAN = re.compile(r"(?<!`)`+(?:[ \t]*python[ \t]+)?([^`\n]+)`+(?!`)")
 _CLOSE = re.compile(r"^[ \t]*(?:\[(?:DONE|END|/PYTHON|/CODE)\]|</code>)[ \t]*$", re.MULTILINE)
 _CLOSE_BEHIND = re.compile(_CLOSE.pattern.removeprefix("^"), re.MULTILINE)  # of what was opened in a line of code
-_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</s>")
+_TOKEN = re.compile(r"<[|\uff5c][^|\uff5c<>\n]{1,40}[|\uff5c]>|</s>|<eos>|<(?:start|end)_of_turn>")
 _GLUED = re.compile(r"(?<=[^\s`~])[ \t]*(```+|~~~+)(?=[ \t]*[\w+#.-]*[ \t]*$)", re.MULTILINE)
 _MARGIN = re.compile(r"^(?=[^\s#)\]}])(?!(?:else|elif|except|finally|case)\b)", re.MULTILINE)
 _PROSE = re.compile(r"\n[ \t]*\n(?=[A-Z][\w',-]*(?: [\w'`(),.-]+){2})")
 _LATER = re.compile(r"\n(?:async def |def |class |@)")  # a definition at the margin, behind the first line
-_FUTURE = re.compile(r"^from __future__ import [\w, ]+$\n?", re.MULTILINE)
+_FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|[\w, ]+?)[ \t]*(?:#.*)?$\n?", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*([\w+#.-]*)[ \t]*$", re.MULTILINE)
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 _NAMED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -90,17 +91,38 @@ def _programs(text: str, prompt: str, entry: str) -> Iterator[str]:
     names_it = re.compile(
         rf"^[ \t]*(?:async )?def {re.escape(entry)}\b|^[ \t]*{re.escape(entry)}\b[^=\n]*=", re.MULTILINE
     )
+    fences = list(_FENCE.finditer(_GLUED.sub(_on_its_own_line, text)))
+    if len(fences) == 1 and not fences[0][1]:  # one that closes what was never opened
+        code, _, rest = re.split(r"(```+|~~~+)", text, maxsplit=1)
+        if (_indented(code) or names_it.search(code)) and not names_it.search(rest):
+            text = code
     blocks = _blocks(text)
     if _indented(text) and not names_it.match(text.lstrip("\n")):
         yield from _continued(prompt, text, entry)
         return
     pieces = [*(blocks or [text]), *_SPAN.findall(text)]
-    for block in filter(names_it.search, pieces):
+    named = sorted(filter(names_it.search, pieces), key=lambda block: _is_stub(block, entry))
+    if named and _is_stub(named[0], entry):  # the prompt again, and what was asked for behind it
+        for body in blocks:
+            if body not in named:
+                yield from _continued(prompt, body, entry)
+    for block in named:
         others = [other for other in blocks if other is not block]
         yield from _complete(before, block, entry, others, fenced=bool(blocks))
     if blocks:
         yield from _continued(prompt, blocks[0], entry)
     yield from _continued(prompt, text, entry)
+
+
+def _is_stub(code: str, entry: str) -> bool:
+    """Whether code defines the function and leaves out what it does."""
+    tree = _tree(code) or _tree(f"{code}\n    pass")
+    nodes = [node for node in getattr(tree, "body", ()) if isinstance(node, _FUNCTIONS) and node.name == entry]
+    empty = ast.Pass, ast.Expr
+    return bool(nodes) and all(
+        isinstance(part, empty) and isinstance(getattr(part, "value", ast.Constant(None)), ast.Constant)
+        for part in nodes[-1].body
+    )
 
 
 def _indented(text: str) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dlm
+from dlm.configuration import compose_config
 from dlm.errors import SettingsError
 from dlm.evaluation.grid import combined, expand, holds, load_grid, overrides_of
 from dlm.overrides import config_dir
@@ -76,6 +79,10 @@ def test_conditions_call_nothing(condition: str) -> None:
         holds(condition, {"a": 1})
 
 
+ITSELF: dict[str, Any] = {}
+ITSELF["union"] = [ITSELF]
+
+
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
@@ -86,6 +93,11 @@ def test_conditions_call_nothing(condition: str) -> None:
         ({"union": [3]}, r"grid.union\[0\] must be a mapping"),
         ({"product": {"a": [1]}, "where": ["b == 1"]}, "names 'b'; the point sets a"),
         ({"product": {"a": ["x"]}, "where": ["a < 1"]}, "does not fit"),
+        ({"set": {"a": 1}, "where": ["'%' % a"]}, "does not fit"),
+        ({"set": {"a": 1}, "where": ["1" + 400 * "0" + " / 1.5 > a"]}, "does not fit"),
+        ({"set": {"a": 1}, "where": [5000 * "-" + "a"]}, "is too long to be read"),
+        ({"product": {key: list(range(10)) for key in "abcdefg"}}, "10,000,000 points"),
+        (ITSELF, "the grid holds itself"),
     ],
 )
 def test_what_is_wrong_with_a_grid_is_said(grid: dict, message: str) -> None:
@@ -169,3 +181,14 @@ def test_conditions_read_numbers_as_the_command_line_does() -> None:
 def test_more_points_than_anybody_would_run_are_refused() -> None:
     with pytest.raises(SettingsError, match="1,000,000 points"):
         combined(["a=range(1000)", "b=range(1000)"])
+
+
+@pytest.mark.parametrize("texts", [["\n"], [".", ","], ["'"], ["]"], ["a b"], ["="], [" "]])
+def test_texts_of_a_grid_file_are_what_stands_there(texts: list[str]) -> None:
+    (point,) = combined([], {"set": {"sampler": "adablock", "sampler.delimiters": texts}})
+    node = compose_config("generate", overrides_of(point)).sampler
+    assert list(node.delimiters) == texts
+
+
+def test_a_negative_zero_is_zero() -> None:
+    assert str(dlm.compose(["sampler.temperature=-0.0"]).sampler.proposer.temperature) == "0.0"

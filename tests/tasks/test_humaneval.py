@@ -53,6 +53,17 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> HumanEval:
         f"Sure.\nimport math\n{WHOLE}\nThis function takes the root.",
         f"{WHOLE}\nif __name__ == '__main__':\n    raise ValueError(root(4))",
         f"import os\n{WHOLE}",
+        f"{WHOLE}```",
+        "    return sqrt(x)```",
+        "    return sqrt(x)\n```\n\nThis takes the root.",
+        f"```python\n{PROBLEM['prompt']}```\nSolution:\n```python\n{WHOLE}```",
+        f"```python\ndef root(x):\n    ...\n```\nbecomes\n```python\n{WHOLE}```",
+        f"```python\n{PROBLEM['prompt']}```\nand its body:\n```python\n    return sqrt(x)\n```",
+        f"```python\nfrom __future__ import annotations  # types\n{WHOLE}```",
+        f"```python\nfrom __future__ import (\n    annotations,\n)\n{WHOLE}```",
+        "    return sqrt(x)<eos>",
+        f"{WHOLE}<end_of_turn>",
+        f"{WHOLE}<\uff5cend\u2581of\u2581sentence\uff5c>",
     ],
 )
 def test_right_answers(task: HumanEval, answer: str) -> None:
