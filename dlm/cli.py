@@ -108,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("dlm: ended by a signal" if ended else "dlm: interrupted", file=sys.stderr)
         if argv is None and any(thread.name.startswith("dlm-") for thread in threading.enumerate()):
             # A thread of ours is in the middle of a computation, at which Python could hang or abort while it ends.
-            sys.stdout.flush()
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
             os._exit(143 if ended else 130)
         return 143 if ended else 130
     except Exception as error:

@@ -36,9 +36,10 @@ _SAID = re.compile(rf"\banswer(?: is|:| =)(?={_DRESS}-?{_DRESS}\.?\d)", re.IGNOR
 _SUM = re.compile(r"[\d.,$\u20ac\u00a3 \t()]*[-+*/x\u00d7\u00f7][\d.,$\u20ac\u00a3 \t()*/x\u00d7\u00f7+-]*=")
 # Whoever speaks next: special tokens of chat templates, and names with a colon at the start of a line.
 _TOKEN = r"<[|\uff5c][^|\uff5c<>\n]{1,40}[|\uff5c]>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<eos>"
+_SPEAKERS = "question|q|problem|human|user|assistant|instruction|input|student|teacher"
 _TURN = re.compile(
-    rf"{_TOKEN}|^{_BLANK}*[#*>]*{_BLANK}*(?:question|q|problem|human|user|assistant|instruction|input|student|teacher)"
-    rf"{_BLANK}?\d*{_BLANK}?[*]*:|^{_BLANK}*[#*>]*{_BLANK}*(?:question|problem){_BLANK}\d+[*]*[.)]?{_BLANK}*$",
+    rf"{_TOKEN}|^[ \t#*>]*"
+    rf"(?:(?:{_SPEAKERS}){_BLANK}?\d*{_BLANK}?[*]*:|(?:question|problem){_BLANK}\d+[*]*[.)]?{_BLANK}*$)",
     re.MULTILINE | re.IGNORECASE,
 )
 _OWN_TURN = re.compile(rf"\s*(?:(?:{_TOKEN})\s*(?:assistant|model)?\s*)+")

@@ -23,7 +23,7 @@ _GLUED = re.compile(r"(?<=[^\s`~])[ \t]*(```+|~~~+)(?=[ \t]*[\w+#.-]*[ \t]*$)", 
 _MARGIN = re.compile(r"^(?=[^\s#)\]}])(?!(?:else|elif|except|finally|case)\b)", re.MULTILINE)
 _PROSE = re.compile(r"\n[ \t]*\n(?=[A-Z][\w',-]*(?: [\w'`(),.-]+){2})")
 _LATER = re.compile(r"\n(?:async def |def |class |@)")  # a definition at the margin, behind the first line
-_FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|[\w, ]+?)[ \t]*(?:#.*)?$\n?", re.MULTILINE)
+_FUTURE = re.compile(r"^from __future__ import (?:\([^()]{0,500}\)[ \t]*|[\w, \t]+)(?:#.*)?$\n?", re.MULTILINE)
 _FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*([\w+#.-]*)[ \t]*$", re.MULTILINE)
 _FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 _NAMED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -91,9 +91,10 @@ def _programs(text: str, prompt: str, entry: str) -> Iterator[str]:
     names_it = re.compile(
         rf"^[ \t]*(?:async )?def {re.escape(entry)}\b|^[ \t]*{re.escape(entry)}\b[^=\n]*=", re.MULTILINE
     )
-    fences = list(_FENCE.finditer(_GLUED.sub(_on_its_own_line, text)))
+    apart = _GLUED.sub(_on_its_own_line, text)
+    fences = list(_FENCE.finditer(apart))
     if len(fences) == 1 and not fences[0][1]:  # one that closes what was never opened
-        code, _, rest = re.split(r"(```+|~~~+)", text, maxsplit=1)
+        code, rest = apart[: fences[0].start()], apart[fences[0].end() :]
         if (_indented(code) or names_it.search(code)) and not names_it.search(rest):
             text = code
     blocks = _blocks(text)

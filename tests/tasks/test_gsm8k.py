@@ -175,6 +175,7 @@ def test_long_answers_are_read_quickly(task: Gsm8k) -> None:
     for text in (
         "." * 100_000,
         "\n" * 100_000,
+        "\n" + " " * 100_000 + "y",
         "#### " * 20_000,
         "-" * 100_000,
         "1 " * 50_000,
