@@ -45,7 +45,8 @@ def readable(override: str) -> str:
 
 
 def complete(command: str, overrides: Sequence[str]) -> list[str]:
-    """Overrides of a command as Hydra reads them, with what an experiment and the model's own cache add to them."""
+    """Overrides of a command as Hydra reads them, with what an experiment and the model's own cache add to them. Raises
+    SettingsError: a group is given a list, of which Hydra would take the last."""
     known = known_settings(command)
     for key, _, value in (override.partition("=") for override in overrides):
         if key in (*GROUPS, "task") and value.strip()[:1] == "[" and value.rstrip()[-1:] == "]":

@@ -27,7 +27,8 @@ usage: dlm list [json=true]
        dlm show MODEL [json=true]
        dlm pull MODEL
 
-MODEL is a name that model= takes (llada-8b-instruct) or an id of the hub (GSAI-ML/LLaDA-8B-Instruct).
+MODEL is a name that model= takes (llada-8b-instruct) or an id of the hub (GSAI-ML/LLaDA-8B-Instruct);
+for show also a folder.
 
   list   the packaged models, those with a name, and others in the cache that dlm can read
   show   family, parameters, context, mask id, attention blocks, licence, size, memory in bfloat16, int8 and int4

@@ -56,7 +56,8 @@ def expand(node: Mapping[str, Any], where: Sequence[str] = ()) -> list[Choice]:
         where: further conditions.
 
     Raises:
-        SettingsError: an unknown key, lists of unequal length under ``zip``, a condition that cannot be read.
+        SettingsError: an unknown key, lists of unequal length under ``zip``, a condition that cannot be read, more than
+            :data:`MOST` points at one place, or a grid that holds itself.
     """
     unique: dict[str, Choice] = {}
     try:
